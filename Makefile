@@ -1,0 +1,36 @@
+# Every target makes its own virtual environment first, so a fresh clone needs only Python 3.11+.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: install test lint format demo bench clean
+
+install: $(INSTALLED)
+
+# constraints.txt pins what the tests ran with; a plain `pip install` follows pyproject.toml alone.
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "flashvsr-trt needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+test: $(INSTALLED) lint
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+demo: $(INSTALLED)
+	$(BIN)/python -m bench.demo
+
+bench: $(INSTALLED)
+	$(BIN)/python -m bench.cpu
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache

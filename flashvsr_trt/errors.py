@@ -1,0 +1,39 @@
+"""Every error a user can cause. Each says what was wrong, with the value, and what to do about it."""
+
+
+class FlashVSRError(Exception):
+    """Base of all expected errors: the command line prints one line and exits with `exit_code`."""
+
+    exit_code = 1
+
+
+class UsageError(FlashVSRError):
+    """An option or argument has a value that cannot be used."""
+
+    exit_code = 2
+
+
+class PresetError(UsageError):
+    """No preset, schedule or size of that name or value."""
+
+
+class WeightsError(FlashVSRError):
+    """Checkpoint files are missing, of another version, or do not hold the expected tensors."""
+
+
+class VideoError(FlashVSRError):
+    """The input is not a readable video, or the output cannot be written."""
+
+
+class TruncatedInputError(VideoError):
+    """The input ended early: what could be decoded was upscaled and kept."""
+
+    exit_code = 3
+
+
+class MissingDependencyError(FlashVSRError):
+    """An optional part is not installed; the message names the extra that installs it."""
+
+
+class DeviceError(FlashVSRError):
+    """The device is absent, cannot do what was asked, or has too little memory."""

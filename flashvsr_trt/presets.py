@@ -1,0 +1,217 @@
+"""Presets: the network's sizes and how its attention is thinned. Every other room reads them from here."""
+
+import difflib
+from dataclasses import dataclass
+
+from flashvsr_trt.errors import PresetError
+
+WINDOW = (2, 8, 8)
+"""Attention window in tokens: latent frames, rows, columns."""
+
+WINDOW_TOKENS = WINDOW[0] * WINDOW[1] * WINDOW[2]
+"""Tokens of one window, which is also one block of the block-sparse attention."""
+
+UNIT_LATENT_FRAMES = WINDOW[0]
+"""A unit is what one steady DiT step makes: 2 latent frames, one window deep."""
+
+LATENT_STRIDE = 8
+"""Pixels per latent cell, each way."""
+
+FRAMES_PER_LATENT = 4
+"""Video frames per latent frame."""
+
+UNIT_FRAMES = UNIT_LATENT_FRAMES * FRAMES_PER_LATENT
+"""Video frames of one unit."""
+
+PATCH = 2
+"""Latent cells per token, each way."""
+
+TOKEN_STRIDE = LATENT_STRIDE * PATCH
+"""Pixels per token, each way."""
+
+SIZE_MULTIPLE = TOKEN_STRIDE * WINDOW[1]
+"""The network's target sides are multiples of this: one window."""
+
+LATENT_CHANNELS = 16
+
+TIMESTEP = 1000
+"""The one diffusion step the model is distilled to."""
+
+TRAINED_AREA = 768 * 1280
+"""Pixels of the size the sparse ratio is counted in (official infer scripts)."""
+
+
+@dataclass(frozen=True)
+class DiTConfig:
+    """Sizes of the diffusion transformer (official `wan_video_dit.py`)."""
+
+    dim: int
+    heads: int
+    ffn_dim: int
+    layers: int
+    text_dim: int
+    text_tokens: int
+    freq_dim: int
+    eps: float = 1e-6
+
+    @property
+    def head_dim(self) -> int:
+        """Channels of one attention head."""
+        return self.dim // self.heads
+
+
+@dataclass(frozen=True)
+class ProjectorConfig:
+    """Channels after each causal convolution of the LR projector (official `Causal_LQ4x_Proj`)."""
+
+    hidden: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """Channels of the TC decoder from 1/8 to full resolution (official `TCDecoder.py`)."""
+
+    channels: tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class AttentionConfig:
+    """How self-attention is thinned. `sparse_ratio` None is dense."""
+
+    sparse_ratio: float | None
+    local_range: int = 11
+    past_units: int = 3
+
+    @property
+    def ring_slots(self) -> int:
+        """K/V ring slots: the past units a step sees, and the one it writes."""
+        return self.past_units + 1
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """The three networks; two presets with equal networks share weights."""
+
+    dit: DiTConfig
+    projector: ProjectorConfig
+    decoder: DecoderConfig
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A named choice of network and attention."""
+
+    name: str
+    description: str
+    network: NetworkConfig
+    attention: AttentionConfig
+    aliases: tuple[str, ...] = ()
+    published: bool = True
+    """Whether weights for this network are published; others run on seeded weights."""
+
+
+FLASHVSR = NetworkConfig(
+    dit=DiTConfig(
+        dim=1536, heads=12, ffn_dim=8960, layers=30, text_dim=4096, text_tokens=512, freq_dim=256
+    ),
+    projector=ProjectorConfig(hidden=(2048, 3072)),
+    decoder=DecoderConfig(channels=(512, 256, 128, 128)),
+)
+
+NANO = NetworkConfig(
+    dit=DiTConfig(dim=128, heads=4, ffn_dim=512, layers=4, text_dim=64, text_tokens=8, freq_dim=64),
+    projector=ProjectorConfig(hidden=(64, 96)),
+    decoder=DecoderConfig(channels=(128, 64, 32, 24)),
+)
+
+PRESETS = (
+    Preset(
+        name="sparse-2.0",
+        description="sparse attention, ratio 2.0: the most stable",
+        network=FLASHVSR,
+        attention=AttentionConfig(sparse_ratio=2.0),
+        aliases=("flashvsr-v1.1-sparse-ratio-2.0",),
+    ),
+    Preset(
+        name="sparse-1.5",
+        description="sparse attention, ratio 1.5: faster, a little less stable",
+        network=FLASHVSR,
+        attention=AttentionConfig(sparse_ratio=1.5),
+        aliases=("flashvsr-v1.1-sparse-ratio-1.5",),
+    ),
+    Preset(
+        name="full-attn",
+        description="dense attention over the same cache; for several GPUs",
+        network=FLASHVSR,
+        attention=AttentionConfig(sparse_ratio=None),
+        aliases=("flashvsr-v1.1-full-attn",),
+    ),
+    Preset(
+        name="nano",
+        description="the same classes at a few MB: exercises the toolchain on a CPU, not for quality",
+        network=NANO,
+        attention=AttentionConfig(sparse_ratio=2.0),
+        published=False,
+    ),
+    Preset(
+        name="nano-full-attn",
+        description="nano with dense attention",
+        network=NANO,
+        attention=AttentionConfig(sparse_ratio=None),
+        published=False,
+    ),
+)
+
+DEFAULT_PRESET = "sparse-2.0"
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """When frames enter and leave.
+
+    `first_units`: units of the first DiT step, which all see each other.
+    `lookahead`: frames past its own that a latent frame is conditioned on, as trained.
+    """
+
+    name: str
+    description: str
+    first_units: int
+    lookahead: int
+
+
+SCHEDULES = (
+    Schedule(
+        name="official",
+        description="4 frames of look-ahead, first call of 25 frames: as trained",
+        first_units=3,
+        lookahead=FRAMES_PER_LATENT,
+    ),
+    Schedule(
+        name="low-latency",
+        description="no look-ahead, first call of 5 frames: as FlashDreams streams",
+        first_units=1,
+        lookahead=0,
+    ),
+)
+
+SCALES = (2, 4)
+CHUNK_SIZES = (8, 16)
+
+
+def find_preset(name: str) -> Preset:
+    """The preset of that name or alias. Raises PresetError naming the nearest."""
+    by_name = {key: preset for preset in PRESETS for key in (preset.name, *preset.aliases)}
+    return _find("preset", name, by_name)
+
+
+def find_schedule(name: str) -> Schedule:
+    """The schedule of that name. Raises PresetError naming the nearest."""
+    return _find("schedule", name, {schedule.name: schedule for schedule in SCHEDULES})
+
+
+def _find(kind: str, name: str, choices: dict):
+    if name in choices:
+        return choices[name]
+    nearest = difflib.get_close_matches(name, choices, n=1, cutoff=0.4)
+    hint = f"did you mean '{nearest[0]}'?" if nearest else f"choose one of: {', '.join(choices)}"
+    raise PresetError(f"no {kind} '{name}'; {hint}")
