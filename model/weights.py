@@ -1,75 +1,193 @@
-"""Weights of the three networks: where they come from, and loading them strictly."""
+"""Loading the weights of a network, strictly: every key, every shape, one version."""
 
+import hashlib
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import Tensor, dtype
+import torch
 
 from flashvsr_trt.errors import WeightsError
+from flashvsr_trt.model.published import FILES, REPOSITORY, VERSION, is_published
+from flashvsr_trt.model.random_weights import random_digest, random_weights
+from flashvsr_trt.model.state_shapes import (
+    PARTS,
+    PROMPT,
+    difference,
+    shapes_of,
+    size_differences,
+    state_shapes,
+)
+from flashvsr_trt.model.tensor_files import read_tensors, sha256_of
+from flashvsr_trt.model.weights_bundle import (
+    network_differences,
+    network_json,
+    read_bundle,
+    read_bundle_info,
+)
+from flashvsr_trt.model.weights_source import (
+    BundleFile,
+    PublishedFiles,
+    RandomSeed,
+    WeightsSource,
+    describe,
+    resolve_weights,
+)
 from flashvsr_trt.presets import NetworkConfig
 
+__all__ = [
+    "BundleFile",
+    "PublishedFiles",
+    "RandomSeed",
+    "Weights",
+    "WeightsSource",
+    "describe",
+    "load_weights",
+    "resolve_weights",
+]
 
-@dataclass(frozen=True)
-class PublishedFiles:
-    """The four published files, wherever each was found (model.md section 1)."""
+UNVERIFIED = "unverified"
+"""Version of files that are not the published ones and were let through on purpose."""
 
-    dit: Path
-    projector: Path
-    decoder: Path
-    prompt: Path
-
-
-@dataclass(frozen=True)
-class BundleFile:
-    """One safetensors file written by `flashvsr-trt weights convert`."""
-
-    path: Path
-
-
-@dataclass(frozen=True)
-class RandomSeed:
-    """Seeded weights of the right shapes: they exercise the toolchain and upscale nothing."""
-
-    seed: int
-
-
-WeightsSource = PublishedFiles | BundleFile | RandomSeed
+UNPUBLISHED = "unpublished"
+"""Version of files of a network that nobody publishes."""
 
 
 @dataclass(frozen=True)
 class Weights:
     """State dicts under the official key names, on the CPU; `prompt` is [1, text_tokens, text_dim].
 
-    `source` says in one line where they come from; `fingerprint` is a sha256 (64 hex digits) of the
-    contents, the same for the same weights whether they came from four files or one bundle.
+    `source` says in one line where they come from. `version` is "v1.1", "random", UNVERIFIED or
+    UNPUBLISHED. `sha256` is, per part, of the file it came from (of the recipe, for random weights).
     """
 
-    projector: Mapping[str, Tensor]
-    dit: Mapping[str, Tensor]
-    decoder: Mapping[str, Tensor]
-    prompt: Tensor
+    projector: Mapping[str, torch.Tensor]
+    dit: Mapping[str, torch.Tensor]
+    decoder: Mapping[str, torch.Tensor]
+    prompt: torch.Tensor
     source: str
-    fingerprint: str
+    version: str
+    sha256: Mapping[str, str]
+
+    @property
+    def fingerprint(self) -> str:
+        """64 hex digits for cache keys: equal for four files and the bundle that was made of them."""
+        lines = "".join(f"{part} {self.sha256[part]}\n" for part in PARTS)
+        return hashlib.sha256(lines.encode()).hexdigest()
+
+    @property
+    def parts(self) -> dict[str, Mapping[str, torch.Tensor]]:
+        """Part -> state dict, the prompt as one of the single key `prompt`."""
+        return {
+            "projector": self.projector,
+            "dit": self.dit,
+            "decoder": self.decoder,
+            PROMPT: {PROMPT: self.prompt},
+        }
 
 
-def resolve_weights(spec: str | None, network: NetworkConfig, prompt: Path | None = None) -> WeightsSource:
-    """Where the weights of `network` are. `spec` is a directory, a bundle, "random[:SEED]" or None.
+def load_weights(
+    source: WeightsSource,
+    network: NetworkConfig,
+    dtype: torch.dtype | None = None,
+    allow_unverified: bool = False,
+) -> Weights:
+    """Load from a source that `resolve_weights` found.
 
-    None looks at FLASHVSR_WEIGHTS, then the Hugging Face cache; a network that is not published
-    (presets.py) gets RandomSeed(0). Raises WeightsError with what was tried and what to do.
+    Args:
+        source: files are memory-mapped, so a tensor is read when it is first used.
+        network: the sizes that every key and shape is checked against.
+        dtype: cast every tensor; None keeps each as stored (random weights are float32).
+        allow_unverified: accept published-size files whose checksums are not those of v1.1.
+
+    Raises:
+        WeightsError: naming the missing, unexpected and misshaped keys, the sizes that differ, or the
+            files that are not of v1.1.
     """
-    raise WeightsError("unfinished")
+    match source:
+        case PublishedFiles():
+            weights = _load_files(source, network, allow_unverified)
+        case BundleFile(path):
+            weights = _load_bundle(path, network)
+        case RandomSeed(seed):
+            weights = _draw(seed, network, dtype or torch.float32)
+    return weights if dtype is None else _cast(weights, dtype)
 
 
-def load_weights(source: WeightsSource, network: NetworkConfig, dtype: dtype | None = None) -> Weights:
-    """Load strictly and memory-mapped. `dtype` casts every tensor; None keeps each as stored.
+def _load_files(source: PublishedFiles, network: NetworkConfig, allow_unverified: bool) -> Weights:
+    paths = {part: getattr(source, part) for part in PARTS}
+    expected = state_shapes(network)
+    parts = {}
+    for part, path in paths.items():
+        parts[part] = read_tensors(path, bare_key=PROMPT if part == PROMPT else None)
+        check_part(str(path), part, parts[part], expected)
+    with ThreadPoolExecutor() as pool:
+        sha256 = dict(zip(paths, pool.map(sha256_of, paths.values()), strict=True))
+    version = _version(paths, sha256, allow_unverified) if is_published(network) else UNPUBLISHED
+    return _weights(parts, f"{describe(source)} ({version})", version, sha256)
 
-    Raises WeightsError naming the missing, unexpected and misshaped keys.
-    """
-    raise WeightsError("unfinished")
+
+def _load_bundle(path: Path, network: NetworkConfig) -> Weights:
+    info = read_bundle_info(path)
+    differing = network_differences(info.network, network_json(network))
+    if differing:
+        raise WeightsError(f"{path} holds another network: {'; '.join(differing)}; choose its preset")
+    parts = read_bundle(path)
+    expected = state_shapes(network)
+    for part in PARTS:
+        check_part(str(path), part, parts[part], expected)
+    return _weights(parts, f"bundle {path} ({info.version})", info.version, info.sha256)
 
 
-def describe(source: WeightsSource) -> str:
-    """One line for the user: "random weights (seed 0): ..." or the files' directory."""
-    raise WeightsError("unfinished")
+def _draw(seed: int, network: NetworkConfig, dtype: torch.dtype) -> Weights:
+    parts = random_weights(network, seed, dtype)
+    sha256 = {part: random_digest(part, network, seed) for part in PARTS}
+    return _weights(parts, describe(RandomSeed(seed)), "random", sha256)
+
+
+def check_part(
+    origin: str, part: str, tensors: Mapping[str, torch.Tensor], expected: Mapping[str, Mapping[str, tuple]]
+) -> None:
+    """Raise WeightsError unless a part has exactly the keys and shapes of the network."""
+    found = shapes_of(tensors)
+    differing = difference(found, expected[part])
+    if not differing:
+        return
+    sizes = size_differences(part, found, expected[part])
+    hint = f"; the file is of another network: {', '.join(sizes)}" if sizes else ""
+    raise WeightsError(f"{origin} does not fit the {part}: {differing}{hint}")
+
+
+def _version(paths: Mapping[str, Path], sha256: Mapping[str, str], allow_unverified: bool) -> str:
+    other = [paths[part] for part, file in FILES.items() if sha256[part] != file.sha256]
+    if not other:
+        return VERSION
+    if allow_unverified:
+        return UNVERIFIED
+    mixed = " beside files that are" if len(other) < len(FILES) else ""
+    raise WeightsError(
+        f"not the published {VERSION} checksum{mixed}: {', '.join(map(str, other))}; v1 has the same shapes "
+        f"and does not work with {VERSION}: pull {REPOSITORY}. To use your own files on purpose, fold them "
+        "with `flashvsr-trt weights convert --allow-unverified`"
+    )
+
+
+def _weights(parts: Mapping, source: str, version: str, sha256: Mapping[str, str]) -> Weights:
+    return Weights(
+        projector=parts["projector"],
+        dit=parts["dit"],
+        decoder=parts["decoder"],
+        prompt=parts[PROMPT][PROMPT],
+        source=source,
+        version=version,
+        sha256=sha256,
+    )
+
+
+def _cast(weights: Weights, dtype: torch.dtype) -> Weights:
+    parts = {
+        part: {key: tensor.to(dtype) for key, tensor in tensors.items()}
+        for part, tensors in weights.parts.items()
+    }
+    return _weights(parts, weights.source, weights.version, weights.sha256)
