@@ -1,0 +1,64 @@
+"""What the attention kernels ask of their arguments: checked once, before any launch."""
+
+from dataclasses import dataclass
+
+import torch
+
+BLOCK = 128
+"""Tokens of a block, which is one attention window."""
+
+HEAD_DIMS = (32, 128)
+
+
+@dataclass(frozen=True)
+class AttentionStrides:
+    """Strides from token to token in elements, and how many key windows the ring holds."""
+
+    q: int
+    k: int
+    v: int
+    ring: int
+    ring_windows: int
+
+
+def attention_strides(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    ring_k: torch.Tensor,
+    ring_v: torch.Tensor,
+    index: torch.Tensor,
+    count: torch.Tensor,
+) -> AttentionStrides:
+    """Reads the strides of `block_sparse_attention_reference`'s arguments.
+
+    Raises:
+        ValueError: head_dim is not 32 or 128, a tensor's heads are not adjacent, the ring's slots are not, a
+            stride is not a multiple of 16 bytes, or index and count are not contiguous int32 of their shapes.
+    """
+    tokens, heads, head_dim = q.shape
+    if head_dim not in HEAD_DIMS:
+        raise ValueError(f"head_dim {head_dim} has no attention kernel; it is one of {HEAD_DIMS}")
+    if tokens % BLOCK:
+        raise ValueError(f"q has {tokens} tokens, which is no multiple of {BLOCK}")
+    rows = tokens // BLOCK
+    slots, slot_tokens = ring_k.shape[:2]
+    ring_windows = slots * slot_tokens // BLOCK
+    strides = {"q": q.stride(0), "k": k.stride(0), "v": v.stride(0), "ring": ring_k.stride(1)}
+    for name, tensor in {"q": q, "k": k, "v": v, "ring_k": ring_k, "ring_v": ring_v}.items():
+        if tensor.dtype != q.dtype:
+            raise ValueError(f"{name} is {tensor.dtype} and q is {q.dtype}; they must be the same")
+        if tensor.shape[-2:] != (heads, head_dim) or tensor.stride()[-2:] != (head_dim, 1):
+            raise ValueError(f"{name} {tuple(tensor.shape)} must end in adjacent [{heads}, {head_dim}] heads")
+        if tensor.data_ptr() % 16 or tensor.stride(-3) * tensor.element_size() % 16:
+            raise ValueError(f"{name} must be aligned to 16 bytes: stride {tensor.stride()}")
+    for name, ring in {"ring_k": ring_k, "ring_v": ring_v}.items():
+        if ring.stride()[:2] != (slot_tokens * strides["ring"], strides["ring"]):
+            raise ValueError(f"{name}'s slots must follow each other: stride {ring.stride()}")
+    for name, tensor, shape in (
+        ("index", index, (heads, rows, ring_windows + rows)),
+        ("count", count, (heads, rows)),
+    ):
+        if tensor.shape != shape or tensor.dtype != torch.int32 or not tensor.is_contiguous():
+            raise ValueError(f"{name} must be contiguous int32 {shape}, not {tensor.dtype} {tuple(tensor.shape)}")
+    return AttentionStrides(ring_windows=ring_windows, **strides)

@@ -1,0 +1,292 @@
+"""Block-sparse attention for sm_90: TMA, asynchronous wgmma and specialised warps, written in Gluon.
+
+One producer warp follows the index list and keeps a ring of key and value blocks full; two consumer warp
+groups take 64 query rows each. The product of probabilities and values runs one block behind the scores, so
+that the tensor cores work on it during the next block's softmax. Same arguments and results as the portable
+kernel beside it; `out` is followed by the scratch that the tensor descriptors are built in.
+"""
+
+import math
+
+import torch
+import triton
+from triton.experimental import gluon
+from triton.experimental.gluon import language as gl
+from triton.experimental.gluon.language.nvidia.hopper import (
+    mbarrier,
+    tma,
+    warpgroup_mma,
+    warpgroup_mma_wait,
+)
+
+from flashvsr_trt.kernels.attention_arguments import BLOCK, AttentionStrides
+from flashvsr_trt.kernels.tuning import Setting
+
+# Triton 3.9 renamed the call; 3.6 to 3.8 know the older name.
+tma_load = getattr(tma, "async_load", tma.async_copy_global_to_shared)
+
+HALF = gl.constexpr(BLOCK // 2)
+
+
+@gluon.jit
+def _softmax_step(scores, highest, total, SCALE: gl.constexpr, operand: gl.constexpr, dtype: gl.constexpr):
+    """Online softmax of one block of scores: probabilities as a wgmma operand, and the running state."""
+    new_highest = gl.maximum(highest, gl.max(scores, axis=1) * SCALE)
+    probability = gl.exp2(scores * SCALE - gl.expand_dims(new_highest, 1))
+    shrink = gl.exp2(highest - new_highest)
+    total = total * shrink + gl.sum(probability, axis=1)
+    return gl.convert_layout(probability.to(dtype), operand), new_highest, total, shrink
+
+
+@gluon.jit
+def _consume(
+    half: gl.constexpr,
+    out,
+    out_stride,
+    listed,
+    queries,
+    keys,
+    values,
+    q_ready,
+    k_ready,
+    k_free,
+    v_ready,
+    v_free,
+    HEAD_DIM: gl.constexpr,
+    BLOCK: gl.constexpr,
+    STAGES: gl.constexpr,
+    SCALE: gl.constexpr,
+):
+    """Attention of 64 query rows over all listed blocks; `out` points at the query window's first row."""
+    HALF: gl.constexpr = BLOCK // 2
+    dtype: gl.constexpr = queries.dtype
+    score_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK, 16])
+    out_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, HEAD_DIM, 16])
+    operand: gl.constexpr = gl.DotOperandLayout(0, out_layout, 2)
+
+    weighted = gl.zeros([HALF, HEAD_DIM], gl.float32, out_layout)
+    highest = gl.full([HALF], float("-inf"), gl.float32, gl.SliceLayout(1, score_layout))
+    total = gl.zeros([HALF], gl.float32, gl.SliceLayout(1, score_layout))
+    query = queries.index(half)
+    if listed > 0:
+        mbarrier.wait(q_ready, 0)
+        mbarrier.wait(k_ready.index(0), 0)
+        scores = gl.zeros([HALF, BLOCK], gl.float32, score_layout)
+        pending = warpgroup_mma(query, keys.index(0).permute((1, 0)), scores, use_acc=False, is_async=True)
+        scores = warpgroup_mma_wait(0, deps=[pending])
+        mbarrier.arrive(k_free.index(0), count=1)
+        probability, highest, total, shrink = _softmax_step(scores, highest, total, SCALE, operand, dtype)
+        for tile in range(1, listed):
+            stage = tile % STAGES
+            before = (tile - 1) % STAGES
+            mbarrier.wait(k_ready.index(stage), (tile // STAGES) & 1)
+            pending = warpgroup_mma(
+                query, keys.index(stage).permute((1, 0)), scores, use_acc=False, is_async=True
+            )
+            mbarrier.wait(v_ready.index(before), ((tile - 1) // STAGES) & 1)
+            summed = warpgroup_mma(probability, values.index(before), weighted, is_async=True)
+            scores = warpgroup_mma_wait(1, deps=[pending])
+            mbarrier.arrive(k_free.index(stage), count=1)
+            following, highest, total, shrink = _softmax_step(scores, highest, total, SCALE, operand, dtype)
+            weighted = warpgroup_mma_wait(0, deps=[summed])
+            mbarrier.arrive(v_free.index(before), count=1)
+            probability = following
+            factor = gl.convert_layout(shrink, gl.SliceLayout(1, out_layout))
+            weighted = weighted * gl.expand_dims(factor, 1)
+        last = listed - 1
+        mbarrier.wait(v_ready.index(last % STAGES), (last // STAGES) & 1)
+        summed = warpgroup_mma(probability, values.index(last % STAGES), weighted, is_async=True)
+        weighted = warpgroup_mma_wait(0, deps=[summed])
+        total = gl.convert_layout(total, gl.SliceLayout(1, out_layout))
+        weighted = weighted / gl.expand_dims(total, 1)
+    row = half * HALF + gl.arange(0, HALF, gl.SliceLayout(1, out_layout))
+    channel = gl.arange(0, HEAD_DIM, gl.SliceLayout(0, out_layout))
+    target = out + gl.expand_dims(row * out_stride, 1) + gl.expand_dims(channel, 0)
+    gl.store(target, weighted.to(dtype))
+
+
+@gluon.jit
+def _produce(
+    line,
+    listed,
+    query_token,
+    channel,
+    ring_windows,
+    q_tiles,
+    k_tiles,
+    v_tiles,
+    ring_k_tiles,
+    ring_v_tiles,
+    queries,
+    keys,
+    values,
+    q_ready,
+    k_ready,
+    k_free,
+    v_ready,
+    v_free,
+    BLOCK: gl.constexpr,
+    STAGES: gl.constexpr,
+):
+    """Copies the query window, then each listed key window's K and V, as room in the ring comes free."""
+    HALF: gl.constexpr = BLOCK // 2
+    mbarrier.expect(q_ready, 2 * q_tiles.block_type.nbytes)
+    tma_load(q_tiles, [query_token, channel], q_ready, queries.index(0))
+    tma_load(q_tiles, [query_token + HALF, channel], q_ready, queries.index(1))
+    following = gl.load(line)
+    for tile in range(listed):
+        window = following
+        following = gl.load(line + gl.minimum(tile + 1, listed - 1))
+        stage = tile % STAGES
+        free = ((tile // STAGES) & 1) ^ 1
+        in_ring = window < ring_windows
+        fresh = window >= ring_windows
+        ring_token = window * BLOCK
+        token = ring_token - ring_windows * BLOCK
+
+        mbarrier.wait(k_free.index(stage), free)
+        ready = k_ready.index(stage)
+        mbarrier.expect(ready, k_tiles.block_type.nbytes)
+        tma_load(ring_k_tiles, [ring_token, channel], ready, keys.index(stage), pred=in_ring)
+        tma_load(k_tiles, [token, channel], ready, keys.index(stage), pred=fresh)
+
+        mbarrier.wait(v_free.index(stage), free)
+        ready = v_ready.index(stage)
+        mbarrier.expect(ready, v_tiles.block_type.nbytes)
+        tma_load(ring_v_tiles, [ring_token, channel], ready, values.index(stage), pred=in_ring)
+        tma_load(v_tiles, [token, channel], ready, values.index(stage), pred=fresh)
+
+
+@gluon.jit
+def block_sparse_attention_hopper(
+    q,
+    k,
+    v,
+    ring_k,
+    ring_v,
+    index,
+    count,
+    ring_windows,
+    q_stride,
+    k_stride,
+    v_stride,
+    ring_stride,
+    out,
+    HEAD_DIM: gl.constexpr,
+    BLOCK: gl.constexpr,
+    STAGES: gl.constexpr,
+    SCALE: gl.constexpr,
+):
+    """One query window of one head per program. Arguments as of the portable kernel."""
+    HALF: gl.constexpr = BLOCK // 2
+    row = gl.program_id(0)
+    head = gl.program_id(1)
+    rows = gl.num_programs(0)
+    width = gl.num_programs(1) * HEAD_DIM
+    listed = gl.load(count + head * rows + row)
+    line = index + (head * rows + row).to(gl.int64) * (ring_windows + rows)
+
+    dtype: gl.constexpr = q.dtype.element_ty
+    tile_layout: gl.constexpr = gl.NVMMASharedLayout.get_default_for([BLOCK, HEAD_DIM], dtype)
+    half_layout: gl.constexpr = gl.NVMMASharedLayout.get_default_for([HALF, HEAD_DIM], dtype)
+    tokens = rows * BLOCK
+    ring_tokens = gl.maximum(ring_windows, 1) * BLOCK
+    q_tiles = tma.make_tensor_descriptor(q, [tokens, width], [q_stride, 1], [HALF, HEAD_DIM], half_layout)
+    k_tiles = tma.make_tensor_descriptor(k, [tokens, width], [k_stride, 1], [BLOCK, HEAD_DIM], tile_layout)
+    v_tiles = tma.make_tensor_descriptor(v, [tokens, width], [v_stride, 1], [BLOCK, HEAD_DIM], tile_layout)
+    ring_k_tiles = tma.make_tensor_descriptor(
+        ring_k, [ring_tokens, width], [ring_stride, 1], [BLOCK, HEAD_DIM], tile_layout
+    )
+    ring_v_tiles = tma.make_tensor_descriptor(
+        ring_v, [ring_tokens, width], [ring_stride, 1], [BLOCK, HEAD_DIM], tile_layout
+    )
+
+    queries = gl.allocate_shared_memory(dtype, [2, HALF, HEAD_DIM], half_layout)
+    keys = gl.allocate_shared_memory(dtype, [STAGES, BLOCK, HEAD_DIM], tile_layout)
+    values = gl.allocate_shared_memory(dtype, [STAGES, BLOCK, HEAD_DIM], tile_layout)
+    q_ready = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
+    k_ready = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
+    k_free = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
+    v_ready = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
+    v_free = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
+    mbarrier.init(q_ready, count=1)
+    for stage in gl.static_range(STAGES):
+        mbarrier.init(k_ready.index(stage), count=1)
+        mbarrier.init(v_ready.index(stage), count=1)
+        mbarrier.init(k_free.index(stage), count=2)
+        mbarrier.init(v_free.index(stage), count=2)
+
+    window_out = out + (row * BLOCK).to(gl.int64) * width + head * HEAD_DIM
+    gl.warp_specialize(
+        [
+            (
+                _consume,
+                (
+                    0,
+                    window_out,
+                    width,
+                    listed,
+                    queries,
+                    keys,
+                    values,
+                    q_ready,
+                    k_ready,
+                    k_free,
+                    v_ready,
+                    v_free,
+                    HEAD_DIM,
+                    BLOCK,
+                    STAGES,
+                    SCALE,
+                ),
+            ),
+            (
+                _consume,
+                (
+                    1,
+                    window_out,
+                    width,
+                    listed,
+                    queries,
+                    keys,
+                    values,
+                    q_ready,
+                    k_ready,
+                    k_free,
+                    v_ready,
+                    v_free,
+                    HEAD_DIM,
+                    BLOCK,
+                    STAGES,
+                    SCALE,
+                ),
+            ),
+            (
+                _produce,
+                (
+                    line,
+                    listed,
+                    row * BLOCK,
+                    head * HEAD_DIM,
+                    ring_windows,
+                    q_tiles,
+                    k_tiles,
+                    v_tiles,
+                    ring_k_tiles,
+                    ring_v_tiles,
+                    queries,
+                    keys,
+                    values,
+                    q_ready,
+                    k_ready,
+                    k_free,
+                    v_ready,
+                    v_free,
+                    BLOCK,
+                    STAGES,
+                ),
+            ),
+        ],
+        [4, 1],
+        [240, 24],
+    )

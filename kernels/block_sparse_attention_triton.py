@@ -1,0 +1,123 @@
+"""Block-sparse attention on any NVIDIA GPU from sm_80: the kernel form of `block_sparse_attention_reference`."""
+
+import math
+
+import torch
+import triton
+import triton.language as tl
+
+from flashvsr_trt.kernels.attention_arguments import BLOCK, AttentionStrides
+from flashvsr_trt.kernels.tuning import Setting
+
+MULTIPLIED = {torch.bfloat16: tl.bfloat16, torch.float16: tl.float16, torch.float32: tl.float32}
+
+
+@triton.jit
+def block_sparse_attention(
+    q,
+    k,
+    v,
+    ring_k,
+    ring_v,
+    index,
+    count,
+    ring_windows,
+    q_stride,
+    k_stride,
+    v_stride,
+    ring_stride,
+    out,
+    HEAD_DIM: tl.constexpr,
+    BLOCK: tl.constexpr,
+    KEYS: tl.constexpr,
+    SCALE: tl.constexpr,
+    MULTIPLIED: tl.constexpr,
+):
+    """One query window of one head per program, over its listed key windows, KEYS keys at a time.
+
+    Strides are elements from token to token; a head's channels are adjacent and heads follow each other.
+    SCALE is log2(e)/sqrt(head_dim): the softmax is taken with exp2. MULTIPLIED is the dtype that products are
+    taken in: the tensors' own, or float32 under the interpreter, which has no bf16 arithmetic.
+    """
+    row = tl.program_id(0)
+    head = tl.program_id(1)
+    rows = tl.num_programs(0)
+    heads = tl.num_programs(1)
+
+    token = tl.arange(0, BLOCK)
+    key = tl.arange(0, KEYS)
+    channel = tl.arange(0, HEAD_DIM)
+    head_offset = head * HEAD_DIM
+    query_token = (row * BLOCK + token).to(tl.int64)
+    query = tl.load(q + query_token[:, None] * q_stride + (head_offset + channel)[None, :]).to(MULTIPLIED)
+
+    listed = tl.load(count + head * rows + row)
+    line = index + (head * rows + row).to(tl.int64) * (ring_windows + rows)
+    ring_offset = key[:, None] * ring_stride + (head_offset + channel)[None, :]
+    k_offset = key[:, None] * k_stride + (head_offset + channel)[None, :]
+    v_offset = key[:, None] * v_stride + (head_offset + channel)[None, :]
+
+    weighted = tl.zeros([BLOCK, HEAD_DIM], tl.float32)
+    total = tl.zeros([BLOCK], tl.float32)
+    highest = tl.full([BLOCK], float("-inf"), tl.float32)
+    TILES: tl.constexpr = BLOCK // KEYS
+    for tile in range(listed * TILES):
+        window = tl.load(line + tile // TILES)
+        in_ring = window < ring_windows
+        first = (tl.where(in_ring, window, window - ring_windows) * BLOCK + tile % TILES * KEYS).to(tl.int64)
+        k_tile = tl.where(in_ring, ring_k + first * ring_stride, k + first * k_stride)
+        v_tile = tl.where(in_ring, ring_v + first * ring_stride, v + first * v_stride)
+        keys = tl.load(k_tile + tl.where(in_ring, ring_offset, k_offset)).to(MULTIPLIED)
+        scores = tl.dot(query, tl.trans(keys), input_precision="ieee") * SCALE
+        new_highest = tl.maximum(highest, tl.max(scores, axis=1))
+        probability = tl.exp2(scores - new_highest[:, None])
+        shrink = tl.exp2(highest - new_highest)
+        total = total * shrink + tl.sum(probability, axis=1)
+        values = tl.load(v_tile + tl.where(in_ring, ring_offset, v_offset))
+        weighted = weighted * shrink[:, None]
+        probability = probability.to(values.dtype).to(MULTIPLIED)
+        weighted = tl.dot(probability, values.to(MULTIPLIED), weighted, input_precision="ieee")
+        highest = new_highest
+
+    weighted = weighted / tl.where(total > 0, total, 1.0)[:, None]
+    out += query_token[:, None] * (heads * HEAD_DIM) + (head_offset + channel)[None, :]
+    tl.store(out, weighted.to(out.dtype.element_ty))
+
+
+def launch_portable(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    ring_k: torch.Tensor,
+    ring_v: torch.Tensor,
+    index: torch.Tensor,
+    count: torch.Tensor,
+    strides: AttentionStrides,
+    setting: Setting,
+) -> torch.Tensor:
+    """Launches the kernel on the twin's arguments, already checked by `attention_strides`."""
+    tokens, heads, head_dim = q.shape
+    out = q.new_empty((tokens, heads, head_dim))
+    block_sparse_attention[(count.shape[1], heads)](
+        q,
+        k,
+        v,
+        ring_k,
+        ring_v,
+        index,
+        count,
+        strides.ring_windows,
+        strides.q,
+        strides.k,
+        strides.v,
+        strides.ring,
+        out,
+        HEAD_DIM=head_dim,
+        BLOCK=BLOCK,
+        MULTIPLIED=MULTIPLIED[q.dtype] if q.is_cuda else tl.float32,
+        SCALE=math.log2(math.e) / math.sqrt(head_dim),
+        **setting.constants,
+        num_warps=setting.num_warps,
+        num_stages=setting.num_stages,
+    )
+    return out
