@@ -4,7 +4,6 @@ import hashlib
 import math
 import os
 import re
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
@@ -75,12 +74,8 @@ def _fill(tensor: torch.Tensor, seed: int, name: str) -> None:
     mean, deviation = _distribution(name, tuple(tensor.shape))
     digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
-    for chunk in _chunks(tensor):
+    for chunk in tensor.view(-1).split(_CHUNK):
         chunk.copy_(torch.empty(chunk.shape).normal_(mean, deviation, generator=generator))
-
-
-def _chunks(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
-    return iter(tensor.view(-1).split(_CHUNK))
 
 
 def _distribution(name: str, shape: tuple[int, ...]) -> tuple[float, float]:

@@ -50,7 +50,8 @@ def read_tensors(path: Path, bare_key: str | None = None) -> dict[str, torch.Ten
 
     Raises WeightsError for a file that is damaged, holds code, or holds anything but tensors.
     """
-    loaded = _read_safetensors(path) if file_format(path) == SAFETENSORS else _read_torch(path)
+    kind = file_format(path)
+    loaded = _read_safetensors(path) if kind == SAFETENSORS else _read_torch(path, mmap=kind == TORCH_ZIP)
     if isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
         loaded = loaded["state_dict"]
     if bare_key is not None:
@@ -88,11 +89,9 @@ def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
         return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (safe_open is no mapping)
 
 
-def _read_torch(path: Path) -> object:
+def _read_torch(path: Path, mmap: bool) -> object:
     try:
-        return torch.load(
-            path, map_location="cpu", weights_only=True, mmap=True if file_format(path) == TORCH_ZIP else None
-        )
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:
         raise WeightsError(
             f"{path} was refused: it is damaged, or a pickle of more than tensors, which can run code"

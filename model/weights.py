@@ -21,10 +21,14 @@ from flashvsr_trt.model.state_shapes import (
 )
 from flashvsr_trt.model.tensor_files import read_tensors, sha256_of
 from flashvsr_trt.model.weights_bundle import (
+    BundleInfo,
+    check_target,
+    content_sha256,
     network_differences,
     network_json,
     read_bundle,
     read_bundle_info,
+    write_bundle,
 )
 from flashvsr_trt.model.weights_source import (
     BundleFile,
@@ -42,6 +46,7 @@ __all__ = [
     "RandomSeed",
     "Weights",
     "WeightsSource",
+    "convert_weights",
     "describe",
     "load_weights",
     "resolve_weights",
@@ -113,6 +118,32 @@ def load_weights(
         case RandomSeed(seed):
             weights = _draw(seed, network, dtype or torch.float32)
     return weights if dtype is None else _cast(weights, dtype)
+
+
+def convert_weights(
+    spec: str,
+    path: Path,
+    network: NetworkConfig,
+    prompt: Path | None = None,
+    overwrite: bool = False,
+    allow_unverified: bool = False,
+) -> Weights:
+    """Fold what `spec` names (see `resolve_weights`) into the bundle `path`, and return those weights.
+
+    Raises WeightsError as `load_weights` does, and where `path` exists and may not be replaced.
+    """
+    check_target(path, overwrite)
+    source = resolve_weights(spec, network, prompt)
+    weights = load_weights(source, network, allow_unverified=allow_unverified)
+    info = BundleInfo(
+        version=weights.version,
+        source=describe(source),
+        network=network_json(network),
+        sha256=dict(weights.sha256),
+        content_sha256={part: content_sha256(tensors) for part, tensors in weights.parts.items()},
+    )
+    write_bundle(path, weights.parts, info, overwrite)
+    return weights
 
 
 def _load_files(source: PublishedFiles, network: NetworkConfig, allow_unverified: bool) -> Weights:

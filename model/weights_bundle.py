@@ -40,12 +40,19 @@ class BundleInfo:
     content_sha256: dict[str, str]
 
 
-def write_bundle(path: Path, parts: Parts, info: BundleInfo, overwrite: bool = False) -> None:
-    """Write under a temporary name beside `path` and rename when complete."""
+def check_target(path: Path, overwrite: bool) -> None:
+    """Raise WeightsError where a bundle cannot be written, before anything is loaded for it."""
+    if path.suffix != ".safetensors":
+        raise WeightsError(f"{path} is no name for a bundle: end it in .safetensors")
     if path.exists() and not overwrite:
         raise WeightsError(f"{path} exists; pass --overwrite to replace it")
     if not path.parent.is_dir():
         raise WeightsError(f"the directory {path.parent} does not exist; create it first")
+
+
+def write_bundle(path: Path, parts: Parts, info: BundleInfo, overwrite: bool = False) -> None:
+    """Write under a temporary name beside `path` and rename when complete."""
+    check_target(path, overwrite)
     metadata = {"format": FORMAT, "format_version": str(FORMAT_VERSION)}
     metadata |= {name: json.dumps(value) for name, value in dataclasses.asdict(info).items()}
     tensors = {

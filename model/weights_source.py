@@ -60,7 +60,7 @@ def describe(source: WeightsSource) -> str:
         case BundleFile(path):
             return f"bundle {path}"
         case RandomSeed(seed):
-            return f"random weights (seed {seed}): the output shows that the toolchain runs, not a restored video"
+            return f"random weights (seed {seed}): they show that the toolchain runs, and restore nothing"
 
 
 def resolve_weights(spec: str | None, network: NetworkConfig, prompt: Path | None = None) -> WeightsSource:
