@@ -111,9 +111,7 @@ class Preset:
 
 
 FLASHVSR = NetworkConfig(
-    dit=DiTConfig(
-        dim=1536, heads=12, ffn_dim=8960, layers=30, text_dim=4096, text_tokens=512, freq_dim=256
-    ),
+    dit=DiTConfig(dim=1536, heads=12, ffn_dim=8960, layers=30, text_dim=4096, text_tokens=512, freq_dim=256),
     projector=ProjectorConfig(hidden=(2048, 3072)),
     decoder=DecoderConfig(channels=(512, 256, 128, 128)),
 )

@@ -1,0 +1,86 @@
+"""Self-attention of a DiT block over the current units and the K/V ring: sparse and dense."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from flashvsr_trt.geometry import Geometry
+from flashvsr_trt.kernels.block_sparse_attention import block_sparse_attention_reference
+from flashvsr_trt.kernels.select_blocks import (
+    block_probability,
+    local_neighbourhood,
+    select_blocks_reference,
+    window_means,
+)
+from flashvsr_trt.presets import WINDOW_TOKENS, AttentionConfig
+
+
+@dataclass(frozen=True)
+class LayerCache:
+    """Keys (after RoPE) and values of one layer, in window order, unit by unit.
+
+    As the ring: `slots` units. As the result of a step: the step's own units.
+    keys, values: [slots, tokens, heads, head_dim]; key_means: [slots, W, heads, head_dim] float32.
+    """
+
+    keys: torch.Tensor
+    values: torch.Tensor
+    key_means: torch.Tensor
+
+
+Attention = Callable[[torch.Tensor, LayerCache, LayerCache, torch.Tensor], torch.Tensor]
+"""(q [units*tokens, heads, head_dim], new cache, ring, slot_valid [slots] bool) -> like q."""
+
+
+class SparseAttention:
+    """Locality-constrained block-sparse attention, blocks chosen per head and query unit."""
+
+    def __init__(self, geometry: Geometry, attention: AttentionConfig) -> None:
+        self.neighbourhood = local_neighbourhood(*geometry.windows, attention.local_range)
+        self.top_k = geometry.top_k(attention)
+
+    def __call__(
+        self, q: torch.Tensor, new: LayerCache, ring: LayerCache, slot_valid: torch.Tensor
+    ) -> torch.Tensor:
+        index, count = self.select(q, new, ring, slot_valid)
+        return block_sparse_attention_reference(
+            q, new.keys.flatten(0, 1), new.values.flatten(0, 1), ring.keys, ring.values, index, count
+        )
+
+    def select(
+        self, q: torch.Tensor, new: LayerCache, ring: LayerCache, slot_valid: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The kept blocks as (index, count); see `kernels.select_blocks`."""
+        k_means = torch.cat([ring.key_means, new.key_means]).flatten(0, 1)
+        probability = block_probability(
+            window_means(q, WINDOW_TOKENS), k_means, slot_valid, self.neighbourhood.to(q.device)
+        )
+        return select_blocks_reference(probability, slot_valid, self.top_k)
+
+
+class DenseAttention:
+    """Attention to every token of the valid slots and of all units of the step."""
+
+    def __call__(
+        self, q: torch.Tensor, new: LayerCache, ring: LayerCache, slot_valid: torch.Tensor
+    ) -> torch.Tensor:
+        keys = torch.cat([ring.keys, new.keys])
+        values = torch.cat([ring.values, new.values])
+        unit_valid = torch.cat([slot_valid, slot_valid.new_ones(new.keys.shape[0])])
+        visible = unit_valid.repeat_interleave(keys.shape[1])[None, None]
+        attended = F.scaled_dot_product_attention(
+            q.transpose(0, 1), heads_first(keys), heads_first(values), attn_mask=visible
+        )
+        return attended.transpose(0, 1)
+
+
+def heads_first(cache: torch.Tensor) -> torch.Tensor:
+    """[units, tokens, heads, head_dim] -> [heads, units*tokens, head_dim]."""
+    return cache.flatten(0, 1).transpose(0, 1)
+
+
+def self_attention_for(geometry: Geometry, attention: AttentionConfig) -> Attention:
+    """The self-attention a preset asks for."""
+    return DenseAttention() if attention.sparse_ratio is None else SparseAttention(geometry, attention)

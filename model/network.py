@@ -1,0 +1,51 @@
+"""The three networks with their weights in, ready to run."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from flashvsr_trt.model.decoder import Decoder
+from flashvsr_trt.model.dit import DiT, DiTConstants
+from flashvsr_trt.model.projector import Projector
+from flashvsr_trt.model.weights import Weights
+from flashvsr_trt.presets import NetworkConfig
+
+
+@dataclass(frozen=True)
+class Network:
+    """Loaded modules on one device in one dtype, and what the fixed timestep and prompt fold to."""
+
+    projector: Projector
+    dit: DiT
+    decoder: Decoder
+    constants: DiTConstants
+
+
+@torch.no_grad()
+def build_network(
+    config: NetworkConfig, weights: Weights, device: torch.device, dtype: torch.dtype
+) -> Network:
+    """Put weights into the modules without a second copy on the way.
+
+    Raises:
+        RuntimeError: the weights do not fit the modules (`load_weights` has checked that they do).
+    """
+    projector = _load(Projector, config, weights.projector, device, dtype)
+    dit = _load(DiT, config, weights.dit, device, dtype)
+    decoder = _load(Decoder, config, weights.decoder, device, dtype)
+    return Network(projector, dit, decoder, dit.constants(weights.prompt.to(device)))
+
+
+def _load(
+    kind: type[nn.Module],
+    config: NetworkConfig,
+    state: Mapping[str, torch.Tensor],
+    device: torch.device,
+    dtype: torch.dtype,
+) -> nn.Module:
+    with torch.device("meta"):
+        module = kind(config)
+    module.load_state_dict(dict(state), strict=True, assign=True)
+    return module.to(device=device, dtype=dtype).eval().requires_grad_(False)

@@ -1,0 +1,103 @@
+"""The three stages as pure functions of (inputs, state) -> (outputs, next state).
+
+Names, shapes and dtypes are declared in `flashvsr_trt.signatures`; every backend runs these functions.
+"""
+
+import torch
+from torch import nn
+
+from flashvsr_trt.model.attention import Attention, LayerCache, self_attention_for
+from flashvsr_trt.model.color import fix_color
+from flashvsr_trt.model.network import Network
+from flashvsr_trt.model.upsample import fit_to_target, upsample
+from flashvsr_trt.model.windows import to_windows
+from flashvsr_trt.rope import space_table
+from flashvsr_trt.signatures import StreamConfig
+
+
+class Encode(nn.Module):
+    """LR frames to the decoder's condition and the DiT's tokens."""
+
+    def __init__(self, network: Network, stream: StreamConfig) -> None:
+        super().__init__()
+        self.projector = network.projector
+        self.stream = stream
+
+    def forward(
+        self,
+        frames: torch.Tensor,
+        first: torch.Tensor,
+        pixel_tail: torch.Tensor,
+        hidden_tail: torch.Tensor,
+        condition_tail: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, ...]:
+        """See `encode_signature`: returns condition, tokens and the next state.
+
+        With look-ahead the condition lags: it is the carried frames and all but the last of these.
+        """
+        upscaled = upsample(frames, self.stream.geometry.scale, self.stream.upsampler)
+        upscaled = fit_to_target(upscaled, self.stream.geometry)
+        video = upscaled.to(pixel_tail.dtype)
+        tokens, pixel_tail, hidden_tail = self.projector(video, first, pixel_tail, hidden_tail)
+        if condition_tail is None:
+            return upscaled, tokens, pixel_tail, hidden_tail
+        timeline = torch.cat([condition_tail, upscaled])
+        condition, condition_tail = timeline.split([len(upscaled), len(condition_tail)])
+        return condition, tokens, pixel_tail, hidden_tail, condition_tail
+
+
+class Denoise(nn.Module):
+    """Noise and tokens to latents: one DiT step."""
+
+    def __init__(self, network: Network, stream: StreamConfig, attention: Attention | None = None) -> None:
+        super().__init__()
+        self.dit = network.dit
+        self.constants = network.constants
+        self.attention = attention or self_attention_for(stream.geometry, stream.preset.attention)
+        self.grid = stream.geometry.tokens
+        cos, sin = space_table(*self.grid, network.dit.config.head_dim)
+        device = network.dit.head.head.weight.device
+        self.register_buffer("space_cos", torch.from_numpy(cos).to(device))
+        self.register_buffer("space_sin", torch.from_numpy(sin).to(device))
+
+    def forward(
+        self,
+        noise: torch.Tensor,
+        tokens: torch.Tensor,
+        time_cos: torch.Tensor,
+        time_sin: torch.Tensor,
+        slot_valid: torch.Tensor,
+        ring: list[LayerCache],
+    ) -> tuple[torch.Tensor, list[LayerCache]]:
+        """See `dit_signature`: returns the clean latent and each layer's new K/V."""
+        rope = self._table(time_cos, self.space_cos), self._table(time_sin, self.space_sin)
+        velocity, new = self.dit(noise, tokens, rope, self.constants, ring, slot_valid, self.attention)
+        return noise - velocity.float(), new
+
+    def _table(self, time: torch.Tensor, space: torch.Tensor) -> torch.Tensor:
+        frames = time.shape[0]
+        parts = [time[:, None, None].expand(-1, *self.grid, -1), space[None].expand(frames, -1, -1, -1)]
+        return to_windows(torch.cat(parts, dim=-1).flatten(0, 2), self.grid)
+
+
+class Decode(nn.Module):
+    """Latents and condition to frames: decoder, colour fix, 8 bits."""
+
+    def __init__(self, network: Network, stream: StreamConfig) -> None:
+        super().__init__()
+        self.decoder = network.decoder
+        self.color_fix = stream.color_fix
+
+    def forward(
+        self, latent: torch.Tensor, condition: torch.Tensor, memory: list[torch.Tensor]
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """See `decode_signature`: returns frames uint8 and the next memory."""
+        dtype = memory[0].dtype
+        decoded, memory = self.decoder(latent.to(dtype), condition.to(dtype), memory)
+        frames = fix_color(decoded.float() * 2 - 1, condition, self.color_fix)
+        return quantise(frames), memory
+
+
+def quantise(frames: torch.Tensor) -> torch.Tensor:
+    """[T, 3, H, W] in [-1, 1] -> [T, H, W, 3] uint8, truncated as the official script does."""
+    return ((frames + 1) * 127.5).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)

@@ -1,0 +1,45 @@
+"""What a session asks of a backend. Tensors stay on the backend's device between the calls."""
+
+from typing import Any, Protocol
+
+import numpy as np
+
+from flashvsr_trt.runtime.ring import RingStep
+from flashvsr_trt.signatures import StreamConfig
+
+State = Any
+"""The stages' carried tensors, as `signatures` declares them, in the executor's own type."""
+
+DeviceTensor = Any
+"""A tensor on the executor's device; a session only hands it from one stage to the next."""
+
+
+class Executor(Protocol):
+    """Runs the three stages. One executor serves many sessions: all that is carried is in the state."""
+
+    stream: StreamConfig
+
+    def new_state(self) -> State:
+        """Zeroed state of a fresh clip."""
+
+    def encode(self, frames: np.ndarray, first: bool, state: State) -> tuple[DeviceTensor, DeviceTensor]:
+        """uint8 [8, H, W, 3] -> condition and tokens of one unit. `first` starts from its first frame."""
+
+    def dit(
+        self,
+        noise: np.ndarray,
+        tokens: list[DeviceTensor],
+        rope: tuple[np.ndarray, np.ndarray],
+        step: RingStep,
+        state: State,
+    ) -> list[DeviceTensor]:
+        """Noise float32 [2*units, 16, h, w] and each unit's tokens -> each unit's latent."""
+
+    def decode(self, latent: DeviceTensor, condition: DeviceTensor, state: State) -> np.ndarray:
+        """One unit -> uint8 [8, tH, tW, 3]."""
+
+    def stage_seconds(self) -> dict[str, float]:
+        """Seconds spent in each stage since the executor was made, on the device's own clock."""
+
+    def describe(self) -> dict[str, Any]:
+        """Backend, device, dtype and versions, for reports."""

@@ -1,0 +1,162 @@
+"""A stream of frames through the three stages: push frames as they come, get frames as they are ready."""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from flashvsr_trt.errors import UsageError
+from flashvsr_trt.presets import CHUNK_SIZES, FRAMES_PER_LATENT, UNIT_FRAMES, UNIT_LATENT_FRAMES
+from flashvsr_trt.rope import time_table
+from flashvsr_trt.runtime.executor import DeviceTensor, Executor
+from flashvsr_trt.runtime.noise import latent_noise
+from flashvsr_trt.runtime.ring import KVRing
+
+WARM_UP_FRAMES = FRAMES_PER_LATENT - 1
+"""The first latent frame stands for one video frame: the three decoded before it are dropped."""
+
+
+class Session:
+    """One clip. As many frames come out, in order, as were pushed.
+
+    Units of 8 frames flow encode -> dit -> decode. The first DiT step takes the schedule's `first_units`
+    at once; with look-ahead, encoding is that many frames ahead of decoding.
+
+    Args:
+        executor: runs the stages; its `stream` says sizes, preset and schedule.
+        chunk_size: frames a steady call takes, 8 or 16. The frames that come out do not depend on it.
+        seed: of the noise, 0 or more.
+        first_latent: index of the clip's first latent frame, for a clip that continues another.
+        noise: replaces the seeded noise: latent frame index -> float32 [16, h, w].
+        position: replaces the temporal RoPE position of a latent frame, which is its index.
+
+    Raises:
+        UsageError: a chunk size or seed that cannot be used.
+    """
+
+    def __init__(
+        self,
+        executor: Executor,
+        *,
+        chunk_size: int = UNIT_FRAMES,
+        seed: int = 0,
+        first_latent: int = 0,
+        noise: Callable[[int], np.ndarray] | None = None,
+        position: Callable[[int], int] | None = None,
+    ) -> None:
+        if chunk_size not in CHUNK_SIZES:
+            raise UsageError(f"chunk size {chunk_size} is not supported; use one of {CHUNK_SIZES}")
+        if not 0 <= seed < 2**63:
+            raise UsageError(f"seed {seed} cannot be used; give a number from 0 to 2^63 - 1")
+        self.executor = executor
+        self.stream = executor.stream
+        self.chunk_units = chunk_size // UNIT_FRAMES
+        self.noise = noise or (lambda latent: latent_noise(seed, latent, self.stream.geometry.latent))
+        self.position = position or (lambda latent: latent)
+        self.state = executor.new_state()
+        self.ring = KVRing(self.stream.preset.attention)
+        self.next_latent = first_latent
+        self.pending: deque[np.ndarray] = deque()
+        self.pushed = self.returned = self.units_encoded = 0
+        self.last_frame: np.ndarray | None = None
+        self.flushed = False
+
+    def push(self, frames: np.ndarray) -> np.ndarray:
+        """Take frames in, give the frames that became ready.
+
+        Args:
+            frames: uint8 [n, H, W, 3] RGB, any n; copied.
+
+        Returns:
+            uint8 [m, outH, outW, 3], m may be 0.
+
+        Raises:
+            UsageError: the frames have another shape or dtype than the stream's, or the clip has ended.
+        """
+        geometry = self.stream.geometry
+        if self.flushed:
+            raise UsageError("this clip was flushed; start a new session for the next one")
+        if frames.dtype != np.uint8 or frames.shape[1:] != (geometry.height, geometry.width, 3):
+            raise UsageError(
+                f"frames of {frames.dtype} {list(frames.shape)} do not fit this session; "
+                f"push uint8 [n, {geometry.height}, {geometry.width}, 3]"
+            )
+        if len(frames):
+            frames = frames.copy()
+            self.pending.extend(frames)
+            if self.last_frame is None:
+                self._start(frames[0])
+            self.pushed += len(frames)
+            self.last_frame = frames[-1]
+        return self._run(self._ready_units())
+
+    def flush(self) -> np.ndarray:
+        """End the clip: the frames still inside, uint8 [m, outH, outW, 3].
+
+        The last frame is repeated to fill the look-ahead and the last unit; what that adds is trimmed.
+        """
+        self.flushed = True
+        if self.last_frame is None:
+            return self._run(0)
+        units = max(-(-(self.pushed + WARM_UP_FRAMES) // UNIT_FRAMES), self.stream.schedule.first_units)
+        units -= self.units_encoded
+        self.pending.extend([self.last_frame] * (units * UNIT_FRAMES - len(self.pending)))
+        return self._run(units)
+
+    def _start(self, frame: np.ndarray) -> None:
+        """Fill the time before the clip with its first frame."""
+        if self.stream.schedule.lookahead:
+            # The frame itself ends the part that is primed: decoding starts on it, encoding after it.
+            self.executor.encode(np.repeat(frame[None], UNIT_FRAMES, axis=0), True, self.state)
+            self.pending.popleft()
+        else:
+            self.pending.extendleft([frame] * WARM_UP_FRAMES)
+
+    def _ready_units(self) -> int:
+        """Units to run now: whole chunks, and the first DiT step's units before any."""
+        units = len(self.pending) // UNIT_FRAMES
+        if self.units_encoded:
+            return units // self.chunk_units * self.chunk_units
+        first = max(self.stream.schedule.first_units, self.chunk_units)
+        if units < first:
+            return 0
+        return first + (units - first) // self.chunk_units * self.chunk_units
+
+    def _run(self, units: int) -> np.ndarray:
+        made = [np.empty((0, *self.stream.geometry.output, 3), np.uint8)]
+        warm_up = 0 if self.units_encoded else WARM_UP_FRAMES
+        for step_units in self._steps(units):
+            made += self._step(step_units)
+        frames = np.concatenate(made)[warm_up:][: self.pushed - self.returned]
+        self.returned += len(frames)
+        return frames
+
+    def _steps(self, units: int) -> Iterator[int]:
+        """Units of each DiT step that together make `units`."""
+        while units:
+            step_units = 1 if self.units_encoded else self.stream.schedule.first_units
+            yield step_units
+            units -= step_units
+
+    def _step(self, units: int) -> Iterator[np.ndarray]:
+        """One DiT step: encode its units, denoise them together, decode them in order."""
+        encoded = [self._encode() for _ in range(units)]
+        latents = self._denoise([tokens for _, tokens in encoded])
+        for latent, (condition, _) in zip(latents, encoded, strict=True):
+            frames = self.executor.decode(latent, condition, self.state)
+            height, width = self.stream.geometry.output
+            yield frames[:, :height, :width]
+
+    def _encode(self) -> tuple[DeviceTensor, DeviceTensor]:
+        frames = np.stack([self.pending.popleft() for _ in range(UNIT_FRAMES)])
+        first = self.units_encoded == 0 and not self.stream.schedule.lookahead
+        self.units_encoded += 1
+        return self.executor.encode(frames, first, self.state)
+
+    def _denoise(self, tokens: list[DeviceTensor]) -> list[DeviceTensor]:
+        latents = range(self.next_latent, self.next_latent + len(tokens) * UNIT_LATENT_FRAMES)
+        self.next_latent = latents.stop
+        noise = np.stack([self.noise(latent) for latent in latents])
+        positions = np.array([self.position(latent) for latent in latents])
+        rope = time_table(positions, self.stream.preset.network.dit.head_dim)
+        return self.executor.dit(noise, tokens, rope, self.ring.step(len(tokens)), self.state)
