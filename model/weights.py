@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -31,6 +31,7 @@ from flashvsr_trt.model.weights_bundle import (
     write_bundle,
 )
 from flashvsr_trt.model.weights_source import (
+    RANDOM,
     BundleFile,
     PublishedFiles,
     RandomSeed,
@@ -63,7 +64,8 @@ UNPUBLISHED = "unpublished"
 class Weights:
     """State dicts under the official key names, on the CPU; `prompt` is [1, text_tokens, text_dim].
 
-    `source` says in one line where they come from. `version` is "v1.1", "random", UNVERIFIED or
+    `source` says in one line where they come from. `fingerprint` is for cache keys: 64 hex digits, equal
+    for four files and the bundle that was made of them. `version` is "v1.1", RANDOM, UNVERIFIED or
     UNPUBLISHED. `sha256` is, per part, of the file it came from (of the recipe, for random weights).
     """
 
@@ -72,14 +74,9 @@ class Weights:
     decoder: Mapping[str, torch.Tensor]
     prompt: torch.Tensor
     source: str
-    version: str
-    sha256: Mapping[str, str]
-
-    @property
-    def fingerprint(self) -> str:
-        """64 hex digits for cache keys: equal for four files and the bundle that was made of them."""
-        lines = "".join(f"{part} {self.sha256[part]}\n" for part in PARTS)
-        return hashlib.sha256(lines.encode()).hexdigest()
+    fingerprint: str
+    version: str = UNPUBLISHED
+    sha256: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def parts(self) -> dict[str, Mapping[str, torch.Tensor]]:
@@ -174,7 +171,7 @@ def _load_bundle(path: Path, network: NetworkConfig) -> Weights:
 def _draw(seed: int, network: NetworkConfig, dtype: torch.dtype) -> Weights:
     parts = random_weights(network, seed, dtype)
     sha256 = {part: random_digest(part, network, seed) for part in PARTS}
-    return _weights(parts, describe(RandomSeed(seed)), "random", sha256)
+    return _weights(parts, describe(RandomSeed(seed)), RANDOM, sha256)
 
 
 def check_part(
@@ -211,14 +208,21 @@ def _weights(parts: Mapping, source: str, version: str, sha256: Mapping[str, str
         decoder=parts["decoder"],
         prompt=parts[PROMPT][PROMPT],
         source=source,
+        fingerprint=_fingerprint(sha256),
         version=version,
         sha256=sha256,
     )
 
 
+def _fingerprint(sha256: Mapping[str, str]) -> str:
+    lines = "".join(f"{part} {sha256[part]}\n" for part in PARTS)
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
 def _cast(weights: Weights, dtype: torch.dtype) -> Weights:
-    parts = {
+    cast = {
         part: {key: tensor.to(dtype) for key, tensor in tensors.items()}
         for part, tensors in weights.parts.items()
     }
-    return _weights(parts, weights.source, weights.version, weights.sha256)
+    prompt = cast.pop(PROMPT)[PROMPT]
+    return replace(weights, **cast, prompt=prompt)
