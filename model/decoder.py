@@ -50,7 +50,7 @@ class TGrow(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[T, C, h, w] -> [T*stride, C, h, w]."""
-        frames, channels, height, width = x.shape
+        _, channels, height, width = x.shape
         return self.conv(x).reshape(-1, channels, height, width)
 
 
@@ -100,7 +100,7 @@ class Decoder(nn.Module):
         Returns:
             frames [4T, 3, tH, tW], about [0, 1], and the next memory.
         """
-        frames, _, height, width = condition.shape
+        height, width = condition.shape[2:]
         grouped = condition.reshape(-1, FRAMES_PER_LATENT, 3, height, width).transpose(1, 2)
         cells = F.pixel_unshuffle(grouped.flatten(1, 2), LATENT_STRIDE)
         # Unshuffle gives (colour, frame, row, column): the order the first convolution was trained on.
