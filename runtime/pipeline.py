@@ -1,5 +1,8 @@
 """Decode, upscale and encode side by side: two threads, two bounded queues, and the caller's session."""
 
+import threading
+import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -7,8 +10,18 @@ from typing import Protocol
 import numpy as np
 
 from flashvsr_trt.errors import TruncatedInputError
-from flashvsr_trt.runtime.video_input import VideoInput
-from flashvsr_trt.runtime.video_output import VideoOutput
+from flashvsr_trt.runtime.bounded_queue import BoundedQueue, QueueStopped
+from flashvsr_trt.runtime.video_info import DecodedFrame, VideoInput
+from flashvsr_trt.runtime.video_output import FrameOutput
+
+DECODED_BATCHES = 2
+"""Batches decoded ahead of the session."""
+
+UPSCALED_CHUNKS = 1
+"""Chunks that wait for the encoder: at 4x one frame of a 1080p video is 100 MB."""
+
+STOP_SECONDS = 1.0
+"""How long a thread that sits in a blocking read or a slow encode is waited for after a stop."""
 
 
 class Upscaler(Protocol):
@@ -41,10 +54,51 @@ class PipelineReport:
     """Set when the input ended early: the output is complete and kept; raise it when done reporting."""
 
 
+@dataclass(frozen=True)
+class Stamp:
+    """When a frame is shown, in units of the input's time base."""
+
+    pts: int
+    duration: int
+
+
+class Stage(threading.Thread):
+    """A thread that stops both queues and keeps the exception when its work fails."""
+
+    def __init__(self, name: str, work: Callable[[], None], queues: tuple[BoundedQueue, ...]) -> None:
+        super().__init__(name=name, daemon=True)
+        self._work, self._queues = work, queues
+        self.failure: BaseException | None = None
+
+    def run(self) -> None:
+        """Works until the end, a failure, or a stop from elsewhere."""
+        try:
+            self._work()
+        except QueueStopped:
+            return
+        except BaseException as failure:
+            self.failure = failure
+            for queue in self._queues:
+                queue.stop()
+
+
+class Stopwatch:
+    """Adds up the wall time of `with` blocks."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __enter__(self) -> None:
+        self._since = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self.seconds += time.perf_counter() - self._since
+
+
 def upscale_video(
     source: VideoInput,
     session: Upscaler,
-    output: VideoOutput,
+    output: FrameOutput,
     *,
     batch: int = 8,
     progress: Callable[[int, int | None], None] | None = None,
@@ -52,7 +106,111 @@ def upscale_video(
     """Runs every frame of `source` through `session` into `output`, and finishes `output`.
 
     `batch` frames are pushed at a time (fewer at the end). `progress(done, total)` is called in the
-    caller's thread after each chunk of written frames; total is None where the input does not say.
+    caller's thread after each chunk, with the frames encoded; total is None where the input does not say.
 
-    Raises what any stage raised, with its own type; `output` is then aborted. KeyboardInterrupt too.
+    Raises what any stage raised, with its own type, after `output.abort()`; KeyboardInterrupt too. Raises
+    RuntimeError when the session gives more or fewer frames than it took.
     """
+    started = time.perf_counter()
+    decoded: BoundedQueue[list[DecodedFrame] | None] = BoundedQueue(DECODED_BATCHES)
+    upscaled: BoundedQueue[tuple[np.ndarray, list[Stamp]] | None] = BoundedQueue(UPSCALED_CHUNKS)
+    queues = (decoded, upscaled)
+    decode_time, decode_wait, upscale_time, encode_wait, encode_time = (Stopwatch() for _ in range(5))
+    truncation: list[TruncatedInputError] = []
+    encoded = 0
+
+    def decode() -> None:
+        while frames := _take(source, batch, decode_time, truncation):
+            decoded.put(frames)
+        decoded.put(None)
+
+    def encode() -> None:
+        nonlocal encoded
+        while (chunk := upscaled.get()) is not None:
+            for pixels, stamp in zip(*chunk, strict=True):
+                with encode_time:
+                    output.write(pixels, stamp.pts, stamp.duration)
+                encoded += 1
+        with encode_time:
+            output.finish()
+
+    def hand_on(frames: np.ndarray) -> None:
+        if len(frames) > len(stamps):
+            raise RuntimeError(f"the session gave {len(frames)} frames, with only {len(stamps)} inside it")
+        if len(frames):
+            with encode_wait:
+                upscaled.put((frames, [stamps.popleft() for _ in range(len(frames))]))
+        if progress:
+            progress(encoded, source.info.frames)
+
+    stages = (Stage("decode", decode, queues), Stage("encode", encode, queues))
+    stamps: deque[Stamp] = deque()
+    try:
+        for stage in stages:
+            stage.start()
+        while (frames := _timed_get(decoded, decode_wait)) is not None:
+            stamps.extend(Stamp(frame.pts, frame.duration) for frame in frames)
+            with upscale_time:
+                out = session.push(np.stack([frame.pixels for frame in frames]))
+            hand_on(out)
+        with upscale_time:
+            out = session.flush()
+        hand_on(out)
+        if stamps:
+            raise RuntimeError(f"the session kept {len(stamps)} frames back after its flush")
+        upscaled.put(None)
+        _join(stages)
+    except BaseException as error:
+        for queue in queues:
+            queue.stop()
+        _join(stages, STOP_SECONDS)
+        output.abort()
+        failure = next((stage.failure for stage in stages if stage.failure), None)
+        if isinstance(error, QueueStopped) and failure:
+            raise failure from None
+        raise
+    if progress:
+        progress(encoded, encoded)
+    return PipelineReport(
+        frames=encoded,
+        seconds=time.perf_counter() - started,
+        decode_seconds=decode_time.seconds,
+        decode_wait_seconds=decode_wait.seconds,
+        upscale_seconds=upscale_time.seconds,
+        encode_wait_seconds=encode_wait.seconds,
+        encode_seconds=encode_time.seconds,
+        truncated=truncation[0] if truncation else None,
+    )
+
+
+def _take(
+    source: VideoInput, count: int, decode_time: Stopwatch, truncation: list[TruncatedInputError]
+) -> list[DecodedFrame]:
+    """The next `count` frames, or fewer at the end; a truncation ends the video and is kept for later."""
+    frames: list[DecodedFrame] = []
+    with decode_time:
+        while len(frames) < count and not truncation:
+            try:
+                frame = next(source.frames, None)
+            except TruncatedInputError as error:
+                truncation.append(error)
+                break
+            if frame is None:
+                break
+            frames.append(frame)
+    return frames
+
+
+def _timed_get(queue: BoundedQueue, watch: Stopwatch):
+    with watch:
+        return queue.get()
+
+
+def _join(stages: tuple[Stage, ...], seconds: float | None = None) -> None:
+    """Waits for all stages, at most `seconds` each. Raises what a stage raised when waiting for the end."""
+    for stage in stages:
+        if stage.ident is not None:
+            stage.join(seconds)
+    failure = next((stage.failure for stage in stages if stage.failure), None)
+    if failure and seconds is None:
+        raise failure

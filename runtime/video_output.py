@@ -1,36 +1,42 @@
-"""Frames out: an encoded file or PNG sequence that appears under its name only when complete."""
+"""Frames out: a file that appears under its name only when it is complete."""
 
 import logging
+import os
 from collections.abc import Callable, Mapping
+from fractions import Fraction
 from types import TracebackType
+from typing import Protocol
 
+import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
-from flashvsr_trt.runtime.video_input import VideoInput
+from flashvsr_trt.errors import UsageError
+from flashvsr_trt.runtime.image_output import ImageOutput, is_image_output
+from flashvsr_trt.runtime.part_file import PartFile, named_errors, part_name
+from flashvsr_trt.runtime.stream_copy import StreamCopy, content_metadata, kept_chapters, muxer_options
+from flashvsr_trt.runtime.video_color import encoded_color_tags, from_rgb
+from flashvsr_trt.runtime.video_encoder import EncoderSettings, choose_encoder
+from flashvsr_trt.runtime.video_info import VideoInfo, VideoInput
+
+WRITE_BUFFER = 1 << 20
+"""Bytes handed to the file at a time."""
+
+APPLE_HEVC_TAG = "hvc1"
+"""The mp4 tag under which Apple's players take HEVC; FFmpeg's default is hev1."""
 
 
-class VideoOutput:
-    """An open output. Leaving its `with` block without `finish` removes what was written."""
+class FrameOutput(Protocol):
+    """What the pipeline writes to. Leaving its `with` block without `finish` removes what was written."""
 
     def write(self, pixels: np.ndarray, pts: int, duration: int) -> None:
         """Encodes one frame, uint8 RGB [H, W, 3]; `pts` and `duration` in the input's time base."""
 
     def finish(self) -> None:
-        """Flushes the encoder and the copied streams, closes the file and gives it its final name."""
+        """Completes the output and gives it its final name."""
 
     def abort(self) -> None:
-        """Removes the unfinished file. Nothing happens after `finish`."""
-
-    def __enter__(self) -> "VideoOutput":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.abort()
+        """Removes the unfinished output. Nothing happens after `finish`."""
 
 
 def open_output(
@@ -45,16 +51,186 @@ def open_output(
     encoder_options: Mapping[str, str] | None = None,
     overwrite: bool = False,
     notify: Callable[[str], None] = logging.getLogger(__name__).warning,
-) -> VideoOutput:
+) -> "VideoOutput | ImageOutput":
     """Opens `path` for frames of `size` (height, width) made from `source`.
 
-    The extension decides the container; a folder (a name with no extension, or an existing folder) or a
-    `%05d.png` pattern makes a PNG sequence. Audio, subtitles, chapters and metadata of `source` are copied.
-    `codec` None is libx264 (libvpx-vp9 for webm); `crf` None is the codec's visually good value;
-    `pixel_format` None is yuv420p, or yuv444p where a side is odd. `encoder_options` go to the encoder as
-    they are (`{"preset": "slow"}`). `notify` gets one line for each thing that is not kept or was chosen.
+    The extension decides the container; a folder (an existing one, or a name that ends in a slash or has no
+    extension) or a `%05d.png` pattern makes a PNG sequence. Audio, subtitles, chapters and metadata of
+    `source` are copied. `codec` None is libx264 (libvpx-vp9 for webm); `crf` None is the codec's visually
+    good value; `pixel_format` None is yuv420p, or yuv444p where a side is odd. `encoder_options` go to the
+    encoder as they are (`{"preset": "slow"}`). `notify` gets one line for each thing that is not kept or
+    was chosen.
 
     Raises UsageError for a codec, pixel format or crf that cannot be used, an output that exists without
     `overwrite` or is the input; VideoError when the folder cannot be written. `write` and `finish` raise
     VideoError when the disk is full.
     """
+    info = source.info
+    if is_image_output(path):
+        return ImageOutput(path, info, threads, overwrite, notify)
+    _check_target(path, info, overwrite)
+    container_format = _container_format(path)
+    settings = choose_encoder(container_format, size, codec, crf, pixel_format, encoder_options, notify)
+    part = part_name(path)
+    with named_errors(path):
+        file = PartFile(part, "w")
+    try:
+        with named_errors(path):
+            return VideoOutput(path, part, file, container_format, info, size, settings, threads, notify)
+    except BaseException:
+        file.close()
+        os.unlink(part)
+        raise
+
+
+def _check_target(path: str, info: VideoInfo, overwrite: bool) -> None:
+    if os.path.exists(path) and os.path.exists(info.name) and os.path.samefile(path, info.name):
+        raise UsageError(f"the output {path} is the input; give it another name")
+    if os.path.exists(path) and not overwrite:
+        raise UsageError(f"{path} exists already; choose another name or overwrite it (--overwrite)")
+
+
+def _container_format(path: str) -> str:
+    try:
+        guess = av.open(path, "w").format.name
+    except ValueError as error:
+        raise UsageError(
+            f"the extension of {path} names no container; use .mp4, .mkv, .mov, .webm or a folder of PNGs"
+        ) from error
+    if guess.startswith("image2"):
+        raise UsageError(f"{path} holds one image only; use a pattern such as out/%05d.png")
+    return guess
+
+
+class VideoOutput:
+    """An encoded file with the other streams of its input. Use `open_output` to make one."""
+
+    def __init__(
+        self,
+        path: str,
+        part: str,
+        file: PartFile,
+        container_format: str,
+        info: VideoInfo,
+        size: tuple[int, int],
+        settings: EncoderSettings,
+        threads: int,
+        notify: Callable[[str], None],
+    ) -> None:
+        self._path, self._part, self._file = path, part, file
+        self._info, self._settings = info, settings
+        self._color = encoded_color_tags(info.color, settings.pixel_format)
+        metadata = content_metadata(info.metadata)
+        self._container = av.open(
+            file,
+            "w",
+            format=container_format,
+            container_options=muxer_options(container_format, metadata),
+            buffer_size=WRITE_BUFFER,
+        )
+        self._stream = self._add_video_stream(size, threads)
+        self._container.metadata.update(metadata)
+        self._container.set_chapters(kept_chapters(info))
+        self._copy = None
+        if info.copy_from and info.other_streams:
+            self._copy = StreamCopy(info, self._container, notify)
+        elif info.other_streams:
+            notify(
+                f"{info.name} can be read only once: its {info.other_streams} other streams are not copied"
+            )
+        self._reformatter = VideoReformatter()
+        self._shape = (*size, 3)
+        self._durations: dict[int, int] = {}
+        self._end = 0
+        self._open = True
+
+    def _add_video_stream(self, size: tuple[int, int], threads: int) -> av.VideoStream:
+        info, settings = self._info, self._settings
+        try:
+            stream = self._container.add_stream(
+                settings.codec, rate=info.rate, options=dict(settings.options), time_base=info.time_base
+            )
+        except ValueError as error:
+            raise UsageError(
+                f"{self._container.format.name} cannot hold {settings.codec}; use another codec or extension"
+            ) from error
+        encoder = stream.codec_context
+        encoder.height, encoder.width = size
+        encoder.pix_fmt, encoder.thread_count = settings.pixel_format, threads
+        encoder.colorspace, encoder.color_range = self._color.matrix, self._color.color_range
+        encoder.color_primaries, encoder.color_trc = self._color.primaries, self._color.transfer
+        if info.sample_aspect_ratio:
+            encoder.sample_aspect_ratio = info.sample_aspect_ratio
+        if self._container.format.name in ("mp4", "mov") and encoder.codec.canonical_name == "hevc":
+            encoder.codec_tag = APPLE_HEVC_TAG
+        stream.set_display_matrix(info.display_matrix)
+        stream.metadata.update(content_metadata(info.stream_metadata))
+        try:
+            encoder.open()
+        except av.FFmpegError as error:
+            raise UsageError(
+                f"the encoder {settings.codec} refuses {size[1]}x{size[0]} {settings.pixel_format} with options "
+                f"{dict(settings.options)} ({error.strerror}); change the options or the codec"
+            ) from error
+        if unused := sorted(set(settings.options) & set(encoder.options)):
+            raise UsageError(f"the encoder {settings.codec} has no option {', '.join(unused)}; leave it out")
+        return stream
+
+    def write(self, pixels: np.ndarray, pts: int, duration: int) -> None:
+        """Encodes one frame, uint8 RGB [H, W, 3]; `pts` and `duration` in the input's time base.
+
+        Raises VideoError when it cannot be written, ValueError for pixels of another size.
+        """
+        if pixels.shape != self._shape:
+            raise ValueError(f"frames of the output have shape {self._shape}, not {pixels.shape}")
+        with named_errors(self._path):
+            frame = from_rgb(pixels, self._color, self._settings.pixel_format, self._reformatter)
+            frame.pts, frame.duration, frame.time_base = pts, duration, self._info.time_base
+            self._durations[pts] = duration
+            self._end = pts + duration
+            self._mux(self._stream.encode(frame))
+
+    def finish(self) -> None:
+        """Flushes the encoder and the copied streams, closes the file and gives it its final name.
+
+        Raises VideoError when it cannot be written.
+        """
+        with named_errors(self._path):
+            self._mux(self._stream.encode(None))
+            if self._copy:
+                self._copy.mux_rest(self._end * self._info.time_base if self._info.trimmed else None)
+                self._copy.close()
+            self._container.close()
+            self._file.close()
+            os.replace(self._part, self._path)
+        self._open = False
+
+    def abort(self) -> None:
+        """Removes the unfinished file. Nothing happens after `finish`."""
+        if self._open:
+            self._open = False
+            self._file.close()  # PyAV writes no trailer to a closed file
+            self._container.close()
+            if self._copy:
+                self._copy.close()
+            if os.path.exists(self._part):
+                os.unlink(self._part)
+
+    def __enter__(self) -> "VideoOutput":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.abort()
+
+    def _mux(self, packets: list[av.Packet]) -> None:
+        for packet in packets:
+            # Some encoders lose durations when they reorder, and the last one is the length of the last frame.
+            packet.duration = self._durations.pop(packet.pts, packet.duration)
+            if self._copy:
+                self._copy.mux_until(Fraction(packet.dts) * packet.time_base)
+            self._container.mux_one(packet)

@@ -1,0 +1,56 @@
+"""Whether an input ended early or was damaged: what the demuxer and decoder said, and what was announced."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+import av
+
+DURATION_IN_HEADER = ("matroska", "webm", "flv", "asf")
+"""Formats whose duration is written in the header; elsewhere it is a frame count, or an estimate."""
+
+MISSING_SECONDS = Fraction(1, 2)
+"""A file may end this much before its announced duration and still be whole."""
+
+
+@dataclass
+class DamageWatch:
+    """Notes every packet and failure of one demuxing pass, and says at its end what was wrong."""
+
+    container: av.container.InputContainer
+    stream: av.VideoStream
+    packets: int = 0
+    end: Fraction = Fraction(0)
+    read_error: str | None = None
+    undecodable: int = 0
+    corrupt_frames: int = 0
+
+    def saw_packet(self, packet: av.Packet) -> None:
+        """Counts a packet of any stream, and how far in time the file reaches."""
+        if packet.pts is not None:
+            self.end = max(self.end, (packet.pts + (packet.duration or 0)) * packet.time_base)
+        if packet.stream is self.stream:
+            self.packets += 1
+
+    def decoding_failures(self) -> str | None:
+        """What could not be decoded so far, in words; None when all could."""
+        if self.undecodable:
+            return f"{self.undecodable} packets could not be decoded"
+        if self.corrupt_frames:
+            return f"{self.corrupt_frames} frames were damaged"
+        return None
+
+    def at_end(self) -> str | None:
+        """What is wrong with the file now that it ended, in words; None for a whole file."""
+        if self.read_error:
+            return self.read_error
+        if self.decoding_failures():
+            return self.decoding_failures()
+        announced = self.stream.frames
+        if announced and announced - self.packets > announced // 100:
+            return f"{self.packets} frames of {announced} announced"
+        if self.container.duration and self.container.format.name.startswith(DURATION_IN_HEADER):
+            start = Fraction(self.container.start_time or 0, av.time_base)
+            announced_end = start + Fraction(self.container.duration, av.time_base)
+            if announced_end - self.end > MISSING_SECONDS:
+                return f"it stops at {float(self.end):.2f} s of {float(announced_end):.2f} s announced"
+        return None

@@ -1,0 +1,161 @@
+"""Audio, subtitles, attachments, chapters and metadata: copied packet by packet, never decoded."""
+
+import io
+from collections.abc import Callable, Iterator, Mapping
+from fractions import Fraction
+
+import av
+
+from flashvsr_trt.runtime.video_info import VideoInfo
+
+COPIED_TYPES = ("audio", "subtitle", "attachment")
+
+WRITTEN_BY_MUXER = (
+    *("major_brand", "minor_version", "compatible_brands", "encoder", "duration", "vendor_id"),
+    *("number_of_frames", "number_of_bytes", "bps", "rotate"),
+)
+"""Tags that describe the old file, not its content."""
+
+ITUNES_TAGS = (
+    *("title", "artist", "album_artist", "composer", "album", "date", "comment", "genre", "copyright"),
+    *("grouping", "lyrics", "description", "synopsis", "show", "episode_id", "network", "keywords"),
+    *("creation_time", "language"),
+)
+"""What mp4 and mov hold in their usual tags; FFmpeg drops others unless told to use QuickTime keys."""
+
+MOV_FORMATS = ("mp4", "mov", "ipod", "3gp", "3g2", "psp", "f4v")
+
+
+def content_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
+    """The tags that describe the content, as opposed to the file they were stored in."""
+    return {
+        key: value
+        for key, value in metadata.items()
+        if key.lower() not in WRITTEN_BY_MUXER and not key.lower().startswith(("_statistics", "number_of_"))
+    }
+
+
+def muxer_options(format_name: str, metadata: Mapping[str, str]) -> dict[str, str]:
+    """Container options under which every tag of `metadata` is kept."""
+    if format_name in MOV_FORMATS and any(key.lower() not in ITUNES_TAGS for key in metadata):
+        return {"movflags": "use_metadata_tags"}
+    return {}
+
+
+def kept_chapters(info: VideoInfo) -> list[dict]:
+    """Chapters that lie in the kept part of the input, moved with it."""
+    end = info.frames / info.rate if info.trimmed and info.frames else None
+    kept = []
+    for chapter in info.chapters:
+        unit = chapter["time_base"]
+        first = max(chapter["start"] - round(info.shift / unit), 0)
+        last = chapter["end"] - round(info.shift / unit)
+        if end is not None:
+            last = min(last, round(end / unit))
+        if last > first:
+            kept.append({**chapter, "start": first, "end": last})
+    return kept
+
+
+class StreamCopy:
+    """The other streams of an input, read a second time and muxed in step with the video.
+
+    Memory is one packet: the input is read as far as the video has got, and no further.
+    """
+
+    def __init__(
+        self, info: VideoInfo, output: av.container.OutputContainer, notify: Callable[[str], None]
+    ) -> None:
+        self._info = info
+        self._output = output
+        self._input = av.open(info.copy_from, metadata_errors="replace")
+        self._targets: dict[int, av.stream.Stream] = {}
+        has_chapters = bool(info.chapters)
+        for stream in self._input.streams:
+            discarded = stream.discard == av.stream.Discard.all
+            stream.discard = av.stream.Discard.all
+            if stream.index == info.video_index or (has_chapters and stream.type == "data" and discarded):
+                continue  # mp4 stores chapter titles as a text track: they are copied as chapters
+            if stream.type in COPIED_TYPES and _can_hold(output.format.name, stream):
+                self._targets[stream.index] = self._add(stream)
+                stream.discard = av.stream.Discard.default
+            else:
+                name = stream.codec_context.name if stream.codec_context else stream.name or "unknown codec"
+                notify(
+                    f"stream {stream.index} ({stream.type}, {name}) is not copied: "
+                    f"{output.format.name} cannot hold it, or this program cannot copy it"
+                )
+        self._packets = self._shifted_packets()
+        self._next = None
+
+    def mux_until(self, time: Fraction) -> None:
+        """Muxes the packets that are due before `time`, in seconds of the output."""
+        if self._next is None:
+            self._next = next(self._packets, None)
+        while self._next is not None and self._next.dts * self._next.time_base <= time:
+            self._mux(self._next)
+            self._next = next(self._packets, None)
+
+    def mux_rest(self, end: Fraction | None) -> None:
+        """Muxes what remains; with `end`, of each stream what begins before it."""
+        ended = set()
+        while ended != set(self._targets):
+            packet = self._next or next(self._packets, None)
+            self._next = None
+            if packet is None:
+                break
+            if end is None or packet.pts * packet.time_base < end:
+                self._mux(packet)
+            else:
+                ended.add(packet.stream.index)
+
+    def close(self) -> None:
+        """Closes the second reading of the input."""
+        self._input.close()
+
+    def _add(self, stream: av.stream.Stream) -> av.stream.Stream:
+        target = self._output.add_stream_from_template(stream)
+        target.metadata.update(content_metadata(stream.metadata))
+        target.disposition = stream.disposition
+        return target
+
+    def _mux(self, packet: av.Packet) -> None:
+        packet.stream = self._targets[packet.stream.index]
+        self._output.mux_one(packet)
+
+    def _shifted_packets(self) -> Iterator[av.Packet]:
+        """Packets in file order, in output time; those before the start are left out."""
+        kept = [stream for stream in self._input.streams if stream.index in self._targets]
+        if not kept:
+            return
+        try:
+            for packet in self._input.demux(kept):
+                if packet.pts is None and packet.dts is None:
+                    continue
+                packet.pts = packet.dts if packet.pts is None else packet.pts
+                packet.dts = packet.pts if packet.dts is None else packet.dts
+                if self._info.shift and not self._move(packet):
+                    continue
+                yield packet
+        except av.FFmpegError:
+            return  # the video's reading of the same file meets the same damage and reports it
+
+    def _move(self, packet: av.Packet) -> bool:
+        """Takes the shift off a packet's time; False when it lies before the start."""
+        shift = round(self._info.shift / packet.time_base)
+        packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
+        if packet.pts < 0 and packet.stream.type == "subtitle" and packet.pts + (packet.duration or 0) > 0:
+            packet.duration += packet.pts
+            packet.pts = packet.dts = 0
+        return packet.pts >= 0
+
+
+def _can_hold(format_name: str, stream: av.stream.Stream) -> bool:
+    """Whether the container takes such a stream: asked by writing a header with it alone, to memory."""
+    try:
+        with av.open(io.BytesIO(), "w", format=format_name) as trial:
+            trial.add_stream_from_template(stream)
+            trial.start_encoding()
+    except (ValueError, av.FFmpegError):
+        return False
+    return True
