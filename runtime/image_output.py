@@ -109,9 +109,7 @@ class ImageOutput:
     def _check_target(self, info: VideoInfo, overwrite: bool) -> None:
         existing = list(matching_numbers(self._pattern).values())
         if existing and any(os.path.samefile(self._folder, folder) for folder in _folders(info)):
-            raise UsageError(
-                f"the output {self._pattern} is in the folder of the input; choose another folder"
-            )
+            raise UsageError(f"the output {self._pattern} is among the input's files; choose another folder")
         if existing and not overwrite:
             raise UsageError(
                 f"{existing[0]} exists already; choose another folder or overwrite the sequence (--overwrite)"

@@ -1,6 +1,7 @@
 """Image sequences by name: a folder, a glob, or a numbered pattern such as `frames/%05d.png`."""
 
 import glob
+import itertools
 import os
 import re
 
@@ -50,7 +51,7 @@ def _numbered(pattern: str) -> list[str]:
     if not found:
         raise VideoError(f"no file matches the pattern '{pattern}'; check the folder and the digits")
     numbers = sorted(found)
-    for previous, number in zip(numbers, numbers[1:], strict=False):
+    for previous, number in itertools.pairwise(numbers):
         if number != previous + 1:
             raise VideoError(
                 f"'{pattern}' has no number {previous + 1}, but goes on at {number}; "

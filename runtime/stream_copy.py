@@ -25,6 +25,8 @@ ITUNES_TAGS = (
 
 MOV_FORMATS = ("mp4", "mov", "ipod", "3gp", "3g2", "psp", "f4v")
 
+MATROSKA_FORMATS = ("matroska", "webm")
+
 
 def content_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
     """The tags that describe the content, as opposed to the file they were stored in."""
@@ -36,7 +38,10 @@ def content_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
 
 
 def muxer_options(format_name: str, metadata: Mapping[str, str]) -> dict[str, str]:
-    """Container options under which every tag of `metadata` is kept."""
+    """Container options under which every tag of `metadata` and every timestamp is kept."""
+    if format_name in MATROSKA_FORMATS:
+        # AAC in mp4 begins before 0 with priming; without this all streams would move by that much.
+        return {"avoid_negative_ts": "disabled"}
     if format_name in MOV_FORMATS and any(key.lower() not in ITUNES_TAGS for key in metadata):
         return {"movflags": "use_metadata_tags"}
     return {}
@@ -76,15 +81,19 @@ class StreamCopy:
             stream.discard = av.stream.Discard.all
             if stream.index == info.video_index or (has_chapters and stream.type == "data" and discarded):
                 continue  # mp4 stores chapter titles as a text track: they are copied as chapters
-            if stream.type in COPIED_TYPES and _can_hold(output.format.name, stream):
+            if stream.type not in COPIED_TYPES:
+                notify(
+                    f"stream {stream.index} ({stream.type}) is not copied: only {', '.join(COPIED_TYPES)} are"
+                )
+            elif not _can_hold(output.format.name, stream):
+                codec = stream.codec_context.name if stream.codec_context else "of unknown codec"
+                notify(
+                    f"stream {stream.index} ({stream.type}, {codec}) is not copied: "
+                    f"{output.format.name} cannot hold it"
+                )
+            else:
                 self._targets[stream.index] = self._add(stream)
                 stream.discard = av.stream.Discard.default
-            else:
-                name = stream.codec_context.name if stream.codec_context else stream.name or "unknown codec"
-                notify(
-                    f"stream {stream.index} ({stream.type}, {name}) is not copied: "
-                    f"{output.format.name} cannot hold it, or this program cannot copy it"
-                )
         self._packets = self._shifted_packets()
         self._next = None
 

@@ -75,9 +75,7 @@ def _find_encoder(name: str) -> av.codec.Codec:
             f"no video encoder '{name}' in this FFmpeg; use one such as {', '.join(QUALITIES)}"
         ) from error
     if encoder.type != "video":
-        raise UsageError(
-            f"'{name}' encodes {encoder.type}, not video; use one such as {', '.join(QUALITIES)}"
-        )
+        raise UsageError(f"'{name}' encodes {encoder.type}, not video; use one of {', '.join(QUALITIES)}")
     return encoder
 
 
@@ -88,9 +86,7 @@ def _quality_options(codec: str, crf: float | None) -> dict[str, str]:
             raise UsageError(f"crf is not known for {codec}; leave it out and use encoder options instead")
         return {}
     if crf is not None and not 0 <= crf <= quality.worst:
-        raise UsageError(
-            f"crf {crf:g} is out of range for {codec}; use 0 (best) to {quality.worst:g} (worst)"
-        )
+        raise UsageError(f"crf {crf:g} is not one of {codec}; use 0 (best) to {quality.worst:g} (worst)")
     return {quality.option: f"{quality.default if crf is None else crf:g}", **quality.options}
 
 
@@ -105,9 +101,7 @@ def _choose_pixel_format(
         except ValueError as error:
             raise UsageError(f"no pixel format '{wanted}'; use one such as {DEFAULT_PIXEL_FORMAT}") from error
         if supported and wanted not in supported:
-            raise UsageError(
-                f"{encoder.name} has no pixel format {wanted}; use one of {', '.join(supported)}"
-            )
+            raise UsageError(f"{encoder.name} has no {wanted}; use one of {', '.join(supported)}")
         if not _holds(wanted, size):
             raise UsageError(f"{wanted} cannot hold an odd side, and the output is {shape}; use yuv444p")
         return wanted

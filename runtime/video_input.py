@@ -10,17 +10,20 @@ from collections.abc import Callable, Iterator
 from fractions import Fraction
 
 import av
-import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from flashvsr_trt.errors import TruncatedInputError, UsageError, VideoError
 from flashvsr_trt.runtime.damage import DamageWatch
+from flashvsr_trt.runtime.frame_facts import announce_losses, display_matrix, error_reason
+from flashvsr_trt.runtime.image_input import open_images
 from flashvsr_trt.runtime.image_sequence import find_images
 from flashvsr_trt.runtime.video_color import read_color_tags, to_rgb
 from flashvsr_trt.runtime.video_info import DecodedFrame, VideoInfo, VideoInput
 
 DEFAULT_RATE = Fraction(24)
 """Frames a second of images and raw video when the caller names none (announced)."""
+
+LOG = logging.getLogger(__name__)
 
 STDIN = "-"
 BROADCAST_FORMATS = ("mpegts", "mpeg")
@@ -32,11 +35,11 @@ def open_input(
     *,
     start: int = 0,
     frames: int | None = None,
-    rate: Fraction | None = None,
+    rate: Fraction | int | None = None,
     raw_size: tuple[int, int] | None = None,
     raw_format: str = "rgb24",
     threads: int = 0,
-    notify: Callable[[str], None] = logging.getLogger(__name__).warning,
+    notify: Callable[[str], None] = LOG.warning,
 ) -> VideoInput:
     """Opens a video, a folder, a glob or a `%05d` pattern of images, or `-` (a video on stdin: y4m, raw).
 
@@ -55,11 +58,12 @@ def open_input(
         raise UsageError(f"{frames} frames cannot be made; ask for at least 1")
     if rate is not None and rate <= 0:
         raise UsageError(f"a rate of {rate} frames a second is not possible; use one above 0")
+    rate = rate and Fraction(rate)
     images = None if raw_size or path == STDIN else find_images(path)
     if rate is None and (images or raw_size):
         notify(f"{path}: no frame rate given, {DEFAULT_RATE} frames a second assumed")
     if images:
-        return _open_images(path, images[start:], frames, rate or DEFAULT_RATE, len(images), notify)
+        return open_images(path, images, start, frames, rate or DEFAULT_RATE, notify)
     if rate is not None and not raw_size:
         raise UsageError(f"a rate is for images and raw video; {path} has its own timestamps")
     options = _raw_options(raw_size, raw_format, rate or DEFAULT_RATE) if raw_size else {}
@@ -84,7 +88,7 @@ def _open_container(path: str, format_name: str | None, options: dict) -> av.con
         return av.open(file, format=format_name, container_options=options, metadata_errors="replace")
     except (av.FFmpegError, OSError, ValueError) as error:
         raise VideoError(
-            f"{path} cannot be read as a video ({_reason(error)}); check that it is a complete video file"
+            f"{path} cannot be read as a video ({error_reason(error)}); check that the file is complete"
         ) from error
 
 
@@ -111,7 +115,7 @@ def _open_stream(
     if first is None:
         reason = watch.at_end() or (f"it has no frame {start}" if start else "it has no frames")
         raise VideoError(f"no frame of {path} can be decoded: {reason}; nothing is written")
-    _announce_losses(path, first, notify)
+    announce_losses(path, first, notify)
 
     rate = stream.average_rate or stream.guessed_rate or stream.base_rate or DEFAULT_RATE
     shift = (first.pts or 0) * stream.time_base if start else Fraction(0)
@@ -119,7 +123,7 @@ def _open_stream(
     if not start and broadcast_start > 0 and container.format.name in BROADCAST_FORMATS:
         shift = broadcast_start
         notify(f"{path}: its clock starts at {float(shift):.3f} s; the output starts at 0")
-    total = stream.frames or round((container.duration or 0) * rate / av.time_base)
+    total = stream.frames or round(_announced_seconds(container, stream) * rate)
     remaining = max(total - start, 1) if total else None
     info = VideoInfo(
         name=path,
@@ -130,7 +134,7 @@ def _open_stream(
         color=read_color_tags(first),
         frames=min(filter(None, (remaining, limit)), default=None) if remaining else None,
         sample_aspect_ratio=stream.sample_aspect_ratio or None,
-        display_matrix=_display_matrix(first),
+        display_matrix=display_matrix(first),
         metadata=dict(container.metadata),
         stream_metadata=dict(stream.metadata),
         chapters=tuple(container.chapters()),
@@ -149,6 +153,16 @@ def _open_stream(
             container.close()
 
     return VideoInput(info, frames, close)
+
+
+def _announced_seconds(container: av.container.InputContainer, stream: av.VideoStream) -> Fraction:
+    """How long the video says it is; 0 when it does not. Matroska says it of each stream in a tag."""
+    if stream.duration:
+        return stream.duration * stream.time_base
+    if clock := stream.metadata.get("DURATION"):
+        hours, minutes, seconds = clock.split(":")
+        return int(hours) * 3600 + int(minutes) * 60 + Fraction(seconds)
+    return Fraction(container.duration or 0, av.time_base)
 
 
 def _decode(
@@ -192,11 +206,10 @@ def _read(container: av.container.InputContainer, watch: DamageWatch) -> Iterato
         for packet in container.demux():
             # PyAV marks the end with empty packets; the decoder is flushed once, after errors as well.
             if packet.size or packet.dts is not None:
-                watch_corrupt = packet.is_corrupt and packet.stream is watch.stream
-                watch.undecodable += watch_corrupt
+                watch.undecodable += packet.is_corrupt and packet.stream is watch.stream
                 yield packet
     except av.FFmpegError as error:
-        watch.read_error = _reason(error)
+        watch.read_error = error_reason(error)
 
 
 def _timed(
@@ -240,75 +253,5 @@ def _until_damage(
         )
 
 
-def _open_images(
-    path: str,
-    images: list[str],
-    limit: int | None,
-    rate: Fraction,
-    total: int,
-    notify: Callable[[str], None],
-) -> VideoInput:
-    images = images[:limit]
-    if not images:
-        raise VideoError(f"{path} has only {total} images; start earlier")
-    try:
-        first = _decode_image(images[0])
-    except (av.FFmpegError, OSError, ValueError) as error:
-        raise VideoError(f"{images[0]} cannot be read as an image ({_reason(error)}); remove it") from error
-    _announce_losses(images[0], first, notify)
-    info = VideoInfo(
-        name=path,
-        height=first.height,
-        width=first.width,
-        rate=rate,
-        time_base=1 / rate,
-        color=read_color_tags(first),
-        frames=len(images),
-        display_matrix=_display_matrix(first),
-    )
-    return VideoInput(info, _image_frames(info, images), lambda: None)
-
-
-def _image_frames(info: VideoInfo, images: list[str]) -> Iterator[DecodedFrame]:
-    reformatter = VideoReformatter()
-    for index, image in enumerate(images):
-        try:
-            frame = _decode_image(image)
-        except (av.FFmpegError, OSError, ValueError) as error:
-            raise TruncatedInputError(
-                f"{image} cannot be read ({_reason(error)}); the {index} images before it were upscaled and kept"
-            ) from error
-        if (frame.height, frame.width) != (info.height, info.width):
-            raise VideoError(
-                f"{image} (frame {index}) is {frame.width}x{frame.height} and those before are "
-                f"{info.width}x{info.height}; a sequence needs one size"
-            )
-        yield DecodedFrame(to_rgb(frame, read_color_tags(frame), reformatter), index, 1)
-
-
-def _decode_image(path: str) -> av.VideoFrame:
-    with av.open(path) as container:
-        return next(container.decode(video=0))
-
-
-def _announce_losses(path: str, frame: av.VideoFrame, notify: Callable[[str], None]) -> None:
-    components = frame.format.components
-    if max(component.bits for component in components) > 8:
-        notify(f"{path}: {frame.format.name} is rounded to 8 bits a sample")
-    if any(component.is_alpha for component in components):
-        notify(f"{path}: the alpha channel of {frame.format.name} is not kept")
-    if frame.interlaced_frame:
-        notify(f"{path} is interlaced and is upscaled as it is; deinterlace it first for good results")
-
-
-def _display_matrix(frame: av.VideoFrame) -> tuple[int, ...] | None:
-    data = next((bytes(d) for d in frame.side_data if d.type.name == "DISPLAYMATRIX"), None)
-    return tuple(np.frombuffer(data, np.int32).tolist()) if data else None
-
-
 def _can_be_read_again(path: str) -> bool:
     return "://" in path or (path != STDIN and stat.S_ISREG(os.stat(path).st_mode))
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -19,6 +19,8 @@ from flashvsr_trt.runtime.video_color import encoded_color_tags, from_rgb
 from flashvsr_trt.runtime.video_encoder import EncoderSettings, choose_encoder
 from flashvsr_trt.runtime.video_info import VideoInfo, VideoInput
 
+LOG = logging.getLogger(__name__)
+
 WRITE_BUFFER = 1 << 20
 """Bytes handed to the file at a time."""
 
@@ -50,7 +52,7 @@ def open_output(
     threads: int = 0,
     encoder_options: Mapping[str, str] | None = None,
     overwrite: bool = False,
-    notify: Callable[[str], None] = logging.getLogger(__name__).warning,
+    notify: Callable[[str], None] = LOG.warning,
 ) -> "VideoOutput | ImageOutput":
     """Opens `path` for frames of `size` (height, width) made from `source`.
 
@@ -169,8 +171,8 @@ class VideoOutput:
             encoder.open()
         except av.FFmpegError as error:
             raise UsageError(
-                f"the encoder {settings.codec} refuses {size[1]}x{size[0]} {settings.pixel_format} with options "
-                f"{dict(settings.options)} ({error.strerror}); change the options or the codec"
+                f"the encoder {settings.codec} refuses {size[1]}x{size[0]} {settings.pixel_format} with "
+                f"options {dict(settings.options)} ({error.strerror}); change the options or the codec"
             ) from error
         if unused := sorted(set(settings.options) & set(encoder.options)):
             raise UsageError(f"the encoder {settings.codec} has no option {', '.join(unused)}; leave it out")
@@ -229,7 +231,7 @@ class VideoOutput:
 
     def _mux(self, packets: list[av.Packet]) -> None:
         for packet in packets:
-            # Some encoders lose durations when they reorder, and the last one is the length of the last frame.
+            # Some encoders lose durations when they reorder; the last one says how long the video is.
             packet.duration = self._durations.pop(packet.pts, packet.duration)
             if self._copy:
                 self._copy.mux_until(Fraction(packet.dts) * packet.time_base)
