@@ -86,13 +86,14 @@ def convert(
 
 
 def _print_report(report: "WeightsReport") -> None:
-    if sys.stdout.isatty():
+    console = Console()
+    if console.is_terminal:
         table = Table(
             "part", "format", "tensors", "parameters", "dtype", "sizes", "version", title=report.path
         )
         for part in report.parts:
             table.add_row(*_cells(part))
-        Console().print(table)
+        console.print(table)
     else:
         for part in report.parts:
             click.echo("  ".join(_cells(part)))

@@ -23,7 +23,7 @@ _BIAS = (0.0, 0.02)
 _RULES = (
     (r"projector\.norm\d\.gamma", *_NORM),
     (r"dit\..*norm(_q|_k|3)\.weight", *_NORM),
-    # With the time projection below, gates come out at about 0.4: residuals add up, and do not explode.
+    # With the time projection below, gates come out at about 0.2: residuals add up, and do not explode.
     (r"dit\..*modulation", 0.0, 0.2),
     # Mid-grey, and contrast that keeps frames within about [0, 1].
     (r"decoder\.decoder\.26\.bias", 0.5, 0.02),

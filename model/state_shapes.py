@@ -92,14 +92,18 @@ def sizes_of(part: str, shapes: Shapes) -> dict[str, int | tuple[int, ...]]:
     return {name: size for name, size in sizes.items() if size is not None}
 
 
-def size_differences(part: str, found: Shapes, expected: Shapes) -> list[str]:
-    """Each size that differs, as "dim is 128, expected 1536"."""
+def misfit(part: str, found: Shapes, expected: Shapes) -> str | None:
+    """In words, why a part would not load: the sizes that differ, and the keys; None where it would."""
+    differing = difference(found, expected)
+    if not differing:
+        return None
     needed = sizes_of(part, expected)
-    return [
+    sizes = [
         f"{name} is {size}, expected {needed[name]}"
         for name, size in sizes_of(part, found).items()
         if size != needed[name]
     ]
+    return f"it is of another network, {', '.join(sizes)}; {differing}" if sizes else str(differing)
 
 
 def _size(shapes: Shapes, axis: tuple) -> int | tuple[int, ...] | None:

@@ -14,9 +14,8 @@ from flashvsr_trt.model.random_weights import random_digest, random_weights
 from flashvsr_trt.model.state_shapes import (
     PARTS,
     PROMPT,
-    difference,
+    misfit,
     shapes_of,
-    size_differences,
     state_shapes,
 )
 from flashvsr_trt.model.tensor_files import read_tensors, sha256_of
@@ -149,7 +148,7 @@ def _load_files(source: PublishedFiles, network: NetworkConfig, allow_unverified
     parts = {}
     for part, path in paths.items():
         parts[part] = read_tensors(path, bare_key=PROMPT if part == PROMPT else None)
-        check_part(str(path), part, parts[part], expected)
+        _check_part(str(path), part, parts[part], expected)
     with ThreadPoolExecutor() as pool:
         sha256 = dict(zip(paths, pool.map(sha256_of, paths.values()), strict=True))
     version = _version(paths, sha256, allow_unverified) if is_published(network) else UNPUBLISHED
@@ -164,7 +163,7 @@ def _load_bundle(path: Path, network: NetworkConfig) -> Weights:
     parts = read_bundle(path)
     expected = state_shapes(network)
     for part in PARTS:
-        check_part(str(path), part, parts[part], expected)
+        _check_part(str(path), part, parts[part], expected)
     return _weights(parts, f"bundle {path} ({info.version})", info.version, info.sha256)
 
 
@@ -174,17 +173,13 @@ def _draw(seed: int, network: NetworkConfig, dtype: torch.dtype) -> Weights:
     return _weights(parts, describe(RandomSeed(seed)), RANDOM, sha256)
 
 
-def check_part(
+def _check_part(
     origin: str, part: str, tensors: Mapping[str, torch.Tensor], expected: Mapping[str, Mapping[str, tuple]]
 ) -> None:
     """Raise WeightsError unless a part has exactly the keys and shapes of the network."""
-    found = shapes_of(tensors)
-    differing = difference(found, expected[part])
-    if not differing:
-        return
-    sizes = size_differences(part, found, expected[part])
-    hint = f"; the file is of another network: {', '.join(sizes)}" if sizes else ""
-    raise WeightsError(f"{origin} does not fit the {part}: {differing}{hint}")
+    reason = misfit(part, shapes_of(tensors), expected[part])
+    if reason:
+        raise WeightsError(f"{origin} does not fit the {part}: {reason}")
 
 
 def _version(paths: Mapping[str, Path], sha256: Mapping[str, str], allow_unverified: bool) -> str:

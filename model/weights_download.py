@@ -50,7 +50,7 @@ def pull_weights(
                 f"{repository}/{file.name} at {revision}",
             )
         )
-        _verify(path, expected[file.name])
+        _verify(path, file.name, expected[file.name])
         report(f"{path}: sha256 verified")
     prompt = prompt_cache() if directory is None else directory / PROMPT_FILE.name
     _download_prompt(prompt)
@@ -92,7 +92,7 @@ def _ask_hub(call: Callable[[], T], what: str) -> T:
         ) from error
 
 
-def _verify(path: Path, expected: str) -> None:
+def _verify(path: Path, name: str, expected: str) -> None:
     found = sha256_of(path)
     if found == expected:
         return
@@ -100,7 +100,7 @@ def _verify(path: Path, expected: str) -> None:
     path.resolve().unlink()
     path.unlink(missing_ok=True)
     raise WeightsError(
-        f"{path} arrived with sha256 {found}, expected {expected}: removed it; run the command again"
+        f"{name} arrived with sha256 {found}, expected {expected}: it was removed; run the command again"
     )
 
 
@@ -112,7 +112,7 @@ def _download_prompt(path: Path) -> None:
     try:
         with urllib.request.urlopen(PROMPT_URL, timeout=_TIMEOUT_S) as response:
             partial.write_bytes(response.read(PROMPT_FILE.size + 1))
-        _verify(partial, PROMPT_FILE.sha256)
+        _verify(partial, path.name, PROMPT_FILE.sha256)
         partial.replace(path)
     except (urllib.error.URLError, OSError) as error:
         raise WeightsError(f"cannot get {PROMPT_URL}: {error}; or save it yourself as {path}") from error

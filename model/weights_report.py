@@ -14,6 +14,7 @@ from flashvsr_trt.model.state_shapes import (
     PROMPT,
     Difference,
     difference,
+    misfit,
     shapes_of,
     sizes_of,
     state_shapes,
@@ -144,7 +145,7 @@ def _report_tensors(
     sha256: str | None,
 ) -> PartReport:
     shapes = shapes_of(tensors)
-    differing = difference(shapes, state_shapes(network)[part])
+    expected = state_shapes(network)[part]
     return PartReport(
         part=part,
         path=str(path),
@@ -155,6 +156,6 @@ def _report_tensors(
         sizes=sizes_of(part, shapes),
         version=version,
         sha256=sha256,
-        difference=differing,
-        problem=str(differing) or None,
+        difference=difference(shapes, expected),
+        problem=misfit(part, shapes, expected),
     )
