@@ -4,10 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-BLOCK = 128
-"""Tokens of a block, which is one attention window."""
-
-HEAD_DIMS = (32, 128)
+from flashvsr_trt.kernels.catalogue import BLOCK, HEAD_DIMS
 
 
 @dataclass(frozen=True)

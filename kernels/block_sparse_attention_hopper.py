@@ -19,13 +19,12 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma_wait,
 )
 
-from flashvsr_trt.kernels.attention_arguments import BLOCK, AttentionStrides
+from flashvsr_trt.kernels.attention_arguments import AttentionStrides
+from flashvsr_trt.kernels.catalogue import BLOCK
 from flashvsr_trt.kernels.tuning import Setting
 
 # Triton 3.9 renamed the call; 3.6 to 3.8 know the older name.
 tma_load = getattr(tma, "async_load", tma.async_copy_global_to_shared)
-
-HALF = gl.constexpr(BLOCK // 2)
 
 
 @gluon.jit
@@ -158,6 +157,22 @@ def _produce(
 
 
 @gluon.jit
+def _row_of_rank(count, rows, rank):
+    """The row that lists the rank-th most blocks of its head; of equal rows the first comes first."""
+    layout: gl.constexpr = gl.BlockedLayout([2], [32], [4], [0])
+    found = 0
+    for first in range(0, rows, 256):
+        row = first + gl.arange(0, 256, layout)
+        own = gl.load(count + row, mask=row < rows, other=-1)
+        ahead = gl.zeros([256], gl.int32, layout)
+        for other in range(rows):
+            listed = gl.load(count + other)
+            ahead += ((listed > own) | ((listed == own) & (other < row))).to(gl.int32)
+        found += gl.sum(gl.where((ahead == rank) & (row < rows), row, 0), axis=0)
+    return found
+
+
+@gluon.jit
 def block_sparse_attention_hopper(
     q,
     k,
@@ -176,12 +191,15 @@ def block_sparse_attention_hopper(
     BLOCK: gl.constexpr,
     STAGES: gl.constexpr,
     SCALE: gl.constexpr,
+    LONGEST_FIRST: gl.constexpr,
 ):
     """One query window of one head per program. Arguments as of the portable kernel."""
     HALF: gl.constexpr = BLOCK // 2
-    row = gl.program_id(0)
     head = gl.program_id(1)
     rows = gl.num_programs(0)
+    row = gl.program_id(0)
+    if LONGEST_FIRST:
+        row = _row_of_rank(count + head * rows, rows, row)
     width = gl.num_programs(1) * HEAD_DIM
     listed = gl.load(count + head * rows + row)
     line = index + (head * rows + row).to(gl.int64) * (ring_windows + rows)
@@ -234,7 +252,7 @@ def block_sparse_attention_hopper(
                     k_free,
                     v_ready,
                     v_free,
-                    HEAD_DIM,
+                                    HEAD_DIM,
                     BLOCK,
                     STAGES,
                     SCALE,
@@ -255,7 +273,7 @@ def block_sparse_attention_hopper(
                     k_free,
                     v_ready,
                     v_free,
-                    HEAD_DIM,
+                                    HEAD_DIM,
                     BLOCK,
                     STAGES,
                     SCALE,
@@ -290,3 +308,46 @@ def block_sparse_attention_hopper(
         [4, 1],
         [240, 24],
     )
+
+
+def _scratch(size: int, alignment: int, stream: int | None) -> torch.Tensor:
+    return torch.empty(size, dtype=torch.int8, device="cuda")
+
+
+def launch_hopper(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    ring_k: torch.Tensor,
+    ring_v: torch.Tensor,
+    index: torch.Tensor,
+    count: torch.Tensor,
+    strides: AttentionStrides,
+    setting: Setting,
+) -> torch.Tensor:
+    """Launches the kernel on the twin's arguments, already checked by `attention_strides`."""
+    tokens, heads, head_dim = q.shape
+    out = q.new_empty((tokens, heads, head_dim))
+    # Triton asks this allocator for the room that the tensor descriptors are built in.
+    triton.set_allocator(_scratch)
+    block_sparse_attention_hopper[(count.shape[1], heads)](
+        q,
+        k,
+        v,
+        ring_k,
+        ring_v,
+        index,
+        count,
+        strides.ring_windows,
+        strides.q,
+        strides.k,
+        strides.v,
+        strides.ring,
+        out,
+        HEAD_DIM=head_dim,
+        BLOCK=BLOCK,
+        SCALE=math.log2(math.e) / math.sqrt(head_dim),
+        **setting.constants,
+        num_warps=setting.num_warps,
+    )
+    return out

@@ -6,7 +6,8 @@ import torch
 import triton
 import triton.language as tl
 
-from flashvsr_trt.kernels.attention_arguments import BLOCK, AttentionStrides
+from flashvsr_trt.kernels.attention_arguments import AttentionStrides
+from flashvsr_trt.kernels.catalogue import BLOCK
 from flashvsr_trt.kernels.tuning import Setting
 
 MULTIPLIED = {torch.bfloat16: tl.bfloat16, torch.float16: tl.float16, torch.float32: tl.float32}

@@ -4,11 +4,34 @@ import torch
 import triton
 import triton.language as tl
 
+from flashvsr_trt.kernels.catalogue import MAX_SLOTS
 from flashvsr_trt.kernels.device import architecture_of
 from flashvsr_trt.kernels.tuning import setting_for
 
-MAX_SLOTS = 16
-"""Ring slots the kernel reads at once; the presets have 4."""
+
+@triton.jit
+def _next_digit(
+    probability, entries, prefix, rank, HIGH: tl.constexpr, DIGIT: tl.constexpr, TILE: tl.constexpr
+):
+    """The next digit of the rank-th largest entry, of those whose bits from HIGH up are `prefix`.
+
+    Returns the longer prefix, and the entry's rank among those that share it.
+    """
+    LOW: tl.constexpr = HIGH - DIGIT if HIGH > DIGIT else 0
+    held = tl.zeros([1 << DIGIT], tl.int32)
+    position = tl.arange(0, TILE)
+    for start in range(0, entries, TILE):
+        inside = start + position < entries
+        value = tl.load(probability + start + position, mask=inside, other=0.0)
+        bits = value.to(tl.int32, bitcast=True) & 0x7FFFFFFF
+        if HIGH < 31:
+            inside = inside & ((bits >> HIGH) == prefix)
+        held += tl.histogram((bits >> LOW) & ((1 << (HIGH - LOW)) - 1), 1 << DIGIT, mask=inside)
+    above = tl.sum(held) - tl.cumsum(held)
+    wanted = (above < rank) & (above + held >= rank)
+    rank -= tl.sum(tl.where(wanted, above, 0))
+    digit = tl.sum(tl.where(wanted, tl.arange(0, 1 << DIGIT), 0))
+    return (prefix << (HIGH - LOW)) | digit, rank
 
 
 @triton.jit
@@ -46,24 +69,8 @@ def select_blocks(
     rank = tl.minimum(visible - 1, top_k) + 1
 
     threshold = 0
-    digit = tl.arange(0, 1 << DIGIT)
-    position = tl.arange(0, TILE)
     for step in tl.static_range((30 + DIGIT) // DIGIT):
-        high: tl.constexpr = 31 - step * DIGIT
-        low: tl.constexpr = high - DIGIT if high > DIGIT else 0
-        digits: tl.constexpr = 1 << (high - low)
-        held = tl.zeros([1 << DIGIT], tl.int32)
-        for start in range(0, entries, TILE):
-            inside = start + position < entries
-            value = tl.load(probability + start + position, mask=inside, other=0.0)
-            bits = value.to(tl.int32, bitcast=True) & 0x7FFFFFFF
-            if high < 31:
-                inside = inside & ((bits >> high) == threshold)
-            held += tl.histogram((bits >> low) & (digits - 1), 1 << DIGIT, mask=inside)
-        above = tl.sum(held) - tl.cumsum(held)
-        wanted = (above < rank) & (above + held >= rank)
-        rank -= tl.sum(tl.where(wanted, above, 0))
-        threshold = (threshold << (high - low)) | tl.sum(tl.where(wanted, digit, 0))
+        threshold, rank = _next_digit(probability, entries, threshold, rank, 31 - step * DIGIT, DIGIT, TILE)
 
     column = tl.arange(0, COLUMNS)[None, :]
     for first in range(tl.program_id(1) * ROWS, windows, GROUPS * ROWS):
@@ -101,7 +108,7 @@ def launch_select_blocks(
     if key_windows != (slots + units) * windows:
         raise ValueError(f"{key_windows} key windows do not fit {slots} slots + {units} units of {windows}")
     if slots > MAX_SLOTS:
-        raise ValueError(f"{slots} ring slots; the kernel takes at most {MAX_SLOTS}")
+        raise ValueError(f"{slots} ring slots; the kernel reads at most {MAX_SLOTS}")
     index = probability.new_empty((heads, units * windows, key_windows), dtype=torch.int32)
     count = probability.new_empty((heads, units * windows), dtype=torch.int32)
     setting = setting_for("select_blocks", architecture_of(probability.device))

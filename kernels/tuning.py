@@ -7,7 +7,17 @@ from pathlib import Path
 
 TABLE = Path(__file__).with_name("tuning.json")
 
-ARCHITECTURES = ("sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
+SHARED_LIMIT = {
+    "sm_80": 166_912,
+    "sm_86": 101_376,
+    "sm_89": 101_376,
+    "sm_90": 232_448,
+    "sm_100": 232_448,
+    "sm_120": 101_376,
+}
+"""Largest dynamic shared memory of a program in bytes (CUDA C++ Programming Guide, compute capabilities)."""
+
+ARCHITECTURES = tuple(SHARED_LIMIT)
 """Architectures that kernels are compiled for ahead of time."""
 
 

@@ -1,0 +1,169 @@
+"""Ahead-of-time compilation of the catalogue to PTX and cubin. Needs Triton, and no GPU."""
+
+import hashlib
+import importlib
+import json
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
+from multiprocessing import get_context
+from pathlib import Path
+
+from flashvsr_trt.errors import MissingDependencyError, UsageError
+from flashvsr_trt.kernels.catalogue import DTYPES, KernelSpec, kernel_specs
+from flashvsr_trt.kernels.manifest import MANIFEST, Argument, Artifact, read_manifest, write_manifest
+from flashvsr_trt.kernels.ptx import assemble, drop_parameters, read_signature
+from flashvsr_trt.kernels.tuning import ARCHITECTURES, SHARED_LIMIT, capability_number
+
+PTX_VERSION = 87
+"""PTX ISA 8.7: the oldest that knows sm_120, so that drivers of CUDA 12.8 and newer can load it."""
+
+_PTX_TYPES = {"i32": "u32"}
+
+
+def build_kernels(
+    architectures: tuple[str, ...],
+    directory: Path,
+    dtypes: tuple[str, ...] = DTYPES,
+    workers: int = 2,
+) -> list[Artifact]:
+    """Compiles every kernel for every architecture into `directory`, and writes its manifest.
+
+    Files that are there already and were made from the same source, constants and Triton are kept.
+
+    Raises:
+        UsageError: an architecture or dtype that is not known.
+        MissingDependencyError: Triton is not installed.
+        ValueError: a kernel does not fit its architecture, or its signature is not the declared one.
+    """
+    unknown = [name for name in architectures if name not in ARCHITECTURES]
+    if unknown or not architectures:
+        raise UsageError(f"no kernels for {', '.join(unknown) or 'no'} architecture; use {', '.join(ARCHITECTURES)}")
+    if not set(dtypes) <= set(DTYPES):
+        raise UsageError(f"no kernels for dtypes {', '.join(dtypes)}; use {', '.join(DTYPES)}")
+    version = _triton_version()
+    directory.mkdir(parents=True, exist_ok=True)
+    kept = {}
+    if (directory / MANIFEST).exists():
+        kept = {artifact.hash: artifact for artifact in read_manifest(directory)}
+    wanted = [(spec, name) for name in dict.fromkeys(architectures) for spec in kernel_specs(name, dtypes)]
+    hashes = [_hash(spec, architecture, version) for spec, architecture in wanted]
+    artifacts = [kept.get(key) if _complete(directory, kept.get(key)) else None for key in hashes]
+    missing = [position for position, artifact in enumerate(artifacts) if artifact is None]
+    # A spawned process has its own Triton: compiling is not safe in threads, nor after a fork.
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        jobs = [pool.submit(compile_kernel, *wanted[position], directory) for position in missing]
+        for position, job in zip(missing, jobs, strict=True):
+            artifacts[position] = job.result()
+    write_manifest(directory, artifacts)
+    return artifacts
+
+
+def compile_kernel(spec: KernelSpec, architecture: str, directory: Path) -> Artifact:
+    """Compiles one kernel and writes its PTX and cubin."""
+    import triton
+    from triton import knobs
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+    from triton.experimental.gluon._runtime import GluonASTSource
+
+    number = capability_number(architecture)
+    function = getattr(importlib.import_module(spec.module), spec.function)
+    position = {name: place for place, name in enumerate(function.arg_names)}
+    types = {argument.name: argument.type for argument in spec.arguments}
+    source = (GluonASTSource if spec.gluon else ASTSource)(
+        function,
+        {name: types.get(name, "constexpr") for name in function.arg_names},
+        {(position[name],): _constant(value) for name, value in spec.constants.items()},
+        {(position[item.name],): [["tt.divisibility", 16]] for item in spec.arguments if item.aligned},
+    )
+    options = {
+        "num_warps": spec.setting.num_warps,
+        "num_stages": spec.setting.num_stages,
+        "ptx_version": PTX_VERSION,
+        "enable_fp_fusion": True,
+    }
+    compiled = triton.compile(source, target=GPUTarget("cuda", number, 32), options=options)
+    metadata = compiled.metadata
+    arguments = spec.arguments + _scratch(spec, metadata)
+    ptx = drop_parameters(_without_debug(compiled.asm["ptx"]), keep=len(arguments))
+    _check_signature(spec.name, ptx, arguments)
+    if metadata.shared > SHARED_LIMIT[architecture]:
+        raise ValueError(
+            f"{spec.name} takes {metadata.shared} bytes of shared memory; {architecture} has "
+            f"{SHARED_LIMIT[architecture]}: change its entry in tuning.json"
+        )
+    target = f"{architecture}a" if number >= 90 else architecture
+    assembled = assemble(ptx, target, knobs.nvidia.ptxas.path)
+    stem = f"{spec.name}.{architecture}"
+    directory.joinpath(f"{stem}.ptx").write_text(ptx)
+    directory.joinpath(f"{stem}.cubin").write_bytes(assembled.cubin)
+    return Artifact(
+        name=spec.name,
+        kernel=spec.kernel,
+        architecture=architecture,
+        entry=metadata.name,
+        ptx=f"{stem}.ptx",
+        cubin=f"{stem}.cubin",
+        arguments=arguments,
+        constants=spec.constants,
+        grid=spec.grid,
+        # A warp-specialised kernel has more warps than it was compiled with: the metadata knows.
+        block=metadata.num_warps * 32,
+        shared_bytes=metadata.shared,
+        cluster=metadata.num_ctas,
+        registers=assembled.registers,
+        spill_bytes=assembled.spill_bytes,
+        triton=triton.__version__,
+        hash=_hash(spec, architecture, triton.__version__),
+    )
+
+
+def _constant(value: int | float | str):
+    import triton.language as tl
+
+    return tl.dtype(value) if isinstance(value, str) else value
+
+
+def _scratch(spec: KernelSpec, metadata) -> tuple[Argument, ...]:
+    """Triton ends every signature with two scratch pointers; only one that is needed stays, as an output."""
+    if metadata.profile_scratch_size:
+        raise ValueError(f"{spec.name} was compiled for profiling; unset Triton's instrumentation variables")
+    if not metadata.global_scratch_size:
+        return ()
+    programs = " * ".join(f"({part})" for part in spec.grid)
+    size = f"{metadata.global_scratch_size} * {programs}"
+    return (Argument("scratch", "scratch", "*i8", shape=(size,), aligned=True),)
+
+
+def _without_debug(ptx: str) -> str:
+    """PTX without line tables: they hold this machine's paths, and the file must not depend on them."""
+    lines = [line for line in ptx.splitlines() if not line.lstrip().startswith((".loc", ".file"))]
+    text = "\n".join(lines)
+    return text.split("\t.section\t.debug")[0].rstrip() + "\n"
+
+
+def _check_signature(name: str, ptx: str, arguments: tuple[Argument, ...]) -> None:
+    found = [kind for kind, _ in read_signature(ptx)[1]]
+    declared = [_PTX_TYPES.get(argument.type, "u64") for argument in arguments]
+    if found != declared:
+        raise ValueError(f"{name} was compiled with parameters {found}, but {declared} were declared")
+
+
+def _complete(directory: Path, artifact: Artifact | None) -> bool:
+    return artifact is not None and all((directory / name).is_file() for name in (artifact.ptx, artifact.cubin))
+
+
+def _hash(spec: KernelSpec, architecture: str, version: str) -> str:
+    source = Path(importlib.util.find_spec(spec.module).origin).read_bytes()
+    facts = json.dumps([asdict(spec), architecture, version, PTX_VERSION], sort_keys=True)
+    return hashlib.sha256(source + Path(__file__).read_bytes() + facts.encode()).hexdigest()
+
+
+def _triton_version() -> str:
+    try:
+        import triton
+    except ImportError as error:
+        raise MissingDependencyError(
+            "compiling kernels needs Triton; install the extra: pip install 'flashvsr-trt[kernels]'"
+        ) from error
+    return triton.__version__

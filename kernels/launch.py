@@ -1,0 +1,132 @@
+"""Loading a compiled kernel and launching it through the CUDA driver: no torch, no Triton, no compiler."""
+
+import ctypes
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flashvsr_trt.errors import DeviceError, MissingDependencyError
+from flashvsr_trt.kernels.manifest import Artifact, evaluate
+
+
+@dataclass(frozen=True)
+class LoadedKernel:
+    """A kernel of the current CUDA context. It lives as long as its library, which `unload` frees."""
+
+    artifact: Artifact
+    library: Any
+    function: Any
+
+
+def load_kernel(artifact: Artifact, directory: Path) -> LoadedKernel:
+    """Loads a cubin; a CUDA context must be current.
+
+    Raises:
+        MissingDependencyError: cuda-python is not installed.
+        DeviceError: CUDA refuses, named with the kernel and CUDA's own message.
+    """
+    cuda = _driver()
+    image = (directory / artifact.cubin).read_bytes()
+    library = _checked(
+        artifact, "cuLibraryLoadData", lambda: cuda.cuLibraryLoadData(image, None, None, 0, None, None, 0)
+    )
+    kernel = _checked(
+        artifact, "cuLibraryGetKernel", lambda: cuda.cuLibraryGetKernel(library, artifact.entry.encode())
+    )
+    function = _checked(artifact, "cuKernelGetFunction", lambda: cuda.cuKernelGetFunction(kernel))
+    attribute = cuda.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+    _checked(
+        artifact,
+        "cuFuncSetAttribute",
+        lambda: cuda.cuFuncSetAttribute(function, attribute, artifact.shared_bytes),
+    )
+    return LoadedKernel(artifact, library, function)
+
+
+def launch_kernel(
+    kernel: LoadedKernel,
+    stream: int,
+    pointers: dict[str, int],
+    shapes: dict[str, tuple[int, ...]],
+    values: dict[str, int] | None = None,
+) -> None:
+    """Launches a kernel asynchronously on a stream; safe inside a CUDA graph capture.
+
+    Args:
+        stream: CUDA stream handle.
+        pointers: device address of every input, output and scratch argument.
+        shapes: dimensions of every input.
+        values: parameters that no shape tells (`top_k`), and ints that differ from the manifest's expression,
+            such as strides of tensors that are not contiguous.
+
+    Raises:
+        ValueError: an argument without address or value.
+        DeviceError: CUDA refuses, named with the kernel and CUDA's own message.
+    """
+    cuda = _driver()
+    artifact, values = kernel.artifact, values or {}
+    words, types = [], []
+    for argument in artifact.arguments:
+        if argument.role == "int":
+            given = values.get(argument.name)
+            words.append(evaluate(argument.value, shapes, values) if given is None else given)
+            types.append(ctypes.c_int32)
+        elif argument.name in pointers:
+            words.append(pointers[argument.name])
+            types.append(ctypes.c_void_p)
+        else:
+            raise ValueError(f"{artifact.name}: no address for argument '{argument.name}'")
+    grid = [evaluate(size, shapes, values) for size in artifact.grid]
+    _checked(
+        artifact,
+        f"cuLaunchKernel with grid {grid}",
+        lambda: cuda.cuLaunchKernel(
+            kernel.function,
+            *grid,
+            artifact.block,
+            1,
+            1,
+            artifact.shared_bytes,
+            stream,
+            (tuple(words), tuple(types)),
+            0,
+        ),
+    )
+
+
+def unload_kernel(kernel: LoadedKernel) -> None:
+    """Frees the kernel's library; nothing may be running it."""
+    cuda = _driver()
+    _checked(kernel.artifact, "cuLibraryUnload", lambda: cuda.cuLibraryUnload(kernel.library))
+
+
+def output_shape(
+    artifact: Artifact, name: str, shapes: dict[str, tuple[int, ...]], values: dict[str, int] | None = None
+) -> tuple[int, ...]:
+    """Dimensions of an output or of the scratch, given those of the inputs. Raises KeyError: no such argument."""
+    argument = {item.name: item for item in artifact.arguments}[name]
+    return tuple(evaluate(size, shapes, values) for size in argument.shape)
+
+
+def _driver():
+    try:
+        from cuda.bindings import driver
+    except ImportError as error:
+        raise MissingDependencyError(
+            "launching kernels needs cuda-python; install the extra: pip install 'flashvsr-trt[kernels]'"
+        ) from error
+    return driver
+
+
+def _checked(artifact: Artifact, what: str, call):
+    """The call's result. cuda-python raises RuntimeError where there is no driver at all."""
+    cuda = _driver()
+    try:
+        status, *results = call()
+    except RuntimeError as error:
+        raise DeviceError(f"kernel {artifact.name} ({artifact.architecture}): {what}: {error}") from error
+    if status != cuda.CUresult.CUDA_SUCCESS:
+        _, text = cuda.cuGetErrorString(status)
+        message = text.decode() if text else str(status)
+        raise DeviceError(f"kernel {artifact.name} ({artifact.architecture}): {what} failed: {message}")
+    return results[0] if results else None

@@ -1,0 +1,68 @@
+"""PTX text: reading a kernel's signature, dropping parameters that nothing reads, and assembling it."""
+
+import re
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+_ENTRY = re.compile(r"\.visible \.entry (\w+)\(\n(.*?)\n\)", re.DOTALL)
+_PARAMETER = re.compile(r"\.param \.(\w+).*?(\w+)$")
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """A cubin, and what ptxas says of it."""
+
+    cubin: bytes
+    registers: int
+    spill_bytes: int
+
+
+def read_signature(ptx: str) -> tuple[str, list[tuple[str, str]]]:
+    """Name of the only kernel, and (PTX type, parameter name) in order: ("u64", "copy_param_0").
+
+    Raises:
+        ValueError: the text does not hold exactly one kernel.
+    """
+    entries = _ENTRY.findall(ptx)
+    if len(entries) != 1:
+        raise ValueError(f"the PTX holds {len(entries)} kernels, not one")
+    name, body = entries[0]
+    return name, [_PARAMETER.search(line.strip().rstrip(",")).groups() for line in body.splitlines()]
+
+
+def drop_parameters(ptx: str, keep: int) -> str:
+    """The same PTX with only the first `keep` parameters.
+
+    Raises:
+        ValueError: a parameter past them is read by the kernel, or there are fewer.
+    """
+    name, parameters = read_signature(ptx)
+    if len(parameters) < keep:
+        raise ValueError(f"kernel {name} has {len(parameters)} parameters, fewer than {keep}")
+    for _, parameter in parameters[keep:]:
+        if len(re.findall(rf"\b{parameter}\b", ptx)) != 1:
+            raise ValueError(f"kernel {name} reads {parameter}, which was to be dropped")
+    head, body = _ENTRY.search(ptx).span(2)
+    lines = ptx[head:body].splitlines()[:keep]
+    lines[-1] = lines[-1].rstrip(",")
+    return ptx[:head] + "\n".join(lines) + ptx[body:]
+
+
+def assemble(ptx: str, target: str, ptxas: str) -> Assembled:
+    """Runs ptxas for one target, such as "sm_90a".
+
+    Raises:
+        ValueError: ptxas refuses the text; the message is its own.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        source, output = Path(folder, "kernel.ptx"), Path(folder, "kernel.cubin")
+        source.write_text(ptx)
+        command = [ptxas, "-v", f"--gpu-name={target}", str(source), "-o", str(output)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise ValueError(f"ptxas refuses the kernel for {target}: {done.stderr.strip()}")
+        spilled = sum(int(number) for number in re.findall(r"(\d+) bytes spill", done.stderr))
+        registers = int(re.search(r"Used (\d+) registers", done.stderr)[1])
+        return Assembled(output.read_bytes(), registers, spilled)
