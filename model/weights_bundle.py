@@ -60,7 +60,11 @@ def write_bundle(path: Path, parts: Parts, info: BundleInfo, overwrite: bool = F
     }
     partial = path.with_name(f"{path.stem}.part.{os.getpid()}{path.suffix}")
     try:
+        partial.touch()
+        mode = partial.stat().st_mode
         save_file(tensors, partial, metadata=metadata)
+        # The library makes the file private to the user; others get what the umask grants them.
+        partial.chmod(mode)
         partial.replace(path)
     except OSError as error:
         raise WeightsError(f"cannot write {path}: {error}") from error
