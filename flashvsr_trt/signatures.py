@@ -33,6 +33,12 @@ COMPUTE = "compute"
 DTYPE_BYTES = {"uint8": 1, "bool": 1, "float16": 2, "bfloat16": 2, "float32": 4}
 
 
+UPSAMPLERS = ("pil", "torch")
+"""`pil`: as the official script (a = -0.5, 8 bits). `torch`: as FlashDreams (a = -0.75, unclamped)."""
+
+COLOR_FIXES = ("adain", "wavelet", "none")
+
+
 @dataclass(frozen=True)
 class StreamConfig:
     """Everything that decides the stages' graphs, weights aside."""
@@ -40,8 +46,8 @@ class StreamConfig:
     preset: Preset
     geometry: Geometry
     schedule: Schedule
-    upsampler: str = "pil"
-    color_fix: str = "adain"
+    upsampler: str = UPSAMPLERS[0]
+    color_fix: str = COLOR_FIXES[0]
 
 
 @dataclass(frozen=True)

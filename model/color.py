@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-COLOR_FIXES = ("adain", "wavelet", "none")
+from flashvsr_trt.signatures import COLOR_FIXES
 
 WAVELET_LEVELS = 5
 

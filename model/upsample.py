@@ -4,10 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from flashvsr_trt.geometry import Geometry
-
-UPSAMPLERS = ("pil", "torch")
-"""`pil`: as the official script (a = -0.5, 8 bits). `torch`: as FlashDreams (a = -0.75, unclamped)."""
-
+from flashvsr_trt.signatures import UPSAMPLERS
 
 TAPS = 4
 FIXED_POINT_BITS = 22

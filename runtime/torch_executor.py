@@ -1,5 +1,6 @@
 """The PyTorch executor: the reference every other backend is compared with, on CPU or CUDA."""
 
+import math
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -8,13 +9,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 
-from flashvsr_trt.errors import DeviceError
+from flashvsr_trt.errors import DeviceError, UsageError
+from flashvsr_trt.memory import estimate_memory
 from flashvsr_trt.model.attention import LayerCache
-from flashvsr_trt.model.network import Network
+from flashvsr_trt.model.network import Network, build_network
 from flashvsr_trt.model.stages import Decode, Denoise, Encode
+from flashvsr_trt.model.state_shapes import state_shapes
+from flashvsr_trt.model.weights import describe, load_weights, resolve_weights
 from flashvsr_trt.presets import UNIT_LATENT_FRAMES
+from flashvsr_trt.runtime.backends import ExecutorRequest, Notify
 from flashvsr_trt.runtime.ring import RingStep
 from flashvsr_trt.signatures import (
     COMPUTE,
@@ -155,3 +161,69 @@ class TorchExecutor:
 
     def _to_device(self, array: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(array).to(self.device)
+
+
+def open_torch_executor(request: ExecutorRequest, notify: Notify) -> TorchExecutor:
+    """Choose device and dtype, check that the stream fits, load the weights.
+
+    Raises:
+        UsageError: an unknown device or dtype.
+        DeviceError: no such device, or too little memory on it.
+        WeightsError: no weights, or not the ones the preset needs.
+    """
+    device = choose_device(request.device)
+    dtype = choose_dtype(request.dtype, device)
+    network = request.stream.preset.network
+    source = resolve_weights(request.weights, network)
+    check_memory(request.stream, device, dtype)
+    notify(describe(source))
+    weights = load_weights(source, network, dtype)
+    return TorchExecutor(build_network(network, weights, device, dtype), request.stream)
+
+
+def choose_device(name: str) -> torch.device:
+    """ "auto" is the first GPU, or the CPU; anything else as torch spells it."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"device '{name}' is not known; use auto, cpu, cuda or cuda:N") from error
+    if device.type not in ("cpu", "cuda"):
+        raise UsageError(f"device '{name}' is not supported; use auto, cpu, cuda or cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        found = torch.cuda.device_count()
+        raise DeviceError(
+            f"device '{name}' is not here ({found} GPUs found); use --device cpu, or see `doctor`"
+        )
+    return device
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """ "auto" is bfloat16 on a GPU and float32 on a CPU."""
+    if name == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    if name not in DTYPES:
+        raise UsageError(f"dtype '{name}' is not supported; use auto, {', '.join(DTYPES)}")
+    return DTYPES[name]
+
+
+def check_memory(stream: StreamConfig, device: torch.device, dtype: torch.dtype) -> None:
+    """Refuse a stream that would not fit, before anything is loaded.
+
+    Raises:
+        DeviceError: with the estimate, what is free, and what to change.
+    """
+    shapes = state_shapes(stream.preset.network)
+    parameters = sum(math.prod(shape) for part in shapes.values() for shape in part.values())
+    estimate = estimate_memory(stream, parameters, str(dtype).removeprefix("torch."))
+    on_gpu = device.type == "cuda"
+    free = torch.cuda.mem_get_info(device)[0] if on_gpu else psutil.virtual_memory().available
+    if estimate.total > free:
+        height, width = stream.geometry.target
+        raise DeviceError(
+            f"{width}x{height} with preset {stream.preset.name} needs about {estimate.total / 2**30:.1f} GiB "
+            f"(weights {estimate.weights / 2**30:.1f}, state {estimate.state / 2**30:.1f}, working "
+            f"{estimate.working / 2**30:.1f}) and {device} has {free / 2**30:.1f} GiB free; use a smaller "
+            "input or scale, a narrower --dtype, or preset nano"
+        )

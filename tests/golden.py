@@ -73,6 +73,7 @@ def end_to_end_weights(case: Case) -> Weights:
         prompt=case["dit.prompt"],
         source="golden vectors",
         version="golden",
+        fingerprint="golden",
         sha256={},
     )
 

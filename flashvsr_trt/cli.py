@@ -1,0 +1,214 @@
+"""The command line. Errors are one line on stderr and an exit code; `--debug` shows the traceback."""
+
+import json
+import sys
+from collections.abc import Sequence
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+
+import click
+
+from flashvsr_trt import __version__
+from flashvsr_trt.errors import FlashVSRError, UsageError
+from flashvsr_trt.geometry import FITS
+from flashvsr_trt.presets import CHUNK_SIZES, DEFAULT_PRESET, PRESETS, SCALES, SCHEDULES
+from flashvsr_trt.progress import show_progress
+from flashvsr_trt.signatures import COLOR_FIXES, UPSAMPLERS
+from flashvsr_trt.weights_cli import weights
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells use it."""
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="flashvsr-trt")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def cli(debug: bool) -> None:
+    """FlashVSR v1.1 video super-resolution."""
+
+
+cli.add_command(weights)
+
+
+class SizeType(click.ParamType):
+    """WIDTHxHEIGHT, as FFmpeg spells it; the value is (height, width)."""
+
+    name = "WxH"
+
+    def convert(self, value, parameter, context) -> tuple[int, int]:
+        width, _, height = str(value).partition("x")
+        if not (width.isdigit() and height.isdigit()):
+            self.fail(f"'{value}' is not a size; write it as 640x360", parameter, context)
+        return int(height), int(width)
+
+
+class RateType(click.ParamType):
+    """Frames a second: 30, 29.97 or 30000/1001."""
+
+    name = "RATE"
+
+    def convert(self, value, parameter, context) -> Fraction:
+        try:
+            return Fraction(value)
+        except (ValueError, ZeroDivisionError):
+            self.fail(f"'{value}' is not a rate; write it as 30 or 30000/1001", parameter, context)
+
+
+class EncoderOption(click.ParamType):
+    """key=value, handed to the encoder."""
+
+    name = "KEY=VALUE"
+
+    def convert(self, value, parameter, context) -> tuple[str, str]:
+        key, equals, setting = str(value).partition("=")
+        if not equals:
+            self.fail(f"'{value}' is not an encoder option; write it as preset=slow", parameter, context)
+        return key, setting
+
+
+def number_choice(numbers: Sequence[int]) -> click.Choice:
+    """A choice of integers that stays one in the help."""
+    return click.Choice([str(number) for number in numbers])
+
+
+@cli.command()
+@click.argument("input", metavar="INPUT")
+@click.option("-o", "--output", metavar="OUT", help="Output file or folder.  [default: INPUT_2x beside it]")
+@click.option("--preset", default=DEFAULT_PRESET, show_default=True, help="See `flashvsr-trt presets`.")
+@click.option("--scale", type=number_choice(SCALES), default="2", show_default=True)
+@click.option(
+    "--weights",
+    metavar="W",
+    help="Directory, bundle, or random[:SEED].  [default: FLASHVSR_WEIGHTS, HF cache]",
+)
+@click.option(
+    "--schedule", type=click.Choice([s.name for s in SCHEDULES]), default="official", show_default=True
+)
+@click.option(
+    "--chunk-size", type=number_choice(CHUNK_SIZES), default="8", show_default=True, help="Frames a call."
+)
+@click.option(
+    "--fit", type=click.Choice(FITS), default="pad", show_default=True, help="To multiples of 128 pixels."
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the noise.")
+@click.option("--color-fix", type=click.Choice(COLOR_FIXES), default=COLOR_FIXES[0], show_default=True)
+@click.option(
+    "--upsampler",
+    type=click.Choice(UPSAMPLERS),
+    default=UPSAMPLERS[0],
+    show_default=True,
+    help="pil: as trained; torch: as FlashDreams.",
+)
+@click.option("--backend", default="auto", show_default=True, help="See `flashvsr-trt doctor`.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--dtype", default="auto", show_default=True, help="auto, float32, bfloat16 or float16.")
+@click.option("--start", type=int, default=0, help="Skip this many frames.")
+@click.option("--frames", type=int, help="Stop after this many frames.")
+@click.option("--rate", type=RateType(), help="Frames a second of images and raw video.")
+@click.option("--raw-size", type=SizeType(), help="The input is raw video of this size.")
+@click.option("--raw-format", default="rgb24", show_default=True, help="Pixel format of raw video.")
+@click.option("--codec", help="Video encoder.  [default: libx264, libvpx-vp9 for webm]")
+@click.option("--crf", type=float, help="Quality; lower is better and larger.")
+@click.option("--pix-fmt", "pixel_format", help="Pixel format of the output.")
+@click.option(
+    "--encoder-option", "encoder_options", type=EncoderOption(), multiple=True, help="Say preset=slow."
+)
+@click.option("--threads", type=int, default=0, help="Of decoder and encoder.  [default: theirs]")
+@click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write a report; - for stdout.")
+def run(json_file: Path | None, scale: str, chunk_size: str, **options) -> None:
+    """Upscale INPUT: a video, a folder, glob or %05d pattern of images, or - for a pipe."""
+    from flashvsr_trt.runtime.upscale import RunOptions, upscale_file
+
+    if json_file and str(json_file) != "-" and not json_file.parent.is_dir():
+        raise UsageError(f"the report {json_file} cannot be written: there is no folder {json_file.parent}")
+    with show_progress() as progress:
+        result = upscale_file(
+            RunOptions(scale=int(scale), chunk_size=int(chunk_size), **options), say, progress
+        )
+    if json_file:
+        text = json.dumps(result.report, indent=2)
+        if str(json_file) == "-":
+            click.echo(text)
+        else:
+            json_file.write_text(text + "\n")
+    report = result.report
+    say(f"{result.output}: {report['frames']} frames in {report['seconds']:.1f} s ({report['fps']:.2f} FPS)")
+    if result.truncated:
+        raise result.truncated
+
+
+def say(line: str) -> None:
+    """A notice for the user; stdout stays free for data."""
+    click.echo(line, err=True)
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def presets(as_json: bool) -> None:
+    """List the presets."""
+    if as_json:
+        rows = [
+            {
+                "name": preset.name,
+                "aliases": preset.aliases,
+                "description": preset.description,
+                "sparse_ratio": preset.attention.sparse_ratio,
+                "published_weights": preset.published,
+                "default": preset.name == DEFAULT_PRESET,
+            }
+            for preset in PRESETS
+        ]
+        click.echo(json.dumps(rows, indent=2))
+        return
+    for preset in PRESETS:
+        default = " (default)" if preset.name == DEFAULT_PRESET else ""
+        click.echo(f"{preset.name:<15} {preset.description}{default}")
+        for alias in preset.aliases:
+            click.echo(f"{'':<15} also: {alias}")
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def doctor(as_json: bool) -> None:
+    """Say what this machine can do, what is missing, and the command that fixes it."""
+    from flashvsr_trt.doctor import examine
+
+    findings = examine()
+    if as_json:
+        click.echo(json.dumps([finding.as_dict() for finding in findings], indent=2))
+        return
+    for finding in findings:
+        click.echo(f"{'ok     ' if finding.present else 'missing'} {finding.name:<16} {finding.detail}")
+        if finding.fix:
+            click.echo(f"{'':<24} {finding.fix}")
+
+
+@contextmanager
+def reported_errors(debug: bool):
+    """Turn expected errors into one line on stderr and their exit code."""
+    try:
+        yield
+    except click.exceptions.Exit as exit_request:
+        sys.exit(exit_request.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except FlashVSRError as error:
+        if debug:
+            raise
+        say(f"error: {error}")
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        if debug:
+            raise
+        say("interrupted; nothing was written")
+        sys.exit(INTERRUPTED)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of `flashvsr-trt` and of `python -m flashvsr_trt`."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    with reported_errors(debug="--debug" in arguments):
+        cli.main(arguments, prog_name="flashvsr-trt", standalone_mode=False)

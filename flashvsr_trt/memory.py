@@ -1,0 +1,80 @@
+"""How much device memory a stream needs, estimated from the signatures before anything is allocated."""
+
+from dataclasses import dataclass
+
+from flashvsr_trt.presets import UNIT_FRAMES, WINDOW_TOKENS
+from flashvsr_trt.signatures import (
+    DTYPE_BYTES,
+    PIXEL_CHANNELS,
+    StreamConfig,
+    TensorSpec,
+    decode_signature,
+    dit_signature,
+    encode_signature,
+)
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """Bytes: `weights`, `state` (K/V ring, tails, decoder memory) and the largest stage's `working` set."""
+
+    weights: int
+    state: int
+    working: int
+
+    @property
+    def total(self) -> int:
+        """Bytes in all."""
+        return self.weights + self.state + self.working
+
+
+def estimate_memory(stream: StreamConfig, parameters: int, compute: str) -> MemoryEstimate:
+    """What the torch executor needs with `parameters` weights in dtype `compute` ("bfloat16", ...)."""
+    first_units = stream.schedule.first_units
+    dit = dit_signature(stream, first_units)
+    ring = [spec for spec in dit.inputs if spec.name.startswith("ring_")]
+    carried = [*ring, *encode_signature(stream).state, *decode_signature(stream).state]
+    working = max(
+        _encode_bytes(stream, compute),
+        _dit_bytes(stream, compute, first_units),
+        _decode_bytes(stream, compute),
+    )
+    return MemoryEstimate(
+        weights=parameters * DTYPE_BYTES[compute],
+        state=_sum(carried, compute),
+        # The first step's conditions and tokens wait together while the stages run.
+        working=working + first_units * _sum(encode_signature(stream).outputs, compute),
+    )
+
+
+def _sum(specs: list[TensorSpec] | tuple[TensorSpec, ...], compute: str) -> int:
+    return sum(spec.size_bytes(compute) for spec in specs)
+
+
+def _encode_bytes(stream: StreamConfig, compute: str) -> int:
+    """The upscaler's integer frames, or the stacked input of the larger convolution."""
+    pixels = stream.geometry.target[0] * stream.geometry.target[1]
+    upscaling = 4 * 3 * UNIT_FRAMES * pixels * 4
+    hidden = max(PIXEL_CHANNELS, stream.preset.network.projector.hidden[0])
+    stacked = 3 * UNIT_FRAMES * 2 * hidden * (stream.geometry.unit_tokens // 2) * DTYPE_BYTES[compute]
+    return upscaling + stacked
+
+
+def _dit_bytes(stream: StreamConfig, compute: str, units: int) -> int:
+    """New K/V of all layers, and the activations of one."""
+    config, geometry = stream.preset.network.dit, stream.geometry
+    new = _sum([s for s in dit_signature(stream, units).outputs if s.name.startswith("new_")], compute)
+    tokens = units * geometry.unit_tokens
+    activations = tokens * (2 * config.ffn_dim + 12 * config.dim) * DTYPE_BYTES[compute]
+    key_units = stream.preset.attention.ring_slots + units
+    keys = 2 * key_units * geometry.unit_tokens * config.dim * DTYPE_BYTES[compute]
+    scores = config.heads * WINDOW_TOKENS * key_units * geometry.unit_tokens * 4
+    blocks = 4 * config.heads * units * geometry.unit_windows**2 * key_units * 8
+    return new + activations + keys + scores + blocks
+
+
+def _decode_bytes(stream: StreamConfig, compute: str) -> int:
+    """Three full-resolution feature maps of a unit, and its frames in float32."""
+    pixels = stream.geometry.target[0] * stream.geometry.target[1]
+    features = stream.preset.network.decoder.channels[2]
+    return UNIT_FRAMES * pixels * (3 * features * DTYPE_BYTES[compute] + 6 * 3 * 4)

@@ -1,0 +1,82 @@
+"""Which executors there are, and opening one. A backend's own packages are imported in its factory."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from flashvsr_trt.errors import UsageError
+from flashvsr_trt.geometry import Geometry
+from flashvsr_trt.presets import DEFAULT_PRESET, UNIT_FRAMES, find_preset, find_schedule
+from flashvsr_trt.runtime.executor import Executor
+from flashvsr_trt.runtime.session import Session
+from flashvsr_trt.signatures import StreamConfig
+
+Notify = Callable[[str], None]
+"""Gets one line for each thing a user should know."""
+
+log_notice: Notify = logging.getLogger("flashvsr_trt").warning
+
+
+@dataclass(frozen=True)
+class ExecutorRequest:
+    """What to run and on what.
+
+    `weights` is a directory, a bundle, "random[:SEED]" or None (FLASHVSR_WEIGHTS, then the Hugging Face
+    cache). `device` and `dtype` may be "auto": the GPU in bfloat16 if there is one, else the CPU in float32.
+    """
+
+    stream: StreamConfig
+    weights: str | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+
+
+def open_torch(request: ExecutorRequest, notify: Notify) -> Executor:
+    """The PyTorch reference path."""
+    from flashvsr_trt.runtime.torch_executor import open_torch_executor
+
+    return open_torch_executor(request, notify)
+
+
+FACTORIES: dict[str, Callable[[ExecutorRequest, Notify], Executor]] = {"torch": open_torch}
+
+BACKENDS = ("auto", *FACTORIES)
+
+
+def open_executor(backend: str, request: ExecutorRequest, notify: Notify = log_notice) -> Executor:
+    """The executor of that backend.
+
+    Raises:
+        UsageError: no such backend.
+        WeightsError, DeviceError, MissingDependencyError: as the backend finds.
+    """
+    if backend == "auto":
+        backend = "torch"
+    if backend not in FACTORIES:
+        raise UsageError(f"no backend '{backend}'; choose one of: {', '.join(BACKENDS)}")
+    return FACTORIES[backend](request, notify)
+
+
+def open_session(
+    height: int,
+    width: int,
+    *,
+    scale: int = 2,
+    preset: str = DEFAULT_PRESET,
+    schedule: str = "official",
+    fit: str = "pad",
+    weights: str | None = None,
+    backend: str = "auto",
+    device: str = "auto",
+    dtype: str = "auto",
+    chunk_size: int = UNIT_FRAMES,
+    seed: int = 0,
+) -> Session:
+    """A session for a clip of `height` x `width` frames: all defaults are those of `flashvsr-trt run`.
+
+    Raises:
+        FlashVSRError: one of its kinds, for each argument that cannot be used.
+    """
+    stream = StreamConfig(find_preset(preset), Geometry(height, width, scale, fit), find_schedule(schedule))
+    executor = open_executor(backend, ExecutorRequest(stream, weights, device, dtype))
+    return Session(executor, chunk_size=chunk_size, seed=seed)

@@ -1,0 +1,164 @@
+"""One video file to another: input, executor, session, output, report."""
+
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+from flashvsr_trt import __version__
+from flashvsr_trt.errors import TruncatedInputError, UsageError
+from flashvsr_trt.geometry import Geometry
+from flashvsr_trt.presets import DEFAULT_PRESET, UNIT_FRAMES, find_preset, find_schedule
+from flashvsr_trt.runtime.backends import ExecutorRequest, Notify, open_executor
+from flashvsr_trt.runtime.executor import Executor
+from flashvsr_trt.runtime.pipeline import PipelineReport, upscale_video
+from flashvsr_trt.runtime.session import Session
+from flashvsr_trt.runtime.video_input import open_input
+from flashvsr_trt.runtime.video_output import open_output
+from flashvsr_trt.signatures import StreamConfig
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """The options of `flashvsr-trt run`, with its defaults; see its help for their meaning."""
+
+    input: str
+    output: str | None = None
+    preset: str = DEFAULT_PRESET
+    scale: int = 2
+    weights: str | None = None
+    schedule: str = "official"
+    chunk_size: int = UNIT_FRAMES
+    fit: str = "pad"
+    seed: int = 0
+    color_fix: str = "adain"
+    upsampler: str = "pil"
+    backend: str = "auto"
+    device: str = "auto"
+    dtype: str = "auto"
+    start: int = 0
+    frames: int | None = None
+    rate: Fraction | None = None
+    raw_size: tuple[int, int] | None = None
+    raw_format: str = "rgb24"
+    codec: str | None = None
+    crf: float | None = None
+    pixel_format: str | None = None
+    encoder_options: tuple[tuple[str, str], ...] = ()
+    threads: int = 0
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run made. `truncated` is set when the input ended early; the output is complete and kept."""
+
+    output: str
+    report: dict[str, Any]
+    truncated: TruncatedInputError | None
+
+
+def upscale_file(
+    options: RunOptions, notify: Notify, progress: Callable[[int, int | None], None] | None = None
+) -> RunResult:
+    """Upscale `options.input` into `options.output`.
+
+    `notify` gets one line for each thing a user should know, `progress(done, total)` the frames written.
+
+    Raises:
+        FlashVSRError: one of its kinds; nothing is left under the output's name.
+    """
+    output_name = options.output or default_output(options.input, options.scale)
+    preset, schedule = find_preset(options.preset), find_schedule(options.schedule)
+    with open_input(
+        options.input,
+        start=options.start,
+        frames=options.frames,
+        rate=options.rate,
+        raw_size=options.raw_size,
+        raw_format=options.raw_format,
+        threads=options.threads,
+        notify=notify,
+    ) as source:
+        geometry = Geometry(source.info.height, source.info.width, options.scale, options.fit)
+        stream = StreamConfig(preset, geometry, schedule, options.upsampler, options.color_fix)
+        with open_output(
+            output_name,
+            source,
+            geometry.output,
+            codec=options.codec,
+            crf=options.crf,
+            pixel_format=options.pixel_format,
+            threads=options.threads,
+            encoder_options=dict(options.encoder_options),
+            overwrite=options.overwrite,
+            notify=notify,
+        ) as output:
+            request = ExecutorRequest(stream, options.weights, options.device, options.dtype)
+            executor = open_executor(options.backend, request, notify)
+            session = Session(executor, chunk_size=options.chunk_size, seed=options.seed)
+            run = upscale_video(source, session, output, batch=options.chunk_size, progress=progress)
+    return RunResult(output_name, run_report(options, output_name, executor, run), run.truncated)
+
+
+def default_output(name: str, scale: int) -> str:
+    """`clip.mp4` -> `clip_2x.mp4` beside it; a folder, glob or pattern of images -> a folder beside it.
+
+    Raises:
+        UsageError: the input is a pipe, which has no place of its own.
+    """
+    if name == "-":
+        raise UsageError("input from a pipe needs an output name; add -o OUT")
+    path = Path(name)
+    if any(character in path.name for character in "%*?["):
+        return str(path.parent.with_name(f"{path.parent.resolve().name}_{scale}x")) + "/"
+    if path.is_dir():
+        return str(path.resolve().with_name(f"{path.resolve().name}_{scale}x")) + "/"
+    return str(path.with_name(f"{path.stem}_{scale}x{path.suffix}"))
+
+
+def run_report(options: RunOptions, output: str, executor: Executor, run: PipelineReport) -> dict[str, Any]:
+    """The JSON report: seconds are wall seconds, and those of stages overlap."""
+    stream = executor.stream
+    geometry = stream.geometry
+    return {
+        "input": options.input,
+        "output": output,
+        "frames": run.frames,
+        "seconds": run.seconds,
+        "fps": run.frames / run.seconds if run.seconds else None,
+        "truncated": run.truncated is not None,
+        "stage_seconds": {
+            "read": run.decode_seconds,
+            "wait_for_read": run.decode_wait_seconds,
+            "upscale": run.upscale_seconds,
+            **executor.stage_seconds(),
+            "wait_for_write": run.encode_wait_seconds,
+            "write": run.encode_seconds,
+        },
+        "size": {
+            "input": [geometry.width, geometry.height],
+            "output": list(reversed(geometry.output)),
+            "target": list(reversed(geometry.target)),
+        },
+        "preset": stream.preset.name,
+        "schedule": stream.schedule.name,
+        "scale": geometry.scale,
+        "fit": geometry.fit,
+        "chunk_size": options.chunk_size,
+        "seed": options.seed,
+        "color_fix": stream.color_fix,
+        "upsampler": stream.upsampler,
+        "executor": executor.describe(),
+        "versions": {
+            "flashvsr-trt": __version__,
+            "python": platform.python_version(),
+            "av": av.__version__,
+            "numpy": np.__version__,
+        },
+    }
