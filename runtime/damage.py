@@ -5,8 +5,11 @@ from fractions import Fraction
 
 import av
 
-DURATION_IN_HEADER = ("matroska", "webm", "flv", "asf")
-"""Formats whose duration is written in the header; elsewhere it is a frame count, or an estimate."""
+COUNTED_FORMATS = ("mov",)
+"""Formats (FFmpeg's names begin so) whose announced number of frames is exact."""
+
+TIMED_FORMATS = ("matroska", "webm", "flv", "asf", "avi")
+"""Formats whose header says the duration; elsewhere it is estimated."""
 
 MISSING_SECONDS = Fraction(1, 2)
 """A file may end this much before its announced duration and still be whole."""
@@ -26,8 +29,9 @@ class DamageWatch:
 
     def saw_packet(self, packet: av.Packet) -> None:
         """Counts a packet of any stream, and how far in time the file reaches."""
-        if packet.pts is not None:
-            self.end = max(self.end, (packet.pts + (packet.duration or 0)) * packet.time_base)
+        time = packet.dts if packet.pts is None else packet.pts
+        if time is not None:
+            self.end = max(self.end, (time + (packet.duration or 0)) * packet.time_base)
         if packet.stream is self.stream:
             self.packets += 1
 
@@ -45,10 +49,10 @@ class DamageWatch:
             return self.read_error
         if self.decoding_failures():
             return self.decoding_failures()
-        announced = self.stream.frames
-        if announced and announced - self.packets > announced // 100:
-            return f"{self.packets} frames of {announced} announced"
-        if self.container.duration and self.container.format.name.startswith(DURATION_IN_HEADER):
+        name = self.container.format.name
+        if name.startswith(COUNTED_FORMATS) and self.packets < self.stream.frames:
+            return f"{self.packets} frames of {self.stream.frames} announced"
+        if name.startswith(TIMED_FORMATS) and self.container.duration:
             start = Fraction(self.container.start_time or 0, av.time_base)
             announced_end = start + Fraction(self.container.duration, av.time_base)
             if announced_end - self.end > MISSING_SECONDS:

@@ -85,11 +85,14 @@ def _open_container(path: str, format_name: str | None, options: dict) -> av.con
     try:
         # Unbuffered: a thread blocked in a buffered stdin stops Python from exiting after Ctrl-C.
         file = io.FileIO(sys.stdin.fileno(), closefd=False) if path == STDIN else path
-        return av.open(file, format=format_name, container_options=options, metadata_errors="replace")
+        container = av.open(file, format=format_name, container_options=options, metadata_errors="replace")
     except (av.FFmpegError, OSError, ValueError) as error:
         raise VideoError(
             f"{path} cannot be read as a video ({error_reason(error)}); check that the file is complete"
         ) from error
+    # PyAV has FFmpeg invent timestamps where a file has none (AVI): those of B-frames would be out of order.
+    container.flags &= ~av.container.core.Flags.gen_pts.value
+    return container
 
 
 def _open_stream(
@@ -118,7 +121,9 @@ def _open_stream(
     announce_losses(path, first, notify)
 
     rate = stream.average_rate or stream.guessed_rate or stream.base_rate or DEFAULT_RATE
-    shift = (first.pts or 0) * stream.time_base if start else Fraction(0)
+    shift = Fraction(0)
+    if start:
+        shift = start / rate if first.pts is None else first.pts * stream.time_base
     broadcast_start = Fraction(container.start_time or 0, av.time_base)
     if not start and broadcast_start > 0 and container.format.name in BROADCAST_FORMATS:
         shift = broadcast_start
@@ -219,14 +224,20 @@ def _timed(
     reformatter = VideoReformatter()
     shift = round(info.shift / info.time_base)
     usual_duration = max(1, round(1 / (info.rate * info.time_base)))
-    expected, last, repaired = 0, None, False
+    expected, last, repaired, delay = 0, None, False, None
     for index, frame in enumerate(decoded):
         if (frame.height, frame.width) != (info.height, info.width):
             raise VideoError(
                 f"{info.name}: frame {index} is {frame.width}x{frame.height} and those before are "
                 f"{info.width}x{info.height}; split the video where its size changes"
             )
-        pts = expected if frame.pts is None else frame.pts - shift
+        if frame.pts is not None:
+            pts = frame.pts - shift
+        elif frame.dts is not None:
+            delay = frame.dts - expected if delay is None else delay
+            pts = frame.dts - delay
+        else:
+            pts = expected
         if last is not None and pts <= last:
             pts = last + 1
             if not repaired:

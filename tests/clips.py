@@ -74,7 +74,13 @@ def make_clip(
         container.metadata.update(metadata or {})
         container.set_chapters(
             [
-                {"id": n, "start": start, "end": end, "time_base": Fraction(1, 1000), "metadata": {"title": title}}
+                {
+                    "id": n,
+                    "start": start,
+                    "end": end,
+                    "time_base": Fraction(1, 1000),
+                    "metadata": {"title": title},
+                }
                 for n, (start, end, title) in enumerate(chapters, start=1)
             ]
         )
