@@ -107,7 +107,7 @@ class ImageOutput:
         self.abort()
 
     def _check_target(self, info: VideoInfo, overwrite: bool) -> None:
-        existing = list(matching_numbers(self._pattern).values())
+        existing = [name for _, name in sorted(matching_numbers(self._pattern).items())]
         if existing and any(os.path.samefile(self._folder, folder) for folder in _folders(info)):
             raise UsageError(f"the output {self._pattern} is among the input's files; choose another folder")
         if existing and not overwrite:
