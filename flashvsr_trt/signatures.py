@@ -5,11 +5,10 @@ time-first: frames [T, H, W, 3] as bytes, [T, C, h, w] inside.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from flashvsr_trt.geometry import Geometry
 from flashvsr_trt.presets import (
-    FRAMES_PER_LATENT,
     LATENT_CHANNELS,
     LATENT_STRIDE,
     TOKEN_STRIDE,
@@ -21,6 +20,9 @@ from flashvsr_trt.presets import (
 )
 from flashvsr_trt.rope import axis_dims
 
+ENCODE, DIT, DIT_FIRST, DECODE = "encode", "dit", "dit_first", "decode"
+"""The graphs of a stream; DIT_FIRST is the DiT over the units of the first step, where these are several."""
+
 PIXEL_CHANNELS = 3 * TOKEN_STRIDE * TOKEN_STRIDE
 """Channels of a pixel-unshuffled frame, the projector's input."""
 
@@ -29,6 +31,10 @@ PROJECTOR_TAIL = 2
 
 COMPUTE = "compute"
 """The dtype the network runs in: float32, bfloat16 or float16, chosen when it is loaded or built."""
+
+TOKENS_LAYOUT = "(frame row column) channel"
+CACHE_LAYOUT = "unit (window frame row column) head channel"
+"""Window order: the tokens of one attention window follow each other."""
 
 DTYPE_BYTES = {"uint8": 1, "bool": 1, "float16": 2, "bfloat16": 2, "float32": 4}
 
@@ -52,11 +58,12 @@ class StreamConfig:
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """A named tensor of a stage. `dtype` is a numpy name, or COMPUTE."""
+    """A named tensor of a stage. `dtype` is a numpy name, or COMPUTE; `layout` names the axes."""
 
     name: str
     dtype: str
     shape: tuple[int, ...]
+    layout: str
 
     def size_bytes(self, compute: str) -> int:
         """Bytes of the tensor when the network runs in dtype `compute`."""
@@ -65,12 +72,30 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class StageSignature:
-    """A stage's inputs and outputs, and its state, which comes out under the same names and shapes."""
+    """A stage's inputs and outputs, and its state, which comes out in the same shapes.
+
+    `name` is also the graph's: a stage with two shapes has two graphs.
+    """
 
     name: str
     inputs: tuple[TensorSpec, ...]
     state: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+
+    @property
+    def graph_inputs(self) -> tuple[TensorSpec, ...]:
+        """All tensors that go into the stage's graph, in order."""
+        return self.inputs + self.state
+
+    @property
+    def graph_outputs(self) -> tuple[TensorSpec, ...]:
+        """All tensors that come out, in order; names are unique in a graph, so state is called `next_...`."""
+        return self.outputs + tuple(replace(spec, name=next_name(spec.name)) for spec in self.state)
+
+
+def next_name(state: str) -> str:
+    """What a state tensor is called where it comes out of a graph."""
+    return f"next_{state}"
 
 
 def encode_signature(stream: StreamConfig) -> StageSignature:
@@ -78,22 +103,24 @@ def encode_signature(stream: StreamConfig) -> StageSignature:
     geometry, network = stream.geometry, stream.preset.network
     rows, columns = geometry.tokens
     state = [
-        TensorSpec("pixel_tail", COMPUTE, (PROJECTOR_TAIL, PIXEL_CHANNELS, rows, columns)),
-        TensorSpec("hidden_tail", COMPUTE, (PROJECTOR_TAIL, network.projector.hidden[0], rows, columns)),
+        TensorSpec("pixel_tail", COMPUTE, (PROJECTOR_TAIL, PIXEL_CHANNELS, rows, columns), "T C h w"),
+        TensorSpec(
+            "hidden_tail", COMPUTE, (PROJECTOR_TAIL, network.projector.hidden[0], rows, columns), "T C h w"
+        ),
     ]
     if stream.schedule.lookahead:
         tail_shape = (stream.schedule.lookahead, 3, *geometry.target)
-        state.append(TensorSpec("condition_tail", "float32", tail_shape))
+        state.append(TensorSpec("condition_tail", "float32", tail_shape, "T C H W"))
     return StageSignature(
-        name="encode",
+        name=ENCODE,
         inputs=(
-            TensorSpec("frames", "uint8", (UNIT_FRAMES, geometry.height, geometry.width, 3)),
-            TensorSpec("first", "bool", ()),
+            TensorSpec("frames", "uint8", (UNIT_FRAMES, geometry.height, geometry.width, 3), "T H W C"),
+            TensorSpec("first", "bool", (), "scalar"),
         ),
         state=tuple(state),
         outputs=(
             _condition(geometry),
-            TensorSpec("tokens", COMPUTE, (geometry.unit_tokens, network.dit.dim)),
+            TensorSpec("tokens", COMPUTE, (geometry.unit_tokens, network.dit.dim), TOKENS_LAYOUT),
         ),
     )
 
@@ -103,9 +130,14 @@ def cache_specs(stream: StreamConfig, layer: int, units: int, prefix: str) -> tu
     geometry, config = stream.geometry, stream.preset.network.dit
     heads = (config.heads, config.head_dim)
     return (
-        TensorSpec(f"{prefix}_keys.{layer}", COMPUTE, (units, geometry.unit_tokens, *heads)),
-        TensorSpec(f"{prefix}_values.{layer}", COMPUTE, (units, geometry.unit_tokens, *heads)),
-        TensorSpec(f"{prefix}_key_means.{layer}", "float32", (units, geometry.unit_windows, *heads)),
+        TensorSpec(f"{prefix}_keys.{layer}", COMPUTE, (units, geometry.unit_tokens, *heads), CACHE_LAYOUT),
+        TensorSpec(f"{prefix}_values.{layer}", COMPUTE, (units, geometry.unit_tokens, *heads), CACHE_LAYOUT),
+        TensorSpec(
+            f"{prefix}_key_means.{layer}",
+            "float32",
+            (units, geometry.unit_windows, *heads),
+            "unit window head channel",
+        ),
     )
 
 
@@ -121,13 +153,13 @@ def dit_signature(stream: StreamConfig, units: int) -> StageSignature:
     ring = [spec for layer in layers for spec in cache_specs(stream, layer, attention.ring_slots, "ring")]
     new = [spec for layer in layers for spec in cache_specs(stream, layer, units, "new")]
     return StageSignature(
-        name="dit",
+        name=DIT if units == 1 else DIT_FIRST,
         inputs=(
             _latent("noise", geometry, latent_frames),
-            TensorSpec("tokens", COMPUTE, (units * geometry.unit_tokens, config.dim)),
-            TensorSpec("time_cos", "float32", (latent_frames, pairs)),
-            TensorSpec("time_sin", "float32", (latent_frames, pairs)),
-            TensorSpec("slot_valid", "bool", (attention.ring_slots,)),
+            TensorSpec("tokens", COMPUTE, (units * geometry.unit_tokens, config.dim), TOKENS_LAYOUT),
+            TensorSpec("time_cos", "float32", (latent_frames, pairs), "frame pair"),
+            TensorSpec("time_sin", "float32", (latent_frames, pairs), "frame pair"),
+            TensorSpec("slot_valid", "bool", (attention.ring_slots,), "slot"),
             *ring,
         ),
         state=(),
@@ -139,22 +171,30 @@ def decode_signature(stream: StreamConfig) -> StageSignature:
     """Latents and condition of one unit -> 8 frames."""
     geometry = stream.geometry
     return StageSignature(
-        name="decode",
+        name=DECODE,
         inputs=(_latent("latent", geometry, UNIT_LATENT_FRAMES), _condition(geometry)),
         state=tuple(
-            TensorSpec(f"memory.{block}", COMPUTE, shape)
+            TensorSpec(f"memory.{block}", COMPUTE, shape, "T C h w")
             for block, shape in enumerate(_memory_shapes(stream.preset.network, geometry))
         ),
-        outputs=(TensorSpec("frames", "uint8", (UNIT_FRAMES, *geometry.target, 3)),),
+        outputs=(TensorSpec("frames", "uint8", (UNIT_FRAMES, *geometry.target, 3), "T H W C"),),
     )
 
 
+def stage_signatures(stream: StreamConfig) -> dict[str, StageSignature]:
+    """Every graph that a stream needs, by name, in the order they first run."""
+    steps = sorted({1, stream.schedule.first_units}, reverse=True)
+    dit = [dit_signature(stream, units) for units in steps]
+    signatures = (encode_signature(stream), *dit, decode_signature(stream))
+    return {signature.name: signature for signature in signatures}
+
+
 def _latent(name: str, geometry: Geometry, latent_frames: int) -> TensorSpec:
-    return TensorSpec(name, "float32", (latent_frames, LATENT_CHANNELS, *geometry.latent))
+    return TensorSpec(name, "float32", (latent_frames, LATENT_CHANNELS, *geometry.latent), "T C h w")
 
 
 def _condition(geometry: Geometry) -> TensorSpec:
-    return TensorSpec("condition", "float32", (UNIT_LATENT_FRAMES * FRAMES_PER_LATENT, 3, *geometry.target))
+    return TensorSpec("condition", "float32", (UNIT_FRAMES, 3, *geometry.target), "T C H W")
 
 
 def _memory_shapes(network: NetworkConfig, geometry: Geometry) -> list[tuple[int, ...]]:

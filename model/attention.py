@@ -7,13 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from flashvsr_trt.geometry import Geometry
-from flashvsr_trt.kernels.block_sparse_attention import block_sparse_attention_reference
-from flashvsr_trt.kernels.select_blocks import (
-    block_probability,
-    local_neighbourhood,
-    select_blocks_reference,
-    window_means,
-)
+from flashvsr_trt.kernels.select_blocks import block_probability, local_neighbourhood, window_means
+from flashvsr_trt.kernels.torch_ops import block_sparse_attention, select_blocks
 from flashvsr_trt.presets import WINDOW_TOKENS, AttentionConfig
 
 
@@ -45,7 +40,7 @@ class SparseAttention:
         self, q: torch.Tensor, new: LayerCache, ring: LayerCache, slot_valid: torch.Tensor
     ) -> torch.Tensor:
         index, count = self.select(q, new, ring, slot_valid)
-        return block_sparse_attention_reference(
+        return block_sparse_attention(
             q, new.keys.flatten(0, 1), new.values.flatten(0, 1), ring.keys, ring.values, index, count
         )
 
@@ -57,7 +52,7 @@ class SparseAttention:
         probability = block_probability(
             window_means(q, WINDOW_TOKENS), k_means, slot_valid, self.neighbourhood.to(q.device)
         )
-        return select_blocks_reference(probability, slot_valid, self.top_k)
+        return select_blocks(probability, slot_valid, self.top_k)
 
 
 class DenseAttention:

@@ -100,4 +100,6 @@ class Decode(nn.Module):
 
 def quantise(frames: torch.Tensor) -> torch.Tensor:
     """[T, 3, H, W] in [-1, 1] -> [T, H, W, 3] uint8, truncated as the official script does."""
-    return ((frames + 1) * 127.5).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+    levels = ((frames + 1) * 127.5).clamp(0, 255)
+    # Engines give bytes only from a cast that comes last.
+    return levels.permute(0, 2, 3, 1).to(torch.uint8)

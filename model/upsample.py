@@ -58,11 +58,10 @@ def upsample(frames: torch.Tensor, scale: int, upsampler: str = "pil") -> torch.
 
     `pil` equals PIL's BICUBIC resize bit for bit (horizontal pass first, 8 bits between the passes).
     """
-    pixels = frames.permute(0, 3, 1, 2)
+    # Engines take bytes only through a cast that comes first.
+    pixels = frames.float().permute(0, 3, 1, 2)
     if upsampler == "torch":
-        return F.interpolate(
-            pixels.float() / 127.5 - 1, scale_factor=scale, mode="bicubic", align_corners=False
-        )
+        return F.interpolate(pixels / 127.5 - 1, scale_factor=scale, mode="bicubic", align_corners=False)
     if upsampler != "pil":
         raise ValueError(f"upsampler '{upsampler}' is not one of {UPSAMPLERS}")
     wide = upsample_axis_8bit(pixels.to(torch.int32), scale, dim=3)
