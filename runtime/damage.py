@@ -5,10 +5,13 @@ from fractions import Fraction
 
 import av
 
-COUNTED_FORMATS = ("mov",)
-"""Formats (FFmpeg's names begin so) whose announced number of frames is exact."""
+COUNTED_FORMATS = ("mov", "avi")
+"""Formats (FFmpeg's names begin so) whose header says the number of frames."""
 
-TIMED_FORMATS = ("matroska", "webm", "flv", "asf", "avi")
+COUNT_SLACK = Fraction(1, 50)
+"""AVI writers count a few empty frames as well: this part of all, and one, may be missing."""
+
+TIMED_FORMATS = ("matroska", "webm", "flv", "asf")
 """Formats whose header says the duration; elsewhere it is estimated."""
 
 MISSING_SECONDS = Fraction(1, 2)
@@ -50,8 +53,9 @@ class DamageWatch:
         if self.decoding_failures():
             return self.decoding_failures()
         name = self.container.format.name
-        if name.startswith(COUNTED_FORMATS) and self.packets < self.stream.frames:
-            return f"{self.packets} frames of {self.stream.frames} announced"
+        announced = self.stream.frames
+        if name.startswith(COUNTED_FORMATS) and announced - self.packets > 1 + announced * COUNT_SLACK:
+            return f"{self.packets} frames of {announced} announced"
         if name.startswith(TIMED_FORMATS) and self.container.duration:
             start = Fraction(self.container.start_time or 0, av.time_base)
             announced_end = start + Fraction(self.container.duration, av.time_base)

@@ -20,7 +20,7 @@ DECODED_BATCHES = 2
 UPSCALED_CHUNKS = 1
 """Chunks that wait for the encoder: at 4x one frame of a 1080p video is 100 MB."""
 
-STOP_SECONDS = 1.0
+STOP_SECONDS = 0.5
 """How long a thread that sits in a blocking read or a slow encode is waited for after a stop."""
 
 

@@ -137,6 +137,7 @@ class StreamCopy:
         kept = [stream for stream in self._input.streams if stream.index in self._targets]
         if not kept:
             return
+        last: dict[int, int] = {}
         try:
             for packet in self._input.demux(kept):
                 if packet.pts is None and packet.dts is None:
@@ -145,6 +146,10 @@ class StreamCopy:
                 packet.dts = packet.pts if packet.dts is None else packet.dts
                 if self._info.shift and not self._move(packet):
                     continue
+                # Damaged files go back in time, which no muxer takes.
+                packet.dts = max(packet.dts, last.get(packet.stream.index, packet.dts))
+                packet.pts = max(packet.pts, packet.dts)
+                last[packet.stream.index] = packet.dts
                 yield packet
         except av.FFmpegError:
             return  # the video's reading of the same file meets the same damage and reports it
