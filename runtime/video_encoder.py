@@ -1,5 +1,6 @@
 """Which encoder writes the video, in which pixel format, at which quality."""
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -63,6 +64,8 @@ def choose_encoder(
     Raises UsageError for a codec, crf or pixel format that cannot be used.
     """
     encoder = _find_encoder(codec or CONTAINER_CODECS.get(container_format, DEFAULT_CODEC))
+    if encoder.name == "libsvtav1":
+        os.environ.setdefault("SVT_LOG", "1")  # errors only: its reports on the terminal have no option
     chosen = _choose_pixel_format(encoder, size, pixel_format, notify)
     return EncoderSettings(encoder.name, chosen, {**_quality_options(encoder.name, crf), **(options or {})})
 

@@ -182,8 +182,8 @@ def test_a_long_video_needs_no_more_memory_than_a_short_one(tmp_path):
 
     watched(64)
     short = watched(64)
-    # 400 more frames would be 600 MB before and 2.4 GB after upscaling.
-    assert watched(464) < short + 200 * 2**20
+    # 200 more frames would be 300 MB before and 1.2 GB after upscaling.
+    assert watched(264) < short + 200 * 2**20
 
 
 def test_a_stopped_queue_wakes_both_sides():

@@ -74,6 +74,18 @@ def test_a_whole_file_is_not_taken_for_a_truncated_one(tmp_path, extension, fram
     assert upscale(clip, tmp_path / "out.mp4")[0].truncated is None
 
 
+def test_a_recording_that_begins_inside_a_scene_starts_at_its_first_key_frame(tmp_path):
+    clip = make_clip(
+        tmp_path / "in.ts", frames=100, size=(96, 96), options={"preset": "medium", "crf": "8", "g": "25"}
+    )
+    data = clip.read_bytes()
+    packets = len(data) // 188
+    clip.write_bytes(data[packets // 10 * 188 :])
+    report, _ = upscale(clip, tmp_path / "out.mp4")
+    assert 75 <= report.frames < 100
+    assert report.truncated is None
+
+
 def test_sound_that_outlasts_the_video_is_no_truncation(tmp_path):
     clip = make_clip(tmp_path / "long.mkv", frames=72, audio_tracks=1)
     short = tmp_path / "short.mkv"
