@@ -4,6 +4,7 @@ import io
 import itertools
 import logging
 import os
+import re
 import stat
 import sys
 from collections.abc import Callable, Iterator
@@ -137,7 +138,7 @@ def _open_stream(
         rate=rate,
         time_base=stream.time_base,
         color=read_color_tags(first),
-        frames=min(filter(None, (remaining, limit)), default=None) if remaining else None,
+        frames=min((count for count in (remaining, limit) if count), default=None),
         sample_aspect_ratio=stream.sample_aspect_ratio or None,
         display_matrix=display_matrix(first),
         metadata=dict(container.metadata),
@@ -164,8 +165,8 @@ def _announced_seconds(container: av.container.InputContainer, stream: av.VideoS
     """How long the video says it is; 0 when it does not. Matroska says it of each stream in a tag."""
     if stream.duration:
         return stream.duration * stream.time_base
-    if clock := stream.metadata.get("DURATION"):
-        hours, minutes, seconds = clock.split(":")
+    if clock := re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", "")):
+        hours, minutes, seconds = clock.groups()
         return int(hours) * 3600 + int(minutes) * 60 + Fraction(seconds)
     return Fraction(container.duration or 0, av.time_base)
 

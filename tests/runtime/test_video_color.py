@@ -14,7 +14,15 @@ from tests.runtime.nearest_session import upscale
 WEIGHTS = {1: (0.2126, 0.0722), 4: (0.30, 0.11), 5: (0.299, 0.114), 6: (0.299, 0.114), 7: (0.212, 0.087)}
 WEIGHTS[9] = (0.2627, 0.0593)
 LIMITED, FULL = 1, 2
-COLORS = [(0, 0, 0), (255, 255, 255), (200, 30, 40), (20, 180, 60), (10, 40, 220), (128, 128, 128), (240, 200, 20)]
+COLORS = [
+    (0, 0, 0),
+    (255, 255, 255),
+    (200, 30, 40),
+    (20, 180, 60),
+    (10, 40, 220),
+    (128, 128, 128),
+    (240, 200, 20),
+]
 
 
 def encode_reference(rgb: tuple[int, ...], matrix: int, color_range: int, bits: int = 8) -> np.ndarray:
@@ -69,7 +77,9 @@ def test_rgb_becomes_limited_bt709_in_a_yuv_format_and_stays_rgb_in_an_rgb_one()
     assert encoded_color_tags(rgb, "rgb24").matrix == 0
 
 
-@pytest.mark.parametrize(("matrix", "color_range"), [(1, LIMITED), (1, FULL), (6, LIMITED), (5, FULL), (9, LIMITED)])
+@pytest.mark.parametrize(
+    ("matrix", "color_range"), [(1, LIMITED), (1, FULL), (6, LIMITED), (5, FULL), (9, LIMITED)]
+)
 def test_stored_colors_and_tags_survive_a_run(tmp_path, matrix, color_range):
     rgb = (200, 60, 90)
     yuv = encode_reference(rgb, matrix, color_range).round().astype(int)
