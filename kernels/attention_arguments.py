@@ -57,5 +57,7 @@ def attention_strides(
         ("count", count, (heads, rows)),
     ):
         if tensor.shape != shape or tensor.dtype != torch.int32 or not tensor.is_contiguous():
-            raise ValueError(f"{name} must be contiguous int32 {shape}, not {tensor.dtype} {tuple(tensor.shape)}")
+            raise ValueError(
+                f"{name} must be contiguous int32 {shape}, not {tensor.dtype} {tuple(tensor.shape)}"
+            )
     return AttentionStrides(ring_windows=ring_windows, **strides)

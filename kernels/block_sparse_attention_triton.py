@@ -1,4 +1,4 @@
-"""Block-sparse attention on any NVIDIA GPU from sm_80: the kernel form of `block_sparse_attention_reference`."""
+"""Block-sparse attention for sm_80 and newer: the kernel form of `block_sparse_attention_reference`."""
 
 import math
 

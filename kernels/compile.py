@@ -3,6 +3,7 @@
 import hashlib
 import importlib
 import json
+import os
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from multiprocessing import get_context
@@ -37,7 +38,9 @@ def build_kernels(
     """
     unknown = [name for name in architectures if name not in ARCHITECTURES]
     if unknown or not architectures:
-        raise UsageError(f"no kernels for {', '.join(unknown) or 'no'} architecture; use {', '.join(ARCHITECTURES)}")
+        raise UsageError(
+            f"no kernels for {', '.join(unknown) or 'no'} architecture; use {', '.join(ARCHITECTURES)}"
+        )
     if not set(dtypes) <= set(DTYPES):
         raise UsageError(f"no kernels for dtypes {', '.join(dtypes)}; use {', '.join(DTYPES)}")
     version = _triton_version()
@@ -50,7 +53,8 @@ def build_kernels(
     artifacts = [kept.get(key) if _complete(directory, kept.get(key)) else None for key in hashes]
     missing = [position for position, artifact in enumerate(artifacts) if artifact is None]
     # A spawned process has its own Triton: compiling is not safe in threads, nor after a fork.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_compile_not_interpret)
+    with pool:
         jobs = [pool.submit(compile_kernel, *wanted[position], directory) for position in missing]
         for position, job in zip(missing, jobs, strict=True):
             artifacts[position] = job.result()
@@ -118,6 +122,10 @@ def compile_kernel(spec: KernelSpec, architecture: str, directory: Path) -> Arti
     )
 
 
+def _compile_not_interpret() -> None:
+    os.environ.pop("TRITON_INTERPRET", None)
+
+
 def _constant(value: int | float | str):
     import triton.language as tl
 
@@ -150,7 +158,9 @@ def _check_signature(name: str, ptx: str, arguments: tuple[Argument, ...]) -> No
 
 
 def _complete(directory: Path, artifact: Artifact | None) -> bool:
-    return artifact is not None and all((directory / name).is_file() for name in (artifact.ptx, artifact.cubin))
+    return artifact is not None and all(
+        (directory / name).is_file() for name in (artifact.ptx, artifact.cubin)
+    )
 
 
 def _hash(spec: KernelSpec, architecture: str, version: str) -> str:

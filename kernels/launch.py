@@ -103,7 +103,7 @@ def unload_kernel(kernel: LoadedKernel) -> None:
 def output_shape(
     artifact: Artifact, name: str, shapes: dict[str, tuple[int, ...]], values: dict[str, int] | None = None
 ) -> tuple[int, ...]:
-    """Dimensions of an output or of the scratch, given those of the inputs. Raises KeyError: no such argument."""
+    """Dimensions of an output or of the scratch, given those of the inputs."""
     argument = {item.name: item for item in artifact.arguments}[name]
     return tuple(evaluate(size, shapes, values) for size in argument.shape)
 

@@ -1,4 +1,4 @@
-"""What `flashvsr-trt kernels build` writes beside the compiled kernels, and how to read it. No torch, no Triton."""
+"""The manifest that `flashvsr-trt kernels build` writes beside the kernels. No torch, no Triton."""
 
 import ast
 import json
@@ -84,7 +84,8 @@ def read_manifest(directory: Path) -> list[Artifact]:
         return [_artifact(entry) for entry in entries]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(
-            f"{path} is not a kernel manifest ({error}); make one with: flashvsr-trt kernels build -o {directory}"
+            f"{path} is not a kernel manifest ({error}); "
+            f"make one with: flashvsr-trt kernels build -o {directory}"
         ) from error
 
 
@@ -102,7 +103,12 @@ def find_artifact(artifacts: list[Artifact], name: str, architecture: str) -> Ar
     raise UsageError(f"no kernel {name} for {architecture}; built are: {known or 'none'}")
 
 
-_OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.FloorDiv: operator.floordiv}
+_OPERATORS = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.FloorDiv: operator.floordiv,
+}
 
 
 def evaluate(expression: str, shapes: dict, parameters: dict | None = None):
@@ -122,7 +128,9 @@ def evaluate(expression: str, shapes: dict, parameters: dict | None = None):
                 return number
             case ast.Name(id=name) if name in (parameters or {}):
                 return parameters[name]
-            case ast.Subscript(value=ast.Name(id=name), slice=ast.Constant(value=int() as axis)) if name in shapes:
+            case ast.Subscript(value=ast.Name(id=name), slice=ast.Constant(value=int() as axis)) if (
+                name in shapes
+            ):
                 return shapes[name][axis]
             case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATORS:
                 return _OPERATORS[type(op)](value(left), value(right))

@@ -8,7 +8,7 @@ import torch
 
 
 def window_means(x: torch.Tensor, window_tokens: int) -> torch.Tensor:
-    """Mean of each window: [tokens, heads, head_dim] in window order -> [windows, heads, head_dim] float32."""
+    """Mean of each window: [tokens, heads, head_dim], window order -> [windows, heads, head_dim] float32."""
     tokens, heads, head_dim = x.shape
     return x.view(tokens // window_tokens, window_tokens, heads, head_dim).float().mean(dim=1)
 

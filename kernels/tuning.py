@@ -1,4 +1,4 @@
-"""Launch settings of every kernel: data in `tuning.json`, remade on a GPU by `python -m bench.tune_kernels`."""
+"""Launch settings of every kernel: data in `tuning.json`, remade by `python -m bench.tune_kernels`."""
 
 import functools
 import json
@@ -25,7 +25,7 @@ ARCHITECTURES = tuple(SHARED_LIMIT)
 class Setting:
     """How one kernel is compiled and launched on one architecture.
 
-    `constants` are the kernel's compile-time sizes; `implementation` names the kernel where there are several.
+    `constants` are the kernel's compile-time sizes; `implementation` names the kernel where there are two.
     """
 
     num_warps: int
@@ -57,7 +57,9 @@ def setting_for(kernel: str, architecture: str, head_dim: int | None = None) -> 
     wanted = capability_number(architecture)
     known = [name for name in entries if capability_number(name) <= wanted]
     if not known:
-        raise ValueError(f"{architecture} is below every architecture of the tuning table: {', '.join(entries)}")
+        raise ValueError(
+            f"{architecture} is below every architecture of the tuning table: {', '.join(entries)}"
+        )
     entry = entries[max(known, key=capability_number)]
     if head_dim is not None:
         if str(head_dim) not in entry:

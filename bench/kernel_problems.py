@@ -1,0 +1,68 @@
+"""Inputs of the kernels at real sizes, random and reproducible, on a CUDA device."""
+
+from dataclasses import dataclass
+
+import torch
+
+from flashvsr_trt.geometry import Geometry
+from flashvsr_trt.kernels.select_blocks import block_probability, local_neighbourhood, window_means
+from flashvsr_trt.presets import WINDOW_TOKENS, find_preset
+
+SCENES = {
+    "384x384": (384, 384),
+    "672x384": (384, 672),
+    "384x672": (672, 384),
+    "640x480": (480, 640),
+    "640x384": (384, 640),
+    "768x416": (416, 768),
+    "704x384": (384, 704),
+    "1280x704": (704, 1280),
+}
+"""LR frames, width x height as people say it: height and width. All are upscaled 2x."""
+
+
+@dataclass(frozen=True)
+class AttentionProblem:
+    """One layer's self-attention in the steady state: three of four ring slots are valid."""
+
+    q: torch.Tensor
+    k: torch.Tensor
+    v: torch.Tensor
+    ring_k: torch.Tensor
+    ring_v: torch.Tensor
+    slot_valid: torch.Tensor
+    probability: torch.Tensor
+    top_k: int
+
+    @property
+    def windows(self) -> int:
+        """Query windows."""
+        return self.q.shape[0] // WINDOW_TOKENS
+
+
+def attention_problem(
+    height: int, width: int, head_dim: int = 128, contrast: float = 1.0, dtype: torch.dtype = torch.bfloat16
+) -> AttentionProblem:
+    """Random tokens of an LR frame upscaled 2x, with blocks chosen by the default preset's rule.
+
+    `contrast` is the deviation of the windows' means: the more, the more the rows' block counts differ.
+    """
+    preset = find_preset("sparse-2.0")
+    geometry = Geometry(height, width, scale=2)
+    windows, slots, heads = geometry.unit_windows, preset.attention.ring_slots, preset.network.dit.heads
+    generator = torch.Generator("cuda").manual_seed(0)
+
+    def tokens(count: int) -> torch.Tensor:
+        shape = (count, WINDOW_TOKENS, heads, head_dim)
+        noise = torch.randn(shape, device="cuda", generator=generator)
+        means = torch.randn((count, 1, *shape[2:]), device="cuda", generator=generator)
+        return (noise + contrast * means).flatten(0, 1).to(dtype)
+
+    q, k, v = (tokens(windows) for _ in range(3))
+    ring_k, ring_v = (tokens(slots * windows).unflatten(0, (slots, -1)) for _ in range(2))
+    slot_valid = torch.arange(slots, device="cuda") < preset.attention.past_units
+    neighbourhood = local_neighbourhood(*geometry.windows, preset.attention.local_range).cuda()
+    k_means = torch.cat([window_means(ring_k.flatten(0, 1), WINDOW_TOKENS), window_means(k, WINDOW_TOKENS)])
+    probability = block_probability(window_means(q, WINDOW_TOKENS), k_means, slot_valid, neighbourhood)
+    top_k = geometry.top_k(preset.attention)
+    return AttentionProblem(q, k, v, ring_k, ring_v, slot_valid, probability, top_k)

@@ -1,0 +1,194 @@
+"""Times every kernel on this GPU: python -m bench.kernels [--scene WxH ...] [--json FILE].
+
+Each line gives the median time, the rate and its share of a ceiling measured in the same run (bf16 matrix
+product or device copy), and the time of what one would use instead.
+"""
+
+import argparse
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+
+import torch
+import torch.nn.functional as F
+from torch.nn.attention.flex_attention import BlockMask, flex_attention
+
+from bench.gpu_timing import copy_ceiling, matmul_ceiling, median_microseconds, require_gpu
+from bench.kernel_problems import SCENES, AttentionProblem, attention_problem
+from flashvsr_trt.kernels.add_norm import add_norm_reference
+from flashvsr_trt.kernels.block_sparse_attention import block_sparse_attention_reference
+from flashvsr_trt.kernels.finish_frames import finish_frames_reference
+from flashvsr_trt.kernels.norm_rope import norm_rope_reference
+from flashvsr_trt.kernels.select_blocks import select_blocks_reference
+from flashvsr_trt.kernels.torch_fused_ops import add_norm, finish_frames, norm_rope
+from flashvsr_trt.kernels.torch_ops import attention_setting, block_sparse_attention, select_blocks
+from flashvsr_trt.presets import UNIT_FRAMES, WINDOW_TOKENS
+
+EPS = 1e-6
+
+
+@dataclass(frozen=True)
+class Line:
+    """One timed kernel. `rate` is TFLOP/s or GB/s; `share` its part of the measured ceiling."""
+
+    scene: str
+    kernel: str
+    microseconds: float
+    rate: float
+    unit: str
+    share: float
+    instead: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Ceilings:
+    """What the device reaches: bf16 matrix product in TFLOP/s, device copy in GB/s."""
+
+    tflops: float
+    gbytes: float
+
+    def compute(self, scene: str, kernel: str, call: Callable, flop: int, instead: dict[str, float]) -> Line:
+        """A line for a kernel that the tensor cores bound."""
+        time = median_microseconds(call)
+        rate = flop / time / 1e6
+        return Line(scene, kernel, time, rate, "TFLOP/s", rate / self.tflops, instead)
+
+    def memory(self, scene: str, kernel: str, call: Callable, size: int, instead: dict[str, float]) -> Line:
+        """A line for a kernel that memory bounds; `size` is the fewest bytes it can move."""
+        time = median_microseconds(call)
+        rate = size / time / 1e3
+        return Line(scene, kernel, time, rate, "GB/s", rate / self.gbytes, instead)
+
+
+def attention_lines(scene: str, problem: AttentionProblem, ceilings: Ceilings, flex: bool) -> Iterator[Line]:
+    """Block selection and attention of one layer."""
+    chosen = (problem.probability, problem.slot_valid, problem.top_k)
+    index, count = select_blocks(*chosen)
+    size = problem.probability.nbytes + index.nbytes + count.nbytes
+    instead = {"torch sort": median_microseconds(lambda: select_blocks_reference(*chosen))}
+    yield ceilings.memory(scene, "select_blocks", lambda: select_blocks(*chosen), size, instead)
+
+    tensors = (problem.q, problem.k, problem.v, problem.ring_k, problem.ring_v, index, count)
+    head_dim = problem.q.shape[-1]
+    flop = int(count.sum()) * 4 * WINDOW_TOKENS**2 * head_dim
+    keys = torch.cat([problem.ring_k.flatten(0, 1), problem.k]).transpose(0, 1)[None].contiguous()
+    values = torch.cat([problem.ring_v.flatten(0, 1), problem.v]).transpose(0, 1)[None].contiguous()
+    query = problem.q.transpose(0, 1)[None].contiguous()
+    visible = keys.shape[2] - problem.ring_k.shape[1]
+    dense = (query, keys[:, :, :visible].contiguous(), values[:, :, :visible].contiguous())
+    instead = {"dense SDPA": median_microseconds(lambda: F.scaled_dot_product_attention(*dense))}
+    if flex:
+        mask = BlockMask.from_kv_blocks(count[None], index[None], BLOCK_SIZE=WINDOW_TOKENS)
+        compiled = torch.compile(flex_attention, dynamic=False)
+        instead["FlexAttention"] = median_microseconds(lambda: compiled(query, keys, values, block_mask=mask))
+        instead["twin"] = median_microseconds(lambda: block_sparse_attention_reference(*tensors), calls=1)
+    name = f"block_sparse_attention ({attention_setting(problem.q).implementation})"
+    yield ceilings.compute(scene, name, lambda: block_sparse_attention(*tensors), flop, instead)
+
+
+def fused_lines(scene: str, problem: AttentionProblem, ceilings: Ceilings) -> Iterator[Line]:
+    """What surrounds attention in a block, and the last step of the decoder."""
+    tokens, heads, head_dim = problem.q.shape
+    width = heads * head_dim
+    q, k = problem.q.flatten(1), problem.k.flatten(1)
+    gate, weight, bias = torch.randn(3, width, device="cuda").to(q.dtype)
+    angle = torch.rand(tokens, head_dim // 2, device="cuda")
+    rope = (angle.cos(), angle.sin(), EPS)
+    q_out, k_out = torch.empty_like(problem.q), torch.empty_like(problem.k)
+
+    def eager_norm_rope() -> None:
+        norm_rope_reference(q, weight, *rope, q_out)
+        norm_rope_reference(k, weight, *rope, k_out)
+
+    yield ceilings.memory(
+        scene,
+        "norm_rope",
+        lambda: norm_rope(q, k, weight, weight, *rope, q_out, k_out),
+        4 * q.nbytes,
+        {"torch": median_microseconds(eager_norm_rope)},
+    )
+
+    arguments = (q, k, gate, weight, bias, EPS)
+
+    def eager_add_norm() -> torch.Tensor:
+        return F.layer_norm(torch.addcmul(q, gate, k), (width,), weight, bias, EPS)
+
+    yield ceilings.memory(
+        scene,
+        "add_norm",
+        lambda: add_norm(*arguments),
+        4 * q.nbytes,
+        {
+            "torch, two kernels": median_microseconds(eager_add_norm),
+            "twin": median_microseconds(lambda: add_norm_reference(*arguments)),
+        },
+    )
+
+    pixels = tokens * 128
+    frames, reference = torch.randn(2, UNIT_FRAMES, 3, 128, pixels // 128, device="cuda").bfloat16()
+    yield ceilings.memory(
+        scene,
+        "finish_frames",
+        lambda: finish_frames(frames, reference),
+        3 * frames.nbytes + frames.numel(),
+        {"torch": median_microseconds(lambda: finish_frames_reference(frames, reference))},
+    )
+
+
+def measure(scenes: list[str], flex_scenes: list[str]) -> dict:
+    """Every line of the given scenes, with the device and its ceilings."""
+    device = require_gpu()
+    ceilings = Ceilings(matmul_ceiling(), copy_ceiling())
+    lines = []
+    for scene in scenes:
+        problem = attention_problem(*SCENES[scene])
+        lines += attention_lines(scene, problem, ceilings, flex=scene in flex_scenes)
+        lines += fused_lines(scene, problem, ceilings)
+        del problem
+        torch.cuda.empty_cache()
+    return {
+        "device": device,
+        "torch": torch.__version__,
+        "ceilings": asdict(ceilings),
+        "lines": [asdict(line) for line in lines],
+    }
+
+
+def table(report: dict) -> str:
+    """The report as a Markdown table."""
+    rows = [
+        "| LR frame | kernel | us | rate | of ceiling | instead, us |",
+        "| --- | --- | ---: | ---: | ---: | --- |",
+    ]
+    for line in report["lines"]:
+        instead = ", ".join(f"{name} {time:.0f}" for name, time in line["instead"].items())
+        rows.append(
+            f"| {line['scene']} | {line['kernel']} | {line['microseconds']:.1f} "
+            f"| {line['rate']:.0f} {line['unit']} | {line['share']:.0%} | {instead} |"
+        )
+    ceilings = report["ceilings"]
+    head = (
+        f"{report['device']}, torch {report['torch']}; measured ceilings: "
+        f"{ceilings['tflops']:.0f} TFLOP/s (bf16 matrix product), {ceilings['gbytes']:.0f} GB/s (copy)."
+    )
+    return "\n".join([head, "", *rows])
+
+
+def main() -> None:
+    """Prints the table; writes JSON where asked."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--scene", action="append", choices=SCENES, help="LR frame size; default: all")
+    parser.add_argument(
+        "--flex", action="append", choices=SCENES, help="also time FlexAttention and twin here"
+    )
+    parser.add_argument("--json", help="write the figures to this file")
+    options = parser.parse_args()
+    report = measure(options.scene or list(SCENES), options.flex or ["640x384"])
+    print(table(report))
+    if options.json:
+        with open(options.json, "w") as file:
+            json.dump(report, file, indent=1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,196 @@
+"""Remakes this GPU's entries of `kernels/tuning.json`: python -m bench.tune_kernels [--only KERNEL].
+
+Every setting is checked against the twin's result before it is timed; the fastest goes into the table.
+"""
+
+import argparse
+import dataclasses
+import itertools
+import json
+from collections.abc import Callable
+from unittest import mock
+
+import torch
+from triton.compiler.errors import CompilationError
+from triton.runtime.errors import OutOfResources
+
+from bench.gpu_timing import median_microseconds, require_gpu
+from bench.kernel_problems import attention_problem
+from flashvsr_trt.kernels import add_norm_triton, finish_frames_triton, norm_rope_triton, select_blocks_triton
+from flashvsr_trt.kernels.add_norm import add_norm_reference
+from flashvsr_trt.kernels.attention_arguments import attention_strides
+from flashvsr_trt.kernels.block_sparse_attention import block_sparse_attention_reference
+from flashvsr_trt.kernels.block_sparse_attention_triton import launch_portable
+from flashvsr_trt.kernels.device import architecture_of
+from flashvsr_trt.kernels.finish_frames import finish_frames_reference
+from flashvsr_trt.kernels.norm_rope import norm_rope_reference
+from flashvsr_trt.kernels.select_blocks import select_blocks_reference
+from flashvsr_trt.kernels.tuning import TABLE, Setting
+
+LR_SIZE = (384, 640)
+"""Height and width of the LR frame to tune at: 1280x768 after upscaling."""
+
+BF16 = {"rtol": 2e-2, "atol": 6e-2}
+
+Run = Callable[[Setting], tuple[torch.Tensor, ...]]
+
+
+def fastest(
+    name: str,
+    settings: list[Setting],
+    run: Run,
+    expected: tuple[torch.Tensor, ...],
+    rtol: float = 0.0,
+    atol: float = 0.0,
+) -> Setting:
+    """The fastest of the settings that run and give what the twin gives. Raises ValueError if none does."""
+    times = {}
+    for place, setting in enumerate(settings):
+        try:
+            result = run(setting)
+            for got, wanted in zip(result, expected, strict=True):
+                torch.testing.assert_close(got.float(), wanted.float(), rtol=rtol, atol=atol)
+            times[place] = median_microseconds(lambda setting=setting: run(setting))
+        except (OutOfResources, CompilationError) as error:
+            print(f"  {name} {setting}: {type(error).__name__}")
+    if not times:
+        raise ValueError(f"no setting of {name} runs here")
+    for place in sorted(times, key=times.get)[:5]:
+        setting = settings[place]
+        print(
+            f"  {name} {times[place]:8.1f} us  {setting.implementation} warps {setting.num_warps} "
+            f"stages {setting.num_stages} {setting.constants}"
+        )
+    return settings[min(times, key=times.get)]
+
+
+def _grid(num_warps: tuple[int, ...], num_stages: tuple[int, ...] = (1,), **constants) -> list[Setting]:
+    """Every combination of the given values."""
+    return [
+        Setting(warps, stages, dict(zip(constants, values, strict=True)))
+        for warps, stages, *values in itertools.product(num_warps, num_stages, *constants.values())
+    ]
+
+
+def _with_setting(module, launch: Callable, *arguments) -> Run:
+    """Runs a launcher with a given setting instead of the table's."""
+
+    def run(setting: Setting):
+        with mock.patch.object(module, "setting_for", lambda *_: setting):
+            result = launch(*arguments)
+        return result if isinstance(result, tuple) else (result,)
+
+    return run
+
+
+def tune_select_blocks(_: str) -> Setting:
+    """Digits and tile of the threshold search, rows and columns of the compaction."""
+    problem = attention_problem(*LR_SIZE)
+    arguments = (problem.probability, problem.slot_valid, problem.top_k)
+    run = _with_setting(select_blocks_triton, select_blocks_triton.launch_select_blocks, *arguments)
+    settings = _grid(
+        (8, 16, 32), DIGIT=(4, 5, 6, 8), TILE=(4096, 8192), ROWS=(8,), COLUMNS=(512,), GROUPS=(8,)
+    )
+    return fastest("select_blocks", settings, run, select_blocks_reference(*arguments))
+
+
+def tune_attention(architecture: str, head_dim: int) -> Setting:
+    """The portable kernel's tiles, and on Hopper the warp-specialised one's."""
+    problem = attention_problem(*LR_SIZE, head_dim=head_dim)
+    index, count = select_blocks_reference(problem.probability, problem.slot_valid, problem.top_k)
+    tensors = (problem.q, problem.k, problem.v, problem.ring_k, problem.ring_v, index, count)
+    strides = attention_strides(*tensors)
+    settings = _grid((4, 8), (2, 3), KEYS=(32, 64, 128))
+    if architecture == "sm_90" and head_dim == 128:
+        hopper = _grid((4,), STAGES=(2, 3), LONGEST_FIRST=(0, 1))
+        settings += [dataclasses.replace(setting, implementation="hopper") for setting in hopper]
+
+    def run(setting: Setting):
+        launch = launch_portable
+        if setting.implementation == "hopper":
+            from flashvsr_trt.kernels.block_sparse_attention_hopper import launch_hopper as launch
+        return (launch(*tensors, strides, setting),)
+
+    return fastest(
+        f"block_sparse_attention d{head_dim}",
+        settings,
+        run,
+        (block_sparse_attention_reference(*tensors),),
+        **BF16,
+    )
+
+
+def tune_norm_rope(_: str) -> Setting:
+    """Tokens a step."""
+    problem = attention_problem(*LR_SIZE)
+    tokens, heads, head_dim = problem.q.shape
+    q, k = problem.q.flatten(1), problem.k.flatten(1)
+    weight = torch.rand(heads * head_dim, device="cuda")
+    angle = torch.rand(tokens, head_dim // 2, device="cuda")
+    cos, sin = angle.cos(), angle.sin()
+    q_out, k_out, expected_out = (torch.empty_like(problem.q) for _ in range(3))
+    launch = norm_rope_triton.launch_norm_rope
+    inner = _with_setting(norm_rope_triton, launch, q, k, weight, weight, cos, sin, 1e-6, q_out, k_out)
+    means = norm_rope_reference(q, weight, cos, sin, 1e-6, expected_out)
+    settings = _grid((4, 8, 16), TOKENS=(1, 2, 4, 8))
+    return fastest(
+        "norm_rope", settings, lambda setting: (inner(setting)[0], q_out), (means, expected_out), **BF16
+    )
+
+
+def tune_add_norm(_: str) -> Setting:
+    """Tokens a program."""
+    problem = attention_problem(*LR_SIZE)
+    x, branch = problem.q.flatten(1), problem.k.flatten(1)
+    gate, weight, bias = torch.randn(3, x.shape[1], device="cuda")
+    arguments = (x, branch, gate, weight, bias, 1e-6)
+    run = _with_setting(add_norm_triton, add_norm_triton.launch_add_norm, *arguments)
+    return fastest(
+        "add_norm", _grid((1, 2, 4, 8), TOKENS=(1, 2, 4)), run, add_norm_reference(*arguments), **BF16
+    )
+
+
+def tune_finish_frames(_: str) -> Setting:
+    """Pixels a program."""
+    frames, reference = torch.randn(2, 8, 3, 768, 1280, device="cuda").mul(0.5).bfloat16()
+    run = _with_setting(finish_frames_triton, finish_frames_triton.launch_finish_frames, frames, reference)
+    expected = (finish_frames_reference(frames, reference),)
+
+    settings = _grid((4, 8), PIXELS=(1024, 2048, 4096, 8192))
+    # One grey level of rounding is allowed.
+    return fastest("finish_frames", settings, run, expected, atol=1)
+
+
+def main() -> None:
+    """Tunes and rewrites the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", action="append", help="tune this kernel alone; may be repeated")
+    parser.add_argument("--output", default=TABLE, help="where the table is written")
+    options = parser.parse_args()
+    print(require_gpu())
+    architecture = architecture_of(torch.device("cuda", 0))
+    table = json.loads(TABLE.read_text())
+    tuners = {
+        "select_blocks": tune_select_blocks,
+        "norm_rope": tune_norm_rope,
+        "add_norm": tune_add_norm,
+        "finish_frames": tune_finish_frames,
+    }
+    for kernel in options.only or [*tuners, "block_sparse_attention"]:
+        if kernel == "block_sparse_attention":
+            table[kernel][architecture] = {
+                str(head_dim): _entry(tune_attention(architecture, head_dim)) for head_dim in (32, 128)
+            }
+        else:
+            table[kernel][architecture] = _entry(tuners[kernel](architecture))
+    with open(options.output, "w") as file:
+        file.write(json.dumps(table, indent=1) + "\n")
+    print(f"wrote {options.output}")
+
+
+def _entry(setting: Setting) -> dict:
+    return {key: value for key, value in dataclasses.asdict(setting).items() if value not in ("portable",)}
+
+
+if __name__ == "__main__":
+    main()

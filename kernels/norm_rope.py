@@ -1,0 +1,37 @@
+"""q and k of self-attention after their projections: RMSNorm, RoPE and the means of each window, in one step.
+
+The PyTorch twin here is the specification (official `wan_video_dit.py`: `norm_q`, `norm_k`, `rope_apply`).
+"""
+
+import torch
+
+from flashvsr_trt.kernels.catalogue import BLOCK
+from flashvsr_trt.kernels.select_blocks import window_means
+
+
+def norm_rope_reference(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+    eps: float,
+    out: torch.Tensor,
+) -> torch.Tensor:
+    """RMSNorm over all heads, rotation of adjacent pairs, and the mean of what was written.
+
+    Args:
+        x: [tokens, heads*head_dim] in window order, any token stride.
+        weight: [heads*head_dim].
+        cos, sin: [tokens, head_dim/2] float32.
+        out: [tokens, heads, head_dim], written; a ring slot will do. Rounded once, from float32.
+
+    Returns:
+        [windows, heads, head_dim] float32: the means over each window's 128 tokens of `out`.
+    """
+    wide = x.float()
+    wide = wide * torch.rsqrt(wide.square().mean(dim=-1, keepdim=True) + eps) * weight.float()
+    even, odd = wide.view(*out.shape[:2], -1, 2).unbind(-1)
+    cos, sin = cos[:, None], sin[:, None]
+    rotated = torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1)
+    out.copy_(rotated.flatten(-2))
+    return window_means(out, BLOCK)

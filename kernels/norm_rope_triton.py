@@ -1,0 +1,150 @@
+"""The kernel form of `norm_rope_reference`, for q and k together: each is read once and written once."""
+
+import torch
+import triton
+import triton.language as tl
+
+from flashvsr_trt.kernels.catalogue import BLOCK
+from flashvsr_trt.kernels.device import architecture_of
+from flashvsr_trt.kernels.tuning import setting_for
+
+
+@triton.jit
+def _norm_rope_window(
+    x,
+    x_stride,
+    weight,
+    cos,
+    sin,
+    out,
+    out_stride,
+    means,
+    eps,
+    WIDTH: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    PADDED: tl.constexpr,
+    BLOCK: tl.constexpr,
+    TOKENS: tl.constexpr,
+):
+    """One window of one of q and k, TOKENS tokens at a time."""
+    window = tl.program_id(0)
+    channel = tl.arange(0, PADDED)
+    pair = tl.arange(0, PADDED // 2)
+    exists = channel < WIDTH
+    factor = tl.load(weight + channel, mask=exists, other=0.0).to(tl.float32)
+    even_sum = tl.zeros([PADDED // 2], tl.float32)
+    odd_sum = tl.zeros([PADDED // 2], tl.float32)
+    for first in range(0, BLOCK, TOKENS):
+        token = (window * BLOCK + first + tl.arange(0, TOKENS)).to(tl.int64)
+        wide = tl.load(x + token[:, None] * x_stride + channel[None, :], mask=exists[None, :], other=0.0)
+        wide = wide.to(tl.float32)
+        scale = tl.rsqrt(tl.sum(wide * wide, axis=1) / WIDTH + eps)
+        wide = wide * scale[:, None] * factor[None, :]
+        even, odd = tl.split(tl.reshape(wide, [TOKENS, PADDED // 2, 2]))
+        angle = token[:, None] * (HEAD_DIM // 2) + (pair % (HEAD_DIM // 2))[None, :]
+        c = tl.load(cos + angle)
+        s = tl.load(sin + angle)
+        even_out = (even * c - odd * s).to(out.dtype.element_ty)
+        odd_out = (even * s + odd * c).to(out.dtype.element_ty)
+        rotated = tl.reshape(tl.join(even_out, odd_out), [TOKENS, PADDED])
+        tl.store(out + token[:, None] * out_stride + channel[None, :], rotated, mask=exists[None, :])
+        even_sum += tl.sum(even_out.to(tl.float32), axis=0)
+        odd_sum += tl.sum(odd_out.to(tl.float32), axis=0)
+    mean = tl.reshape(tl.join(even_sum, odd_sum), [PADDED]) / BLOCK
+    tl.store(means + window * WIDTH + channel, mean, mask=exists)
+
+
+@triton.jit
+def norm_rope(
+    q,
+    k,
+    q_stride,
+    k_stride,
+    q_weight,
+    k_weight,
+    cos,
+    sin,
+    q_out,
+    k_out,
+    q_out_stride,
+    k_out_stride,
+    q_means,
+    k_means,
+    eps,
+    WIDTH: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    PADDED: tl.constexpr,
+    BLOCK: tl.constexpr,
+    TOKENS: tl.constexpr,
+):
+    """A program of axis 1 takes q or k."""
+    if tl.program_id(1) == 0:
+        _norm_rope_window(
+            q, q_stride, q_weight, cos, sin, q_out, q_out_stride, q_means, eps,
+            WIDTH, HEAD_DIM, PADDED, BLOCK, TOKENS,
+        )  # fmt: skip
+    else:
+        _norm_rope_window(
+            k, k_stride, k_weight, cos, sin, k_out, k_out_stride, k_means, eps,
+            WIDTH, HEAD_DIM, PADDED, BLOCK, TOKENS,
+        )  # fmt: skip
+
+
+def launch_norm_rope(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    q_weight: torch.Tensor,
+    k_weight: torch.Tensor,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+    eps: float,
+    q_out: torch.Tensor,
+    k_out: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`norm_rope_reference` of q and of k; returns the window means of both.
+
+    Raises:
+        ValueError: channels that are not adjacent, or tokens that are no whole windows.
+    """
+    tokens, heads, head_dim = q_out.shape
+    width = heads * head_dim
+    for name, tensor in {"q": q, "k": k, "q_out": q_out, "k_out": k_out}.items():
+        inner = tensor.stride()[1:]
+        if inner != ((1,) if tensor.ndim == 2 else (head_dim, 1)):
+            raise ValueError(f"{name}'s channels must be adjacent: strides {tensor.stride()}")
+    if q.shape != (tokens, width) or k.shape != q.shape or k_out.shape != q_out.shape:
+        raise ValueError(f"q {tuple(q.shape)} and k {tuple(k.shape)} must both be [{tokens}, {width}]")
+    if tokens % BLOCK:
+        raise ValueError(f"{tokens} tokens are no whole windows of {BLOCK}")
+    if not (
+        cos.is_contiguous() and sin.is_contiguous() and cos.shape == sin.shape == (tokens, head_dim // 2)
+    ):
+        raise ValueError(f"cos and sin must be contiguous [{tokens}, {head_dim // 2}]")
+    setting = setting_for("norm_rope", architecture_of(q.device))
+    windows = tokens // BLOCK
+    q_means = q.new_empty((windows, heads, head_dim), dtype=torch.float32)
+    k_means = torch.empty_like(q_means)
+    norm_rope[(windows, 2)](
+        q,
+        k,
+        q.stride(0),
+        k.stride(0),
+        q_weight,
+        k_weight,
+        cos,
+        sin,
+        q_out,
+        k_out,
+        q_out.stride(0),
+        k_out.stride(0),
+        q_means,
+        k_means,
+        eps,
+        WIDTH=width,
+        HEAD_DIM=head_dim,
+        PADDED=triton.next_power_of_2(width),
+        BLOCK=BLOCK,
+        **setting.constants,
+        num_warps=setting.num_warps,
+    )
+    return q_means, k_means

@@ -1,0 +1,80 @@
+"""What surrounds attention, fused, as torch operators: kernels on CUDA tensors, twins on CPU tensors."""
+
+import torch
+
+from flashvsr_trt.kernels.add_norm import add_norm_reference
+from flashvsr_trt.kernels.calls import record_call, runs_kernel
+from flashvsr_trt.kernels.catalogue import BLOCK
+from flashvsr_trt.kernels.finish_frames import finish_frames_reference
+from flashvsr_trt.kernels.norm_rope import norm_rope_reference
+
+
+@torch.library.custom_op("flashvsr::norm_rope", mutates_args=("q_out", "k_out"))
+def norm_rope(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    q_weight: torch.Tensor,
+    k_weight: torch.Tensor,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+    eps: float,
+    q_out: torch.Tensor,
+    k_out: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`norm_rope_reference` of q and of k; returns the window means of both."""
+    if not runs_kernel(q):
+        record_call("norm_rope", "reference")
+        q_means = norm_rope_reference(q, q_weight, cos, sin, eps, q_out)
+        return q_means, norm_rope_reference(k, k_weight, cos, sin, eps, k_out)
+    from flashvsr_trt.kernels.norm_rope_triton import launch_norm_rope
+
+    record_call("norm_rope", "triton")
+    return launch_norm_rope(q, k, q_weight, k_weight, cos, sin, eps, q_out, k_out)
+
+
+@norm_rope.register_fake
+def _(q, k, q_weight, k_weight, cos, sin, eps, q_out, k_out):
+    shape = (q_out.shape[0] // BLOCK, *q_out.shape[1:])
+    return q.new_empty(shape, dtype=torch.float32), q.new_empty(shape, dtype=torch.float32)
+
+
+@torch.library.custom_op("flashvsr::add_norm", mutates_args=())
+def add_norm(
+    x: torch.Tensor,
+    branch: torch.Tensor,
+    gate: torch.Tensor | None,
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+    eps: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`add_norm_reference`, by the kernel where there is a GPU."""
+    if not runs_kernel(x):
+        record_call("add_norm", "reference")
+        return add_norm_reference(x, branch, gate, weight, bias, eps)
+    from flashvsr_trt.kernels.add_norm_triton import launch_add_norm
+
+    record_call("add_norm", "triton")
+    return launch_add_norm(x, branch, gate, weight, bias, eps)
+
+
+@add_norm.register_fake
+def _(x, branch, gate, weight, bias, eps):
+    return torch.empty_like(x), torch.empty_like(x)
+
+
+@torch.library.custom_op("flashvsr::finish_frames", mutates_args=())
+def finish_frames(frames: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+    """`finish_frames_reference`, by the kernels where there is a GPU."""
+    if not runs_kernel(frames):
+        record_call("finish_frames", "reference")
+        return finish_frames_reference(frames, reference)
+    from flashvsr_trt.kernels.finish_frames_triton import launch_finish_frames
+
+    record_call("finish_frames", "triton")
+    return launch_finish_frames(frames, reference)
+
+
+@finish_frames.register_fake
+def _(frames, reference):
+    count, channels, height, width = frames.shape
+    return frames.new_empty((count, height, width, channels), dtype=torch.uint8)

@@ -1,0 +1,41 @@
+"""Runs a kernel wherever these tests run: on the GPU if there is one, else under Triton's interpreter."""
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+import pytest
+import torch
+
+
+@pytest.fixture(scope="session")
+def run_kernel() -> Iterator[Callable]:
+    """Calls a launch function on CPU tensors: `run_kernel(launch, *arguments)`.
+
+    The interpreter is chosen before Triton is first imported, so it has a process of its own: no other test
+    notices.
+    """
+    if torch.cuda.is_available():
+        yield run_on_gpu
+        return
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=interpret) as worker:
+        yield lambda launch, *arguments: worker.submit(launch, *arguments).result()
+
+
+def interpret() -> None:
+    os.environ["TRITON_INTERPRET"] = "1"
+    torch.set_num_threads(1)
+
+
+def run_on_gpu(launch: Callable, *arguments):
+    moved = [value.cuda() if isinstance(value, torch.Tensor) else value for value in arguments]
+    result = launch(*moved)
+    return tuple(value.cpu() for value in result) if isinstance(result, tuple) else result.cpu()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))

@@ -1,0 +1,135 @@
+import json
+import shutil
+
+import pytest
+from click.testing import CliRunner
+
+from flashvsr_trt.errors import UsageError
+from flashvsr_trt.kernels.compile import build_kernels
+from flashvsr_trt.kernels.manifest import MANIFEST, find_artifact, read_manifest
+from flashvsr_trt.kernels.ptx import assemble, drop_parameters, read_signature
+from flashvsr_trt.kernels.tuning import ARCHITECTURES, SHARED_LIMIT
+from flashvsr_trt.kernels_cli import kernels
+
+pytest.importorskip("triton", reason="compiling kernels needs Triton (extra 'kernels')")
+
+NAMES = ("select_blocks", "block_sparse_attention_bf16_d32", "block_sparse_attention_bf16_d128")
+EVERY_KERNEL = [(architecture, name) for architecture in ARCHITECTURES for name in NAMES]
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("kernels")
+    options = [part for name in ARCHITECTURES for part in ("--arch", name)]
+    result = CliRunner().invoke(
+        kernels, ["build", *options, "--dtype", "bf16", "-o", str(directory)], catch_exceptions=False
+    )
+    assert result.exit_code == 0
+    assert result.output.count("\n") == len(EVERY_KERNEL)
+    return directory
+
+
+@pytest.mark.parametrize(("architecture", "name"), EVERY_KERNEL)
+def test_signature_is_inputs_ints_outputs_and_nothing_else(built, architecture, name):
+    artifact = find_artifact(read_manifest(built), name, architecture)
+    entry, parameters = read_signature((built / artifact.ptx).read_text())
+    assert entry == artifact.entry
+    expected = ["u32" if argument.role == "int" else "u64" for argument in artifact.arguments]
+    assert [kind for kind, _ in parameters] == expected
+    order = ["input", "int", "output", "scratch"]
+    roles = [order.index(argument.role) for argument in artifact.arguments]
+    assert roles == sorted(roles)
+    warp_specialised = (architecture, name) == ("sm_90", "block_sparse_attention_bf16_d128")
+    assert ("scratch" in [argument.role for argument in artifact.arguments]) == warp_specialised
+
+
+@pytest.mark.parametrize(("architecture", "name"), EVERY_KERNEL)
+def test_kernel_fits_its_architecture(built, architecture, name):
+    artifact = find_artifact(read_manifest(built), name, architecture)
+    assert artifact.spill_bytes == 0
+    assert artifact.registers * artifact.block <= 65536
+    assert artifact.shared_bytes <= SHARED_LIMIT[architecture]
+    assert (built / artifact.cubin).read_bytes()[:4] == b"\x7fELF"
+    assert artifact.cluster == 1
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_files_do_not_name_this_machine(built, architecture):
+    for artifact in read_manifest(built):
+        if artifact.architecture == architecture:
+            assert ".py" not in (built / artifact.ptx).read_text()
+
+
+def test_what_is_up_to_date_is_kept_and_what_is_missing_is_made(built, tmp_path):
+    directory = tmp_path / "kernels"
+    shutil.copytree(built, directory)
+    kept = find_artifact(read_manifest(directory), "select_blocks", "sm_80")
+    missing = find_artifact(read_manifest(directory), "select_blocks", "sm_86")
+    (directory / kept.ptx).write_text("kept")
+    (directory / missing.cubin).unlink()
+    artifacts = build_kernels(("sm_80", "sm_86"), directory, ("bf16",), workers=1)
+    assert (directory / kept.ptx).read_text() == "kept"
+    assert (directory / missing.cubin).read_bytes() == (built / missing.cubin).read_bytes()
+    assert artifacts == read_manifest(directory)
+
+
+def test_another_source_is_built_anew(built, tmp_path):
+    directory = tmp_path / "kernels"
+    shutil.copytree(built, directory)
+    manifest = json.loads((directory / MANIFEST).read_text())
+    for entry in manifest["kernels"]:
+        entry["hash"] = "of another source"
+        (directory / entry["ptx"]).write_text("old")
+    (directory / MANIFEST).write_text(json.dumps(manifest))
+    (artifact, *_) = build_kernels(("sm_80",), directory, ("bf16",), workers=2)
+    assert (directory / artifact.ptx).read_text() == (built / artifact.ptx).read_text()
+
+
+@pytest.mark.parametrize(
+    ("architectures", "dtypes", "message"),
+    [(("sm_75",), ("bf16",), "sm_75"), ((), ("bf16",), "no architecture"), (("sm_80",), ("fp32",), "fp32")],
+)
+def test_unknown_choices_are_named(tmp_path, architectures, dtypes, message):
+    with pytest.raises(UsageError, match=message):
+        build_kernels(architectures, tmp_path, dtypes)
+
+
+PTX = """.version 8.7
+.target sm_80
+.address_size 64
+.visible .entry add(
+\t.param .u64 .ptr .global .align 1 add_param_0,
+\t.param .u32 add_param_1,
+\t.param .u64 .ptr .global .align 1 add_param_2
+)
+{
+\t.reg .b32 %r<2>;
+\tld.param.u32 %r1, [add_param_1];
+\tret;
+}
+"""
+
+
+def test_unread_parameters_are_dropped():
+    assert read_signature(drop_parameters(PTX, keep=2)) == (
+        "add",
+        [("u64", "add_param_0"), ("u32", "add_param_1")],
+    )
+
+
+@pytest.mark.parametrize(("keep", "message"), [(1, "reads add_param_1"), (4, "3 parameters")])
+def test_parameters_that_are_read_or_absent_cannot_be_dropped(keep, message):
+    with pytest.raises(ValueError, match=message):
+        drop_parameters(PTX, keep=keep)
+
+
+def test_ptx_without_exactly_one_kernel_is_refused():
+    with pytest.raises(ValueError, match="2 kernels"):
+        read_signature(PTX + PTX)
+
+
+def test_assembler_errors_are_reported():
+    from triton import knobs
+
+    with pytest.raises(ValueError, match="ptxas refuses the kernel for sm_80"):
+        assemble(PTX.replace("ret;", "return;"), "sm_80", knobs.nvidia.ptxas.path)

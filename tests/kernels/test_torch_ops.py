@@ -1,0 +1,64 @@
+import pytest
+import torch
+
+from flashvsr_trt.kernels.calls import kernel_calls, reference_kernels, reset_kernel_calls
+from flashvsr_trt.kernels.select_blocks import compact_mask
+from flashvsr_trt.kernels.torch_fused_ops import add_norm, finish_frames, norm_rope
+from flashvsr_trt.kernels.torch_ops import block_sparse_attention, select_blocks
+
+CHECKS = ("test_schema", "test_faketensor")
+
+
+def operators():
+    """Every operator with small arguments."""
+    probability, slot_valid = torch.rand(2, 1, 3, 9), torch.tensor([True, False])
+    q, k, v = torch.randn(3, 3 * 128, 2, 32)
+    ring_k, ring_v = torch.randn(2, 2, 3 * 128, 2, 32)
+    index, count = compact_mask(torch.rand(2, 3, 9) < 0.5)
+    width = 64
+    angle = torch.rand(3 * 128, 16)
+    rows = torch.randn(2, 10, width)
+    return {
+        "select_blocks": (select_blocks, (probability, slot_valid, 7)),
+        "block_sparse_attention": (block_sparse_attention, (q, k, v, ring_k, ring_v, index, count)),
+        "norm_rope": (
+            norm_rope,
+            (
+                *torch.randn(2, 3 * 128, width),
+                *torch.rand(2, width),
+                angle.cos(),
+                angle.sin(),
+                1e-6,
+                torch.empty(3 * 128, 2, 32),
+                torch.empty(3 * 128, 2, 32),
+            ),
+        ),
+        "add_norm": (add_norm, (*rows, *torch.rand(3, width), 1e-6)),
+        "finish_frames": (finish_frames, tuple(torch.randn(2, 1, 3, 8, 8))),
+    }
+
+
+@pytest.mark.parametrize("name", operators())
+def test_fake_results_and_mutations_are_as_declared(name):
+    operator, arguments = operators()[name]
+    torch.library.opcheck(operator, arguments, test_utils=CHECKS)
+
+
+@pytest.mark.parametrize("name", operators())
+def test_every_call_is_counted_by_implementation(name):
+    operator, arguments = operators()[name]
+    reset_kernel_calls()
+    operator(*arguments)
+    with reference_kernels():
+        operator(*arguments)
+    assert kernel_calls() == {f"{name}/reference": 2}
+
+
+def test_export_sees_one_node():
+    class Model(torch.nn.Module):
+        def forward(self, *arguments):
+            return block_sparse_attention(*arguments)
+
+    program = torch.export.export(Model(), operators()["block_sparse_attention"][1])
+    nodes = [node.target for node in program.graph.nodes if node.op == "call_function"]
+    assert nodes == [torch.ops.flashvsr.block_sparse_attention.default]

@@ -1,0 +1,36 @@
+import pytest
+
+from flashvsr_trt.kernels.tuning import ARCHITECTURES, setting_for
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("kernel", ["select_blocks", "norm_rope", "add_norm", "finish_frames"])
+def test_every_kernel_has_a_setting_for_every_architecture(kernel, architecture):
+    assert setting_for(kernel, architecture).num_warps > 0
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("head_dim", [32, 128])
+def test_attention_has_a_setting_for_every_architecture_and_head_dim(architecture, head_dim):
+    setting = setting_for("block_sparse_attention", architecture, head_dim)
+    assert setting.implementation == ("hopper" if (architecture, head_dim) == ("sm_90", 128) else "portable")
+
+
+def test_an_architecture_between_two_takes_the_lower():
+    assert setting_for("block_sparse_attention", "sm_87", 128) == setting_for(
+        "block_sparse_attention", "sm_86", 128
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("attention", "sm_90"), "no tuning for kernel 'attention'"),
+        (("block_sparse_attention", "sm_90", 64), "head_dim 64"),
+        (("select_blocks", "sm_70"), "sm_70 is below"),
+        (("select_blocks", "90"), "'90' is not an architecture"),
+    ],
+)
+def test_what_the_table_does_not_hold_is_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        setting_for(*arguments)
