@@ -37,3 +37,11 @@ class MissingDependencyError(FlashVSRError):
 
 class DeviceError(FlashVSRError):
     """The device is absent, cannot do what was asked, or has too little memory."""
+
+
+class BundleError(FlashVSRError):
+    """An exported bundle is missing, damaged, of another version, or cannot be written."""
+
+
+class ParityError(FlashVSRError):
+    """Two backends differ by more than the thresholds of the bundle's precision allow."""

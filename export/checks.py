@@ -1,0 +1,61 @@
+"""What every exported graph must hold, read back from its file."""
+
+from pathlib import Path
+
+import onnx
+
+from flashvsr_trt.errors import BundleError
+from flashvsr_trt.signatures import COMPUTE, StageSignature, TensorSpec
+
+
+def check_graph(path: Path, signature: StageSignature, compute: str) -> None:
+    """Checker, strict shape inference, and inputs and outputs against the signature.
+
+    Raises:
+        BundleError: saying what does not hold.
+    """
+    model = onnx.load(path, load_external_data=False)
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+        inferred = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise BundleError(f"{path.name} is not valid ONNX: {error}") from error
+    _check_ports(path.name, "input", inferred.graph.input, signature.graph_inputs, compute)
+    _check_ports(path.name, "output", inferred.graph.output, signature.graph_outputs, compute)
+    for node in model.graph.node:
+        if node.op_type == "TopK":
+            raise BundleError(f"{path.name} holds {node.name}, a TopK: engines take no more than 3,840")
+        if node.op_type == "Conv" and _rank(inferred, node.output[0]) == 5:
+            raise BundleError(f"{path.name} holds {node.name}, a 3-D convolution, which is slow everywhere")
+
+
+def _check_ports(
+    file: str, kind: str, found: list[onnx.ValueInfoProto], specs: tuple[TensorSpec, ...], compute: str
+) -> None:
+    declared = [(spec.name, compute if spec.dtype == COMPUTE else spec.dtype, spec.shape) for spec in specs]
+    actual = [
+        (
+            value.name,
+            numpy_name(value.type.tensor_type.elem_type),
+            tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim),
+        )
+        for value in found
+    ]
+    for one, other in zip(actual, declared, strict=False):
+        if one != other:
+            raise BundleError(f"{file} has {kind} {one}, and its signature declares {other}")
+    if len(actual) != len(declared):
+        raise BundleError(f"{file} has {len(actual)} {kind}s, and its signature declares {len(declared)}")
+
+
+def numpy_name(elem_type: int) -> str:
+    """ONNX element type -> the name that `TensorSpec.dtype` uses."""
+    name = onnx.TensorProto.DataType.Name(elem_type).lower()
+    return {"float": "float32"}.get(name, name)
+
+
+def _rank(model: onnx.ModelProto, name: str) -> int | None:
+    for value in (*model.graph.value_info, *model.graph.output):
+        if value.name == name:
+            return len(value.type.tensor_type.shape.dim)
+    return None

@@ -1,0 +1,207 @@
+"""A network and a stream to a bundle: trace every graph, share the weights, check, and name it when whole."""
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import onnx_ir as ir
+import torch
+
+from flashvsr_trt import __version__
+from flashvsr_trt.bundle import (
+    PRECISIONS,
+    Bundle,
+    BundleFile,
+    BundleWeights,
+    describe_file,
+    write_manifest,
+)
+from flashvsr_trt.errors import BundleError, UsageError
+from flashvsr_trt.export.checks import check_graph
+from flashvsr_trt.export.graph_passes import (
+    attach_functions,
+    data_address,
+    fold_weight_reshapes,
+    name_nodes_by_layer,
+    name_weights,
+    refer_to_weights,
+    strip_metadata,
+    sum_norms_in_float32,
+)
+from flashvsr_trt.export.stage_graphs import GRAPHS
+from flashvsr_trt.export.trace import trace_stage
+from flashvsr_trt.export.weights_file import (
+    data_offsets,
+    link_sibling_weights,
+    network_tensors,
+    weights_file_name,
+    write_weights,
+)
+from flashvsr_trt.model.network import Network, build_network
+from flashvsr_trt.model.weights import load_weights, resolve_weights
+from flashvsr_trt.signatures import StageSignature, StreamConfig, stage_signatures
+
+Notify = Callable[[str], None]
+
+GRAPH_BYTES = 64 << 20
+"""Room kept for the graphs themselves, whose size follows from tables for the frame's size."""
+
+EXPORTERS = ("torch", "onnx", "onnxscript", "onnx-ir")
+
+
+@dataclass(frozen=True)
+class WeightsOrigin:
+    """What a bundle says of where its weights come from; see `bundle.BundleWeights`."""
+
+    spec: str | None
+    source: str
+    version: str
+    fingerprint: str
+
+
+def export_bundle(
+    stream: StreamConfig, weights: str | None, precision: str, output: Path, notify: Notify = print
+) -> Bundle:
+    """Export a stream of a preset with the weights that `weights` names (see `resolve_weights`).
+
+    Raises:
+        UsageError: no such precision.
+        WeightsError: the weights cannot be found or do not fit.
+        BundleError: the output exists, or cannot be written.
+    """
+    dtype = compute_dtype(precision)
+    check_output(output)
+    network_config = stream.preset.network
+    source = resolve_weights(weights, network_config)
+    loaded = load_weights(source, network_config, dtype)
+    notify(f"weights: {loaded.source}")
+    origin = WeightsOrigin(weights, loaded.source, loaded.version, loaded.fingerprint)
+    network = build_network(network_config, loaded, torch.device("cpu"), dtype)
+    return export_network(network, stream, origin, precision, output, notify)
+
+
+def export_network(
+    network: Network,
+    stream: StreamConfig,
+    origin: WeightsOrigin,
+    precision: str,
+    output: Path,
+    notify: Notify = print,
+) -> Bundle:
+    """Export a network that is loaded on the CPU in the dtype of `precision`. Raises BundleError."""
+    check_output(output)
+    dtype = compute_dtype(precision)
+    signatures = stage_signatures(stream)
+    tensors = network_tensors(network)
+    names = {tensor.data_ptr(): name for name, tensor in tensors.items()}
+    models: dict[str, ir.Model] = {}
+    for name, signature in signatures.items():
+        notify(f"tracing {name}")
+        models[name] = trace_graph(network, stream, signature, dtype, names)
+    used = {
+        names[address]
+        for model in models.values()
+        for value in model.graph.initializers.values()
+        if (address := data_address(value)) in names
+    }
+    with _writing(output) as folder:
+        weights_file = _share_weights(
+            folder / weights_file_name(origin.fingerprint, precision),
+            {name: tensor for name, tensor in tensors.items() if name in used},
+            output.parent,
+            notify,
+        )
+        offsets = data_offsets(folder / weights_file.name)
+        graphs = {}
+        for name, model in models.items():
+            refer_to_weights(model, folder / weights_file.name, offsets)
+            path = folder / f"{name}.onnx"
+            ir.save(model, path)
+            notify(f"checking {path.name}")
+            check_graph(path, signatures[name], PRECISIONS[precision])
+            graphs[name] = describe_file(path)
+        bundle = Bundle(
+            folder=folder,
+            stream=stream,
+            precision=precision,
+            graphs=graphs,
+            weights=BundleWeights(weights_file, **vars(origin)),
+            exporter={"flashvsr-trt": __version__} | {name: version(name) for name in EXPORTERS},
+        )
+        write_manifest(bundle)
+    return Bundle(**vars(bundle) | {"folder": output})
+
+
+def trace_graph(
+    network: Network,
+    stream: StreamConfig,
+    signature: StageSignature,
+    dtype: torch.dtype,
+    names: dict[int, str],
+) -> ir.Model:
+    """One graph with all passes done; its weights still are the network's own tensors."""
+    program = trace_stage(GRAPHS[signature.name](network, stream), signature, dtype)
+    model = program.model
+    name_weights(model, names)
+    fold_weight_reshapes(model)
+    program.optimize()
+    model = program.model
+    sum_norms_in_float32(model)
+    name_nodes_by_layer(model)
+    strip_metadata(model)
+    attach_functions(model)
+    model.producer_name, model.producer_version = "flashvsr-trt", __version__
+    return model
+
+
+def compute_dtype(precision: str) -> torch.dtype:
+    """The torch dtype of "bf16", "fp16" or "fp32". Raises UsageError for any other."""
+    if precision not in PRECISIONS:
+        raise UsageError(f"precision '{precision}' is not supported; use one of: {', '.join(PRECISIONS)}")
+    return getattr(torch, PRECISIONS[precision])
+
+
+def check_output(output: Path) -> None:
+    """Raise BundleError where a bundle cannot be made, before anything is loaded for it."""
+    if output.exists():
+        raise BundleError(f"{output} exists; remove it or choose another folder with -o")
+
+
+def _share_weights(
+    path: Path, tensors: dict[str, torch.Tensor], siblings: Path, notify: Notify
+) -> BundleFile:
+    linked = link_sibling_weights(path, siblings, set(tensors))
+    if linked:
+        notify(f"weights shared with the other bundles in {siblings}")
+        return linked
+    needed = sum(tensor.nbytes for tensor in tensors.values()) + GRAPH_BYTES
+    free = shutil.disk_usage(path.parent).free
+    if free < needed:
+        raise BundleError(
+            f"{siblings} has {free / 1e9:.1f} GB free and this bundle needs {needed / 1e9:.1f} GB; "
+            "free some or choose another folder with -o"
+        )
+    notify(f"writing {path.name} ({needed / 1e9:.1f} GB)")
+    return write_weights(path, tensors)
+
+
+@contextmanager
+def _writing(output: Path) -> Iterator[Path]:
+    """A folder beside `output` that takes its name at the end, and goes away if there is none."""
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f"{output.name}.part.", dir=output.parent))
+    except OSError as error:
+        raise BundleError(f"{output} cannot be written: {error.strerror}") from error
+    try:
+        yield folder
+        folder.chmod(0o755)
+        folder.rename(output)
+    except OSError as error:
+        raise BundleError(f"{output} cannot be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,133 @@
+"""Surgery on exported graphs: one change a function, each on an onnx_ir model in place."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import onnx_ir as ir
+import torch
+from onnx_ir.passes.common import ClearMetadataAndDocStringPass
+
+from flashvsr_trt.plugins.block_sparse_attention_function import block_sparse_attention
+from flashvsr_trt.plugins.select_blocks_function import select_blocks
+from flashvsr_trt.plugins.sparse_attention import (
+    BLOCK_SPARSE_ATTENTION,
+    DOMAIN,
+    DOMAIN_VERSION,
+    SELECT_BLOCKS,
+)
+
+STAGE_PREFIX = "stage."
+NAME_SCOPES = "pkg.torch.onnx.name_scopes"
+
+HALF_TYPES = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+
+FUNCTIONS = {SELECT_BLOCKS.name: select_blocks, BLOCK_SPARSE_ATTENTION.name: block_sparse_attention}
+
+
+def name_weights(model: ir.Model, names: Mapping[int, str]) -> None:
+    """Give every weight the name it has in the weights file, by the address of its data."""
+    graph = model.graph
+    for value in list(graph.initializers.values()):
+        name = names.get(data_address(value))
+        if name is not None and name != value.name:
+            graph.initializers.pop(value.name)
+            value.name = name
+            graph.register_initializer(value)
+
+
+def data_address(value: ir.Value) -> int | None:
+    """Where the data of an initializer that is a torch tensor lies; None for any other."""
+    tensor = getattr(value.const_value, "raw", None)
+    return tensor.data_ptr() if isinstance(tensor, torch.Tensor) else None
+
+
+def fold_weight_reshapes(model: ir.Model) -> None:
+    """A weight that is only reshaped is stored in that shape: its bytes are the same."""
+    graph = model.graph
+    for node in list(graph):
+        if node.op_type not in ("Reshape", "Squeeze", "Unsqueeze"):
+            continue
+        weight, reshaped = node.inputs[0], node.outputs[0]
+        tensor = getattr(weight.const_value, "raw", None)
+        if not weight.is_initializer() or not isinstance(tensor, torch.Tensor) or len(weight.uses()) > 1:
+            continue
+        if reshaped.shape is None or reshaped.is_graph_output():
+            continue
+        view = tensor.view(reshaped.shape.numpy())
+        weight.const_value = ir.tensor(view, name=weight.name)
+        weight.shape = reshaped.shape
+        reshaped.replace_all_uses_with(weight)
+        graph.remove(node, safe=True)
+
+
+def sum_norms_in_float32(model: ir.Model) -> None:
+    """A norm over channels in half precision sums in float32, as torch does: fp16 squares would overflow."""
+    for node in list(model.graph):
+        if node.op_type != "ReduceL2" or node.inputs[0].dtype not in HALF_TYPES:
+            continue
+        narrow, result = node.inputs[0], node.outputs[0]
+        widen = _cast(narrow, ir.DataType.FLOAT)
+        node.replace_input_with(0, widen.outputs[0])
+        node.prepend(widen)
+        half = result.dtype
+        result.dtype = ir.DataType.FLOAT
+        narrowed = _cast(result, half)
+        users = [use for use in result.uses() if use.node is not narrowed]
+        for user, index in users:
+            user.replace_input_with(index, narrowed.outputs[0])
+        node.append(narrowed)
+
+
+def name_nodes_by_layer(model: ir.Model) -> None:
+    """Name nodes after the module they come from, so that a profile or an error names the layer."""
+    seen: dict[str, int] = {}
+    for node in model.graph:
+        scopes = re.findall(r"'([^']*)'", node.metadata_props.get(NAME_SCOPES, ""))
+        module = scopes[-2].removeprefix(STAGE_PREFIX) if len(scopes) > 1 else ""
+        base = f"{module}/{node.op_type}" if module else node.op_type
+        seen[base] = seen.get(base, 0) + 1
+        node.name = f"{base}_{seen[base]}" if seen[base] > 1 else base
+
+
+def strip_metadata(model: ir.Model) -> None:
+    """Drop doc strings and torch's metadata: stack traces name the files of this machine."""
+    ClearMetadataAndDocStringPass()(model)
+
+
+def attach_functions(model: ir.Model) -> None:
+    """Define each custom node that the graph has as a function of standard operators."""
+    used = {node.op_type for node in model.graph if node.domain == DOMAIN}
+    for name in sorted(used):
+        function = ir.from_proto(FUNCTIONS[name].to_function_proto())
+        model.functions[function.identifier()] = function
+    if used:
+        model.opset_imports[DOMAIN] = DOMAIN_VERSION
+
+
+def refer_to_weights(model: ir.Model, file: Path, offsets: Mapping[str, int]) -> None:
+    """Replace the data of weights by a reference into the weights file beside the graph.
+
+    Args:
+        file: the weights file; graphs name it relative to their own folder.
+        offsets: weight name -> where its bytes start in the file.
+    """
+    for name, value in model.graph.initializers.items():
+        if name in offsets:
+            value.const_value = ir.ExternalTensor(
+                file.name,
+                offsets[name],
+                value.const_value.nbytes,
+                value.dtype,
+                shape=value.shape,
+                name=name,
+                base_dir=file.parent,
+            )
+
+
+def _cast(value: ir.Value, dtype: ir.DataType) -> ir.Node:
+    node = ir.node("Cast", [value], attributes={"to": int(dtype)})
+    node.outputs[0].name = f"{value.name}_{dtype.name.lower()}"
+    node.outputs[0].dtype = dtype
+    node.outputs[0].shape = value.shape
+    return node

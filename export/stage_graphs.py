@@ -1,0 +1,96 @@
+"""The stages with flat arguments: tensors in and out in the order of their signatures."""
+
+import copy
+
+import torch
+from torch import nn
+
+from flashvsr_trt.model.attention import LayerCache
+from flashvsr_trt.model.dit import BlockConstants, DiTConstants
+from flashvsr_trt.model.network import Network
+from flashvsr_trt.model.stages import Decode, Denoise, Encode
+from flashvsr_trt.signatures import DECODE, DIT, DIT_FIRST, ENCODE, StreamConfig
+
+CACHE_PARTS = 3
+"""Keys, values and key means: what each layer has of each cache."""
+
+
+class DenoiseGraph(nn.Module):
+    """`Denoise` with the ring's tensors one by one, and the folded constants as named buffers."""
+
+    def __init__(self, network: Network, stream: StreamConfig) -> None:
+        super().__init__()
+        self.stage = Denoise(network, stream)
+        for name, tensor in constant_tensors(network.constants).items():
+            self.register_buffer(name.replace(".", "_"), tensor)
+
+    def forward(
+        self,
+        noise: torch.Tensor,
+        tokens: torch.Tensor,
+        time_cos: torch.Tensor,
+        time_sin: torch.Tensor,
+        slot_valid: torch.Tensor,
+        *ring: torch.Tensor,
+    ) -> tuple[torch.Tensor, ...]:
+        """See `dit_signature`."""
+        caches = [LayerCache(*ring[at : at + CACHE_PARTS]) for at in range(0, len(ring), CACHE_PARTS)]
+        # A copy, since a module must not change while it is traced.
+        stage = copy.copy(self.stage)
+        stage.constants = self._constants()
+        latent, new = stage(noise, tokens, time_cos, time_sin, slot_valid, caches)
+        return latent, *(part for cache in new for part in (cache.keys, cache.values, cache.key_means))
+
+    def _constants(self) -> DiTConstants:
+        blocks = tuple(
+            BlockConstants(
+                *(
+                    getattr(self, f"constants_blocks_{block}_{part}")
+                    for part in ("modulation", "cross_k", "cross_v")
+                )
+            )
+            for block in range(len(self.stage.dit.blocks))
+        )
+        return DiTConstants(blocks, self.constants_head_modulation)
+
+
+class DecodeGraph(nn.Module):
+    """`Decode` with its memory one by one."""
+
+    def __init__(self, network: Network, stream: StreamConfig) -> None:
+        super().__init__()
+        self.stage = Decode(network, stream)
+
+    def forward(
+        self, latent: torch.Tensor, condition: torch.Tensor, *memory: torch.Tensor
+    ) -> tuple[torch.Tensor, ...]:
+        """See `decode_signature`."""
+        frames, next_memory = self.stage(latent, condition, list(memory))
+        return frames, *next_memory
+
+
+class EncodeGraph(nn.Module):
+    """`Encode`, whose arguments are flat already."""
+
+    def __init__(self, network: Network, stream: StreamConfig) -> None:
+        super().__init__()
+        self.stage = Encode(network, stream)
+
+    def forward(
+        self, frames: torch.Tensor, first: torch.Tensor, *state: torch.Tensor
+    ) -> tuple[torch.Tensor, ...]:
+        """See `encode_signature`."""
+        return self.stage(frames, first, *state)
+
+
+GRAPHS = {ENCODE: EncodeGraph, DIT: DenoiseGraph, DIT_FIRST: DenoiseGraph, DECODE: DecodeGraph}
+"""Graph name of `signatures` -> its module, made of (network, stream)."""
+
+
+def constant_tensors(constants: DiTConstants) -> dict[str, torch.Tensor]:
+    """What timestep and prompt fold to, by the names they have in a weights file."""
+    tensors = {"constants.head_modulation": constants.head_modulation}
+    for number, block in enumerate(constants.blocks):
+        for part in ("modulation", "cross_k", "cross_v"):
+            tensors[f"constants.blocks.{number}.{part}"] = getattr(block, part)
+    return tensors
