@@ -8,7 +8,6 @@ import dataclasses
 import itertools
 import json
 from collections.abc import Callable
-from unittest import mock
 
 import torch
 from triton.compiler.errors import CompilationError
@@ -16,15 +15,18 @@ from triton.runtime.errors import OutOfResources
 
 from bench.gpu_timing import median_microseconds, require_gpu
 from bench.kernel_problems import attention_problem
-from flashvsr_trt.kernels import add_norm_triton, finish_frames_triton, norm_rope_triton, select_blocks_triton
 from flashvsr_trt.kernels.add_norm import add_norm_reference
+from flashvsr_trt.kernels.add_norm_triton import launch_add_norm
 from flashvsr_trt.kernels.attention_arguments import attention_strides
 from flashvsr_trt.kernels.block_sparse_attention import block_sparse_attention_reference
 from flashvsr_trt.kernels.block_sparse_attention_triton import launch_portable
 from flashvsr_trt.kernels.device import architecture_of
 from flashvsr_trt.kernels.finish_frames import finish_frames_reference
+from flashvsr_trt.kernels.finish_frames_triton import launch_finish_frames
 from flashvsr_trt.kernels.norm_rope import norm_rope_reference
+from flashvsr_trt.kernels.norm_rope_triton import launch_norm_rope
 from flashvsr_trt.kernels.select_blocks import select_blocks_reference
+from flashvsr_trt.kernels.select_blocks_triton import launch_select_blocks
 from flashvsr_trt.kernels.tuning import TABLE, Setting
 
 LR_SIZE = (384, 640)
@@ -72,12 +74,11 @@ def _grid(num_warps: tuple[int, ...], num_stages: tuple[int, ...] = (1,), **cons
     ]
 
 
-def _with_setting(module, launch: Callable, *arguments) -> Run:
-    """Runs a launcher with a given setting instead of the table's."""
+def _launches(launch: Callable, *arguments) -> Run:
+    """Runs a launcher on its arguments, with a setting to be given."""
 
-    def run(setting: Setting):
-        with mock.patch.object(module, "setting_for", lambda *_: setting):
-            result = launch(*arguments)
+    def run(setting: Setting) -> tuple[torch.Tensor, ...]:
+        result = launch(*arguments, setting)
         return result if isinstance(result, tuple) else (result,)
 
     return run
@@ -87,10 +88,8 @@ def tune_select_blocks(_: str) -> Setting:
     """Digits and tile of the threshold search, rows and columns of the compaction."""
     problem = attention_problem(*LR_SIZE)
     arguments = (problem.probability, problem.slot_valid, problem.top_k)
-    run = _with_setting(select_blocks_triton, select_blocks_triton.launch_select_blocks, *arguments)
-    settings = _grid(
-        (8, 16, 32), DIGIT=(4, 5, 6, 8), TILE=(4096, 8192), ROWS=(8,), COLUMNS=(512,), GROUPS=(8,)
-    )
+    run = _launches(launch_select_blocks, *arguments)
+    settings = _grid((8, 16, 32), TILE=(2048, 4096, 8192), ROWS=(8,), COLUMNS=(512,), GROUPS=(8,))
     return fastest("select_blocks", settings, run, select_blocks_reference(*arguments))
 
 
@@ -100,7 +99,7 @@ def tune_attention(architecture: str, head_dim: int) -> Setting:
     index, count = select_blocks_reference(problem.probability, problem.slot_valid, problem.top_k)
     tensors = (problem.q, problem.k, problem.v, problem.ring_k, problem.ring_v, index, count)
     strides = attention_strides(*tensors)
-    settings = _grid((4, 8), (2, 3), KEYS=(32, 64, 128))
+    settings = _grid((4, 8), (2, 3), KEYS=(64, 128))
     if architecture == "sm_90" and head_dim == 128:
         hopper = _grid((4,), STAGES=(2, 3), LONGEST_FIRST=(0, 1))
         settings += [dataclasses.replace(setting, implementation="hopper") for setting in hopper]
@@ -129,10 +128,9 @@ def tune_norm_rope(_: str) -> Setting:
     angle = torch.rand(tokens, head_dim // 2, device="cuda")
     cos, sin = angle.cos(), angle.sin()
     q_out, k_out, expected_out = (torch.empty_like(problem.q) for _ in range(3))
-    launch = norm_rope_triton.launch_norm_rope
-    inner = _with_setting(norm_rope_triton, launch, q, k, weight, weight, cos, sin, 1e-6, q_out, k_out)
+    inner = _launches(launch_norm_rope, q, k, weight, weight, cos, sin, 1e-6, q_out, k_out)
     means = norm_rope_reference(q, weight, cos, sin, 1e-6, expected_out)
-    settings = _grid((4, 8, 16), TOKENS=(1, 2, 4, 8))
+    settings = _grid((2, 4, 8), TOKENS=(1, 2, 4), PARTS=(2, 4, 8))
     return fastest(
         "norm_rope", settings, lambda setting: (inner(setting)[0], q_out), (means, expected_out), **BF16
     )
@@ -144,7 +142,7 @@ def tune_add_norm(_: str) -> Setting:
     x, branch = problem.q.flatten(1), problem.k.flatten(1)
     gate, weight, bias = torch.randn(3, x.shape[1], device="cuda")
     arguments = (x, branch, gate, weight, bias, 1e-6)
-    run = _with_setting(add_norm_triton, add_norm_triton.launch_add_norm, *arguments)
+    run = _launches(launch_add_norm, *arguments)
     return fastest(
         "add_norm", _grid((1, 2, 4, 8), TOKENS=(1, 2, 4)), run, add_norm_reference(*arguments), **BF16
     )
@@ -153,7 +151,7 @@ def tune_add_norm(_: str) -> Setting:
 def tune_finish_frames(_: str) -> Setting:
     """Pixels a program."""
     frames, reference = torch.randn(2, 8, 3, 768, 1280, device="cuda").mul(0.5).bfloat16()
-    run = _with_setting(finish_frames_triton, finish_frames_triton.launch_finish_frames, frames, reference)
+    run = _launches(launch_finish_frames, frames, reference)
     expected = (finish_frames_reference(frames, reference),)
 
     settings = _grid((4, 8), PIXELS=(1024, 2048, 4096, 8192))
@@ -189,7 +187,10 @@ def main() -> None:
 
 
 def _entry(setting: Setting) -> dict:
-    return {key: value for key, value in dataclasses.asdict(setting).items() if value not in ("portable",)}
+    entry = dataclasses.asdict(setting)
+    if setting.implementation == "portable":
+        del entry["implementation"]
+    return entry
 
 
 if __name__ == "__main__":

@@ -4,8 +4,7 @@ import torch
 import triton
 import triton.language as tl
 
-from flashvsr_trt.kernels.device import architecture_of
-from flashvsr_trt.kernels.tuning import setting_for
+from flashvsr_trt.kernels.tuning import Setting
 
 
 @triton.jit
@@ -53,8 +52,9 @@ def launch_add_norm(
     weight: torch.Tensor,
     bias: torch.Tensor,
     eps: float,
+    setting: Setting,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """`add_norm_reference` as one launch: same arguments, same results.
+    """`add_norm_reference` as one launch: arguments and results are its.
 
     Raises:
         ValueError: x or branch is not contiguous.
@@ -62,7 +62,6 @@ def launch_add_norm(
     tokens, width = x.shape
     if not (x.is_contiguous() and branch.is_contiguous()):
         raise ValueError("x and branch must be contiguous")
-    setting = setting_for("add_norm", architecture_of(x.device))
     total = torch.empty_like(x)
     normed = torch.empty_like(x)
     add_norm[(triton.cdiv(tokens, setting.constants["TOKENS"]),)](

@@ -4,9 +4,8 @@ import torch
 import triton
 import triton.language as tl
 
-from flashvsr_trt.kernels.device import architecture_of
 from flashvsr_trt.kernels.finish_frames import EPSILON
-from flashvsr_trt.kernels.tuning import setting_for
+from flashvsr_trt.kernels.tuning import Setting
 
 
 @triton.jit
@@ -74,8 +73,8 @@ def finish_frames(
         tl.store(out + (frame.to(tl.int64) * pixels + offset) * 3 + channel, byte, mask=inside)
 
 
-def launch_finish_frames(frames: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
-    """`finish_frames_reference` in two launches: same arguments, same results but for rounding.
+def launch_finish_frames(frames: torch.Tensor, reference: torch.Tensor, setting: Setting) -> torch.Tensor:
+    """`finish_frames_reference` in two launches: arguments and results are its but for rounding.
 
     Raises:
         ValueError: a tensor is not contiguous, or the shapes differ.
@@ -84,7 +83,6 @@ def launch_finish_frames(frames: torch.Tensor, reference: torch.Tensor) -> torch
         raise ValueError(f"frames {tuple(frames.shape)} and reference must be contiguous and of one shape")
     count, channels, height, width = frames.shape
     pixels = height * width
-    setting = setting_for("finish_frames", architecture_of(frames.device))
     size = setting.constants["PIXELS"]
     pieces = triton.cdiv(pixels, size)
     statistics = frames.new_empty((count * channels, pieces, 4), dtype=torch.float32)

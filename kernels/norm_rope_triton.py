@@ -5,8 +5,7 @@ import triton
 import triton.language as tl
 
 from flashvsr_trt.kernels.catalogue import BLOCK
-from flashvsr_trt.kernels.device import architecture_of
-from flashvsr_trt.kernels.tuning import setting_for
+from flashvsr_trt.kernels.tuning import Setting
 
 
 @triton.jit
@@ -25,16 +24,18 @@ def _norm_rope_window(
     PADDED: tl.constexpr,
     BLOCK: tl.constexpr,
     TOKENS: tl.constexpr,
+    PARTS: tl.constexpr,
 ):
-    """One window of one of q and k, TOKENS tokens at a time."""
+    """One part of one window of one of q and k, TOKENS tokens at a time."""
     window = tl.program_id(0)
+    part = tl.program_id(2)
     channel = tl.arange(0, PADDED)
     pair = tl.arange(0, PADDED // 2)
     exists = channel < WIDTH
     factor = tl.load(weight + channel, mask=exists, other=0.0).to(tl.float32)
     even_sum = tl.zeros([PADDED // 2], tl.float32)
     odd_sum = tl.zeros([PADDED // 2], tl.float32)
-    for first in range(0, BLOCK, TOKENS):
+    for first in range(part * (BLOCK // PARTS), (part + 1) * (BLOCK // PARTS), TOKENS):
         token = (window * BLOCK + first + tl.arange(0, TOKENS)).to(tl.int64)
         wide = tl.load(x + token[:, None] * x_stride + channel[None, :], mask=exists[None, :], other=0.0)
         wide = wide.to(tl.float32)
@@ -51,7 +52,7 @@ def _norm_rope_window(
         even_sum += tl.sum(even_out.to(tl.float32), axis=0)
         odd_sum += tl.sum(odd_out.to(tl.float32), axis=0)
     mean = tl.reshape(tl.join(even_sum, odd_sum), [PADDED]) / BLOCK
-    tl.store(means + window * WIDTH + channel, mean, mask=exists)
+    tl.store(means + (part * tl.num_programs(0) + window) * WIDTH + channel, mean, mask=exists)
 
 
 @triton.jit
@@ -76,17 +77,18 @@ def norm_rope(
     PADDED: tl.constexpr,
     BLOCK: tl.constexpr,
     TOKENS: tl.constexpr,
+    PARTS: tl.constexpr,
 ):
-    """A program of axis 1 takes q or k."""
+    """A program of axis 1 takes q or k; the PARTS of axis 2 divide a window, and sum its mean apart."""
     if tl.program_id(1) == 0:
         _norm_rope_window(
             q, q_stride, q_weight, cos, sin, q_out, q_out_stride, q_means, eps,
-            WIDTH, HEAD_DIM, PADDED, BLOCK, TOKENS,
+            WIDTH, HEAD_DIM, PADDED, BLOCK, TOKENS, PARTS,
         )  # fmt: skip
     else:
         _norm_rope_window(
             k, k_stride, k_weight, cos, sin, k_out, k_out_stride, k_means, eps,
-            WIDTH, HEAD_DIM, PADDED, BLOCK, TOKENS,
+            WIDTH, HEAD_DIM, PADDED, BLOCK, TOKENS, PARTS,
         )  # fmt: skip
 
 
@@ -100,6 +102,7 @@ def launch_norm_rope(
     eps: float,
     q_out: torch.Tensor,
     k_out: torch.Tensor,
+    setting: Setting,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """`norm_rope_reference` of q and of k; returns the window means of both.
 
@@ -120,11 +123,10 @@ def launch_norm_rope(
         cos.is_contiguous() and sin.is_contiguous() and cos.shape == sin.shape == (tokens, head_dim // 2)
     ):
         raise ValueError(f"cos and sin must be contiguous [{tokens}, {head_dim // 2}]")
-    setting = setting_for("norm_rope", architecture_of(q.device))
     windows = tokens // BLOCK
-    q_means = q.new_empty((windows, heads, head_dim), dtype=torch.float32)
-    k_means = torch.empty_like(q_means)
-    norm_rope[(windows, 2)](
+    parts = setting.constants["PARTS"]
+    means = q.new_empty((2, parts, windows, heads, head_dim), dtype=torch.float32)
+    norm_rope[(windows, 2, parts)](
         q,
         k,
         q.stride(0),
@@ -137,8 +139,8 @@ def launch_norm_rope(
         k_out,
         q_out.stride(0),
         k_out.stride(0),
-        q_means,
-        k_means,
+        means[0],
+        means[1],
         eps,
         WIDTH=width,
         HEAD_DIM=head_dim,
@@ -147,4 +149,4 @@ def launch_norm_rope(
         **setting.constants,
         num_warps=setting.num_warps,
     )
-    return q_means, k_means
+    return means.sum(dim=1).unbind()

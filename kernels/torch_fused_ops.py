@@ -5,8 +5,10 @@ import torch
 from flashvsr_trt.kernels.add_norm import add_norm_reference
 from flashvsr_trt.kernels.calls import record_call, runs_kernel
 from flashvsr_trt.kernels.catalogue import BLOCK
+from flashvsr_trt.kernels.device import architecture_of
 from flashvsr_trt.kernels.finish_frames import finish_frames_reference
 from flashvsr_trt.kernels.norm_rope import norm_rope_reference
+from flashvsr_trt.kernels.tuning import setting_for
 
 
 @torch.library.custom_op("flashvsr::norm_rope", mutates_args=("q_out", "k_out"))
@@ -29,7 +31,18 @@ def norm_rope(
     from flashvsr_trt.kernels.norm_rope_triton import launch_norm_rope
 
     record_call("norm_rope", "triton")
-    return launch_norm_rope(q, k, q_weight, k_weight, cos, sin, eps, q_out, k_out)
+    return launch_norm_rope(
+        q,
+        k,
+        q_weight,
+        k_weight,
+        cos,
+        sin,
+        eps,
+        q_out,
+        k_out,
+        setting_for("norm_rope", architecture_of(q.device)),
+    )
 
 
 @norm_rope.register_fake
@@ -54,7 +67,9 @@ def add_norm(
     from flashvsr_trt.kernels.add_norm_triton import launch_add_norm
 
     record_call("add_norm", "triton")
-    return launch_add_norm(x, branch, gate, weight, bias, eps)
+    return launch_add_norm(
+        x, branch, gate, weight, bias, eps, setting_for("add_norm", architecture_of(x.device))
+    )
 
 
 @add_norm.register_fake
@@ -71,7 +86,9 @@ def finish_frames(frames: torch.Tensor, reference: torch.Tensor) -> torch.Tensor
     from flashvsr_trt.kernels.finish_frames_triton import launch_finish_frames
 
     record_call("finish_frames", "triton")
-    return launch_finish_frames(frames, reference)
+    return launch_finish_frames(
+        frames, reference, setting_for("finish_frames", architecture_of(frames.device))
+    )
 
 
 @finish_frames.register_fake

@@ -28,7 +28,8 @@ def select_blocks(
     from flashvsr_trt.kernels.select_blocks_triton import launch_select_blocks
 
     record_call("select_blocks", "triton")
-    return launch_select_blocks(probability, slot_valid, top_k)
+    setting = setting_for("select_blocks", architecture_of(probability.device))
+    return launch_select_blocks(probability, slot_valid, top_k, setting)
 
 
 @select_blocks.register_fake

@@ -4,8 +4,12 @@ import torch
 from flashvsr_trt.kernels.add_norm import add_norm_reference
 from flashvsr_trt.kernels.finish_frames import finish_frames_reference
 from flashvsr_trt.kernels.norm_rope import norm_rope_reference
+from flashvsr_trt.kernels.tuning import Setting
 
 EPS = 1e-6
+TOKENS = Setting(num_warps=4, constants={"TOKENS": 4})
+PARTS = Setting(num_warps=4, constants={"TOKENS": 4, "PARTS": 2})
+PIXELS = Setting(num_warps=4, constants={"PIXELS": 512})
 
 
 def random(*shape, seed=0):
@@ -18,7 +22,7 @@ def launch_into_ring(qkv, q_weight, k_weight, cos, sin, ring, slot):
 
     q, k, _ = qkv.chunk(3, dim=1)
     q_out, ring = torch.empty_like(ring[slot]), ring.clone()
-    return *launch_norm_rope(q, k, q_weight, k_weight, cos, sin, EPS, q_out, ring[slot]), q_out, ring
+    return *launch_norm_rope(q, k, q_weight, k_weight, cos, sin, EPS, q_out, ring[slot], PARTS), q_out, ring
 
 
 @pytest.mark.parametrize(("heads", "head_dim"), [(2, 32), (3, 32), (3, 128)])
@@ -44,7 +48,7 @@ def test_norm_rope_writes_what_the_twin_writes(run_kernel, heads, head_dim):
 def launch_add(*arguments):
     from flashvsr_trt.kernels.add_norm_triton import launch_add_norm
 
-    return launch_add_norm(*arguments)
+    return launch_add_norm(*arguments, TOKENS)
 
 
 @pytest.mark.parametrize("gated", [True, False])
@@ -60,7 +64,7 @@ def test_add_norm_gives_the_twins_sum_and_norm(run_kernel, tokens, width, gated)
 def launch_finish(*arguments):
     from flashvsr_trt.kernels.finish_frames_triton import launch_finish_frames
 
-    return launch_finish_frames(*arguments)
+    return launch_finish_frames(*arguments, PIXELS)
 
 
 @pytest.mark.parametrize("kind", ["random", "one colour", "saturated"])

@@ -1,0 +1,185 @@
+"""Every kernel, and its form compiled ahead of time, against the twins at real sizes."""
+
+import pytest
+import torch
+
+from bench.kernel_problems import SCENES, attention_problem
+from flashvsr_trt.kernels.add_norm import add_norm_reference
+from flashvsr_trt.kernels.block_sparse_attention import block_sparse_attention_reference
+from flashvsr_trt.kernels.calls import kernel_calls, reset_kernel_calls
+from flashvsr_trt.kernels.device import architecture_of
+from flashvsr_trt.kernels.finish_frames import finish_frames_reference
+from flashvsr_trt.kernels.launch import launch_kernel, load_kernel, output_shape, unload_kernel
+from flashvsr_trt.kernels.manifest import find_artifact
+from flashvsr_trt.kernels.norm_rope import norm_rope_reference
+from flashvsr_trt.kernels.select_blocks import select_blocks_reference
+from flashvsr_trt.kernels.torch_fused_ops import add_norm, finish_frames, norm_rope
+from flashvsr_trt.kernels.torch_ops import attention_setting, block_sparse_attention, select_blocks
+
+pytestmark = pytest.mark.gpu
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def assert_near(got, wanted, limit=3e-3):
+    """The error's norm relative to the result's: bf16 rounds the probabilities and the result."""
+    assert torch.isfinite(got).all()
+    error = torch.linalg.vector_norm(got.float() - wanted.float()) / torch.linalg.vector_norm(wanted.float())
+    assert error < limit
+
+
+def attention_arguments(problem):
+    chosen = select_blocks_reference(problem.probability, problem.slot_valid, problem.top_k)
+    return (problem.q, problem.k, problem.v, problem.ring_k, problem.ring_v, *chosen)
+
+
+def expected_attention(arguments):
+    return block_sparse_attention_reference(*(x.float() if x.is_floating_point() else x for x in arguments))
+
+
+@pytest.mark.parametrize("contrast", [0.1, 3.0])
+@pytest.mark.parametrize("scene", SCENES)
+def test_select_blocks_keeps_the_twins_blocks(scene, contrast):
+    problem = attention_problem(*SCENES[scene], contrast=contrast)
+    arguments = (problem.probability, problem.slot_valid, problem.top_k)
+    index, count = select_blocks(*arguments)
+    expected_index, expected_count = select_blocks_reference(*arguments)
+    assert torch.equal(count, expected_count)
+    assert torch.equal(index, expected_index)
+    again_index, again_count = select_blocks(*arguments)
+    assert torch.equal(index, again_index)
+    assert torch.equal(count, again_count)
+
+
+@pytest.mark.parametrize(
+    ("scene", "head_dim", "dtype"),
+    [
+        ("640x384", 128, "bf16"),
+        ("640x384", 128, "fp16"),
+        ("640x384", 32, "bf16"),
+        ("704x384", 128, "bf16"),
+        ("1280x704", 128, "bf16"),
+    ],
+)
+def test_attention_is_the_twins(scene, head_dim, dtype):
+    problem = attention_problem(*SCENES[scene], head_dim, contrast=3.0, dtype=DTYPES[dtype])
+    arguments = attention_arguments(problem)
+    reset_kernel_calls()
+    out = block_sparse_attention(*arguments)
+    assert kernel_calls() == {f"block_sparse_attention/{attention_setting(problem.q).implementation}": 1}
+    assert_near(out, expected_attention(arguments))
+
+
+def test_rows_without_blocks_and_full_rows_on_the_gpu():
+    arguments = list(attention_arguments(attention_problem(384, 384)))
+    index, count = arguments[5:]
+    arguments[5] = (
+        torch.arange(index.shape[-1], dtype=torch.int32, device="cuda").expand_as(index).contiguous()
+    )
+    arguments[6] = torch.where(torch.arange(count.shape[1], device="cuda") % 3 == 0, 0, index.shape[-1])
+    arguments[6] = arguments[6].to(torch.int32).expand_as(count).contiguous()
+    out = block_sparse_attention(*arguments)
+    assert not out.unflatten(0, (-1, 128))[::3].any()
+    assert_near(out, expected_attention(arguments))
+
+
+def test_a_captured_graph_follows_its_inputs():
+    problem, other = (attention_problem(384, 384, contrast=contrast) for contrast in (1.0, 2.0))
+
+    def layer():
+        chosen = select_blocks(problem.probability, problem.slot_valid, problem.top_k)
+        return block_sparse_attention(
+            problem.q, problem.k, problem.v, problem.ring_k, problem.ring_v, *chosen
+        )
+
+    layer()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        out = layer()
+    for name in ("q", "k", "v", "ring_k", "ring_v", "probability"):
+        getattr(problem, name).copy_(getattr(other, name))
+    graph.replay()
+    assert_near(out, expected_attention(attention_arguments(other)))
+
+
+def test_norm_rope_on_the_gpu():
+    problem = attention_problem(384, 640)
+    tokens, heads, head_dim = problem.q.shape
+    q, k = problem.q.flatten(1), problem.k.flatten(1)
+    weight = torch.rand(heads * head_dim, device="cuda").bfloat16()
+    angle = torch.rand(tokens, head_dim // 2, device="cuda") * 100
+    rope = (angle.cos(), angle.sin(), 1e-6)
+    outs, expected = (
+        torch.full((2, *problem.q.shape), torch.nan, device="cuda").bfloat16() for _ in range(2)
+    )
+    means = norm_rope(q, k, weight, weight, *rope, *outs)
+    for x, mean, out, wanted in zip((q, k), means, outs, expected, strict=True):
+        wanted_mean = norm_rope_reference(x, weight, *rope, wanted)
+        assert_near(out, wanted)
+        torch.testing.assert_close(mean, wanted_mean, rtol=1e-3, atol=1e-3)
+
+
+def test_add_norm_on_the_gpu():
+    problem = attention_problem(384, 640)
+    gate, weight, bias = torch.randn(3, 1536, device="cuda").bfloat16()
+    arguments = (problem.q.flatten(1), problem.k.flatten(1), gate, weight, bias, 1e-6)
+    for got, wanted in zip(add_norm(*arguments), add_norm_reference(*arguments), strict=True):
+        assert_near(got, wanted)
+
+
+def test_finish_frames_on_the_gpu():
+    frames, reference = torch.randn(2, 8, 3, 768, 1280, device="cuda").mul(0.5).bfloat16()
+    got, wanted = finish_frames(frames, reference).int(), finish_frames_reference(frames, reference).int()
+    assert (got - wanted).abs().max() <= 1
+    assert (got != wanted).float().mean() < 1e-3
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    from flashvsr_trt.kernels.compile import build_kernels
+
+    directory = tmp_path_factory.mktemp("kernels")
+    architecture = architecture_of(torch.device("cuda", 0))
+    return directory, architecture, build_kernels((architecture,), directory, workers=4)
+
+
+def run_cubin(built, name, inputs, values=None):
+    """Launches a built kernel without Triton, on a stream of its own; returns its outputs."""
+    directory, architecture, artifacts = built
+    artifact = find_artifact(artifacts, name, architecture)
+    shapes = {key: tuple(tensor.shape) for key, tensor in inputs.items()}
+    types = {"*i32": torch.int32, "*i8": torch.int8, "*bf16": torch.bfloat16, "*fp16": torch.float16}
+    outputs = {
+        item.name: torch.zeros(
+            output_shape(artifact, item.name, shapes, values), dtype=types[item.type], device="cuda"
+        )
+        for item in artifact.arguments
+        if item.role in ("output", "scratch")
+    }
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    kernel = load_kernel(artifact, directory)
+    pointers = {key: tensor.data_ptr() for key, tensor in (inputs | outputs).items()}
+    launch_kernel(kernel, stream.cuda_stream, pointers, shapes, values)
+    stream.synchronize()
+    unload_kernel(kernel)
+    return [tensor for key, tensor in outputs.items() if key != "scratch"]
+
+
+def test_the_built_block_selection_keeps_the_twins_blocks(built):
+    problem = attention_problem(384, 640)
+    inputs = {"probability": problem.probability, "slot_valid": problem.slot_valid}
+    index, count = run_cubin(built, "select_blocks", inputs, {"top_k": problem.top_k})
+    expected = select_blocks_reference(problem.probability, problem.slot_valid, problem.top_k)
+    assert torch.equal(index, expected[0])
+    assert torch.equal(count, expected[1])
+
+
+@pytest.mark.parametrize("head_dim", [32, 128])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_built_attention_is_the_twins(built, dtype, head_dim):
+    arguments = attention_arguments(attention_problem(384, 384, head_dim, dtype=DTYPES[dtype]))
+    names = ("q", "k", "v", "ring_k", "ring_v", "index", "count")
+    inputs = dict(zip(names, arguments, strict=True))
+    (out,) = run_cubin(built, f"block_sparse_attention_{dtype}_d{head_dim}", inputs)
+    assert_near(out, expected_attention(arguments))
