@@ -117,9 +117,10 @@ FLASHVSR = NetworkConfig(
 )
 
 NANO = NetworkConfig(
-    dit=DiTConfig(dim=128, heads=4, ffn_dim=512, layers=4, text_dim=64, text_tokens=8, freq_dim=64),
-    projector=ProjectorConfig(hidden=(64, 96)),
-    decoder=DecoderConfig(channels=(128, 64, 32, 24)),
+    dit=DiTConfig(dim=96, heads=3, ffn_dim=384, layers=4, text_dim=64, text_tokens=8, freq_dim=64),
+    projector=ProjectorConfig(hidden=(24, 48)),
+    # An 8x8 cell of 4 frames at 2x holds 192 LR values: narrower could not carry them.
+    decoder=DecoderConfig(channels=(192, 64, 32, 16)),
 )
 
 PRESETS = (

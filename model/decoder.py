@@ -1,5 +1,7 @@
 """TC decoder: latents and upscaled frames to frames (official `TCDecoder.py`, a TAEHV decoder).
 
+This is the network as published; `fused_decoder.py` runs the same weights faster.
+
 Time is the batch axis: every layer sees all frames of the call at once, and a MemBlock's past is the same
 batch moved by one frame behind its carried memory.
 """
@@ -54,6 +56,12 @@ class TGrow(nn.Module):
         return self.conv(x).reshape(-1, channels, height, width)
 
 
+def condition_cells(condition: torch.Tensor) -> torch.Tensor:
+    """[4T, 3, tH, tW] -> [T, 768, tH/8, tW/8], channels in (colour, frame, row, column) order."""
+    grouped = condition.reshape(-1, FRAMES_PER_LATENT, *condition.shape[1:]).transpose(1, 2)
+    return F.pixel_unshuffle(grouped.flatten(1, 2), LATENT_STRIDE)
+
+
 class Decoder(nn.Module):
     """The flat Sequential of the published file, run with explicit memory."""
 
@@ -100,11 +108,7 @@ class Decoder(nn.Module):
         Returns:
             frames [4T, 3, tH, tW], about [0, 1], and the next memory.
         """
-        height, width = condition.shape[2:]
-        grouped = condition.reshape(-1, FRAMES_PER_LATENT, 3, height, width).transpose(1, 2)
-        cells = F.pixel_unshuffle(grouped.flatten(1, 2), LATENT_STRIDE)
-        # Unshuffle gives (colour, frame, row, column): the order the first convolution was trained on.
-        x = torch.cat([cells, latent], dim=1)
+        x = torch.cat([condition_cells(condition), latent], dim=1)
         remaining = list(memory)
         next_memory = []
         for layer in self.decoder:
