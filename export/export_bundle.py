@@ -25,6 +25,7 @@ from flashvsr_trt.export.checks import check_graph
 from flashvsr_trt.export.graph_passes import (
     attach_functions,
     data_address,
+    fold_constants,
     fold_weight_reshapes,
     name_nodes_by_layer,
     name_weights,
@@ -144,12 +145,10 @@ def trace_graph(
     names: dict[int, str],
 ) -> ir.Model:
     """One graph with all passes done; its weights still are the network's own tensors."""
-    program = trace_stage(GRAPHS[signature.name](network, stream), signature, dtype)
-    model = program.model
+    model = trace_stage(GRAPHS[signature.name](network, stream), signature, dtype).model
     name_weights(model, names)
     fold_weight_reshapes(model)
-    program.optimize()
-    model = program.model
+    fold_constants(model)
     sum_norms_in_float32(model)
     name_nodes_by_layer(model)
     strip_metadata(model)

@@ -7,6 +7,7 @@ from pathlib import Path
 import onnx_ir as ir
 import torch
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
+from onnxscript.optimizer import optimize_ir
 
 from flashvsr_trt.plugins.block_sparse_attention_function import block_sparse_attention
 from flashvsr_trt.plugins.select_blocks_function import select_blocks
@@ -19,6 +20,9 @@ from flashvsr_trt.plugins.sparse_attention import (
 
 STAGE_PREFIX = "stage."
 NAME_SCOPES = "pkg.torch.onnx.name_scopes"
+
+FOLDED_ELEMENTS = 1 << 14
+"""Covers a block's modulation vectors and index tables; larger constants stay in the weights file."""
 
 HALF_TYPES = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
@@ -59,6 +63,11 @@ def fold_weight_reshapes(model: ir.Model) -> None:
         weight.shape = reshaped.shape
         reshaped.replace_all_uses_with(weight)
         graph.remove(node, safe=True)
+
+
+def fold_constants(model: ir.Model) -> None:
+    """Evaluate what depends on small constants alone, and drop what is unused or computed twice."""
+    optimize_ir(model, input_size_limit=FOLDED_ELEMENTS, output_size_limit=FOLDED_ELEMENTS)
 
 
 def sum_norms_in_float32(model: ir.Model) -> None:

@@ -21,9 +21,9 @@ def network_tensors(network: Network) -> dict[str, torch.Tensor]:
     """Everything a graph may refer to, by the name it has in the weights file."""
     modules = {"projector": network.projector, "dit": network.dit, "decoder": network.decoder}
     tensors = {
-        f"{part}.{name}": parameter.detach()
+        f"{part}.{name}": tensor
         for part, module in modules.items()
-        for name, parameter in module.named_parameters()
+        for name, tensor in module.state_dict().items()
     }
     return tensors | constant_tensors(network.constants)
 

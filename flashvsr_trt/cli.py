@@ -11,7 +11,9 @@ import click
 
 from flashvsr_trt import __version__
 from flashvsr_trt.errors import FlashVSRError, UsageError
+from flashvsr_trt.export_cli import export, inspect, parity
 from flashvsr_trt.geometry import FITS
+from flashvsr_trt.option_types import SizeType
 from flashvsr_trt.presets import CHUNK_SIZES, DEFAULT_PRESET, PRESETS, SCALES, SCHEDULES
 from flashvsr_trt.progress import show_progress
 from flashvsr_trt.signatures import COLOR_FIXES, UPSAMPLERS
@@ -28,19 +30,8 @@ def cli(debug: bool) -> None:
     """FlashVSR v1.1 video super-resolution."""
 
 
-cli.add_command(weights)
-
-
-class SizeType(click.ParamType):
-    """WIDTHxHEIGHT, as FFmpeg spells it; the value is (height, width)."""
-
-    name = "WxH"
-
-    def convert(self, value, parameter, context) -> tuple[int, int]:
-        width, _, height = str(value).partition("x")
-        if not (width.isdigit() and height.isdigit()):
-            self.fail(f"'{value}' is not a size; write it as 640x360", parameter, context)
-        return int(height), int(width)
+for command in (weights, export, parity, inspect):
+    cli.add_command(command)
 
 
 class RateType(click.ParamType):

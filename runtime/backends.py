@@ -38,7 +38,17 @@ def open_torch(request: ExecutorRequest, notify: Notify) -> Executor:
     return open_torch_executor(request, notify)
 
 
-FACTORIES: dict[str, Callable[[ExecutorRequest, Notify], Executor]] = {"torch": open_torch}
+def open_onnxruntime(request: ExecutorRequest, notify: Notify) -> Executor:
+    """The exported graphs on the CPU or CUDA; a stream that was not exported yet is, once."""
+    from flashvsr_trt.runtime.onnxruntime_executor import open_onnxruntime_executor
+
+    return open_onnxruntime_executor(request, notify)
+
+
+FACTORIES: dict[str, Callable[[ExecutorRequest, Notify], Executor]] = {
+    "torch": open_torch,
+    "onnxruntime": open_onnxruntime,
+}
 
 BACKENDS = ("auto", *FACTORIES)
 

@@ -13,9 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from flashvsr_trt.bundle import Bundle
+from flashvsr_trt.bundle import PRECISIONS, Bundle
 from flashvsr_trt.errors import DeviceError, MissingDependencyError
 from flashvsr_trt.presets import UNIT_LATENT_FRAMES
+from flashvsr_trt.runtime.backends import ExecutorRequest, Notify
+from flashvsr_trt.runtime.cached_bundle import bundle_for
 from flashvsr_trt.runtime.ring import RingStep
 from flashvsr_trt.signatures import DECODE, DIT, DIT_FIRST, ENCODE, TensorSpec, next_name
 
@@ -229,6 +231,24 @@ class OnnxRuntimeExecutor:
         if len(tokens) == 1:
             return tokens[0]
         return np.concatenate([unit.owner.numpy() for unit in tokens])
+
+
+def open_onnxruntime_executor(request: ExecutorRequest, notify: Notify) -> OnnxRuntimeExecutor:
+    """The factory of `runtime.backends`: the cached bundle of the stream, in float32 unless float16 is asked.
+
+    Raises:
+        DeviceError: the device or dtype is not one that ONNX Runtime runs here.
+        WeightsError, BundleError: as finding the weights and exporting do.
+    """
+    dtype = "float32" if request.dtype == "auto" else request.dtype
+    if dtype not in COMPUTE_TYPES:
+        raise DeviceError(
+            f"ONNX Runtime runs {' and '.join(COMPUTE_TYPES)}, and not {dtype}; choose another --dtype"
+        )
+    device = "cpu" if request.device == "auto" else request.device
+    _parse_device(device)
+    precision = next(name for name, compute in PRECISIONS.items() if compute == dtype)
+    return OnnxRuntimeExecutor(bundle_for(request.stream, request.weights, precision, notify), device)
 
 
 def _parse_device(device: str) -> tuple[str, int]:

@@ -1,0 +1,48 @@
+"""The bundle of a stream: exported once into the cache, found there by all that decides its content."""
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+
+from flashvsr_trt import __version__
+from flashvsr_trt.bundle import FORMAT_VERSION, Bundle, read_bundle
+from flashvsr_trt.cache import cache_folder
+from flashvsr_trt.model.weights_source import WeightsSource, resolve_weights
+from flashvsr_trt.runtime.backends import Notify
+from flashvsr_trt.signatures import StreamConfig
+
+
+def bundle_for(stream: StreamConfig, weights: str | None, precision: str, notify: Notify) -> Bundle:
+    """The cached bundle; made, and announced in one line, where there is none. Only making it needs torch.
+
+    Raises:
+        WeightsError, BundleError, MissingDependencyError: as finding weights, reading and exporting do.
+    """
+    source = resolve_weights(weights, stream.preset.network)
+    folder = cache_folder("bundles") / bundle_name(stream, source, precision)
+    if not folder.is_dir():
+        from flashvsr_trt.export.export_bundle import export_bundle
+
+        notify(f"exporting {stream.preset.name} for ONNX Runtime into {folder}: once for this size")
+        export_bundle(stream, weights, precision, folder, notify=lambda line: None)
+    return read_bundle(folder)
+
+
+def bundle_name(stream: StreamConfig, source: WeightsSource, precision: str) -> str:
+    """A folder name that is readable in front and exact behind."""
+    key = {
+        "stream": dataclasses.asdict(stream),
+        "precision": precision,
+        "weights": [str(source), *_file_states(source)],
+        "versions": [__version__, FORMAT_VERSION],
+    }
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+    height, width = stream.geometry.target
+    return f"{stream.preset.name}-{width}x{height}-{stream.schedule.name}-{precision}-{digest[:16]}"
+
+
+def _file_states(source: WeightsSource) -> list[list[int]]:
+    """Size and time of each weights file: a replaced file is another source."""
+    paths = [value for value in vars(source).values() if isinstance(value, Path)]
+    return [[stat.st_size, stat.st_mtime_ns] for stat in (path.stat() for path in paths)]

@@ -1,0 +1,88 @@
+"""A bundle's graphs through ONNX Runtime on host arrays, with any intermediate tensor as an output."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+
+from flashvsr_trt.bundle import Bundle
+from flashvsr_trt.errors import DeviceError
+from flashvsr_trt.plugins.sparse_attention import DOMAIN, SELECT_BLOCKS
+from flashvsr_trt.runtime.onnxruntime_executor import COMPUTE_TYPES
+from flashvsr_trt.runtime.parity import BLOCKS
+from flashvsr_trt.runtime.stage_runner import Arrays
+
+_ERRORS_ONLY = 3
+_EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
+
+
+class OnnxRuntimeStages:
+    """Implements `runtime.stage_runner.StageRunner` on the CPU.
+
+    Args:
+        bundle: of precision fp32 or fp16.
+        probes: graph -> intermediate tensors to give as well.
+
+    Raises:
+        DeviceError: ONNX Runtime cannot run the bundle's precision.
+    """
+
+    def __init__(self, bundle: Bundle, probes: Mapping[str, Iterable[str]] | None = None) -> None:
+        if bundle.compute not in COMPUTE_TYPES:
+            raise DeviceError(
+                f"ONNX Runtime cannot run the {bundle.precision} bundle {bundle.folder}; export it with "
+                "--precision fp32"
+            )
+        self.bundle = bundle
+        self.probes = probes or {}
+        self.sessions: dict[str, onnxruntime.InferenceSession] = {}
+        self.selections: dict[str, list[tuple[str, str]]] = {}
+
+    def run(self, graph: str, inputs: Mapping[str, np.ndarray]) -> Arrays:
+        """See `StageRunner.run`."""
+        if graph not in self.sessions:
+            self._load(graph)
+        session = self.sessions[graph]
+        names = [output.name for output in session.get_outputs()]
+        made = dict(zip(names, session.run(names, dict(inputs)), strict=True))
+        for layer, (index, count) in enumerate(self.selections[graph]):
+            made[f"{BLOCKS}{layer}"] = expand_blocks(made.pop(index), made.pop(count))
+        return made
+
+    def _load(self, graph: str) -> None:
+        model = onnx.load(self.bundle.graph_path(graph), load_external_data=False)
+        self.selections[graph] = [
+            tuple(node.output)
+            for node in model.graph.node
+            if (node.domain, node.op_type) == (DOMAIN, SELECT_BLOCKS.name)
+        ]
+        selected = [name for pair in self.selections[graph] for name in pair]
+        self.sessions[graph] = session_with_outputs(
+            model, self.bundle.folder, [*selected, *self.probes.get(graph, ())]
+        )
+
+
+def session_with_outputs(
+    model: onnx.ModelProto, folder: Path, names: Iterable[str]
+) -> onnxruntime.InferenceSession:
+    """A CPU session over a model whose tensors `names` are outputs too; `folder` holds its weights."""
+    present = {value.name for value in model.graph.output}
+    infos = {value.name: value for value in model.graph.value_info}
+    model.graph.output.extend(infos[name] for name in names if name not in present)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _ERRORS_ONLY
+    options.add_session_config_entry(_EXTERNAL_FOLDER, str(folder))
+    return onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+
+
+def expand_blocks(index: np.ndarray, count: np.ndarray) -> np.ndarray:
+    """Index [heads, rows, n] and count [heads, rows] of kept blocks -> bool [heads, rows, n]."""
+    mask = np.zeros(index.shape, bool)
+    listed = np.arange(index.shape[-1]) < count[..., None]
+    head, row, entry = np.nonzero(listed)
+    mask[head, row, index[head, row, entry]] = True
+    return mask
