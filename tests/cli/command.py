@@ -1,0 +1,45 @@
+"""Run the command line in this process and in one of its own."""
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from flashvsr_trt.cli import main
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Exit code and what was printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+def call(capfd: pytest.CaptureFixture, *arguments: object) -> Outcome:
+    """`flashvsr-trt ARGUMENTS` in this process."""
+    capfd.readouterr()
+    code = 0
+    try:
+        main([str(argument) for argument in arguments])
+    except SystemExit as exit_request:
+        code = exit_request.code or 0
+    captured = capfd.readouterr()
+    return Outcome(code, captured.out, captured.err)
+
+
+def spawn(
+    *arguments: object, python: tuple[str, ...] = ("-m", "flashvsr_trt"), **options
+) -> subprocess.Popen:
+    """The same in a process of its own, which finds the package in this checkout."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, *python, *map(str, arguments)]
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+    )
