@@ -67,8 +67,9 @@ def _consume(
     highest = gl.full([HALF], float("-inf"), gl.float32, gl.SliceLayout(1, score_layout))
     total = gl.zeros([HALF], gl.float32, gl.SliceLayout(1, score_layout))
     query = queries.index(half)
+    # Also where nothing is listed: the program must not end before its copies have landed.
+    mbarrier.wait(q_ready, 0)
     if listed > 0:
-        mbarrier.wait(q_ready, 0)
         mbarrier.wait(k_ready.index(0), 0)
         scores = gl.zeros([HALF, BLOCK], gl.float32, score_layout)
         pending = warpgroup_mma(query, keys.index(0).permute((1, 0)), scores, use_acc=False, is_async=True)

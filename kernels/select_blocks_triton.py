@@ -11,9 +11,8 @@ MAX_ENTRIES = 2**21
 
 
 @triton.jit
-def _next_two_bits(probability, entries, rank, threshold, LOW: tl.constexpr, TILE: tl.constexpr):
-    """Sets bits LOW and LOW+1 of the threshold: the largest value that `rank` entries reach."""
-    step: tl.constexpr = 1 << LOW
+def _next_two_bits(probability, entries, rank, threshold, step, TILE: tl.constexpr):
+    """The threshold raised by as many steps, up to three, as still leave `rank` entries that reach it."""
     position = tl.arange(0, TILE)
     reach_1 = tl.zeros([TILE], tl.int32)
     reach_2 = tl.zeros([TILE], tl.int32)
@@ -66,11 +65,12 @@ def select_blocks(
     visible = windows * windows * (tl.sum(valid) + units)
     rank = tl.minimum(visible - 1, top_k) + 1
 
-    # Bits 30 and 29, then 28 and 27, and so on; the last step finds bit 0, for bit 1 is set already.
+    # Bits 30 and 29, then 28 and 27, and so on; the last step finds bit 0, for bit 1 is found already. The
+    # loop stays a loop: unrolled, its code alone outgrows the instruction cache.
     threshold = 0
-    for step in tl.static_range(15):
-        threshold = _next_two_bits(probability, entries, rank, threshold, 29 - 2 * step, TILE)
-    threshold = _next_two_bits(probability, entries, rank, threshold, 0, TILE)
+    for pair in range(16):
+        low = tl.maximum(29 - 2 * pair, 0)
+        threshold = _next_two_bits(probability, entries, rank, threshold, 1 << low, TILE)
 
     column = tl.arange(0, COLUMNS)[None, :]
     for first in range(tl.program_id(1) * ROWS, windows, GROUPS * ROWS):
