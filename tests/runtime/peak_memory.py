@@ -1,0 +1,34 @@
+"""Upscales a clip with the golden vectors' small network and prints the peak memory in bytes.
+
+Run in a process of its own: `python -m tests.runtime.peak_memory CLIP OUT`.
+"""
+
+import resource
+import sys
+
+from flashvsr_trt.geometry import Geometry
+from flashvsr_trt.presets import AttentionConfig, find_schedule
+from flashvsr_trt.runtime.pipeline import upscale_video
+from flashvsr_trt.runtime.session import Session
+from flashvsr_trt.runtime.torch_executor import TorchExecutor
+from flashvsr_trt.runtime.video_input import open_input
+from flashvsr_trt.runtime.video_output import open_output
+from flashvsr_trt.signatures import StreamConfig
+from tests.golden import golden_preset, load_case
+from tests.test_golden_end_to_end import network_of
+
+
+def upscale(clip: str, out: str) -> int:
+    """Frames written."""
+    preset = golden_preset(AttentionConfig(sparse_ratio=2.0))
+    with open_input(clip) as source:
+        geometry = Geometry(source.info.height, source.info.width, scale=2)
+        stream = StreamConfig(preset, geometry, find_schedule("official"))
+        executor = TorchExecutor(network_of(load_case("e2e_official")), stream)
+        with open_output(out, source, geometry.output, encoder_options={"preset": "ultrafast"}) as output:
+            return upscale_video(source, Session(executor), output).frames
+
+
+if __name__ == "__main__":
+    frames = upscale(*sys.argv[1:])
+    print(frames, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)

@@ -1,0 +1,60 @@
+"""Memory: a long clip needs no more than a short one, and the estimate before a run is an honest one."""
+
+import subprocess
+import sys
+
+import pytest
+
+from flashvsr_trt.geometry import Geometry
+from flashvsr_trt.memory import estimate_memory
+from flashvsr_trt.presets import find_preset, find_schedule
+from flashvsr_trt.signatures import StreamConfig, decode_signature, encode_signature
+from tests.cli.command import ROOT
+from tests.clips import make_clip
+
+
+def peak_memory(tmp_path, frames: int) -> int:
+    clip = make_clip(tmp_path / f"{frames}.mp4", frames=frames, size=(64, 64), audio_tracks=1)
+    command = [
+        sys.executable,
+        "-m",
+        "tests.runtime.peak_memory",
+        str(clip),
+        str(tmp_path / f"{frames}_2x.mp4"),
+    ]
+    printed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split()
+    assert int(printed[0]) == frames
+    return int(printed[1])
+
+
+@pytest.mark.slow
+def test_2000_frames_of_128x128_need_the_memory_of_200(tmp_path):
+    short, long = peak_memory(tmp_path, 200), peak_memory(tmp_path, 2000)
+    assert long < short * 1.1
+
+
+def stream(preset: str, height: int, width: int, schedule: str = "official") -> StreamConfig:
+    return StreamConfig(find_preset(preset), Geometry(height, width, 2), find_schedule(schedule))
+
+
+def test_the_estimate_counts_weights_ring_and_work():
+    published = estimate_memory(stream("sparse-2.0", 384, 640), parameters=1_750_000_000, compute="bfloat16")
+    assert published.weights == 3_500_000_000
+    ring = 30 * 2 * 4 * 7680 * 1536 * 2
+    assert ring < published.state < ring * 1.2
+    assert published.total == published.weights + published.state + published.working
+
+
+def test_the_estimate_grows_with_size_precision_and_first_step():
+    small = estimate_memory(stream("nano", 64, 64), 8_000_000, "float32")
+    assert small.total < estimate_memory(stream("nano", 256, 256), 8_000_000, "float32").total
+    assert small.total > estimate_memory(stream("nano", 64, 64), 8_000_000, "bfloat16").total
+    assert small.total > estimate_memory(stream("nano", 64, 64, "low-latency"), 8_000_000, "float32").total
+
+
+@pytest.mark.parametrize("schedule", ["official", "low-latency"])
+def test_the_stages_hand_on_what_the_next_one_takes(schedule):
+    config = stream("nano", 90, 160, schedule)
+    encode, decode = encode_signature(config), decode_signature(config)
+    condition = next(spec for spec in encode.outputs if spec.name == "condition")
+    assert next(spec for spec in decode.inputs if spec.name == "condition") == condition
