@@ -236,79 +236,21 @@ def block_sparse_attention_hopper(
         mbarrier.init(v_free.index(stage), count=2)
 
     window_out = out + (row * BLOCK).to(gl.int64) * width + head * HEAD_DIM
+    # fmt: off
     gl.warp_specialize(
         [
-            (
-                _consume,
-                (
-                    0,
-                    window_out,
-                    width,
-                    listed,
-                    queries,
-                    keys,
-                    values,
-                    q_ready,
-                    k_ready,
-                    k_free,
-                    v_ready,
-                    v_free,
-                    HEAD_DIM,
-                    BLOCK,
-                    STAGES,
-                    SCALE,
-                ),
-            ),
-            (
-                _consume,
-                (
-                    1,
-                    window_out,
-                    width,
-                    listed,
-                    queries,
-                    keys,
-                    values,
-                    q_ready,
-                    k_ready,
-                    k_free,
-                    v_ready,
-                    v_free,
-                    HEAD_DIM,
-                    BLOCK,
-                    STAGES,
-                    SCALE,
-                ),
-            ),
-            (
-                _produce,
-                (
-                    line,
-                    listed,
-                    row * BLOCK,
-                    head * HEAD_DIM,
-                    ring_windows,
-                    q_tiles,
-                    k_tiles,
-                    v_tiles,
-                    ring_k_tiles,
-                    ring_v_tiles,
-                    queries,
-                    keys,
-                    values,
-                    q_ready,
-                    k_ready,
-                    k_free,
-                    v_ready,
-                    v_free,
-                    BLOCK,
-                    STAGES,
-                ),
-            ),
+            (_consume, (0, window_out, width, listed, queries, keys, values, q_ready, k_ready, k_free,
+                        v_ready, v_free, HEAD_DIM, BLOCK, STAGES, SCALE)),
+            (_consume, (1, window_out, width, listed, queries, keys, values, q_ready, k_ready, k_free,
+                        v_ready, v_free, HEAD_DIM, BLOCK, STAGES, SCALE)),
+            (_produce, (line, listed, row * BLOCK, head * HEAD_DIM, ring_windows, q_tiles, k_tiles, v_tiles,
+                        ring_k_tiles, ring_v_tiles, queries, keys, values, q_ready, k_ready, k_free,
+                        v_ready, v_free, BLOCK, STAGES)),
         ],
         [4, 1],
         [240, 24],
     )
+    # fmt: on
 
 
 def _scratch(size: int, alignment: int, stream: int | None) -> torch.Tensor:

@@ -60,7 +60,7 @@ def launch_kernel(
             such as strides of tensors that are not contiguous.
 
     Raises:
-        ValueError: an argument without address or value.
+        ValueError: an argument without address or value, or one that breaks the alignment it was compiled for.
         DeviceError: CUDA refuses, named with the kernel and CUDA's own message.
     """
     cuda = _driver()
@@ -76,6 +76,8 @@ def launch_kernel(
             types.append(ctypes.c_void_p)
         else:
             raise ValueError(f"{artifact.name}: no address for argument '{argument.name}'")
+        if argument.aligned and words[-1] % 16:
+            raise ValueError(f"{artifact.name}: {argument.name} is {words[-1]}, which is no multiple of 16")
     grid = [evaluate(size, shapes, values) for size in artifact.grid]
     _checked(
         artifact,
