@@ -60,7 +60,7 @@ def launch_kernel(
             such as strides of tensors that are not contiguous.
 
     Raises:
-        ValueError: an argument without address or value, or one that breaks the alignment it was compiled for.
+        ValueError: an argument without address or value, or one that is not aligned as compiled.
         DeviceError: CUDA refuses, named with the kernel and CUDA's own message.
     """
     cuda = _driver()
