@@ -65,9 +65,16 @@ class WeightsOrigin:
 
 
 def export_bundle(
-    stream: StreamConfig, weights: str | None, precision: str, output: Path, notify: Notify = print
+    stream: StreamConfig,
+    weights: str | None,
+    precision: str,
+    output: Path,
+    notify: Notify = print,
+    share_weights: bool = True,
 ) -> Bundle:
     """Export a stream of a preset with the weights that `weights` names (see `resolve_weights`).
+
+    With `share_weights`, a bundle beside `output` that has the same weights file gives it by a hard link.
 
     Raises:
         UsageError: no such precision.
@@ -80,9 +87,11 @@ def export_bundle(
     source = resolve_weights(weights, network_config)
     loaded = load_weights(source, network_config, dtype)
     notify(f"weights: {loaded.source}")
-    origin = WeightsOrigin(weights, loaded.source, loaded.version, loaded.fingerprint)
+    # A path is kept whole: parity may look for it from another folder.
+    spec = str(Path(weights).resolve()) if weights and Path(weights).exists() else weights
+    origin = WeightsOrigin(spec, loaded.source, loaded.version, loaded.fingerprint)
     network = build_network(network_config, loaded, torch.device("cpu"), dtype)
-    return export_network(network, stream, origin, precision, output, notify)
+    return export_network(network, stream, origin, precision, output, notify, share_weights)
 
 
 def export_network(
@@ -92,6 +101,7 @@ def export_network(
     precision: str,
     output: Path,
     notify: Notify = print,
+    share_weights: bool = True,
 ) -> Bundle:
     """Export a network that is loaded on the CPU in the dtype of `precision`. Raises BundleError."""
     check_output(output)
@@ -110,12 +120,13 @@ def export_network(
         if (address := data_address(value)) in names
     }
     with _writing(output) as folder:
-        weights_file = _share_weights(
-            folder / weights_file_name(origin.fingerprint, precision),
-            {name: tensor for name, tensor in tensors.items() if name in used},
-            output.parent,
-            notify,
-        )
+        weights_path = folder / weights_file_name(origin.fingerprint, precision)
+        weights_file = link_sibling_weights(weights_path, output.parent, used) if share_weights else None
+        if weights_file:
+            notify(f"weights shared with the other bundles in {output.parent}")
+        else:
+            used_tensors = {name: tensor for name, tensor in tensors.items() if name in used}
+            weights_file = _write_weights(weights_path, used_tensors, notify)
         offsets = data_offsets(folder / weights_file.name)
         graphs = {}
         for name, model in models.items():
@@ -170,18 +181,12 @@ def check_output(output: Path) -> None:
         raise BundleError(f"{output} exists; remove it or choose another folder with -o")
 
 
-def _share_weights(
-    path: Path, tensors: dict[str, torch.Tensor], siblings: Path, notify: Notify
-) -> BundleFile:
-    linked = link_sibling_weights(path, siblings, set(tensors))
-    if linked:
-        notify(f"weights shared with the other bundles in {siblings}")
-        return linked
+def _write_weights(path: Path, tensors: dict[str, torch.Tensor], notify: Notify) -> BundleFile:
     needed = sum(tensor.nbytes for tensor in tensors.values()) + GRAPH_BYTES
     free = shutil.disk_usage(path.parent).free
     if free < needed:
         raise BundleError(
-            f"{siblings} has {free / 1e9:.1f} GB free and this bundle needs {needed / 1e9:.1f} GB; "
+            f"the disk has {free / 1e9:.1f} GB free and this bundle needs {needed / 1e9:.1f} GB; "
             "free some or choose another folder with -o"
         )
     notify(f"writing {path.name} ({needed / 1e9:.1f} GB)")

@@ -46,6 +46,11 @@ _DEFAULT_SIZE = (768, 1280)
     metavar="W",
     help="Directory, bundle, or random[:SEED].  [default: FLASHVSR_WEIGHTS, HF cache]",
 )
+@click.option(
+    "--own-weights",
+    is_flag=True,
+    help="Write the weights even where a bundle beside has them: `onnx.load` refuses shared files.",
+)
 @click.option("-o", "--output", type=_FOLDER, help="Folder to make.  [default: bundles/ and a name]")
 def export(
     preset: str,
@@ -58,6 +63,7 @@ def export(
     color_fix: str,
     precision: str,
     weights: str | None,
+    own_weights: bool,
     output: Path | None,
 ) -> None:
     """Export the three stages to ONNX: one folder of graphs, weights and a manifest.
@@ -69,7 +75,9 @@ def export(
     from flashvsr_trt.export.export_bundle import export_bundle
 
     folder = output or Path("bundles") / default_name(stream, precision)
-    bundle = export_bundle(stream, weights, precision, folder, lambda line: click.echo(line, err=True))
+    bundle = export_bundle(
+        stream, weights, precision, folder, lambda line: click.echo(line, err=True), not own_weights
+    )
     megabytes = sum(file.size_bytes for file in bundle.files) / 1e6
     click.echo(f"{folder}: {len(bundle.graphs)} graphs, {megabytes:,.0f} MB")
 

@@ -65,10 +65,11 @@ class DenseAttention:
         values = torch.cat([ring.values, new.values])
         unit_valid = torch.cat([slot_valid, slot_valid.new_ones(new.keys.shape[0])])
         visible = unit_valid.repeat_interleave(keys.shape[1])[None, None]
+        # The batch axis of one is for the exporter, which translates 4-D attention only.
         attended = F.scaled_dot_product_attention(
-            q.transpose(0, 1), heads_first(keys), heads_first(values), attn_mask=visible
+            q.transpose(0, 1)[None], heads_first(keys)[None], heads_first(values)[None], attn_mask=visible
         )
-        return attended.transpose(0, 1)
+        return attended[0].transpose(0, 1)
 
 
 def heads_first(cache: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,195 @@
+"""Bundles on disk: shared weights, and everything that makes one unusable or impossible to write."""
+
+import json
+import shutil
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from safetensors.numpy import load_file
+
+from flashvsr_trt.bundle import MANIFEST, read_bundle
+from flashvsr_trt.errors import BundleError, UsageError
+from flashvsr_trt.export import export_bundle as exporting
+from flashvsr_trt.export.export_bundle import export_bundle, export_network
+from flashvsr_trt.export.weights_file import data_offsets
+from tests.cli.command import call
+from tests.conftest import ignore, network_for
+
+
+@pytest.fixture
+def copied(dense_bundle, tmp_path):
+    """A copy of a bundle, to be damaged."""
+    return shutil.copytree(dense_bundle.folder, tmp_path / "copied")
+
+
+def graph_of_one_weight(network):
+    """Stands for a traced graph where only writing is tested."""
+    weight = network.dit.blocks[0].ffn[0].weight.detach()
+    value = ir.Value(name="weight", const_value=ir.tensor(weight))
+    return ir.Model(ir.Graph([], [], nodes=[], initializers=[value]), ir_version=10)
+
+
+def edit_manifest(folder, **changes):
+    path = folder / MANIFEST
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_a_bundle_reads_back_as_it_was_made(sparse_bundle):
+    assert read_bundle(sparse_bundle.folder) == sparse_bundle
+
+
+def test_the_manifest_declares_every_tensor(sparse_bundle):
+    manifest = json.loads((sparse_bundle.folder / MANIFEST).read_text())
+    assert list(manifest["graphs"]) == ["encode", "dit_first", "dit", "decode"]
+    (frames, first) = manifest["graphs"]["encode"]["inputs"]
+    assert frames == {"name": "frames", "dtype": "uint8", "shape": [8, 100, 116, 3], "layout": "T H W C"}
+    assert first["shape"] == []
+    assert manifest["graphs"]["dit"]["inputs"][5]["dtype"] == "float32"
+    assert set(manifest["exporter"]) >= {"flashvsr-trt", "torch", "onnx"}
+
+
+def test_bundles_of_other_sizes_share_one_weights_file(sparse_bundle, dense_bundle):
+    one, other = (b.folder / b.weights.file.name for b in (sparse_bundle, dense_bundle))
+    assert one.samefile(other)
+    graphs = sum(file.size_bytes for file in sparse_bundle.graphs.values())
+    assert graphs < one.stat().st_size
+
+
+def test_the_weights_file_is_safetensors_that_graphs_point_into(dense_bundle):
+    path = dense_bundle.folder / dense_bundle.weights.file.name
+    tensors, offsets = load_file(path), data_offsets(path)
+    content = path.read_bytes()
+    for name, tensor in tensors.items():
+        start = offsets[name]
+        np.testing.assert_array_equal(
+            np.frombuffer(content[start : start + tensor.nbytes], tensor.dtype).reshape(tensor.shape), tensor
+        )
+    assert not any("text_embedding" in name or "time_projection" in name for name in tensors)
+
+
+def test_an_existing_folder_is_not_touched(dense_bundle):
+    with pytest.raises(BundleError, match="exists"):
+        export_bundle(dense_bundle.stream, "random:1", "fp32", dense_bundle.folder, ignore)
+
+
+def test_an_interrupted_export_leaves_nothing(dense_bundle, tmp_path, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    network = network_for(dense_bundle)
+    monkeypatch.setattr(exporting, "trace_graph", lambda *_: graph_of_one_weight(network))
+    monkeypatch.setattr(exporting, "check_graph", interrupt)
+    origin = exporting.WeightsOrigin("random:1", "", "", dense_bundle.weights.fingerprint)
+    with pytest.raises(KeyboardInterrupt):
+        export_network(network, dense_bundle.stream, origin, "fp32", tmp_path / "cut" / "bundle", ignore)
+    assert list((tmp_path / "cut").iterdir()) == []
+
+
+def test_too_little_disk_says_how_much_is_needed(dense_bundle, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)._replace(free=1_000_000)
+    monkeypatch.setattr(exporting.shutil, "disk_usage", lambda _: usage)
+    network = network_for(dense_bundle)
+    monkeypatch.setattr(exporting, "trace_graph", lambda *_: graph_of_one_weight(network))
+    origin = exporting.WeightsOrigin("random:1", "", "", dense_bundle.weights.fingerprint)
+    with pytest.raises(BundleError, match=r"0\.0 GB free and this bundle needs 0\.1 GB"):
+        export_network(network, dense_bundle.stream, origin, "fp32", tmp_path / "full" / "bundle", ignore)
+
+
+def test_an_unknown_precision_is_named(dense_bundle, tmp_path):
+    with pytest.raises(UsageError, match="precision 'int8'"):
+        export_bundle(dense_bundle.stream, "random:1", "int8", tmp_path / "bundle", ignore)
+
+
+@pytest.mark.parametrize("file", ["dit.onnx", "decode.onnx"])
+def test_a_changed_graph_is_refused(copied, file):
+    content = bytearray((copied / file).read_bytes())
+    content[len(content) // 2] ^= 1
+    (copied / file).write_bytes(content)
+    with pytest.raises(BundleError, match=f"{file} was changed: its sha256"):
+        read_bundle(copied)
+
+
+def test_a_truncated_weights_file_is_refused(copied, dense_bundle):
+    path = copied / dense_bundle.weights.file.name
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(BundleError, match="was changed: it has"):
+        read_bundle(copied, verify=False)
+
+
+def test_a_missing_file_is_named(copied):
+    (copied / "encode.onnx").unlink()
+    with pytest.raises(BundleError, match=r"lacks encode\.onnx"):
+        read_bundle(copied)
+
+
+def test_another_format_version_is_refused(copied):
+    edit_manifest(copied, format_version=2)
+    with pytest.raises(BundleError, match="format version 2, and this release reads 1"):
+        read_bundle(copied)
+
+
+def test_a_damaged_manifest_is_refused(copied):
+    edit_manifest(copied, stream={})
+    with pytest.raises(BundleError, match="is damaged"):
+        read_bundle(copied)
+    (copied / MANIFEST).write_text("{")
+    with pytest.raises(BundleError, match="cannot be read"):
+        read_bundle(copied)
+
+
+def test_signatures_of_another_release_are_refused(copied):
+    graphs = json.loads((copied / MANIFEST).read_text())["graphs"]
+    graphs["dit"]["inputs"][0]["shape"][0] += 1
+    edit_manifest(copied, graphs=graphs)
+    with pytest.raises(BundleError, match="other inputs and outputs"):
+        read_bundle(copied)
+
+
+def test_a_folder_without_manifest_is_no_bundle(tmp_path):
+    with pytest.raises(BundleError, match=r"has no bundle\.json"):
+        read_bundle(tmp_path)
+    with pytest.raises(BundleError, match="there is no bundle"):
+        read_bundle(tmp_path / "absent")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--size", "250x128"), "nearest is 256x128"),
+        (("--size", "256x0"), "not in multiples of 128"),
+        (("--size", "256x128", "--input-size", "64x64"), "give one of them"),
+        (("--preset", "nanoo"), "did you mean 'nano'"),
+        (("--input-size", "40x40", "--fit", "crop"), "--fit pad"),
+    ],
+)
+def test_bad_options_are_one_line(arguments, message, tmp_path, capfd):
+    outcome = call(capfd, "export", "--weights", "random", "-o", tmp_path / "bundle", *arguments)
+    assert outcome.code == 2
+    assert message in outcome.err
+    assert len(outcome.err.strip().splitlines()) == 1
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_inspect_counts_a_bundle(sparse_bundle, capfd):
+    outcome = call(capfd, "inspect", sparse_bundle.folder, "--json")
+    assert outcome.code == 0
+    reports = {report["name"]: report for report in json.loads(outcome.out)}
+    layers = sparse_bundle.stream.preset.network.dit.layers
+    assert reports["dit"]["custom_nodes"] == {
+        "flashvsr::select_blocks": layers,
+        "flashvsr::block_sparse_attention": layers,
+    }
+    assert reports["dit_first"]["flops"] > 2.9 * reports["dit"]["flops"]
+    assert reports["dit"]["state_bytes"] == reports["dit_first"]["state_bytes"] > 0
+    outcome = call(capfd, "inspect", sparse_bundle.graph_path("encode"))
+    assert outcome.code == 0
+    assert "Conv 2" in outcome.out
+
+
+def test_inspect_refuses_what_is_no_model(tmp_path, capfd):
+    path = tmp_path / "text.onnx"
+    path.write_text("not a model")
+    outcome = call(capfd, "inspect", path)
+    assert outcome.code == 1
+    assert "not a readable ONNX model" in outcome.err

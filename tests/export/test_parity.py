@@ -1,0 +1,131 @@
+"""Exported graphs against the torch stages, over enough chunks that the ring wraps."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import pytest
+
+from flashvsr_trt.bundle import read_bundle, write_manifest
+from flashvsr_trt.export.export_bundle import describe_file
+from flashvsr_trt.export.parity_command import bundle_network, check_parity
+from flashvsr_trt.export.torch_stages import TorchStages
+from flashvsr_trt.export.weights_file import data_offsets
+from flashvsr_trt.runtime.onnxruntime_stages import OnnxRuntimeStages
+from flashvsr_trt.runtime.parity import (
+    BLOCKS,
+    TensorError,
+    compare_graphs,
+    psnr,
+    synthetic_frames,
+    thresholds_for,
+)
+from flashvsr_trt.signatures import DIT
+from tests.cli.command import call
+from tests.conftest import network_for
+
+FRAMES = 66
+"""Nine DiT units: the ring of four slots wraps twice."""
+
+
+@pytest.mark.parametrize("name", ["sparse_bundle", "dense_bundle"])
+def test_every_graph_matches_torch_on_the_same_inputs(name, request):
+    bundle = request.getfixturevalue(name)
+    frames = synthetic_frames(bundle, FRAMES)
+    reference = TorchStages(network_for(bundle), bundle.stream)
+    errors = compare_graphs(bundle, reference, OnnxRuntimeStages(bundle), frames)
+
+    compared = {graph: {e.tensor for e in errors if e.graph == graph} for graph in bundle.graphs}
+    sparse = bundle.stream.preset.attention.sparse_ratio is not None
+    layers = range(bundle.stream.preset.network.dit.layers)
+    for graph, signature in bundle.signatures.items():
+        masks = {f"{BLOCKS}{layer}" for layer in layers} if sparse and graph.startswith(DIT) else set()
+        assert compared[graph] == {spec.name for spec in signature.graph_outputs} | masks
+    assert sum(e.calls for e in errors if e.graph.startswith(DIT) and e.tensor == "latent") >= 7
+    for error in errors:
+        assert not error.exceeds(thresholds_for("fp32")), error
+        if error.tensor.startswith(BLOCKS):
+            assert error.mask_agreement == 1.0
+
+
+def test_selection_is_exercised_by_the_sparse_bundle(sparse_bundle):
+    """Parity of masks means something only where some blocks are kept and some are not."""
+    stages = OnnxRuntimeStages(sparse_bundle)
+    signature = sparse_bundle.signatures[DIT]
+    random = np.random.default_rng(0)
+    inputs = {
+        spec.name: random.normal(size=spec.shape).astype(sparse_bundle.dtype_of(spec))
+        for spec in signature.inputs
+        if spec.dtype != "bool"
+    }
+    made = stages.run(DIT, inputs | {"slot_valid": np.array([True, True, True, False])})
+    kept = made[f"{BLOCKS}0"].mean()
+    assert 0.02 < kept < 0.5
+
+
+def test_parity_passes_on_an_unchanged_bundle(dense_bundle, capfd):
+    outcome = call(capfd, "parity", dense_bundle.folder, "--frames", 13, "--json")
+    assert outcome.code == 0, outcome.err
+    report = json.loads(outcome.out)
+    assert report["first_diverging"] is None
+    assert {row["graph"] for row in report["tensors"]} == {"encode", "dit", "decode", "end to end"}
+
+
+def test_parity_names_the_stage_and_the_layer_that_diverge(dense_bundle, tmp_path):
+    """One wrong bias in block 2 of the DiT: the file is consistent, the network is another."""
+    folder = tmp_path / "spoiled"
+    folder.mkdir()
+    for file in dense_bundle.folder.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    weights = folder / dense_bundle.weights.file.name
+    offset = data_offsets(weights)["dit.blocks.2.ffn.0.bias"]
+    content = bytearray(weights.read_bytes())
+    content[offset : offset + 4] = np.float32(50).tobytes()
+    weights.write_bytes(content)
+    spoiled = replace(
+        dense_bundle,
+        folder=folder,
+        weights=replace(dense_bundle.weights, file=describe_file(weights)),
+    )
+    write_manifest(spoiled)
+
+    result = check_parity(read_bundle(folder), bundle_network(spoiled), frame_count=5, bisect=True)
+    assert result.report.first_diverging == DIT
+    assert result.divergence.node.startswith("dit.blocks.2.ffn.0/")
+
+
+def test_parity_refuses_other_weights_than_the_bundles(dense_bundle, capfd):
+    outcome = call(capfd, "parity", dense_bundle.folder, "--weights", "random:2", "--frames", 5)
+    assert outcome.code == 1
+    assert "are other weights" in outcome.err
+
+
+def test_a_value_that_is_no_number_exceeds():
+    error = TensorError("dit", "latent")
+    error.add(np.ones(4, np.float32), np.array([1, 1, np.nan, 1], np.float32))
+    assert error.exceeds(thresholds_for("bf16"))
+
+
+def test_psnr_of_one_level_everywhere():
+    frames = np.full((2, 8, 8, 3), 100, np.uint8)
+    assert psnr(frames, frames + 1) == pytest.approx(48.13, abs=0.01)
+    assert psnr(frames, frames) == float("inf")
+
+
+@pytest.mark.parametrize("graph", ["encode", "dit_first", "dit", "decode"])
+def test_graphs_hold_what_they_must(sparse_bundle, graph, tmp_path):
+    model = onnx.load(sparse_bundle.graph_path(graph), load_external_data=False)
+    counts = {}
+    for node in model.graph.node:
+        counts[node.op_type] = counts.get(node.op_type, 0) + 1
+        assert not node.doc_string
+        assert not node.metadata_props
+    layers = sparse_bundle.stream.preset.network.dit.layers if graph.startswith(DIT) else 0
+    assert counts.get("block_sparse_attention", 0) == layers
+    assert counts.get("select_blocks", 0) == layers
+    assert len(model.functions) == (2 if layers else 0)
+    assert "TopK" not in counts
+    copied = shutil.copytree(sparse_bundle.folder, tmp_path / "copied")
+    onnx.checker.check_model(str(copied / f"{graph}.onnx"), full_check=True)

@@ -1,0 +1,113 @@
+"""The ONNX Runtime executor through sessions, without torch, and what it refuses."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from flashvsr_trt.errors import DeviceError
+from flashvsr_trt.geometry import Geometry
+from flashvsr_trt.presets import find_preset, find_schedule
+from flashvsr_trt.runtime.backends import ExecutorRequest, open_executor
+from flashvsr_trt.runtime.onnxruntime_executor import OnnxRuntimeExecutor
+from flashvsr_trt.runtime.parity import psnr, synthetic_frames
+from flashvsr_trt.runtime.session import Session
+from flashvsr_trt.runtime.torch_executor import TorchExecutor
+from flashvsr_trt.signatures import StreamConfig
+from tests.cli.command import ROOT
+from tests.conftest import network_for
+
+WITHOUT_TORCH = """
+import sys
+import numpy as np
+
+class ForbidTorch:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "torch":
+            raise ImportError("torch is forbidden here")
+
+sys.meta_path.insert(0, ForbidTorch())
+
+from pathlib import Path
+from flashvsr_trt.bundle import read_bundle
+from flashvsr_trt.runtime.onnxruntime_executor import OnnxRuntimeExecutor
+from flashvsr_trt.runtime.session import Session
+
+session = Session(OnnxRuntimeExecutor(read_bundle(Path(sys.argv[1]))))
+frames = np.load(sys.argv[2])
+np.save(sys.argv[3], np.concatenate([session.push(frames), session.flush()]))
+assert "torch" not in sys.modules
+"""
+
+
+def upscale(executor, frames):
+    session = Session(executor)
+    return np.concatenate([session.push(frames), session.flush()])
+
+
+@pytest.mark.parametrize("name", ["sparse_bundle", "dense_bundle"])
+def test_a_clip_equals_the_torch_executors(name, request):
+    bundle = request.getfixturevalue(name)
+    frames = synthetic_frames(bundle, 22)
+    expected = upscale(TorchExecutor(network_for(bundle), bundle.stream), frames)
+    executor = OnnxRuntimeExecutor(bundle)
+    assert psnr(expected, upscale(executor, frames)) > 60
+    assert set(executor.stage_seconds()) == {"encode", "dit", "decode"}
+
+
+def test_sessions_of_one_executor_do_not_mix(dense_bundle):
+    executor = OnnxRuntimeExecutor(dense_bundle, threads=1)
+    clips = [synthetic_frames(dense_bundle, 21), 255 - synthetic_frames(dense_bundle, 21)]
+    alone = [upscale(executor, clip) for clip in clips]
+    sessions = [Session(executor) for _ in clips]
+    together = [[], []]
+    for part in range(0, 21, 7):
+        for made, session, clip in zip(together, sessions, clips, strict=True):
+            made.append(session.push(clip[part : part + 7]))
+    for made, session, expected in zip(together, sessions, alone, strict=True):
+        np.testing.assert_array_equal(np.concatenate([*made, session.flush()]), expected)
+
+
+def test_a_bundle_runs_where_torch_cannot_be_imported(dense_bundle, tmp_path):
+    frames = synthetic_frames(dense_bundle, 13)
+    np.save(tmp_path / "in.npy", frames)
+    command = [
+        sys.executable,
+        "-c",
+        WITHOUT_TORCH,
+        dense_bundle.folder,
+        tmp_path / "in.npy",
+        tmp_path / "out.npy",
+    ]
+    subprocess.run(command, check=True, cwd=ROOT, env={"PYTHONPATH": str(ROOT)})
+    np.testing.assert_array_equal(
+        np.load(tmp_path / "out.npy"), upscale(OnnxRuntimeExecutor(dense_bundle), frames)
+    )
+
+
+def test_the_backend_exports_once_and_says_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("FLASHVSR_CACHE", str(tmp_path))
+    stream = StreamConfig(find_preset("nano-full-attn"), Geometry(64, 64, 2), find_schedule("low-latency"))
+    notices = []
+    request = ExecutorRequest(stream, "random:3")
+    first = open_executor("onnxruntime", request, notices.append)
+    assert len(notices) == 1
+    assert "exporting" in notices[0]
+    assert open_executor("onnxruntime", request, notices.append).bundle == first.bundle
+    assert len(notices) == 1
+    assert len(list((tmp_path / "bundles").iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("device", "message"), [("tpu", "cpu, cuda or cuda:N"), ("cuda:x", "cpu, cuda or cuda:N")]
+)
+def test_an_unknown_device_is_named(dense_bundle, device, message):
+    with pytest.raises(DeviceError, match=message):
+        OnnxRuntimeExecutor(dense_bundle, device)
+
+
+def test_bfloat16_is_refused_before_anything_is_exported():
+    stream = StreamConfig(find_preset("nano"), Geometry(64, 64, 2), find_schedule("low-latency"))
+    with pytest.raises(DeviceError, match="bfloat16"):
+        open_executor("onnxruntime", ExecutorRequest(stream, "random", dtype="bfloat16"))
