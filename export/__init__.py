@@ -1,5 +1,17 @@
-"""Stages to ONNX.
+"""Stages to ONNX: tracing to one bundle, graph passes (one function each), checks, parity and inspection.
 
-Will hold: tracing `encode`, `dit` and `decode` of `flashvsr_trt.model.stages` to one bundle, the graph
-passes (one function each) and the checks of a finished bundle. May import: model, plugins.
+May import: model, plugins; parity also the runtime's executors.
 """
+
+from flashvsr_trt.errors import MissingDependencyError
+
+try:
+    import onnx
+    import onnx_ir
+    import onnxscript
+except ImportError as error:
+    raise MissingDependencyError(
+        f"exporting needs {error.name}: pip install 'flashvsr-trt[export,cpu]'"
+    ) from error
+
+__all__ = ["onnx", "onnx_ir", "onnxscript"]

@@ -94,7 +94,8 @@ def test_constants_are_folded_and_weights_are_not():
 
 @pytest.mark.parametrize(("dtype", "casts"), [("float16", 2), ("float", 0)])
 def test_a_half_precision_norm_sums_in_float32(dtype, casts):
-    text = f"g ({dtype}[1,8] x) => ({dtype}[1,1] y) <int64[1] axes = {{1}}> {{ n = ReduceL2(x, axes) y = Abs(n) }}"
+    text = f"""g ({dtype}[1,8] x) => ({dtype}[1,1] y) <int64[1] axes = {{1}}>
+        {{ n = ReduceL2(x, axes) y = Abs(n) }}"""
     model = graph(text)
     for node in model.graph:
         node.outputs[0].dtype = ir.DataType.FLOAT16 if casts else ir.DataType.FLOAT

@@ -1,5 +1,6 @@
 """The ONNX Runtime executor through sessions, without torch, and what it refuses."""
 
+import os
 import subprocess
 import sys
 
@@ -15,7 +16,8 @@ from flashvsr_trt.runtime.parity import psnr, synthetic_frames
 from flashvsr_trt.runtime.session import Session
 from flashvsr_trt.runtime.torch_executor import TorchExecutor
 from flashvsr_trt.signatures import StreamConfig
-from tests.cli.command import ROOT
+from tests.cli.command import ROOT, call
+from tests.clips import make_clip
 from tests.conftest import network_for
 
 WITHOUT_TORCH = """
@@ -38,6 +40,20 @@ session = Session(OnnxRuntimeExecutor(read_bundle(Path(sys.argv[1]))))
 frames = np.load(sys.argv[2])
 np.save(sys.argv[3], np.concatenate([session.push(frames), session.flush()]))
 assert "torch" not in sys.modules
+"""
+
+
+RUN_WITHOUT_TORCH = """
+import sys
+
+class ForbidTorch:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "torch":
+            raise ImportError("torch is forbidden here")
+
+sys.meta_path.insert(0, ForbidTorch())
+from flashvsr_trt.cli import main
+main(sys.argv[1:])
 """
 
 
@@ -97,6 +113,20 @@ def test_the_backend_exports_once_and_says_so(tmp_path, monkeypatch):
     assert open_executor("onnxruntime", request, notices.append).bundle == first.bundle
     assert len(notices) == 1
     assert len(list((tmp_path / "bundles").iterdir())) == 1
+
+
+def test_a_video_runs_from_the_cache_where_torch_cannot_be_imported(tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("FLASHVSR_CACHE", str(tmp_path / "cache"))
+    clip = make_clip(tmp_path / "clip.mp4", frames=6, size=(64, 64))
+    options = ["--preset", "nano-full-attn", "--weights", "random", "--schedule", "low-latency"]
+    options += ["--backend", "onnxruntime"]
+    assert call(capfd, "run", clip, "-o", tmp_path / "first.mp4", *options).code == 0
+    command = [sys.executable, "-c", RUN_WITHOUT_TORCH, "run", clip, "-o", tmp_path / "second.mp4", *options]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "exporting" not in done.stderr
+    assert (tmp_path / "second.mp4").read_bytes() == (tmp_path / "first.mp4").read_bytes()
 
 
 @pytest.mark.parametrize(
