@@ -1,6 +1,6 @@
-"""Stages to ONNX: tracing to one bundle, graph passes (one function each), checks, parity and inspection.
+"""Stages to ONNX: tracing to one bundle, graph passes (one function each), checks and inspection.
 
-May import: model, plugins; parity also the runtime's executors.
+May import: model, plugins.
 """
 
 from flashvsr_trt.errors import MissingDependencyError

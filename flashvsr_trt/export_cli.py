@@ -19,7 +19,7 @@ from flashvsr_trt.signatures import COLOR_FIXES, UPSAMPLERS, StreamConfig
 if TYPE_CHECKING:
     # The commands import torch and onnx themselves, so that `--help` does not wait for them.
     from flashvsr_trt.export.inspect_graph import GraphReport
-    from flashvsr_trt.export.parity_command import ParityResult
+    from flashvsr_trt.parity.check import ParityResult
 
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 _DEFAULT_SIZE = (768, 1280)
@@ -122,7 +122,7 @@ def parity(
     bundle: Path, against: str, backend: str, frames: int, weights: str | None, bisect: bool, as_json: bool
 ) -> None:
     """Compare BUNDLE with the torch stages, by graph, by tensor and end to end; exit 1 if they differ."""
-    from flashvsr_trt.export.parity_command import bundle_network, check_parity
+    from flashvsr_trt.parity.check import bundle_network, check_parity
 
     opened = read_bundle(bundle)
     result = check_parity(opened, bundle_network(opened, weights), frames, bisect)

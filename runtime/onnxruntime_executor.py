@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from flashvsr_trt.bundle import PRECISIONS, Bundle
+from flashvsr_trt.cached_bundle import bundle_for
 from flashvsr_trt.errors import DeviceError, MissingDependencyError
 from flashvsr_trt.presets import UNIT_LATENT_FRAMES
 from flashvsr_trt.runtime.backends import ExecutorRequest, Notify
-from flashvsr_trt.runtime.cached_bundle import bundle_for
 from flashvsr_trt.runtime.ring import RingStep
 from flashvsr_trt.signatures import DECODE, DIT, DIT_FIRST, ENCODE, TensorSpec, next_name
 

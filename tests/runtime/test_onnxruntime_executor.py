@@ -9,10 +9,11 @@ import pytest
 
 from flashvsr_trt.errors import DeviceError
 from flashvsr_trt.geometry import Geometry
+from flashvsr_trt.parity.compare import synthetic_frames
+from flashvsr_trt.parity.tensor_error import psnr
 from flashvsr_trt.presets import find_preset, find_schedule
 from flashvsr_trt.runtime.backends import ExecutorRequest, open_executor
 from flashvsr_trt.runtime.onnxruntime_executor import OnnxRuntimeExecutor
-from flashvsr_trt.runtime.parity import psnr, synthetic_frames
 from flashvsr_trt.runtime.session import Session
 from flashvsr_trt.runtime.torch_executor import TorchExecutor
 from flashvsr_trt.signatures import StreamConfig

@@ -9,13 +9,12 @@ from flashvsr_trt.export.stage_graphs import GRAPHS, DenoiseGraph
 from flashvsr_trt.kernels.select_blocks import expand_mask
 from flashvsr_trt.model.attention import SparseAttention
 from flashvsr_trt.model.network import Network
-from flashvsr_trt.runtime.parity import BLOCKS
-from flashvsr_trt.runtime.stage_runner import Arrays
+from flashvsr_trt.parity.stage_runner import BLOCKS, Arrays
 from flashvsr_trt.signatures import StreamConfig, stage_signatures
 
 
 class TorchStages:
-    """Implements `runtime.stage_runner.StageRunner` with the modules that are exported."""
+    """Implements `parity.stage_runner.StageRunner` with the modules that are exported."""
 
     def __init__(self, network: Network, stream: StreamConfig) -> None:
         self.signatures = stage_signatures(stream)

@@ -10,18 +10,13 @@ import pytest
 
 from flashvsr_trt.bundle import read_bundle, write_manifest
 from flashvsr_trt.export.export_bundle import describe_file
-from flashvsr_trt.export.parity_command import bundle_network, check_parity
-from flashvsr_trt.export.torch_stages import TorchStages
 from flashvsr_trt.export.weights_file import data_offsets
-from flashvsr_trt.runtime.onnxruntime_stages import OnnxRuntimeStages
-from flashvsr_trt.runtime.parity import (
-    BLOCKS,
-    TensorError,
-    compare_graphs,
-    psnr,
-    synthetic_frames,
-    thresholds_for,
-)
+from flashvsr_trt.parity.check import bundle_network, check_parity
+from flashvsr_trt.parity.compare import compare_graphs, synthetic_frames
+from flashvsr_trt.parity.onnxruntime_stages import OnnxRuntimeStages
+from flashvsr_trt.parity.stage_runner import BLOCKS
+from flashvsr_trt.parity.tensor_error import TensorError, psnr, thresholds_for
+from flashvsr_trt.parity.torch_stages import TorchStages
 from flashvsr_trt.signatures import DIT
 from tests.cli.command import call
 from tests.conftest import network_for

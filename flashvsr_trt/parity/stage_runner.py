@@ -12,6 +12,9 @@ from flashvsr_trt.signatures import DECODE, DIT, DIT_FIRST, ENCODE, next_name
 
 Arrays = dict[str, np.ndarray]
 
+BLOCKS = "blocks."
+"""Prefix of the kept-block masks among a graph's outputs."""
+
 
 class StageRunner(Protocol):
     """One backend's graphs of one bundle."""

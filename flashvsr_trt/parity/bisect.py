@@ -13,8 +13,8 @@ from flashvsr_trt.export.export_bundle import compute_dtype
 from flashvsr_trt.export.stage_graphs import GRAPHS
 from flashvsr_trt.export.trace import trace_stage
 from flashvsr_trt.model.network import Network
-from flashvsr_trt.runtime.onnxruntime_stages import session_with_outputs
-from flashvsr_trt.runtime.parity import TensorError, Thresholds
+from flashvsr_trt.parity.onnxruntime_stages import session_with_outputs
+from flashvsr_trt.parity.tensor_error import TensorError, Thresholds
 
 FLOAT_TYPES = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
 

@@ -8,27 +8,24 @@ import torch
 
 from flashvsr_trt.bundle import Bundle
 from flashvsr_trt.errors import ParityError, UsageError
-from flashvsr_trt.export.bisect import Divergence, find_divergence
 from flashvsr_trt.export.export_bundle import compute_dtype
-from flashvsr_trt.export.torch_stages import TorchStages
 from flashvsr_trt.model.network import Network, build_network
 from flashvsr_trt.model.weights import load_weights, resolve_weights
-from flashvsr_trt.runtime.onnxruntime_executor import OnnxRuntimeExecutor
-from flashvsr_trt.runtime.onnxruntime_stages import OnnxRuntimeStages
-from flashvsr_trt.runtime.parity import (
+from flashvsr_trt.parity.bisect import Divergence, find_divergence
+from flashvsr_trt.parity.compare import (
     END_TO_END,
     ParityReport,
     compare_clips,
     compare_graphs,
     run_clip,
     synthetic_frames,
-    thresholds_for,
 )
-from flashvsr_trt.runtime.stage_runner import Arrays, StageExecutor
+from flashvsr_trt.parity.onnxruntime_stages import OnnxRuntimeStages
+from flashvsr_trt.parity.stage_runner import Arrays, StageExecutor
+from flashvsr_trt.parity.tensor_error import thresholds_for
+from flashvsr_trt.parity.torch_stages import TorchStages
+from flashvsr_trt.runtime.onnxruntime_executor import OnnxRuntimeExecutor
 from flashvsr_trt.runtime.torch_executor import TorchExecutor
-
-CANDIDATES = ("onnxruntime",)
-REFERENCES = ("torch",)
 
 
 @dataclass(frozen=True)

@@ -9,17 +9,16 @@ import onnxruntime
 
 from flashvsr_trt.bundle import Bundle
 from flashvsr_trt.errors import DeviceError
+from flashvsr_trt.parity.stage_runner import BLOCKS, Arrays
 from flashvsr_trt.plugins.sparse_attention import DOMAIN, SELECT_BLOCKS
 from flashvsr_trt.runtime.onnxruntime_executor import COMPUTE_TYPES
-from flashvsr_trt.runtime.parity import BLOCKS
-from flashvsr_trt.runtime.stage_runner import Arrays
 
 _ERRORS_ONLY = 3
 _EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
 
 
 class OnnxRuntimeStages:
-    """Implements `runtime.stage_runner.StageRunner` on the CPU.
+    """Implements `parity.stage_runner.StageRunner` on the CPU.
 
     Args:
         bundle: of precision fp32 or fp16.
