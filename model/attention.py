@@ -1,7 +1,7 @@
 """Self-attention of a DiT block over the current units and the K/V ring: sparse and dense."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -25,11 +25,22 @@ class LayerCache:
     key_means: torch.Tensor
 
 
-Attention = Callable[[torch.Tensor, LayerCache, LayerCache, torch.Tensor], torch.Tensor]
-"""(q [units*tokens, heads, head_dim], new cache, ring, slot_valid [slots] bool) -> like q."""
+class Attention(Protocol):
+    """What a DiT block asks of its self-attention."""
+
+    def cache(self, k: torch.Tensor, v: torch.Tensor, ring: LayerCache) -> LayerCache:
+        """Keys (after RoPE) and values [units*tokens, heads, head_dim] as a cache of the step's units."""
+        unit = (-1, *ring.keys.shape[1:])
+        k_means = window_means(k, WINDOW_TOKENS).view(-1, *ring.key_means.shape[1:])
+        return LayerCache(k.view(unit), v.view(unit), k_means)
+
+    def __call__(
+        self, q: torch.Tensor, new: LayerCache, ring: LayerCache, slot_valid: torch.Tensor
+    ) -> torch.Tensor:
+        """Queries [units*tokens, heads, head_dim] to the step's own units and the ring's valid slots."""
 
 
-class SparseAttention:
+class SparseAttention(Attention):
     """Locality-constrained block-sparse attention, blocks chosen per head and query unit."""
 
     def __init__(self, geometry: Geometry, attention: AttentionConfig) -> None:
@@ -55,7 +66,7 @@ class SparseAttention:
         return select_blocks(probability, slot_valid, self.top_k)
 
 
-class DenseAttention:
+class DenseAttention(Attention):
     """Attention to every token of the valid slots and of all units of the step."""
 
     def __call__(

@@ -9,10 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from flashvsr_trt.kernels.select_blocks import window_means
 from flashvsr_trt.model.attention import Attention, LayerCache
 from flashvsr_trt.model.windows import from_windows, to_windows
-from flashvsr_trt.presets import LATENT_CHANNELS, PATCH, TIMESTEP, WINDOW_TOKENS, DiTConfig, NetworkConfig
+from flashvsr_trt.presets import LATENT_CHANNELS, PATCH, TIMESTEP, DiTConfig, NetworkConfig
 
 
 class RMSNorm(nn.Module):
@@ -118,9 +117,7 @@ class Block(nn.Module):
         q = apply_rope(self._split(layer.norm_q(layer.q(h))), *rope)
         k = apply_rope(self._split(layer.norm_k(layer.k(h))), *rope)
         v = self._split(layer.v(h))
-        unit = (-1, *ring.keys.shape[1:])
-        k_means = window_means(k, WINDOW_TOKENS).view(-1, *ring.key_means.shape[1:])
-        new = LayerCache(k.view(unit), v.view(unit), k_means)
+        new = attention.cache(k, v, ring)
         return layer.o(attention(q, new, ring, slot_valid).flatten(1)), new
 
     def _attend_to_prompt(self, h: torch.Tensor, constants: BlockConstants) -> torch.Tensor:
@@ -220,19 +217,28 @@ class DiT(nn.Module):
         Returns:
             velocity [T, 16, h, w], and one cache of T/2 units per layer.
         """
-        frames, channels, height, width = noise.shape
-        grid = (height // PATCH, width // PATCH)
-        patches = F.pixel_unshuffle(noise.to(lr_tokens.dtype), PATCH).permute(0, 2, 3, 1).flatten(0, 2)
-        x = F.linear(patches, self.patch_embedding.weight.flatten(1), self.patch_embedding.bias)
-        x = to_windows(x + lr_tokens, grid)
+        grid = (noise.shape[2] // PATCH, noise.shape[3] // PATCH)
+        x = to_windows(self.embed(to_patches(noise).to(lr_tokens.dtype)) + lr_tokens, grid)
         new = []
         for block, layer_constants, layer_ring in zip(self.blocks, constants.blocks, ring, strict=True):
             x, layer_new = block(x, rope, layer_constants, layer_ring, slot_valid, attention)
             new.append(layer_new)
-        patches = from_windows(self.head(x, constants.head_modulation), grid)
-        # The head's features are (row, column, channel) of a patch; pixel_shuffle wants the channel first.
-        patches = patches.view(frames, *grid, PATCH * PATCH, channels).permute(0, 4, 3, 1, 2)
-        return F.pixel_shuffle(patches.reshape(frames, -1, *grid), PATCH), new
+        return from_patches(from_windows(self.head(x, constants.head_modulation), grid), grid), new
+
+    def embed(self, patches: torch.Tensor) -> torch.Tensor:
+        """The patch embedding of `to_patches`: [tokens, 64] -> [tokens, dim]."""
+        return F.linear(patches, self.patch_embedding.weight.flatten(1), self.patch_embedding.bias)
+
+
+def to_patches(latent: torch.Tensor) -> torch.Tensor:
+    """[T, 16, h, w] -> [T*rows*columns, 64], a patch's features in (channel, row, column) order."""
+    return F.pixel_unshuffle(latent, PATCH).permute(0, 2, 3, 1).flatten(0, 2)
+
+
+def from_patches(patches: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+    """The head's [T*rows*columns, 64] -> [T, 16, h, w]; its features are (row, column, channel)."""
+    split = patches.view(-1, *grid, PATCH * PATCH, LATENT_CHANNELS).permute(0, 4, 3, 1, 2)
+    return F.pixel_shuffle(split.flatten(1, 2), PATCH)
 
 
 def in_float32(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
