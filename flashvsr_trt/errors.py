@@ -45,3 +45,7 @@ class BundleError(FlashVSRError):
 
 class ParityError(FlashVSRError):
     """Two backends differ by more than the thresholds of the bundle's precision allow."""
+
+
+class EngineError(FlashVSRError):
+    """An engine cannot be built, or is missing, damaged, or made for something else."""

@@ -1,0 +1,236 @@
+"""Cutting a graph at its custom nodes, for runtimes that take none: plain segments, and kernels between them.
+
+Every node of a segment depends on the custom nodes of earlier segments only, so the pieces run one after
+another. A graph without custom nodes is one segment.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
+
+from flashvsr_trt.engines.plan import BEFORE, EngineStep, KernelStep, PlanTensor, SegmentPlan, Step
+from flashvsr_trt.engines.views import view_roots
+from flashvsr_trt.errors import EngineError
+from flashvsr_trt.plugins.sparse_attention import DOMAIN, OPERATORS
+
+STANDARD_DOMAINS = ("", "ai.onnx")
+
+
+@dataclass(frozen=True)
+class LoweredGraph:
+    """A plan, and the ONNX model of each engine that it runs. Weights stay where the graph refers to them."""
+
+    plan: SegmentPlan
+    segments: Mapping[str, ModelProto]
+
+
+def lower_graph(path: Path) -> LoweredGraph:
+    """Cut a bundle's graph at its custom nodes. Engines are called after the file: `dit.00`, `dit.01`, ...
+
+    Raises:
+        EngineError: the graph has a node of a domain that nothing here runs, or a custom node that takes a
+            constant.
+    """
+    model = onnx.load(path, load_external_data=False)
+    model = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
+    cut = _Cut(model.graph, path.stem)
+    segments = {
+        step.engine: _segment_model(model, step, nodes)
+        for step, nodes in zip(cut.steps, cut.step_nodes, strict=True)
+        if isinstance(step, EngineStep)
+    }
+    plan = SegmentPlan(
+        graph=path.stem,
+        steps=tuple(cut.steps),
+        tensors=cut.tensors(),
+        inputs=tuple(value.name for value in model.graph.input),
+        outputs=tuple(value.name for value in model.graph.output),
+    )
+    return LoweredGraph(plan, segments)
+
+
+def custom_nodes(model: ModelProto) -> list[str]:
+    """Nodes that are no standard operators, inside control flow as well: "name (domain::operator)"."""
+    return [
+        f"{node.name} ({node.domain}::{node.op_type})"
+        for node in _all_nodes(model.graph)
+        if node.domain not in STANDARD_DOMAINS
+    ]
+
+
+class _Cut:
+    """One graph's nodes in segments, and what is bound where."""
+
+    def __init__(self, graph: GraphProto, name: str) -> None:
+        self.graph = graph
+        self.constants = {tensor.name for tensor in graph.initializer}
+        self.inputs = [value.name for value in graph.input]
+        self.outputs = [value.name for value in graph.output]
+        self.values = {v.name: v for v in (*graph.input, *graph.value_info, *graph.output)}
+        self.roots = view_roots(graph)
+        waves = self._waves()
+        self._materialise(waves)
+        self.steps: list[Step] = []
+        self.step_nodes: list[list[NodeProto]] = []
+        pieces = [self._live_nodes(wave) for wave in waves]
+        engines = [nodes for nodes in pieces if nodes and not _is_custom(nodes[0])]
+        names = iter([name] if len(engines) == 1 else [f"{name}.{n:02d}" for n in range(len(engines))])
+        for nodes in pieces:
+            if nodes and _is_custom(nodes[0]):
+                for node in nodes:
+                    self._add(self._kernel_step(node), [node])
+            elif nodes:
+                self._add(self._engine_step(next(names), nodes), nodes)
+
+    def tensors(self) -> dict[str, PlanTensor]:
+        """Every tensor that a step binds, with its lifetime."""
+        written = dict.fromkeys(self.inputs, BEFORE)
+        last_read = dict.fromkeys(self.outputs, len(self.steps)) | dict.fromkeys(self.inputs, BEFORE)
+        for index, step in enumerate(self.steps):
+            for name in _bound(step.outputs):
+                written[name] = index
+                last_read.setdefault(name, index)
+            for name in _bound(step.inputs):
+                last_read[name] = max(index, last_read.get(name, index))
+                memory = self.storage.get(name)
+                if memory:
+                    last_read[memory] = max(index, last_read.get(memory, index))
+        return {name: self._tensor(name, written, last_read[name]) for name in last_read}
+
+    def _tensor(self, name: str, written: Mapping[str, int], last_read: int) -> PlanTensor:
+        kind = self.values[name].type.tensor_type
+        memory = self.storage.get(name)
+        return PlanTensor(
+            name=name,
+            dtype=_numpy_name(kind.elem_type),
+            shape=tuple(dimension.dim_value for dimension in kind.shape.dim),
+            storage=memory,
+            written=written[memory or name],
+            last_read=last_read,
+        )
+
+    def _waves(self) -> list[list[NodeProto]]:
+        """Nodes by the number of custom and plain waves before them: even ones are plain, odd ones custom."""
+        wave_of = dict.fromkeys([*self.inputs, *self.constants, ""], 0)
+        waves: dict[int, list[NodeProto]] = {}
+        for node in self.graph.node:
+            after = max((wave_of[name] for name in node.input), default=0)
+            wave = after + (after % 2 != _is_custom(node))
+            waves.setdefault(wave, []).append(node)
+            wave_of.update(dict.fromkeys(node.output, wave))
+        self.wave_of = wave_of
+        return [waves.get(wave, []) for wave in range(max(waves, default=0) + 1)]
+
+    def _materialise(self, waves: list[list[NodeProto]]) -> None:
+        """Choose one tensor to hold the memory of each value that crosses; the others are views of it."""
+        crossing = dict.fromkeys(self.outputs)
+        for number, nodes in enumerate(waves):
+            for node in nodes:
+                for name in node.input:
+                    if name and name not in self.constants and self.wave_of[name] != number:
+                        crossing[name] = None
+        held = {self.roots[name]: name for name in self.inputs}
+        self.storage: dict[str, str] = {}
+        # Outputs come first: a graph's output needs memory of its own in any case.
+        for name in crossing:
+            root = self.roots[name]
+            is_output = name in self.outputs
+            same_wave = root in held and self._written_together(held[root], name)
+            if is_output or not same_wave:
+                held.setdefault(root, name)
+            elif held[root] != name:
+                self.storage[name] = held[root]
+        self.crossing = set(crossing) - set(self.storage)
+
+    def _written_together(self, memory: str, view: str) -> bool:
+        return memory in self.inputs or self.wave_of[memory] == self.wave_of[view]
+
+    def _live_nodes(self, nodes: list[NodeProto]) -> list[NodeProto]:
+        """The nodes that something beyond their segment needs."""
+        needed, live = set(self.crossing), []
+        for node in reversed(nodes):
+            if needed & set(node.output):
+                live.append(node)
+                needed.update(node.input)
+        return live[::-1]
+
+    def _engine_step(self, name: str, nodes: list[NodeProto]) -> EngineStep:
+        made = {output for node in nodes for output in node.output}
+        read = dict.fromkeys(tensor for node in nodes for tensor in node.input if tensor)
+        return EngineStep(
+            name,
+            inputs=tuple(tensor for tensor in read if tensor not in made | self.constants),
+            outputs=tuple(
+                output for node in nodes for output in node.output if output in self.crossing
+            ),
+        )
+
+    def _kernel_step(self, node: NodeProto) -> KernelStep:
+        known = {operator.name: operator for operator in OPERATORS}
+        if node.domain != DOMAIN or node.op_type not in known:
+            raise EngineError(
+                f"{node.name} is a {node.domain}::{node.op_type}, which is neither a standard operator nor "
+                f"one of: {', '.join(f'{DOMAIN}::{name}' for name in known)}"
+            )
+        operator = known[node.op_type]
+        constant = [name for name in node.input if name in self.constants]
+        if constant:
+            raise EngineError(f"{node.name} takes the constant {constant[0]}: a kernel's inputs are computed")
+        return KernelStep(
+            node=node.name,
+            operator=operator.name,
+            inputs=dict(zip((port.name for port in operator.inputs), node.input, strict=True)),
+            outputs=dict(zip((port.name for port in operator.outputs), node.output, strict=True)),
+            attributes={attribute.name: attribute.i for attribute in node.attribute},
+        )
+
+    def _add(self, step: Step, nodes: list[NodeProto]) -> None:
+        self.steps.append(step)
+        self.step_nodes.append(nodes)
+
+
+def _segment_model(model: ModelProto, step: EngineStep, nodes: list[NodeProto]) -> ModelProto:
+    """A model on its own of some nodes; its weights are the same references as the whole graph's."""
+    graph = model.graph
+    values = {v.name: v for v in (*graph.input, *graph.value_info, *graph.output)}
+    read = {name for node in nodes for name in node.input}
+    inner = {name for node in nodes for name in node.output} - set(step.outputs)
+    segment = helper.make_graph(
+        nodes,
+        step.engine,
+        [values[name] for name in step.inputs],
+        [values[name] for name in step.outputs],
+        [tensor for tensor in graph.initializer if tensor.name in read],
+        value_info=[values[name] for name in inner if name in values],
+    )
+    return helper.make_model(
+        segment,
+        ir_version=model.ir_version,
+        opset_imports=[opset for opset in model.opset_import if opset.domain in STANDARD_DOMAINS],
+        producer_name=model.producer_name,
+        producer_version=model.producer_version,
+    )
+
+
+def _bound(tensors: tuple[str, ...] | Mapping[str, str]) -> Iterable[str]:
+    return tensors.values() if isinstance(tensors, Mapping) else tensors
+
+
+def _is_custom(node: NodeProto) -> bool:
+    return node.domain not in STANDARD_DOMAINS
+
+
+def _all_nodes(graph: GraphProto) -> Iterator[NodeProto]:
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                yield from _all_nodes(inner)
+
+
+def _numpy_name(elem_type: int) -> str:
+    name = TensorProto.DataType.Name(elem_type).lower()
+    return {"float": "float32"}.get(name, name)
