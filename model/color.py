@@ -3,48 +3,45 @@
 import torch
 import torch.nn.functional as F
 
+from flashvsr_trt.model.extent import WHOLE_FRAME, WholeFrame
 from flashvsr_trt.signatures import COLOR_FIXES
 
 WAVELET_LEVELS = 5
 
 
-def adain(frames: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+def adain(frames: torch.Tensor, reference: torch.Tensor, extent: WholeFrame) -> torch.Tensor:
     """Give each frame and channel the mean and deviation of the reference. [T, 3, H, W] float32."""
-    mean, deviation = _statistics(frames)
-    reference_mean, reference_deviation = _statistics(reference)
+    mean, deviation = extent.statistics(frames)
+    reference_mean, reference_deviation = extent.statistics(reference)
     return (frames - mean) / deviation * reference_deviation + reference_mean
 
 
-def _statistics(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    variance, mean = torch.var_mean(x, dim=(2, 3), correction=0, keepdim=True)
-    return mean, (variance + 1e-5).sqrt()
-
-
-def wavelet(frames: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+def wavelet(frames: torch.Tensor, reference: torch.Tensor, extent: WholeFrame) -> torch.Tensor:
     """Swap the low frequencies of the frames for those of the reference. [T, 3, H, W] float32."""
-    return frames - _low_frequencies(frames) + _low_frequencies(reference)
+    return frames - _low_frequencies(frames, extent) + _low_frequencies(reference, extent)
 
 
-def _low_frequencies(x: torch.Tensor) -> torch.Tensor:
+def _low_frequencies(x: torch.Tensor, extent: WholeFrame) -> torch.Tensor:
     binomial = torch.tensor([1.0, 2.0, 1.0], dtype=x.dtype, device=x.device) / 4
     kernel = torch.outer(binomial, binomial).expand(x.shape[1], 1, 3, 3)
     for level in range(WAVELET_LEVELS):
         dilation = 2**level
-        padded = F.pad(x, (dilation,) * 4, mode="replicate")
-        x = F.conv2d(padded, kernel, dilation=dilation, groups=x.shape[1])
+        x = F.conv2d(extent.replicate(x, dilation), kernel, dilation=dilation, groups=x.shape[1])
     return x
 
 
-def fix_color(frames: torch.Tensor, reference: torch.Tensor, method: str) -> torch.Tensor:
+def fix_color(
+    frames: torch.Tensor, reference: torch.Tensor, method: str, extent: WholeFrame = WHOLE_FRAME
+) -> torch.Tensor:
     """Correct and clamp to [-1, 1]. [T, 3, H, W] float32, both in [-1, 1].
 
     Raises:
         ValueError: `method` is not one of COLOR_FIXES.
     """
     if method == "adain":
-        frames = adain(frames, reference)
+        frames = adain(frames, reference, extent)
     elif method == "wavelet":
-        frames = wavelet(frames, reference)
+        frames = wavelet(frames, reference, extent)
     elif method != "none":
         raise ValueError(f"colour fix '{method}' is not one of {COLOR_FIXES}")
     return frames.clamp(-1, 1)

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from flashvsr_trt.model.extent import WHOLE_FRAME, WholeFrame
 from flashvsr_trt.presets import TOKEN_STRIDE, NetworkConfig
 from flashvsr_trt.signatures import PIXEL_CHANNELS, PROJECTOR_TAIL
 
@@ -21,7 +22,9 @@ class ChannelNorm(nn.Module):
         return F.normalize(x, dim=1) * x.shape[1] ** 0.5 * self.gamma.squeeze(-1)
 
 
-def causal_conv(conv: nn.Conv3d, tail: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+def causal_conv(
+    conv: nn.Conv3d, tail: torch.Tensor, x: torch.Tensor, extent: WholeFrame = WHOLE_FRAME
+) -> torch.Tensor:
     """A (4,3,3) convolution with stride (2,1,1) over [tail | x] as one 2-D convolution.
 
     The four frames of each output are stacked in channels: the same sums, without the slow 3-D kernels.
@@ -30,17 +33,17 @@ def causal_conv(conv: nn.Conv3d, tail: torch.Tensor, x: torch.Tensor) -> torch.T
         conv: holds the weight [out, in, 4, 3, 3] and bias.
         tail: [2, in, h, w], the frames before `x`.
         x: [T, in, h, w], T even.
+        extent: gives the rows and columns around these.
 
     Returns:
         [T/2, out, h, w].
     """
-    frames = torch.cat([tail, x])
+    frames = extent.replicate(torch.cat([tail, x]), 1)
     count, channels, height, width = frames.shape
     pairs = frames.view(count // 2, 2, channels, height, width)
     quads = torch.cat([pairs[:-1], pairs[1:]], dim=1).transpose(1, 2)
     stacked = quads.reshape(count // 2 - 1, channels * 4, height, width)
-    padded = F.pad(stacked, (1, 1, 1, 1), mode="replicate")
-    return F.conv2d(padded, conv.weight.flatten(1, 2), conv.bias)
+    return F.conv2d(stacked, conv.weight.flatten(1, 2), conv.bias)
 
 
 class Projector(nn.Module):
@@ -56,7 +59,12 @@ class Projector(nn.Module):
         self.linear_layers = nn.ModuleList([nn.Linear(second, network.dit.dim)])
 
     def forward(
-        self, video: torch.Tensor, first: torch.Tensor, pixel_tail: torch.Tensor, hidden_tail: torch.Tensor
+        self,
+        video: torch.Tensor,
+        first: torch.Tensor,
+        pixel_tail: torch.Tensor,
+        hidden_tail: torch.Tensor,
+        extent: WholeFrame = WHOLE_FRAME,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """One call over T frames, T a multiple of 4.
 
@@ -65,14 +73,15 @@ class Projector(nn.Module):
             first: bool scalar; the tails are then replaced by two copies of their first frame.
             pixel_tail: [2, 768, tH/16, tW/16], the last two pixel-unshuffled frames before `video`.
             hidden_tail: [2, hidden, tH/16, tW/16], the last two inputs of conv2.
+            extent: what is around `video`; every size in tH is then of the rows at hand.
 
         Returns:
             tokens [T/4 * tH/16 * tW/16, dim] in (frame, row, column) order, and the next two tails.
         """
         pixels = F.pixel_unshuffle(video, TOKEN_STRIDE)
         pixel_tail = torch.where(first, pixels[:1].expand_as(pixel_tail), pixel_tail)
-        hidden = F.silu(self.norm1(causal_conv(self.conv1, pixel_tail, pixels)))
+        hidden = F.silu(self.norm1(causal_conv(self.conv1, pixel_tail, pixels, extent)))
         hidden_tail = torch.where(first, hidden[:1].expand_as(hidden_tail), hidden_tail)
-        features = F.silu(self.norm2(causal_conv(self.conv2, hidden_tail, hidden)))
+        features = F.silu(self.norm2(causal_conv(self.conv2, hidden_tail, hidden, extent)))
         tokens = self.linear_layers[0](features.permute(0, 2, 3, 1).flatten(0, 2))
         return tokens, pixels[-PROJECTOR_TAIL:], hidden[-PROJECTOR_TAIL:]
