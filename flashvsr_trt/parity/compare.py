@@ -6,6 +6,7 @@ become the next one's; the end-to-end comparison lets errors add up as they do i
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -40,8 +41,12 @@ class ParityReport:
         return self.exceeded[0].graph if self.exceeded else None
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        rows = [asdict(tensor) | {"exceeds": tensor.exceeds(self.thresholds)} for tensor in self.tensors]
+        """For JSON, which knows no infinity: null is the PSNR of equal frames, and an error without bound."""
+        rows = [
+            {name: None if value in (inf, -inf) else value for name, value in asdict(tensor).items()}
+            | {"exceeds": tensor.exceeds(self.thresholds)}
+            for tensor in self.tensors
+        ]
         return asdict(self) | {"tensors": rows, "first_diverging": self.first_diverging}
 
 

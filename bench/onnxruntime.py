@@ -1,0 +1,121 @@
+"""ONNX Runtime against the torch reference on the CPU: the same frames through both, stage by stage.
+
+    python -m bench.onnxruntime [--preset nano] [--size 256x256] [--repeats 7] [--threads N]
+
+Exports into a temporary folder, prints JSON. Times are of this machine and this moment; compare them within
+one run only.
+"""
+
+import json
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+
+from bench.cpu import interleaved_medians
+from flashvsr_trt.export.export_bundle import export_bundle
+from flashvsr_trt.geometry import Geometry
+from flashvsr_trt.model.network import build_network
+from flashvsr_trt.model.weights import load_weights, resolve_weights
+from flashvsr_trt.option_types import SizeType
+from flashvsr_trt.parity.tensor_error import psnr
+from flashvsr_trt.presets import UNIT_FRAMES, find_preset, find_schedule
+from flashvsr_trt.rope import time_table
+from flashvsr_trt.runtime.executor import Executor
+from flashvsr_trt.runtime.noise import latent_noise
+from flashvsr_trt.runtime.onnxruntime_executor import OnnxRuntimeExecutor
+from flashvsr_trt.runtime.ring import KVRing
+from flashvsr_trt.runtime.torch_executor import TorchExecutor
+from flashvsr_trt.signatures import StreamConfig
+
+WEIGHTS = "random:0"
+
+
+class SteadyStages:
+    """Each stage of one backend as a call without arguments, with the ring full."""
+
+    def __init__(self, executor: Executor) -> None:
+        stream = executor.stream
+        self.executor, self.state = executor, executor.new_state()
+        shape = (UNIT_FRAMES, stream.geometry.height, stream.geometry.width, 3)
+        self.frames = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+        self.noise = np.stack([latent_noise(0, latent, stream.geometry.latent) for latent in range(2)])
+        self.rope = time_table(np.arange(2), stream.preset.network.dit.head_dim)
+        self.ring = KVRing(stream.preset.attention)
+        self.first = True
+        for _ in range(stream.preset.attention.ring_slots):
+            self.decoded = self.unit()
+
+    def encode(self) -> None:
+        """One unit's condition and tokens."""
+        self.condition, self.tokens = self.executor.encode(self.frames, self.first, self.state)
+        self.first = False
+
+    def dit(self) -> None:
+        """One DiT step."""
+        step = self.ring.step(1)
+        (self.latent,) = self.executor.dit(self.noise, [self.tokens], self.rope, step, self.state)
+
+    def decode(self) -> np.ndarray:
+        """One unit's frames."""
+        return self.executor.decode(self.latent, self.condition, self.state)
+
+    def unit(self) -> np.ndarray:
+        """All three stages."""
+        self.encode()
+        self.dit()
+        return self.decode()
+
+
+def measure(preset_name: str, target: tuple[int, int], repeats: int, threads: int | None) -> dict:
+    """Seconds of one steady unit (8 frames) by stage in both backends, and how alike their frames are."""
+    preset = find_preset(preset_name)
+    stream = StreamConfig(preset, Geometry(target[0] // 2, target[1] // 2, 2), find_schedule("low-latency"))
+    weights = load_weights(resolve_weights(WEIGHTS, preset.network), preset.network, torch.float32)
+    network = build_network(preset.network, weights, torch.device("cpu"), torch.float32)
+    with tempfile.TemporaryDirectory() as folder:
+        report = partial(click.echo, err=True)
+        bundle = export_bundle(stream, WEIGHTS, "fp32", Path(folder) / "bundle", report)
+        backends = {
+            "torch": SteadyStages(TorchExecutor(network, stream)),
+            "onnxruntime": SteadyStages(OnnxRuntimeExecutor(bundle, threads=threads)),
+        }
+        calls = {
+            f"{stage} {name}": getattr(stages, stage)
+            for stage in ("encode", "dit", "decode")
+            for name, stages in backends.items()
+        }
+        seconds = interleaved_medians(calls, repeats)
+        alike = psnr(backends["torch"].decoded, backends["onnxruntime"].decoded)
+    by_stage = {
+        stage: {name: seconds[f"{stage} {name}"] for name in backends}
+        for stage in ("encode", "dit", "decode")
+    }
+    totals = {name: sum(stage[name] for stage in by_stage.values()) for name in backends}
+    return {
+        "preset": preset_name,
+        "target": f"{target[1]}x{target[0]}",
+        "seconds_per_unit": by_stage | {"all": totals},
+        "onnxruntime_speedup": totals["torch"] / totals["onnxruntime"],
+        "frames_psnr": alike,
+        "threads": threads or torch.get_num_threads(),
+    }
+
+
+@click.command()
+@click.option("--preset", default="nano", show_default=True)
+@click.option("--size", type=SizeType(), default="256x256", show_default=True, help="Of the output.")
+@click.option("--repeats", default=7, show_default=True)
+@click.option("--threads", type=int, help="Of both backends.  [default: theirs]")
+def main(preset: str, size: tuple[int, int], repeats: int, threads: int | None) -> None:
+    """Compare ONNX Runtime with torch on the CPU."""
+    if threads:
+        torch.set_num_threads(threads)
+    click.echo(json.dumps(measure(preset, size, repeats, threads), indent=2))
+
+
+if __name__ == "__main__":
+    main()
