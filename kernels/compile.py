@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib
+import importlib.util
 import json
 import os
 from concurrent.futures import ProcessPoolExecutor
@@ -10,7 +11,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from flashvsr_trt.errors import MissingDependencyError, UsageError
-from flashvsr_trt.kernels.catalogue import DTYPES, KernelSpec, kernel_specs
+from flashvsr_trt.kernels.catalogue import DTYPES, HEAD_DIMS, KernelSpec, kernel_specs
 from flashvsr_trt.kernels.manifest import MANIFEST, Argument, Artifact, read_manifest, write_manifest
 from flashvsr_trt.kernels.ptx import assemble, drop_parameters, read_signature
 from flashvsr_trt.kernels.tuning import ARCHITECTURES, SHARED_LIMIT, capability_number
@@ -26,6 +27,7 @@ def build_kernels(
     directory: Path,
     dtypes: tuple[str, ...] = DTYPES,
     workers: int = 2,
+    head_dims: tuple[int, ...] = HEAD_DIMS,
 ) -> list[Artifact]:
     """Compiles every kernel for every architecture into `directory`, and writes its manifest.
 
@@ -48,7 +50,11 @@ def build_kernels(
     kept = {}
     if (directory / MANIFEST).exists():
         kept = {artifact.hash: artifact for artifact in read_manifest(directory)}
-    wanted = [(spec, name) for name in dict.fromkeys(architectures) for spec in kernel_specs(name, dtypes)]
+    wanted = [
+        (spec, name)
+        for name in dict.fromkeys(architectures)
+        for spec in kernel_specs(name, dtypes, head_dims)
+    ]
     hashes = [_hash(spec, architecture, version) for spec, architecture in wanted]
     artifacts = [kept.get(key) if _complete(directory, kept.get(key)) else None for key in hashes]
     missing = [position for position, artifact in enumerate(artifacts) if artifact is None]
@@ -163,10 +169,18 @@ def _complete(directory: Path, artifact: Artifact | None) -> bool:
     )
 
 
-def _hash(spec: KernelSpec, architecture: str, version: str) -> str:
+def source_hash(spec: KernelSpec, architecture: str) -> str:
+    """Of everything that decides what a kernel computes and how: its source, constants and arguments.
+
+    Needs no Triton, so that what was built can be told from what would be built anywhere.
+    """
     source = Path(importlib.util.find_spec(spec.module).origin).read_bytes()
-    facts = json.dumps([asdict(spec), architecture, version, PTX_VERSION], sort_keys=True)
+    facts = json.dumps([asdict(spec), architecture, PTX_VERSION], sort_keys=True)
     return hashlib.sha256(source + Path(__file__).read_bytes() + facts.encode()).hexdigest()
+
+
+def _hash(spec: KernelSpec, architecture: str, version: str) -> str:
+    return hashlib.sha256(f"{source_hash(spec, architecture)} Triton {version}".encode()).hexdigest()
 
 
 def _triton_version() -> str:

@@ -1,0 +1,171 @@
+"""The two kinds of engines, what each is built for, and which one a request means."""
+
+import importlib.metadata
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from flashvsr_trt.engines.device import Device
+from flashvsr_trt.errors import DeviceError, EngineError, MissingDependencyError, UsageError
+
+
+@dataclass(frozen=True)
+class Flavour:
+    """A runtime and its builder.
+
+    Attributes:
+        module: the Python module, `distribution` the package that has it, `extra` ours that installs it.
+        oldest: the first version whose API is known to fit, `below` the first that is not.
+        broken: versions in between that do not work.
+        capabilities: compute capabilities that it builds for.
+        portable: builds without a GPU, for any of them; else only for the device that it builds on.
+    """
+
+    name: str
+    title: str
+    module: str
+    distribution: str
+    extra: str
+    oldest: tuple[int, int]
+    below: tuple[int, int]
+    broken: tuple[tuple[int, int], ...]
+    capabilities: tuple[str, ...]
+    portable: bool
+
+
+RTX = Flavour(
+    name="rtx",
+    title="TensorRT-RTX",
+    module="tensorrt_rtx",
+    distribution="tensorrt-rtx",
+    extra="rtx",
+    oldest=(1, 7),
+    below=(2, 0),
+    broken=(),
+    capabilities=("7.5", "8.0", "8.6", "8.9", "12.0", "12.1"),
+    portable=True,
+)
+
+TENSORRT = Flavour(
+    name="tensorrt",
+    title="TensorRT",
+    module="tensorrt",
+    distribution="tensorrt",
+    extra="tensorrt",
+    oldest=(10, 13),
+    below=(12, 0),
+    # Quick-deployable plugins do not work in 10.14.
+    broken=((10, 14),),
+    capabilities=("7.5", "8.0", "8.6", "8.7", "8.9", "9.0", "10.0", "10.3", "11.0", "12.0", "12.1"),
+    portable=False,
+)
+
+FLAVOURS = {flavour.name: flavour for flavour in (RTX, TENSORRT)}
+FLAVOUR_CHOICES = ("auto", *FLAVOURS)
+
+DEFAULT_CAPABILITY = "8.9"
+"""Built for where there is no GPU to ask and none is named: GeForce RTX 40."""
+
+BFLOAT16_CAPABILITY = 8.0
+"""Older devices do not compute in bfloat16."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What engines are built for. `device` and `driver` are known where the builder has a GPU."""
+
+    flavour: Flavour
+    version: str
+    capability: str
+    device: str | None = None
+    driver: str | None = None
+
+    @property
+    def architecture(self) -> str:
+        """The capability as kernels name it: "sm_89"."""
+        return "sm_" + self.capability.replace(".", "")
+
+
+def installed_version(flavour: Flavour) -> str | None:
+    """The version that is installed; None if none is."""
+    if importlib.util.find_spec(flavour.module) is None:
+        return None
+    try:
+        return importlib.metadata.version(flavour.distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return importlib.import_module(flavour.module).__version__
+
+
+def choose_target(
+    flavour: str, capability: str | None, device: Device | None, notify: Callable[[str], None]
+) -> Target:
+    """What `--flavour` and `--device-arch` mean on this machine.
+
+    Args:
+        flavour: a name of FLAVOURS, or "auto".
+        capability: "8.9" and the like; None is the device's.
+
+    Raises:
+        UsageError: no such flavour.
+        EngineError: the flavour does not build for the capability; says which one does.
+        DeviceError: the flavour builds only on the device that it builds for.
+        MissingDependencyError: the flavour is not installed.
+    """
+    if flavour not in FLAVOUR_CHOICES:
+        raise UsageError(f"no engine flavour '{flavour}'; choose one of: {', '.join(FLAVOUR_CHOICES)}")
+    wanted = capability or (device.capability if device else DEFAULT_CAPABILITY)
+    chosen = _automatic(wanted, device) if flavour == "auto" else FLAVOURS[flavour]
+    _check_capability(chosen, wanted, device)
+    if not capability and not device:
+        notify(f"no GPU here: building for compute capability {wanted}; choose with --device-arch")
+    version = supported_version(chosen)
+    here = device if device and device.capability == wanted else None
+    return Target(chosen, version, wanted, here and here.name, here and here.driver)
+
+
+def supported_version(flavour: Flavour) -> str:
+    """The installed version. Raises MissingDependencyError where there is none that fits."""
+    version = installed_version(flavour)
+    install = f"pip install 'flashvsr-trt[{flavour.extra}]'"
+    if version is None:
+        raise MissingDependencyError(f"{flavour.name} engines need {flavour.title}: {install}")
+    major, minor = (int(part) for part in version.split(".")[:2])
+    if not flavour.oldest <= (major, minor) < flavour.below or (major, minor) in flavour.broken:
+        oldest, below = (".".join(map(str, v)) for v in (flavour.oldest, flavour.below))
+        raise MissingDependencyError(
+            f"{flavour.title} {version} is not supported, but {oldest} and later below {below}"
+            f"{''.join(f' and not {a}.{b}' for a, b in flavour.broken)}: {install}"
+        )
+    return version
+
+
+def _automatic(capability: str, device: Device | None) -> Flavour:
+    """The installed one that builds for the capability here; TensorRT-RTX where both do."""
+    able = [f for f in FLAVOURS.values() if _why_not(f, capability, device) is None]
+    if not able:
+        return RTX
+    installed = [flavour for flavour in able if installed_version(flavour)]
+    return (installed or able)[0]
+
+
+def _check_capability(flavour: Flavour, capability: str, device: Device | None) -> None:
+    reason = _why_not(flavour, capability, device)
+    if reason:
+        raise reason
+
+
+def _why_not(flavour: Flavour, capability: str, device: Device | None) -> EngineError | DeviceError | None:
+    if capability not in flavour.capabilities:
+        others = [f.name for f in FLAVOURS.values() if capability in f.capabilities]
+        advice = f"use --flavour {others[0]}" if others else "choose another --device-arch"
+        return EngineError(
+            f"{flavour.title} does not build for compute capability {capability}, but for "
+            f"{', '.join(flavour.capabilities)}; {advice}"
+        )
+    if not flavour.portable and (device is None or device.capability != capability):
+        here = f"this one has {device.capability}" if device else "there is none here"
+        return DeviceError(
+            f"{flavour.title} builds on a GPU of the capability that it builds for ({capability}), and {here}; "
+            "build there, or with --flavour rtx"
+        )
+    return None

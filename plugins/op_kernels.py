@@ -1,0 +1,60 @@
+"""Which compiled kernels the custom nodes run as, for one architecture, dtype and head_dim. No torch."""
+
+from pathlib import Path
+
+from flashvsr_trt.errors import EngineError
+from flashvsr_trt.kernels.catalogue import DTYPES, HEAD_DIMS, kernel_specs
+from flashvsr_trt.kernels.compile import build_kernels, source_hash
+from flashvsr_trt.kernels.manifest import Artifact
+from flashvsr_trt.kernels.tuning import ARCHITECTURES
+from flashvsr_trt.plugins.sparse_attention import OPERATORS
+
+
+def operator_kernels(architecture: str, precision: str, head_dim: int) -> dict[str, str]:
+    """Operator name -> name of the kernel that computes it.
+
+    Args:
+        architecture: "sm_89" and the like.
+        precision: "bf16" or "fp16", of the attention.
+        head_dim: channels of a head.
+
+    Raises:
+        EngineError: no kernels are made for one of these; says for which there are.
+    """
+    if architecture not in ARCHITECTURES:
+        raise EngineError(
+            f"the sparse presets' kernels are made for {', '.join(ARCHITECTURES)}, and not {architecture}; "
+            "the full-attn presets need none"
+        )
+    if precision not in DTYPES:
+        raise EngineError(
+            f"the sparse presets' kernels are made for {', '.join(DTYPES)}, and not {precision}; export with "
+            f"--precision {DTYPES[0]}"
+        )
+    if head_dim not in HEAD_DIMS:
+        raise EngineError(
+            f"the sparse presets' kernels are made for heads of {', '.join(map(str, HEAD_DIMS))} channels, "
+            f"and not {head_dim}"
+        )
+    names = {spec.kernel: spec.name for spec in kernel_specs(architecture, (precision,), (head_dim,))}
+    return {operator.name: names[operator.name] for operator in OPERATORS}
+
+
+def kernel_hashes(architecture: str, precision: str, head_dim: int) -> dict[str, str]:
+    """Kernel name -> hash of its source, for `operator_kernels` of the same arguments. Raises EngineError."""
+    operator_kernels(architecture, precision, head_dim)
+    specs = kernel_specs(architecture, (precision,), (head_dim,))
+    return {spec.name: source_hash(spec, architecture) for spec in specs}
+
+
+def compile_operator_kernels(
+    architecture: str, precision: str, head_dim: int, directory: Path
+) -> list[Artifact]:
+    """Compile them into a directory of their own; what is there and unchanged is kept. Needs Triton, no GPU.
+
+    Raises:
+        EngineError: no kernels are made for one of the arguments.
+        MissingDependencyError: Triton is not installed.
+    """
+    operator_kernels(architecture, precision, head_dim)
+    return build_kernels((architecture,), directory, (precision,), head_dims=(head_dim,))
