@@ -13,9 +13,11 @@ from flashvsr_trt import __version__
 from flashvsr_trt.errors import FlashVSRError, UsageError
 from flashvsr_trt.export_cli import export, inspect, parity
 from flashvsr_trt.geometry import FITS
+from flashvsr_trt.kernels_cli import kernels
 from flashvsr_trt.option_types import SizeType
 from flashvsr_trt.presets import CHUNK_SIZES, DEFAULT_PRESET, PRESETS, SCALES, SCHEDULES
 from flashvsr_trt.progress import show_progress
+from flashvsr_trt.runtime.backends import ATTENTIONS
 from flashvsr_trt.signatures import COLOR_FIXES, UPSAMPLERS
 from flashvsr_trt.weights_cli import weights
 
@@ -30,7 +32,7 @@ def cli(debug: bool) -> None:
     """FlashVSR v1.1 video super-resolution."""
 
 
-for command in (weights, export, parity, inspect):
+for command in (weights, kernels, export, parity, inspect):
     cli.add_command(command)
 
 
@@ -94,6 +96,17 @@ def number_choice(numbers: Sequence[int]) -> click.Choice:
 @click.option("--backend", default="auto", show_default=True, help="See `flashvsr-trt doctor`.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--dtype", default="auto", show_default=True, help="auto, float32, bfloat16 or float16.")
+@click.option(
+    "--attention",
+    type=click.Choice(ATTENTIONS),
+    default=ATTENTIONS[0],
+    show_default=True,
+    help="reference: PyTorch instead of the kernels.",
+)
+@click.option("--compile", is_flag=True, help="torch.compile for encoding and the decoder.")
+@click.option(
+    "--cuda-graphs/--no-cuda-graphs", default=None, help="Replay steady steps.  [default: on a GPU]"
+)
 @click.option("--start", type=int, default=0, help="Skip this many frames.")
 @click.option("--frames", type=int, help="Stop after this many frames.")
 @click.option("--rate", type=RateType(), help="Frames a second of images and raw video.")

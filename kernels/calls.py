@@ -7,7 +7,8 @@ from contextvars import ContextVar
 
 import torch
 
-_calls: Counter[str] = Counter()
+_process_calls: Counter[str] = Counter()
+_calls: ContextVar[Counter[str]] = ContextVar("flashvsr_calls", default=_process_calls)
 _twins_only: ContextVar[bool] = ContextVar("flashvsr_twins_only", default=False)
 
 
@@ -28,17 +29,32 @@ def runs_kernel(tensor: torch.Tensor) -> bool:
 
 def record_call(operator: str, implementation: str) -> None:
     """Counts one call."""
-    _calls[f"{operator}/{implementation}"] += 1
+    _calls.get()[f"{operator}/{implementation}"] += 1
+
+
+def record_calls(calls: Counter[str]) -> None:
+    """Counts the calls of a CUDA graph that was replayed: it runs no Python that could count them."""
+    _calls.get().update(calls)
+
+
+@contextmanager
+def counted_calls() -> Iterator[Counter[str]]:
+    """Counts what is called within it in a counter of its own, and nowhere else."""
+    token = _calls.set(Counter())
+    try:
+        yield _calls.get()
+    finally:
+        _calls.reset(token)
 
 
 def kernel_calls() -> dict[str, int]:
-    """Calls so far in this process by operator and implementation: {"select_blocks/triton": 30, ...}.
+    """Calls so far by operator and implementation, {"select_blocks/triton": 30, ...}, of this process.
 
-    A replayed CUDA graph calls nothing: its owner multiplies what was counted while capturing.
+    Within `counted_calls`, of its counter.
     """
-    return dict(_calls)
+    return dict(_calls.get())
 
 
 def reset_kernel_calls() -> None:
     """Starts counting anew."""
-    _calls.clear()
+    _calls.get().clear()

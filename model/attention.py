@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from flashvsr_trt.geometry import Geometry
+from flashvsr_trt.kernels.calls import record_call
 from flashvsr_trt.kernels.select_blocks import block_probability, local_neighbourhood, window_means
 from flashvsr_trt.kernels.torch_ops import block_sparse_attention, select_blocks
 from flashvsr_trt.presets import WINDOW_TOKENS, AttentionConfig
@@ -23,6 +24,10 @@ class LayerCache:
     keys: torch.Tensor
     values: torch.Tensor
     key_means: torch.Tensor
+
+    def part(self, slots: slice) -> "LayerCache":
+        """These slots, in place."""
+        return LayerCache(self.keys[slots], self.values[slots], self.key_means[slots])
 
 
 class Attention(Protocol):
@@ -43,26 +48,38 @@ class Attention(Protocol):
 class SparseAttention(Attention):
     """Locality-constrained block-sparse attention, blocks chosen per head and query unit."""
 
-    def __init__(self, geometry: Geometry, attention: AttentionConfig) -> None:
-        self.neighbourhood = local_neighbourhood(*geometry.windows, attention.local_range)
+    def __init__(
+        self, geometry: Geometry, attention: AttentionConfig, device: torch.device | str = "cpu"
+    ) -> None:
+        # On the device from the start: a copy from the host could not be captured in a CUDA graph.
+        self.neighbourhood = local_neighbourhood(*geometry.windows, attention.local_range).to(device)
         self.top_k = geometry.top_k(attention)
 
     def __call__(
         self, q: torch.Tensor, new: LayerCache, ring: LayerCache, slot_valid: torch.Tensor
     ) -> torch.Tensor:
-        index, count = self.select(q, new, ring, slot_valid)
+        return self.attend(q, window_means(q, WINDOW_TOKENS), new, ring, slot_valid)
+
+    def attend(
+        self,
+        q: torch.Tensor,
+        q_means: torch.Tensor,
+        new: LayerCache,
+        ring: LayerCache,
+        slot_valid: torch.Tensor,
+    ) -> torch.Tensor:
+        """The same with the window means of q given. `new` may be slots of the ring that are not valid."""
+        index, count = self.select(q_means, new, ring, slot_valid)
         return block_sparse_attention(
             q, new.keys.flatten(0, 1), new.values.flatten(0, 1), ring.keys, ring.values, index, count
         )
 
     def select(
-        self, q: torch.Tensor, new: LayerCache, ring: LayerCache, slot_valid: torch.Tensor
+        self, q_means: torch.Tensor, new: LayerCache, ring: LayerCache, slot_valid: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The kept blocks as (index, count); see `kernels.select_blocks`."""
         k_means = torch.cat([ring.key_means, new.key_means]).flatten(0, 1)
-        probability = block_probability(
-            window_means(q, WINDOW_TOKENS), k_means, slot_valid, self.neighbourhood.to(q.device)
-        )
+        probability = block_probability(q_means, k_means, slot_valid, self.neighbourhood)
         return select_blocks(probability, slot_valid, self.top_k)
 
 
@@ -83,11 +100,37 @@ class DenseAttention(Attention):
         return attended[0].transpose(0, 1)
 
 
+class DenseRingAttention:
+    """`DenseAttention` where the step's own units are in the ring and every slot of it is to be seen.
+
+    Nothing is concatenated and nothing masked, so that the framework's fastest attention can run.
+    """
+
+    def attend(
+        self,
+        q: torch.Tensor,
+        q_means: torch.Tensor,
+        new: LayerCache,
+        ring: LayerCache,
+        slot_valid: torch.Tensor,
+    ) -> torch.Tensor:
+        """See `SparseAttention.attend`; only `q` and `ring` are read."""
+        record_call("dense_attention", "torch")
+        attended = F.scaled_dot_product_attention(
+            q.transpose(0, 1)[None], heads_first(ring.keys)[None], heads_first(ring.values)[None]
+        )
+        return attended[0].transpose(0, 1)
+
+
 def heads_first(cache: torch.Tensor) -> torch.Tensor:
     """[units, tokens, heads, head_dim] -> [heads, units*tokens, head_dim]."""
     return cache.flatten(0, 1).transpose(0, 1)
 
 
-def self_attention_for(geometry: Geometry, attention: AttentionConfig) -> Attention:
+def self_attention_for(
+    geometry: Geometry, attention: AttentionConfig, device: torch.device | str = "cpu"
+) -> Attention:
     """The self-attention a preset asks for."""
-    return DenseAttention() if attention.sparse_ratio is None else SparseAttention(geometry, attention)
+    if attention.sparse_ratio is None:
+        return DenseAttention()
+    return SparseAttention(geometry, attention, device)

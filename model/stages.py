@@ -9,7 +9,7 @@ from torch import nn
 from flashvsr_trt.model.attention import Attention, LayerCache, self_attention_for
 from flashvsr_trt.model.color import fix_color
 from flashvsr_trt.model.network import Network
-from flashvsr_trt.model.upsample import fit_to_target, upsample
+from flashvsr_trt.model.upsample import bicubic_table, fit_to_target, upsample
 from flashvsr_trt.model.windows import to_windows
 from flashvsr_trt.rope import space_table
 from flashvsr_trt.signatures import StreamConfig
@@ -22,6 +22,10 @@ class Encode(nn.Module):
         super().__init__()
         self.projector = network.projector
         self.stream = stream
+        # Kept on the device: copying them there in every call could not be captured in a CUDA graph.
+        device = network.projector.conv1.weight.device
+        for axis, size in (("row", stream.geometry.height), ("column", stream.geometry.width)):
+            self.register_buffer(f"{axis}_table", bicubic_table(size, stream.geometry.scale).to(device))
 
     def forward(
         self,
@@ -35,8 +39,9 @@ class Encode(nn.Module):
 
         With look-ahead the condition lags: it is the carried frames and all but the last of these.
         """
-        upscaled = upsample(frames, self.stream.geometry.scale, self.stream.upsampler)
-        upscaled = fit_to_target(upscaled, self.stream.geometry)
+        tables = (self.row_table, self.column_table)
+        upscaled = upsample(frames, self.stream.geometry.scale, self.stream.upsampler, tables)
+        upscaled = self.fit(upscaled)
         video = upscaled.to(pixel_tail.dtype)
         tokens, pixel_tail, hidden_tail = self.projector(video, first, pixel_tail, hidden_tail)
         if condition_tail is None:
@@ -44,6 +49,10 @@ class Encode(nn.Module):
         timeline = torch.cat([condition_tail, upscaled])
         condition, condition_tail = timeline.split([len(upscaled), len(condition_tail)])
         return condition, tokens, pixel_tail, hidden_tail, condition_tail
+
+    def fit(self, upscaled: torch.Tensor) -> torch.Tensor:
+        """[T, 3, H*scale, W*scale] -> [T, 3, tH, tW]."""
+        return fit_to_target(upscaled, self.stream.geometry)
 
 
 class Denoise(nn.Module):
@@ -53,10 +62,10 @@ class Denoise(nn.Module):
         super().__init__()
         self.dit = network.dit
         self.constants = network.constants
-        self.attention = attention or self_attention_for(stream.geometry, stream.preset.attention)
+        device = network.dit.head.head.weight.device
+        self.attention = attention or self_attention_for(stream.geometry, stream.preset.attention, device)
         self.grid = stream.geometry.tokens
         cos, sin = space_table(*self.grid, network.dit.config.head_dim)
-        device = network.dit.head.head.weight.device
         self.register_buffer("space_cos", torch.from_numpy(cos).to(device))
         self.register_buffer("space_sin", torch.from_numpy(sin).to(device))
 
@@ -70,9 +79,13 @@ class Denoise(nn.Module):
         ring: list[LayerCache],
     ) -> tuple[torch.Tensor, list[LayerCache]]:
         """See `dit_signature`: returns the clean latent and each layer's new K/V."""
-        rope = self._table(time_cos, self.space_cos), self._table(time_sin, self.space_sin)
+        rope = self.rope_table(time_cos, time_sin)
         velocity, new = self.dit(noise, tokens, rope, self.constants, ring, slot_valid, self.attention)
         return noise - velocity.float(), new
+
+    def rope_table(self, time_cos: torch.Tensor, time_sin: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cos and sin of every token, [tokens, head_dim/2] in window order, of those of the frames."""
+        return self._table(time_cos, self.space_cos), self._table(time_sin, self.space_sin)
 
     def _table(self, time: torch.Tensor, space: torch.Tensor) -> torch.Tensor:
         frames = time.shape[0]
@@ -94,8 +107,11 @@ class Decode(nn.Module):
         """See `decode_signature`: returns frames uint8 and the next memory."""
         dtype = memory[0].dtype
         decoded, memory = self.decoder(latent.to(dtype), condition.to(dtype), memory)
-        frames = fix_color(decoded.float() * 2 - 1, condition, self.color_fix)
-        return quantise(frames), memory
+        return self.finish(decoded.float() * 2 - 1, condition), memory
+
+    def finish(self, frames: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
+        """[T, 3, H, W] in about [-1, 1] -> corrected frames as bytes [T, H, W, 3]."""
+        return quantise(fix_color(frames, condition, self.color_fix))
 
 
 def quantise(frames: torch.Tensor) -> torch.Tensor:

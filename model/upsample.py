@@ -35,8 +35,17 @@ def bicubic_weights(size: int, phase: int, scale: int) -> torch.Tensor:
     return torch.trunc(fixed + torch.where(fixed < 0, -0.5, 0.5)).to(torch.int32)
 
 
-def upsample_axis_8bit(x: torch.Tensor, scale: int, dim: int) -> torch.Tensor:
-    """Bicubic along one axis, rounded and clamped to 0..255; int32 in and out, exact as PIL's."""
+def bicubic_table(size: int, scale: int) -> torch.Tensor:
+    """`bicubic_weights` of every phase: [scale, 4, size] int32, on the CPU."""
+    return torch.stack([bicubic_weights(size, phase, scale) for phase in range(scale)])
+
+
+def upsample_axis_8bit(x: torch.Tensor, table: torch.Tensor, dim: int) -> torch.Tensor:
+    """Bicubic along one axis, rounded and clamped to 0..255; int32 in and out, exact as PIL's.
+
+    `table` is the axis's `bicubic_table`, on the device of x.
+    """
+    scale = len(table)
     size = x.shape[dim]
     low, high = -first_tap(0, scale), first_tap(scale - 1, scale) + TAPS - 1
     padded = F.pad(x, [0, 0] * (x.ndim - 1 - dim) + [low, high])
@@ -45,18 +54,25 @@ def upsample_axis_8bit(x: torch.Tensor, scale: int, dim: int) -> torch.Tensor:
     phases = []
     for phase in range(scale):
         start = low + first_tap(phase, scale)
-        weights = bicubic_weights(size, phase, scale).to(x.device)
-        total = sum(padded.narrow(dim, start + tap, size) * weights[tap].view(column) for tap in range(TAPS))
+        total = sum(
+            padded.narrow(dim, start + tap, size) * table[phase, tap].view(column) for tap in range(TAPS)
+        )
         phases.append(total)
     total = torch.stack(phases, dim=dim + 1).flatten(dim, dim + 1) + (1 << (FIXED_POINT_BITS - 1))
     # Truncating instead of shifting differs below zero only, where both clamp to zero.
     return total.div(1 << FIXED_POINT_BITS, rounding_mode="trunc").clamp(0, 255)
 
 
-def upsample(frames: torch.Tensor, scale: int, upsampler: str = "pil") -> torch.Tensor:
+def upsample(
+    frames: torch.Tensor,
+    scale: int,
+    upsampler: str = "pil",
+    tables: tuple[torch.Tensor, torch.Tensor] | None = None,
+) -> torch.Tensor:
     """Frames [T, H, W, 3] uint8 -> [T, 3, H*scale, W*scale] float32, about [-1, 1].
 
     `pil` equals PIL's BICUBIC resize bit for bit (horizontal pass first, 8 bits between the passes).
+    `tables` are the `bicubic_table` of height and width on the frames' device, for who keeps them.
     """
     # Engines take bytes only through a cast that comes first.
     pixels = frames.float().permute(0, 3, 1, 2)
@@ -64,8 +80,11 @@ def upsample(frames: torch.Tensor, scale: int, upsampler: str = "pil") -> torch.
         return F.interpolate(pixels / 127.5 - 1, scale_factor=scale, mode="bicubic", align_corners=False)
     if upsampler != "pil":
         raise ValueError(f"upsampler '{upsampler}' is not one of {UPSAMPLERS}")
-    wide = upsample_axis_8bit(pixels.to(torch.int32), scale, dim=3)
-    return upsample_axis_8bit(wide, scale, dim=2).float() / 127.5 - 1
+    if tables is None:
+        tables = tuple(bicubic_table(size, scale).to(frames.device) for size in frames.shape[1:3])
+    rows, columns = tables
+    wide = upsample_axis_8bit(pixels.to(torch.int32), columns, dim=3)
+    return upsample_axis_8bit(wide, rows, dim=2).float() / 127.5 - 1
 
 
 def fit_to_target(upscaled: torch.Tensor, geometry: Geometry) -> torch.Tensor:

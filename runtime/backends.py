@@ -17,6 +17,23 @@ Notify = Callable[[str], None]
 log_notice: Notify = logging.getLogger("flashvsr_trt").warning
 
 
+ATTENTIONS = ("auto", "reference")
+"""`auto`: the kernels on a GPU, their PyTorch twins on a CPU. `reference`: the twins everywhere."""
+
+
+@dataclass(frozen=True)
+class TorchOptions:
+    """How the torch backend runs what it runs.
+
+    `attention` is one of ATTENTIONS. `compile`: torch.compile for encoding and the decoder. `cuda_graphs`
+    None is on where the kernels run.
+    """
+
+    attention: str = ATTENTIONS[0]
+    compile: bool = False
+    cuda_graphs: bool | None = None
+
+
 @dataclass(frozen=True)
 class ExecutorRequest:
     """What to run and on what.
@@ -29,6 +46,7 @@ class ExecutorRequest:
     weights: str | None = None
     device: str = "auto"
     dtype: str = "auto"
+    torch: TorchOptions = TorchOptions()
 
 
 def open_torch(request: ExecutorRequest, notify: Notify) -> Executor:
@@ -57,13 +75,17 @@ def open_executor(backend: str, request: ExecutorRequest, notify: Notify = log_n
     """The executor of that backend.
 
     Raises:
-        UsageError: no such backend.
+        UsageError: no such backend, or options that only the torch backend has.
         WeightsError, DeviceError, MissingDependencyError: as the backend finds.
     """
     if backend == "auto":
         backend = "torch"
     if backend not in FACTORIES:
         raise UsageError(f"no backend '{backend}'; choose one of: {', '.join(BACKENDS)}")
+    if backend != "torch" and request.torch != TorchOptions():
+        raise UsageError(
+            f"--attention, --compile and --cuda-graphs belong to --backend torch, not to {backend}"
+        )
     return FACTORIES[backend](request, notify)
 
 

@@ -15,6 +15,11 @@ class RingStep:
     slots: slice
     valid: np.ndarray
 
+    @property
+    def filled(self) -> int:
+        """How many slots are seen or written. They are the first ones, since the ring fills in order."""
+        return int(self.valid.sum()) + self.slots.stop - self.slots.start
+
 
 class KVRing:
     """A step of one unit sees the `past_units` before it and overwrites the slot older than these.

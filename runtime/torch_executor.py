@@ -1,27 +1,29 @@
 """The PyTorch executor: the reference every other backend is compared with, on CPU or CUDA."""
 
-import math
-import time
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
+from torch._dynamo.exc import TorchDynamoException
 
 from flashvsr_trt.errors import DeviceError, UsageError
-from flashvsr_trt.memory import estimate_memory
+from flashvsr_trt.kernels.calls import counted_calls, reference_kernels
 from flashvsr_trt.model.attention import LayerCache
+from flashvsr_trt.model.fused_stages import FusedDecode, FusedDenoise
 from flashvsr_trt.model.network import Network, build_network
-from flashvsr_trt.model.stages import Decode, Denoise, Encode
-from flashvsr_trt.model.state_shapes import state_shapes
+from flashvsr_trt.model.stages import Encode
 from flashvsr_trt.model.weights import describe, load_weights, resolve_weights
 from flashvsr_trt.presets import UNIT_LATENT_FRAMES
-from flashvsr_trt.runtime.backends import ExecutorRequest, Notify
+from flashvsr_trt.runtime.backends import ExecutorRequest, Notify, TorchOptions
 from flashvsr_trt.runtime.ring import RingStep
+from flashvsr_trt.runtime.torch_clock import StageClock
+from flashvsr_trt.runtime.torch_device import check_memory, choose_device, choose_dtype
+from flashvsr_trt.runtime.torch_graphs import Step, StepGraphs, Tensors
 from flashvsr_trt.signatures import (
     COMPUTE,
     StreamConfig,
@@ -31,60 +33,40 @@ from flashvsr_trt.signatures import (
     encode_signature,
 )
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
 
 @dataclass
 class TorchState:
-    """What is carried from call to call."""
+    """What is carried from call to call: always the same memory, changed in place."""
 
     encode: list[torch.Tensor]
     ring: list[LayerCache]
     memory: list[torch.Tensor]
-
-
-@dataclass
-class StageClock:
-    """Seconds spent in each stage: CUDA events on a GPU, so that timing does not make the host wait."""
-
-    device: torch.device
-    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-    open_events: list[tuple[str, torch.cuda.Event, torch.cuda.Event]] = field(default_factory=list)
-
-    @contextmanager
-    def measure(self, stage: str) -> Iterator[None]:
-        """Time the body as part of `stage`."""
-        if self.device.type == "cuda":
-            events = tuple(torch.cuda.Event(enable_timing=True) for _ in range(2))
-            events[0].record()
-            yield
-            events[1].record()
-            self.open_events.append((stage, *events))
-        else:
-            started = time.perf_counter()
-            yield
-            self.seconds[stage] += time.perf_counter() - started
-
-    def read(self) -> dict[str, float]:
-        """All seconds so far. Waits for the device only if it is still busy with a measured call."""
-        for stage, begin, end in self.open_events:
-            end.synchronize()
-            self.seconds[stage] += begin.elapsed_time(end) / 1000
-        self.open_events.clear()
-        return dict(self.seconds)
+    graphs: StepGraphs | None
 
 
 class TorchExecutor:
-    """Runs the stages of `flashvsr_trt.model.stages`. Implements `runtime.executor.Executor`."""
+    """Runs the stages of `flashvsr_trt.model`. Implements `runtime.executor.Executor`.
 
-    def __init__(self, network: Network, stream: StreamConfig) -> None:
-        self.stream = stream
+    Raises:
+        UsageError: CUDA graphs were asked for on another device.
+    """
+
+    def __init__(
+        self, network: Network, stream: StreamConfig, options: TorchOptions = TorchOptions()
+    ) -> None:
+        self.stream, self.options = stream, options
         weight = network.dit.head.head.weight
         self.device, self.dtype = weight.device, weight.dtype
+        self.cuda_graphs = choose_cuda_graphs(options, self.device)
         self.encode_stage = Encode(network, stream)
-        self.dit_stage = Denoise(network, stream)
-        self.decode_stage = Decode(network, stream)
+        self.dit_stage = FusedDenoise(network, stream)
+        self.decode_stage = FusedDecode(network, stream)
+        if options.compile:
+            # The DiT is made of kernels already; these two are what Inductor has something to fuse in.
+            self.encode_stage = torch.compile(self.encode_stage, dynamic=False)
+            self.decode_stage.decoder = torch.compile(network.decoder, dynamic=False)
         self.clock = StageClock(self.device)
+        self.kernel_calls: Counter[str] = Counter()
 
     def new_state(self) -> TorchState:
         """Zeroed state, allocated once per clip.
@@ -101,21 +83,23 @@ class TorchExecutor:
                     LayerCache(*map(self._zeros, cache_specs(self.stream, layer, slots, "ring")))
                     for layer in layers
                 ],
-                memory=[self._zeros(spec) for spec in decode_signature(self.stream).state],
+                # As the decoder's convolutions want it, or each call would convert it.
+                memory=[
+                    self._zeros(spec).contiguous(memory_format=torch.channels_last)
+                    for spec in decode_signature(self.stream).state
+                ],
+                graphs=StepGraphs(self.device) if self.cuda_graphs else None,
             )
         except torch.OutOfMemoryError as error:
             raise DeviceError(f"{self.device} has too little memory for this size: {error}") from error
 
-    @torch.inference_mode()
     def encode(self, frames: np.ndarray, first: bool, state: TorchState) -> tuple[torch.Tensor, torch.Tensor]:
         """See `Executor.encode`."""
-        with self.clock.measure("encode"):
-            pixels = self._to_device(frames)
-            flag = torch.tensor(first, device=self.device)
-            condition, tokens, *state.encode = self.encode_stage(pixels, flag, *state.encode)
+        with self._stage("encode"):
+            inputs = torch.from_numpy(frames), torch.tensor(first)
+            condition, tokens = self._run("encode", partial(self._encode, state), inputs, state.graphs)
         return condition, tokens
 
-    @torch.inference_mode()
     def dit(
         self,
         noise: np.ndarray,
@@ -124,106 +108,132 @@ class TorchExecutor:
         step: RingStep,
         state: TorchState,
     ) -> list[torch.Tensor]:
-        """See `Executor.dit`. The new K/V overwrites the step's slots of the ring."""
-        with self.clock.measure("dit"):
-            inputs = [self._to_device(array) for array in (*rope, step.valid)]
-            latent, new = self.dit_stage(self._to_device(noise), torch.cat(tokens), *inputs, state.ring)
-            for ring, layer_new in zip(state.ring, new, strict=True):
-                ring.keys[step.slots] = layer_new.keys
-                ring.values[step.slots] = layer_new.values
-                ring.key_means[step.slots] = layer_new.key_means
+        """See `Executor.dit`. The new K/V is written into the step's slots of the ring."""
+        with self._stage("dit"):
+            inputs = [torch.from_numpy(array) for array in (noise, *rope, step.valid)]
+            inputs.insert(1, torch.cat(tokens))
+            # Only the steady step comes again: while the ring fills, every step is another one.
+            graphs = state.graphs if len(tokens) == 1 and step.filled == len(step.valid) else None
+            denoise = partial(self._denoise, state, step)
+            (latent,) = self._run(f"dit into slot {step.slots.start}", denoise, tuple(inputs), graphs)
         return list(latent.split(UNIT_LATENT_FRAMES))
 
-    @torch.inference_mode()
     def decode(self, latent: torch.Tensor, condition: torch.Tensor, state: TorchState) -> np.ndarray:
         """See `Executor.decode`."""
-        with self.clock.measure("decode"):
-            frames, state.memory = self.decode_stage(latent, condition, state.memory)
-        return frames.cpu().numpy()
+        with self._stage("decode"):
+            decode = partial(self._decode, state)
+            (frames,) = self._run("decode", decode, (latent, condition), state.graphs)
+        return to_host(frames)
 
     def stage_seconds(self) -> dict[str, float]:
         """See `Executor.stage_seconds`."""
         return self.clock.read()
 
     def describe(self) -> dict[str, Any]:
-        """See `Executor.describe`."""
+        """See `Executor.describe`. `kernel_calls`: how often each operator ran as what, replays included."""
         on_gpu = self.device.type == "cuda"
         return {
             "backend": "torch",
             "device": torch.cuda.get_device_name(self.device) if on_gpu else "cpu",
             "dtype": str(self.dtype).removeprefix("torch."),
             "torch": torch.__version__,
+            "attention": self.options.attention,
+            "cuda_graphs": self.cuda_graphs,
+            "compile": self.options.compile,
+            "kernel_calls": dict(self.kernel_calls),
         }
+
+    def _encode(self, state: TorchState, frames: torch.Tensor, first: torch.Tensor) -> Tensors:
+        condition, tokens, *following = self.encode_stage(frames, first, *state.encode)
+        overwrite(state.encode, following)
+        return condition, tokens
+
+    def _denoise(
+        self,
+        state: TorchState,
+        step: RingStep,
+        noise: torch.Tensor,
+        tokens: torch.Tensor,
+        time_cos: torch.Tensor,
+        time_sin: torch.Tensor,
+        slot_valid: torch.Tensor,
+    ) -> Tensors:
+        inputs = noise, tokens, time_cos, time_sin, slot_valid
+        return (self.dit_stage(*inputs, state.ring, step.slots, step.filled),)
+
+    def _decode(self, state: TorchState, latent: torch.Tensor, condition: torch.Tensor) -> Tensors:
+        frames, following = self.decode_stage(latent, condition, state.memory)
+        overwrite(state.memory, following)
+        return (frames,)
+
+    def _run(self, name: str, step: Step, inputs: Tensors, graphs: StepGraphs | None) -> Tensors:
+        """A step on inputs from anywhere, through a graph if `graphs` are given."""
+        if graphs:
+            return graphs.run(name, step, inputs)
+        return step(*(value.to(self.device) for value in inputs))
+
+    @contextmanager
+    def _stage(self, name: str) -> Iterator[None]:
+        """What every stage runs in: no gradients, the executor's device, its kernels, clock and counter."""
+        with ExitStack() as stack:
+            stack.enter_context(torch.inference_mode())
+            if self.device.type == "cuda":
+                stack.enter_context(torch.cuda.device(self.device))
+            if self.options.attention == "reference":
+                stack.enter_context(reference_kernels())
+            stack.enter_context(self.clock.measure(name))
+            calls = stack.enter_context(counted_calls())
+            try:
+                yield
+            except TorchDynamoException as error:
+                reason = str(error).strip().splitlines()[0]
+                raise DeviceError(
+                    f"torch.compile cannot compile {name} here ({reason}); run without --compile"
+                ) from error
+            self.kernel_calls.update(calls)
 
     def _zeros(self, spec: TensorSpec) -> torch.Tensor:
         dtype = self.dtype if spec.dtype == COMPUTE else getattr(torch, spec.dtype)
         return torch.zeros(spec.shape, dtype=dtype, device=self.device)
 
-    def _to_device(self, array: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(array).to(self.device)
+
+def overwrite(carried: list[torch.Tensor], following: list[torch.Tensor]) -> None:
+    """The next state takes the place of the old one."""
+    for old, new in zip(carried, following, strict=True):
+        old.copy_(new)
+
+
+def to_host(frames: torch.Tensor) -> np.ndarray:
+    """The frames in host memory, once the device has made them."""
+    if not frames.is_cuda:
+        return frames.numpy()
+    # Pinned memory takes them at the bus's speed; torch keeps it for the next call.
+    return torch.empty(frames.shape, dtype=frames.dtype, pin_memory=True).copy_(frames).numpy()
+
+
+def choose_cuda_graphs(options: TorchOptions, device: torch.device) -> bool:
+    """As asked for; by default wherever kernels run. Raises UsageError where there is no GPU to ask."""
+    if options.cuda_graphs and device.type != "cuda":
+        raise UsageError(f"CUDA graphs need a GPU and the device is {device}; leave out --cuda-graphs")
+    if options.cuda_graphs is None:
+        return device.type == "cuda" and options.attention == "auto"
+    return options.cuda_graphs
 
 
 def open_torch_executor(request: ExecutorRequest, notify: Notify) -> TorchExecutor:
     """Choose device and dtype, check that the stream fits, load the weights.
 
     Raises:
-        UsageError: an unknown device or dtype.
+        UsageError: an unknown device or dtype, or CUDA graphs without a GPU.
         DeviceError: no such device, or too little memory on it.
         WeightsError: no weights, or not the ones the preset needs.
     """
     device = choose_device(request.device)
     dtype = choose_dtype(request.dtype, device)
+    choose_cuda_graphs(request.torch, device)
     network = request.stream.preset.network
     source = resolve_weights(request.weights, network)
     check_memory(request.stream, device, dtype)
     notify(describe(source))
     weights = load_weights(source, network, dtype)
-    return TorchExecutor(build_network(network, weights, device, dtype), request.stream)
-
-
-def choose_device(name: str) -> torch.device:
-    """ "auto" is the first GPU, or the CPU; anything else as torch spells it."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UsageError(f"device '{name}' is not known; use auto, cpu, cuda or cuda:N") from error
-    if device.type not in ("cpu", "cuda"):
-        raise UsageError(f"device '{name}' is not supported; use auto, cpu, cuda or cuda:N")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        found = torch.cuda.device_count()
-        raise DeviceError(
-            f"device '{name}' is not here ({found} GPUs found); use --device cpu, or see `doctor`"
-        )
-    return device
-
-
-def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    """ "auto" is bfloat16 on a GPU and float32 on a CPU."""
-    if name == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
-    if name not in DTYPES:
-        raise UsageError(f"dtype '{name}' is not supported; use auto, {', '.join(DTYPES)}")
-    return DTYPES[name]
-
-
-def check_memory(stream: StreamConfig, device: torch.device, dtype: torch.dtype) -> None:
-    """Refuse a stream that would not fit, before anything is loaded.
-
-    Raises:
-        DeviceError: with the estimate, what is free, and what to change.
-    """
-    shapes = state_shapes(stream.preset.network)
-    parameters = sum(math.prod(shape) for part in shapes.values() for shape in part.values())
-    estimate = estimate_memory(stream, parameters, str(dtype).removeprefix("torch."))
-    on_gpu = device.type == "cuda"
-    free = torch.cuda.mem_get_info(device)[0] if on_gpu else psutil.virtual_memory().available
-    if estimate.total > free:
-        height, width = stream.geometry.target
-        raise DeviceError(
-            f"{width}x{height} with preset {stream.preset.name} needs about {estimate.total / 2**30:.1f} GiB "
-            f"(weights {estimate.weights / 2**30:.1f}, state {estimate.state / 2**30:.1f}, working "
-            f"{estimate.working / 2**30:.1f}) and {device} has {free / 2**30:.1f} GiB free; use a smaller "
-            "input or scale, a narrower --dtype, or preset nano"
-        )
+    return TorchExecutor(build_network(network, weights, device, dtype), request.stream, request.torch)

@@ -14,7 +14,7 @@ from flashvsr_trt import __version__
 from flashvsr_trt.errors import TruncatedInputError, UsageError
 from flashvsr_trt.geometry import Geometry
 from flashvsr_trt.presets import DEFAULT_PRESET, UNIT_FRAMES, find_preset, find_schedule
-from flashvsr_trt.runtime.backends import ExecutorRequest, Notify, open_executor
+from flashvsr_trt.runtime.backends import ATTENTIONS, ExecutorRequest, Notify, TorchOptions, open_executor
 from flashvsr_trt.runtime.executor import Executor
 from flashvsr_trt.runtime.pipeline import PipelineReport, upscale_video
 from flashvsr_trt.runtime.session import Session
@@ -41,6 +41,9 @@ class RunOptions:
     backend: str = "auto"
     device: str = "auto"
     dtype: str = "auto"
+    attention: str = ATTENTIONS[0]
+    compile: bool = False
+    cuda_graphs: bool | None = None
     start: int = 0
     frames: int | None = None
     rate: Fraction | None = None
@@ -99,7 +102,8 @@ def upscale_file(
             overwrite=options.overwrite,
             notify=notify,
         ) as output:
-            request = ExecutorRequest(stream, options.weights, options.device, options.dtype)
+            torch_options = TorchOptions(options.attention, options.compile, options.cuda_graphs)
+            request = ExecutorRequest(stream, options.weights, options.device, options.dtype, torch_options)
             executor = open_executor(options.backend, request, notify)
             session = Session(executor, chunk_size=options.chunk_size, seed=options.seed)
             run = upscale_video(source, session, output, batch=options.chunk_size, progress=progress)

@@ -48,8 +48,8 @@ class RecordingExecutor(TorchExecutor):
         select = self.dit_stage.attention.select
         layers = stream.preset.network.dit.layers
 
-        def recorded(q, new, ring, slot_valid):
-            index, count = select(q, new, ring, slot_valid)
+        def recorded(*arguments):
+            index, count = select(*arguments)
             self.masks.append(expand_mask(index, count))
             return index, count
 

@@ -38,10 +38,10 @@ class RecordingAttention(SparseAttention):
         self.outputs: list[torch.Tensor] = []
 
     def __call__(self, q, new, ring, slot_valid):
-        index, count = self.select(q, new, ring, slot_valid)
+        means = window_means(q, WINDOW_TOKENS)
+        index, count = self.select(means, new, ring, slot_valid)
         self.masks.append(expand_mask(index, count))
         k_means = torch.cat([ring.key_means, new.key_means]).flatten(0, 1)
-        means = window_means(q, WINDOW_TOKENS)
         self.probabilities.append(
             block_probability(means, k_means, slot_valid, self.neighbourhood).flatten(1, 2)
         )

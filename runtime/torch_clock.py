@@ -1,0 +1,40 @@
+"""Seconds of each stage of the torch executor."""
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+
+
+@dataclass
+class StageClock:
+    """Seconds spent in each stage: CUDA events on a GPU, so that timing does not make the host wait."""
+
+    device: torch.device
+    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    open_events: list[tuple[str, torch.cuda.Event, torch.cuda.Event]] = field(default_factory=list)
+
+    @contextmanager
+    def measure(self, stage: str) -> Iterator[None]:
+        """Time the body as part of `stage`."""
+        if self.device.type == "cuda":
+            events = tuple(torch.cuda.Event(enable_timing=True) for _ in range(2))
+            events[0].record()
+            yield
+            events[1].record()
+            self.open_events.append((stage, *events))
+        else:
+            started = time.perf_counter()
+            yield
+            self.seconds[stage] += time.perf_counter() - started
+
+    def read(self) -> dict[str, float]:
+        """All seconds so far. Waits for the device only if it is still busy with a measured call."""
+        for stage, begin, end in self.open_events:
+            end.synchronize()
+            self.seconds[stage] += begin.elapsed_time(end) / 1000
+        self.open_events.clear()
+        return dict(self.seconds)

@@ -1,0 +1,66 @@
+"""Which device and dtype the torch backend runs on, and whether a stream fits."""
+
+import math
+
+import psutil
+import torch
+
+from flashvsr_trt.errors import DeviceError, UsageError
+from flashvsr_trt.memory import MemoryEstimate, estimate_memory
+from flashvsr_trt.model.state_shapes import state_shapes
+from flashvsr_trt.signatures import StreamConfig
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def choose_device(name: str) -> torch.device:
+    """ "auto" is the first GPU, or the CPU; anything else as torch spells it."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"device '{name}' is not known; use auto, cpu, cuda or cuda:N") from error
+    if device.type not in ("cpu", "cuda"):
+        raise UsageError(f"device '{name}' is not supported; use auto, cpu, cuda or cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        found = torch.cuda.device_count()
+        raise DeviceError(
+            f"device '{name}' is not here ({found} GPUs found); use --device cpu, or see `doctor`"
+        )
+    return device
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """ "auto" is bfloat16 on a GPU and float32 on a CPU."""
+    if name == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    if name not in DTYPES:
+        raise UsageError(f"dtype '{name}' is not supported; use auto, {', '.join(DTYPES)}")
+    return DTYPES[name]
+
+
+def stream_memory(stream: StreamConfig, dtype: torch.dtype) -> MemoryEstimate:
+    """What a stream needs with its preset's own weights in that dtype."""
+    shapes = state_shapes(stream.preset.network)
+    parameters = sum(math.prod(shape) for part in shapes.values() for shape in part.values())
+    return estimate_memory(stream, parameters, str(dtype).removeprefix("torch."))
+
+
+def check_memory(stream: StreamConfig, device: torch.device, dtype: torch.dtype) -> None:
+    """Refuse a stream that would not fit, before anything is loaded.
+
+    Raises:
+        DeviceError: with the estimate, what is free, and what to change.
+    """
+    estimate = stream_memory(stream, dtype)
+    on_gpu = device.type == "cuda"
+    free = torch.cuda.mem_get_info(device)[0] if on_gpu else psutil.virtual_memory().available
+    if estimate.total > free:
+        height, width = stream.geometry.target
+        raise DeviceError(
+            f"{width}x{height} with preset {stream.preset.name} needs about {estimate.total / 2**30:.1f} GiB "
+            f"(weights {estimate.weights / 2**30:.1f}, state {estimate.state / 2**30:.1f}, working "
+            f"{estimate.working / 2**30:.1f}) and {device} has {free / 2**30:.1f} GiB free; use a smaller "
+            "input or scale, a narrower --dtype, or preset nano"
+        )
