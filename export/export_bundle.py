@@ -33,7 +33,6 @@ from flashvsr_trt.export.graph_passes import (
     strip_metadata,
     sum_norms_in_float32,
 )
-from flashvsr_trt.export.phase_convolution import with_phase_convolutions
 from flashvsr_trt.export.stage_graphs import GRAPHS
 from flashvsr_trt.export.trace import trace_stage
 from flashvsr_trt.export.weights_file import (
@@ -108,7 +107,6 @@ def export_network(
     check_output(output)
     dtype = compute_dtype(precision)
     signatures = stage_signatures(stream)
-    network = with_phase_convolutions(network)
     tensors = network_tensors(network)
     names = {tensor.data_ptr(): name for name, tensor in tensors.items()}
     models: dict[str, ir.Model] = {}
