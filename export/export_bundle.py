@@ -69,7 +69,7 @@ def export_bundle(
     weights: str | None,
     precision: str,
     output: Path,
-    notify: Notify = print,
+    notify: Notify,
     share_weights: bool = True,
 ) -> Bundle:
     """Export a stream of a preset with the weights that `weights` names (see `resolve_weights`).
@@ -100,7 +100,7 @@ def export_network(
     origin: WeightsOrigin,
     precision: str,
     output: Path,
-    notify: Notify = print,
+    notify: Notify,
     share_weights: bool = True,
 ) -> Bundle:
     """Export a network that is loaded on the CPU in the dtype of `precision`. Raises BundleError."""
