@@ -1,0 +1,196 @@
+"""A bundle to engines: lower every graph, build piece by piece, compile the kernels, write the manifest."""
+
+import os
+import resource
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+from onnx import ModelProto
+
+from flashvsr_trt.bundle import MANIFEST as BUNDLE_MANIFEST
+from flashvsr_trt.bundle import Bundle
+from flashvsr_trt.engines.cache import engine_folder, engine_key, find_engines, needed_kernels, writing_engines
+from flashvsr_trt.engines.cancellation import Cancellation, cancel_on_interrupt
+from flashvsr_trt.engines.device import current_device
+from flashvsr_trt.engines.engine_file import EngineFile, build_engine_file
+from flashvsr_trt.engines.flavours import RTX, Target
+from flashvsr_trt.engines.lowering import LoweredGraph, lower_graph
+from flashvsr_trt.engines.manifest import KERNELS, EngineManifest, EngineSet, model_name, open_engines
+from flashvsr_trt.engines.manifest import write_manifest as write_engine_manifest
+from flashvsr_trt.engines.options import BuildOptions
+from flashvsr_trt.engines.transposed_convolution import replace_bfloat16_transposed_convolutions
+from flashvsr_trt.errors import DeviceError, EngineError
+from flashvsr_trt.plugins.op_kernels import compile_operator_kernels
+
+Notify = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class BuildProgress:
+    """Where a build is: the engine and its number, and the builder's own phase with its steps."""
+
+    engine: str
+    number: int
+    engines: int
+    phase: str = ""
+    step: int = 0
+    steps: int = 0
+
+
+ReportProgress = Callable[[BuildProgress], None]
+
+
+def find_or_build_engines(
+    root: Path,
+    bundle: Bundle,
+    target: Target,
+    options: BuildOptions = BuildOptions(),  # noqa: B008 - frozen
+    notify: Notify = print,
+    report: ReportProgress = lambda progress: None,
+    debug_folder: Path | None = None,
+) -> EngineSet:
+    """The engines under `root` that match, or new ones. Damaged ones are announced and built again.
+
+    Raises:
+        EngineError, DeviceError, MissingDependencyError: as `build_engines`.
+    """
+    try:
+        found = find_engines(root, bundle, engine_key(bundle, target, options))
+    except EngineError as error:
+        notify(f"{error}: doing so")
+        found = None
+    return found or build_engines(root, bundle, target, options, notify, report, debug_folder)
+
+
+def build_engines(
+    root: Path,
+    bundle: Bundle,
+    target: Target,
+    options: BuildOptions = BuildOptions(),  # noqa: B008 - frozen
+    notify: Notify = print,
+    report: ReportProgress = lambda progress: None,
+    debug_folder: Path | None = None,
+) -> EngineSet:
+    """Build every engine of a bundle, one at a time, each freed before the next.
+
+    Args:
+        root: the folder of engines is made in it, under a name that its key decides.
+        debug_folder: where a graph that could not be built is kept.
+
+    Raises:
+        EngineError: a graph cannot be lowered or built, or the folder not written.
+        DeviceError: the options need a GPU to build with.
+        MissingDependencyError: the flavour, or Triton for a sparse preset, is not installed.
+        KeyboardInterrupt: Ctrl-C; nothing is left.
+    """
+    if options.strip_weights and current_device() is None:
+        raise DeviceError(
+            f"{target.flavour.title} strips weights only on a machine with a GPU; build without --strip-weights"
+        )
+    started = time.perf_counter()
+    key = engine_key(bundle, target, options)
+    folder = engine_folder(root, bundle, key)
+    with cancel_on_interrupt() as cancellation, writing_engines(folder) as part:
+        link_bundle(bundle, part, notify)
+        if needed_kernels(bundle, target):
+            notify(f"compiling kernels for {target.architecture}")
+            _add_kernels(root, bundle, target, part)
+            cancellation.check()
+        lowered = {name: lower_graph(bundle.graph_path(name)) for name in bundle.graphs}
+        files = _build_all(lowered, part, target, options, cancellation, report, debug_folder)
+        manifest = EngineManifest(
+            key=key,
+            flavour=target.flavour.name,
+            version=target.version,
+            capability=target.capability,
+            device=target.device,
+            driver=target.driver,
+            precision=bundle.precision,
+            options=options,
+            plans={name: graph.plan for name, graph in lowered.items()},
+            engines=files,
+            kernels=needed_kernels(bundle, target),
+            build_seconds=round(time.perf_counter() - started, 1),
+            peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        )
+        write_engine_manifest(part, manifest)
+    return open_engines(folder)
+
+
+def link_bundle(bundle: Bundle, folder: Path, notify: Notify) -> None:
+    """Put a bundle's files into a folder by hard links, which take no room; by a copy on another disk."""
+    for name in (BUNDLE_MANIFEST, *(file.name for file in bundle.files)):
+        try:
+            os.link(bundle.folder / name, folder / name)
+        except OSError:
+            size = (bundle.folder / name).stat().st_size
+            notify(f"copying {name} ({size / 1e9:.1f} GB): {folder.parent} is on another disk than the bundle")
+            shutil.copyfile(bundle.folder / name, folder / name)
+
+
+def _build_all(
+    lowered: dict[str, LoweredGraph],
+    folder: Path,
+    target: Target,
+    options: BuildOptions,
+    cancellation: Cancellation,
+    report: ReportProgress,
+    debug_folder: Path | None,
+) -> dict[str, EngineFile]:
+    total = sum(len(graph.segments) for graph in lowered.values())
+    files: dict[str, EngineFile] = {}
+    for graph in lowered.values():
+        for name, segment in graph.segments.items():
+            cancellation.check()
+            number = len(files) + 1
+            report(BuildProgress(name, number, total))
+            model_path = folder / model_name(name)
+            _adapt(segment, target)
+            onnx.save(segment, model_path)
+            step = next(step for step in graph.plan.steps if getattr(step, "engine", None) == name)
+            bindings = [graph.plan.tensors[tensor] for tensor in (*step.inputs, *step.outputs)]
+
+            def report_phase(phase: str, done: int, steps: int, name=name, number=number) -> None:
+                report(BuildProgress(name, number, total, phase, done, steps))
+
+            try:
+                files[name] = build_engine_file(
+                    model_path,
+                    folder / f"{name}.engine",
+                    bindings,
+                    target,
+                    options,
+                    cancellation,
+                    report_phase,
+                )
+            except EngineError as error:
+                raise EngineError(f"{error}{_keep(model_path, debug_folder)}") from error
+    return files
+
+
+def _adapt(segment: ModelProto, target: Target) -> None:
+    """What one flavour cannot take in the form that all others can."""
+    if target.flavour is RTX:
+        replace_bfloat16_transposed_convolutions(segment)
+
+
+def _keep(model_path: Path, debug_folder: Path | None) -> str:
+    """Keep a graph that failed, with a note of where its weights are, if that was asked for."""
+    if debug_folder is None:
+        return "; --debug keeps the graph"
+    debug_folder.mkdir(parents=True, exist_ok=True)
+    kept = debug_folder / model_path.name
+    shutil.copyfile(model_path, kept)
+    return f"; the graph is kept as {kept}"
+
+
+def _add_kernels(root: Path, bundle: Bundle, target: Target, folder: Path) -> None:
+    """Compile the kernels once for all sizes, and link them into the folder."""
+    head_dim = bundle.stream.preset.network.dit.head_dim
+    store = root / KERNELS / f"{target.architecture}-{bundle.precision}-d{head_dim}"
+    compile_operator_kernels(target.architecture, bundle.precision, head_dim, store)
+    shutil.copytree(store, folder / KERNELS)

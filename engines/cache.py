@@ -1,0 +1,129 @@
+"""Finding engines by what they are: a key of everything that would make one wrong names its folder."""
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from flashvsr_trt import __version__
+from flashvsr_trt.bundle import Bundle
+from flashvsr_trt.engines.flavours import Target
+from flashvsr_trt.engines.manifest import FORMAT_VERSION, MANIFEST, EngineSet, open_engines
+from flashvsr_trt.engines.options import BuildOptions
+from flashvsr_trt.errors import EngineError
+from flashvsr_trt.plugins.op_kernels import kernel_hashes
+
+PART = ".part."
+
+_DIGEST_CHARACTERS = 32
+
+_LOWERING = ("lowering.py", "views.py", "plan.py", "transposed_convolution.py", "tensorrt_api.py")
+"""What makes an engine of a graph: a change in one of these files makes another."""
+
+
+def engine_key(bundle: Bundle, target: Target, options: BuildOptions) -> dict[str, Any]:
+    """Everything that decides the engines; two equal keys mean that one build serves for both.
+
+    Raises:
+        EngineError: no kernels are made for the target and the bundle's precision.
+    """
+    return {
+        "release": __version__,
+        "format_version": FORMAT_VERSION,
+        "lowering": lowering_hash(),
+        "flavour": target.flavour.name,
+        "version": target.version,
+        "capability": target.capability,
+        # Only portable engines run on another model of the same capability.
+        "device": None if target.flavour.portable else target.device,
+        "graphs": {name: file.sha256 for name, file in bundle.graphs.items()},
+        "weights": bundle.weights.file.sha256,
+        "precision": bundle.precision,
+        "options": asdict(options),
+        "kernels": needed_kernels(bundle, target),
+    }
+
+
+def needed_kernels(bundle: Bundle, target: Target) -> dict[str, str]:
+    """Kernel name -> source hash, of those that the bundle's custom nodes run as; none for dense attention."""
+    preset = bundle.stream.preset
+    if preset.attention.sparse_ratio is None:
+        return {}
+    return kernel_hashes(target.architecture, bundle.precision, preset.network.dit.head_dim)
+
+
+def lowering_hash() -> str:
+    """Of the source that turns graphs into engines."""
+    digest = hashlib.sha256()
+    for name in _LOWERING:
+        digest.update(Path(__file__).with_name(name).read_bytes())
+    return digest.hexdigest()
+
+
+def engine_folder(root: Path, bundle: Bundle, key: Mapping[str, Any]) -> Path:
+    """A folder whose name is readable in front and exact behind."""
+    stream = bundle.stream
+    height, width = stream.geometry.target
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:_DIGEST_CHARACTERS]
+    capability = key["capability"]
+    return root / (
+        f"{stream.preset.name}-{width}x{height}-{stream.geometry.scale}x-{stream.schedule.name}-"
+        f"{bundle.precision}-{key['flavour']}-{capability}-{digest}"
+    )
+
+
+def find_engines(root: Path, bundle: Bundle, key: Mapping[str, Any]) -> EngineSet | None:
+    """The engines of a key, in milliseconds; None where there are none.
+
+    Raises:
+        EngineError: they are there and damaged, or not what their name says.
+    """
+    folder = engine_folder(root, bundle, key)
+    if not folder.exists():
+        return None
+    engines = open_engines(folder)
+    if engines.manifest.key != key:
+        raise EngineError(f"{folder} holds engines of another key than its name says; build them again")
+    return engines
+
+
+def list_engines(root: Path) -> list[EngineSet | EngineError]:
+    """All engines under a folder, by name; an error in place of those that are damaged."""
+    found: list[EngineSet | EngineError] = []
+    for manifest in sorted(root.glob(f"*/{MANIFEST}")):
+        if PART in manifest.parent.name:
+            continue
+        try:
+            found.append(open_engines(manifest.parent))
+        except EngineError as error:
+            found.append(error)
+    return found
+
+
+@contextmanager
+def writing_engines(folder: Path) -> Iterator[Path]:
+    """A folder beside `folder` that takes its name, and its place, at the end; it goes away if there is none.
+
+    Raises:
+        EngineError: it cannot be written.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=f"{folder.name}{PART}", dir=folder.parent))
+    except OSError as error:
+        raise EngineError(f"{folder} cannot be written: {error.strerror}") from error
+    try:
+        yield part
+        part.chmod(0o755)
+        # What is there under this name was found damaged, or another process has just made the same.
+        shutil.rmtree(folder, ignore_errors=True)
+        part.rename(folder)
+    except OSError as error:
+        raise EngineError(f"{folder} cannot be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)

@@ -1,0 +1,134 @@
+"""One ONNX file to one engine file."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import onnx
+
+from flashvsr_trt.bundle import sha256_of
+from flashvsr_trt.engines.cancellation import Cancellation
+from flashvsr_trt.engines.flavours import Target
+from flashvsr_trt.engines.lowering import custom_nodes
+from flashvsr_trt.engines.options import BuildOptions
+from flashvsr_trt.engines.plan import PlanTensor
+from flashvsr_trt.engines.tensorrt_api import (
+    configure,
+    create_network,
+    load_module,
+    logger_of,
+    parse_errors,
+    tensor_dtype,
+)
+from flashvsr_trt.errors import EngineError
+
+ReportPhase = Callable[[str, int, int], None]
+"""Gets a phase of the builder, how many of its steps are done, and how many there are."""
+
+
+@dataclass(frozen=True)
+class EngineFile:
+    """An engine on disk, by its name in the folder; `seconds` it took to build."""
+
+    name: str
+    sha256: str
+    size_bytes: int
+    seconds: float
+
+
+def build_engine_file(
+    model_path: Path,
+    engine_path: Path,
+    bindings: list[PlanTensor],
+    target: Target,
+    options: BuildOptions,
+    cancellation: Cancellation,
+    report: ReportPhase = lambda phase, done, steps: None,
+) -> EngineFile:
+    """Parse, check and build; the engine appears under its name only when it is whole.
+
+    Args:
+        model_path: a graph without custom nodes; its weights are read from the file that it refers to.
+        bindings: the inputs and outputs that the graph must have.
+
+    Raises:
+        EngineError: with the builder's own words and, where it tells, the ONNX node.
+        KeyboardInterrupt: the build was cancelled.
+    """
+    started = time.perf_counter()
+    refuse_custom_nodes(model_path)
+    trt = load_module(target.flavour)
+    logger = logger_of(trt)
+    logger.errors.clear()
+    builder = trt.Builder(logger)
+    network = create_network(trt, builder)
+    parser = trt.OnnxParser(network, logger)
+    if not parser.parse_from_file(str(model_path)):
+        problems = parse_errors(parser) or logger.errors
+        raise EngineError(f"{target.flavour.title} cannot parse {model_path.name}: {_joined(problems)}")
+    _check_bindings(trt, network, model_path.name, bindings)
+    config = builder.create_builder_config()
+    workspace_bytes = options.workspace_mb and options.workspace_mb << 20
+    configure(trt, config, target, options.strip_weights, options.optimization_level, workspace_bytes)
+    config.progress_monitor = _monitor(trt, cancellation, report)
+    plan = builder.build_serialized_network(network, config)
+    cancellation.check()
+    if plan is None:
+        raise EngineError(f"{target.flavour.title} cannot build {model_path.name}: {_joined(logger.errors)}")
+    part = engine_path.with_name(f"{engine_path.name}.part")
+    part.write_bytes(plan)
+    part.replace(engine_path)
+    seconds = round(time.perf_counter() - started, 3)
+    return EngineFile(engine_path.name, sha256_of(engine_path), engine_path.stat().st_size, seconds)
+
+
+def refuse_custom_nodes(model_path: Path) -> None:
+    """Raise EngineError if a graph has any: a parser that does not know one ends the process."""
+    model = onnx.load(model_path, load_external_data=False)
+    found = custom_nodes(model) + [f"function {function.name}" for function in model.functions]
+    if found:
+        raise EngineError(
+            f"{model_path.name} holds {len(found)} custom nodes, the first is {found[0]}: a graph is lowered "
+            "before it is built"
+        )
+
+
+def _check_bindings(trt: ModuleType, network: Any, name: str, bindings: list[PlanTensor]) -> None:
+    count_in, count_out = network.num_inputs, network.num_outputs
+    tensors = [network.get_input(i) for i in range(count_in)]
+    tensors += [network.get_output(i) for i in range(count_out)]
+    found = {t.name: (tensor_dtype(trt, t.dtype), tuple(t.shape)) for t in tensors}
+    wanted = {binding.name: (binding.dtype, binding.shape) for binding in bindings}
+    for binding in sorted(found.keys() | wanted.keys()):
+        if found.get(binding) != wanted.get(binding):
+            raise EngineError(
+                f"{name} was parsed with {binding} as {found.get(binding)}, and its plan binds "
+                f"{wanted.get(binding)}: export the bundle again"
+            )
+
+
+def _monitor(trt: ModuleType, cancellation: Cancellation, report: ReportPhase) -> Any:
+    class Monitor(trt.IProgressMonitor):
+        def __init__(self) -> None:
+            super().__init__()
+            self.steps: dict[str, int] = {}
+
+        def phase_start(self, phase_name, parent_phase, num_steps) -> None:
+            self.steps[phase_name] = num_steps
+            report(phase_name, 0, num_steps)
+
+        def step_complete(self, phase_name, step) -> bool:
+            report(phase_name, step + 1, self.steps[phase_name])
+            return not cancellation.requested
+
+        def phase_finish(self, phase_name) -> None:
+            del self.steps[phase_name]
+
+    return Monitor()
+
+
+def _joined(problems: list[str]) -> str:
+    return "; ".join(" ".join(problem.split()) for problem in problems) or "it gave no reason"

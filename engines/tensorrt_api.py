@@ -1,0 +1,94 @@
+"""What differs between TensorRT 10.13-11.x and TensorRT-RTX, in one place. The modules are imported lazily."""
+
+import functools
+import importlib
+from types import ModuleType
+from typing import Any
+
+from flashvsr_trt.engines.flavours import RTX, Flavour, Target
+from flashvsr_trt.errors import MissingDependencyError
+
+
+def load_module(flavour: Flavour) -> ModuleType:
+    """The flavour's Python module. Raises MissingDependencyError naming the extra."""
+    try:
+        return importlib.import_module(flavour.module)
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"{flavour.name} engines need {flavour.title} ({error}): pip install 'flashvsr-trt[{flavour.extra}]'"
+        ) from error
+
+
+@functools.cache
+def logger_of(trt: ModuleType) -> Any:
+    """The process's one logger: TensorRT complains of a second. Its `errors` are cleared by who reads them."""
+
+    class Logger(trt.ILogger):
+        def __init__(self) -> None:
+            super().__init__()
+            self.errors: list[str] = []
+
+        def log(self, severity, message: str) -> None:
+            if severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR):
+                self.errors.append(message)
+
+    return Logger()
+
+
+def create_network(trt: ModuleType, builder: Any) -> Any:
+    """An empty strongly typed network. TensorRT 11 knows no other and may drop the flag."""
+    flags = getattr(trt, "NetworkDefinitionCreationFlag", None)
+    chosen = 0
+    # Plugins with both implementations embed the compiled one: engines then need no Python.
+    for name in ("STRONGLY_TYPED", "PREFER_AOT_PYTHON_PLUGINS"):
+        flag = getattr(flags, name, None)
+        chosen |= 0 if flag is None else 1 << int(flag)
+    return builder.create_network(chosen)
+
+
+def configure(
+    trt: ModuleType,
+    config: Any,
+    target: Target,
+    strip_weights: bool,
+    optimization_level: int | None,
+    workspace_bytes: int | None,
+) -> None:
+    """Set what a build is asked for. Flags that a version lacks are those whose behaviour it always has."""
+    if optimization_level is not None:
+        config.builder_optimization_level = optimization_level
+    if workspace_bytes is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace_bytes)
+    if strip_weights:
+        config.set_flag(trt.BuilderFlag.STRIP_PLAN)
+        config.set_flag(trt.BuilderFlag.REFIT_IDENTICAL)
+    if target.flavour is RTX:
+        config.num_compute_capabilities = 1
+        name = "SM" + target.capability.replace(".", "")
+        config.set_compute_capability(getattr(trt.ComputeCapability, name), 0)
+        # A CUDA graph of the whole stream can only hold engines that allocate nothing themselves.
+        config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+
+
+def parse_errors(parser: Any) -> list[str]:
+    """What a parser says went wrong: the ONNX node, its operator, and the parser's own words."""
+    found = []
+    for number in range(parser.num_errors):
+        error = parser.get_error(number)
+        found.append(f"node {error.node_name() or error.node()} ({error.node_operator()}): {error.desc()}")
+    return found
+
+
+def tensor_dtype(trt: ModuleType, dtype: Any) -> str:
+    """A TensorRT dtype as `signatures` spell it."""
+    names = {
+        trt.DataType.FLOAT: "float32",
+        trt.DataType.HALF: "float16",
+        trt.DataType.BF16: "bfloat16",
+        trt.DataType.INT32: "int32",
+        trt.DataType.INT64: "int64",
+        trt.DataType.BOOL: "bool",
+        trt.DataType.UINT8: "uint8",
+    }
+    return names.get(dtype, str(dtype))
