@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from flashvsr_trt import __version__
+from flashvsr_trt.engines_cli import engines
 from flashvsr_trt.errors import FlashVSRError, UsageError
 from flashvsr_trt.export_cli import export, inspect, parity
 from flashvsr_trt.geometry import FITS
@@ -32,7 +33,7 @@ def cli(debug: bool) -> None:
     """FlashVSR v1.1 video super-resolution."""
 
 
-for command in (weights, kernels, export, parity, inspect):
+for command in (weights, kernels, export, parity, inspect, engines):
     cli.add_command(command)
 
 
@@ -95,6 +96,7 @@ def number_choice(numbers: Sequence[int]) -> click.Choice:
 )
 @click.option("--backend", default="auto", show_default=True, help="See `flashvsr-trt doctor`.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--gpus", type=int, help="Share the work between this many; starts torchrun.")
 @click.option("--dtype", default="auto", show_default=True, help="auto, float32, bfloat16 or float16.")
 @click.option(
     "--attention",
@@ -121,16 +123,25 @@ def number_choice(numbers: Sequence[int]) -> click.Choice:
 @click.option("--threads", type=int, default=0, help="Of decoder and encoder.  [default: theirs]")
 @click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write a report; - for stdout.")
-def run(json_file: Path | None, scale: str, chunk_size: str, **options) -> None:
+@click.pass_obj
+def run(
+    arguments: Sequence[str],
+    json_file: Path | None,
+    scale: str,
+    chunk_size: str,
+    gpus: int | None,
+    **options,
+) -> None:
     """Upscale INPUT: a video, a folder, glob or %05d pattern of images, or - for a pipe."""
+    from flashvsr_trt.runtime.distributed import launch_if_asked, run_ranks
     from flashvsr_trt.runtime.upscale import RunOptions, upscale_file
 
     if json_file and str(json_file) != "-" and not json_file.parent.is_dir():
         raise UsageError(f"the report {json_file} cannot be written: there is no folder {json_file.parent}")
-    with show_progress() as progress:
-        result = upscale_file(
-            RunOptions(scale=int(scale), chunk_size=int(chunk_size), **options), say, progress
-        )
+    run_options = RunOptions(scale=int(scale), chunk_size=int(chunk_size), **options)
+    launch_if_asked(gpus, run_options, arguments)
+    with run_ranks(run_options), show_progress() as progress:
+        result = upscale_file(run_options, say, progress)
     if json_file:
         text = json.dumps(result.report, indent=2)
         if str(json_file) == "-":
@@ -215,4 +226,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `flashvsr-trt` and of `python -m flashvsr_trt`."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     with reported_errors(debug="--debug" in arguments):
-        cli.main(arguments, prog_name="flashvsr-trt", standalone_mode=False)
+        cli.main(arguments, prog_name="flashvsr-trt", standalone_mode=False, obj=arguments)

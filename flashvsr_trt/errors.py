@@ -39,6 +39,10 @@ class DeviceError(FlashVSRError):
     """The device is absent, cannot do what was asked, or has too little memory."""
 
 
+class DistributedError(FlashVSRError):
+    """Ranks of one job differ in what they would run, or one of them ended before the job did."""
+
+
 class BundleError(FlashVSRError):
     """An exported bundle is missing, damaged, of another version, or cannot be written."""
 

@@ -50,7 +50,13 @@ class ExecutorRequest:
 
 
 def open_torch(request: ExecutorRequest, notify: Notify) -> Executor:
-    """The PyTorch reference path."""
+    """The PyTorch reference path, on one device or on every rank of a torchrun job."""
+    from flashvsr_trt.runtime.distributed import torchrun_place
+
+    if torchrun_place():
+        from flashvsr_trt.runtime.distributed_executor import open_distributed_executor
+
+        return open_distributed_executor(request, notify)
     from flashvsr_trt.runtime.torch_executor import open_torch_executor
 
     return open_torch_executor(request, notify)

@@ -1,0 +1,109 @@
+"""Which rank has which rows, tokens and heads of a stream. Arithmetic only.
+
+Pixels, projector and decoder are shared by rows of tokens, the DiT by runs of tokens in window order, its
+attention by heads. Rows and heads may be uneven, and a rank may have no head at all.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from flashvsr_trt.errors import UsageError
+from flashvsr_trt.presets import PATCH, TOKEN_STRIDE
+from flashvsr_trt.signatures import StreamConfig
+
+BICUBIC_MARGIN = 2
+"""LR rows beyond its own pixels that a bicubic kernel of four taps reads."""
+
+
+def split_evenly(count: int, parts: int) -> tuple[slice, ...]:
+    """`count` things in order as `parts` runs; the first ones have one more where it does not divide."""
+    sizes = [count // parts + (part < count % parts) for part in range(parts)]
+    return tuple(slice(sum(sizes[:part]), sum(sizes[: part + 1])) for part in range(parts))
+
+
+def length(run: slice) -> int:
+    """Things in a run."""
+    return run.stop - run.start
+
+
+@dataclass(frozen=True)
+class Sharding:
+    """How `size` ranks share a stream; each property has an entry for every rank.
+
+    Raises:
+        UsageError: the tokens do not divide, or there are fewer rows of tokens than ranks.
+    """
+
+    stream: StreamConfig
+    size: int
+
+    def __post_init__(self) -> None:
+        geometry = self.stream.geometry
+        height, width = geometry.target
+        if geometry.unit_tokens % self.size:
+            raise UsageError(
+                f"{self.size} ranks cannot share the {geometry.unit_tokens} tokens of {width}x{height}: "
+                f"the number must divide; use {self._advice()} ranks"
+            )
+        if self.size > geometry.tokens[0]:
+            raise UsageError(
+                f"{self.size} ranks cannot share the {geometry.tokens[0]} rows of tokens of "
+                f"{width}x{height}; use {self._advice()} ranks"
+            )
+
+    def _advice(self) -> str:
+        rows, tokens = self.stream.geometry.tokens[0], self.stream.geometry.unit_tokens
+        usable = [n for n in range(1, min(rows, self.size) + 1) if tokens % n == 0]
+        return str(usable[-1])
+
+    @cached_property
+    def rows(self) -> tuple[slice, ...]:
+        """Rows of tokens."""
+        return split_evenly(self.stream.geometry.tokens[0], self.size)
+
+    @cached_property
+    def latent_rows(self) -> tuple[slice, ...]:
+        """The same rows on the latent grid."""
+        return tuple(slice(run.start * PATCH, run.stop * PATCH) for run in self.rows)
+
+    @cached_property
+    def pixel_rows(self) -> tuple[slice, ...]:
+        """The same rows in pixels of the target."""
+        return tuple(slice(run.start * TOKEN_STRIDE, run.stop * TOKEN_STRIDE) for run in self.rows)
+
+    @cached_property
+    def upscaled_rows(self) -> tuple[tuple[int, ...], ...]:
+        """The upscaled frame's row at each row of pixels: the last one again below it, or a centre crop."""
+        return tuple(self._fitted(run, axis=0) for run in self.pixel_rows)
+
+    @cached_property
+    def upscaled_columns(self) -> tuple[int, ...]:
+        """The upscaled frame's column at each column of pixels, alike for all ranks."""
+        return self._fitted(slice(0, self.stream.geometry.target[1]), axis=1)
+
+    @cached_property
+    def lr_rows(self) -> tuple[slice, ...]:
+        """Rows of the LR frame that a rank needs to upscale its pixels; neighbours' runs overlap."""
+        geometry = self.stream.geometry
+        runs = []
+        for rows in self.upscaled_rows:
+            first, last = rows[0] // geometry.scale, rows[-1] // geometry.scale
+            runs.append(
+                slice(max(first - BICUBIC_MARGIN, 0), min(last + BICUBIC_MARGIN + 1, geometry.height))
+            )
+        return tuple(runs)
+
+    @cached_property
+    def heads(self) -> tuple[slice, ...]:
+        """Attention heads."""
+        return split_evenly(self.stream.preset.network.dit.heads, self.size)
+
+    def tokens(self, units: int) -> tuple[slice, ...]:
+        """Tokens of a step of `units` units, in window order."""
+        return split_evenly(units * self.stream.geometry.unit_tokens, self.size)
+
+    def _fitted(self, run: slice, axis: int) -> tuple[int, ...]:
+        geometry = self.stream.geometry
+        upscaled, target = geometry.upscaled[axis], geometry.target[axis]
+        start = (upscaled - target) // 2 if geometry.fit == "crop" else 0
+        return tuple(min(start + pixel, upscaled - 1) for pixel in range(run.start, run.stop))
