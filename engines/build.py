@@ -12,8 +12,14 @@ import onnx
 from onnx import ModelProto
 
 from flashvsr_trt.bundle import MANIFEST as BUNDLE_MANIFEST
-from flashvsr_trt.bundle import Bundle
-from flashvsr_trt.engines.cache import engine_folder, engine_key, find_engines, needed_kernels, writing_engines
+from flashvsr_trt.bundle import Bundle, read_bundle
+from flashvsr_trt.engines.cache import (
+    engine_folder,
+    engine_key,
+    find_engines,
+    needed_kernels,
+    writing_engines,
+)
 from flashvsr_trt.engines.cancellation import Cancellation, cancel_on_interrupt
 from flashvsr_trt.engines.device import current_device
 from flashvsr_trt.engines.engine_file import EngineFile, build_engine_file
@@ -58,8 +64,9 @@ def find_or_build_engines(
     Raises:
         EngineError, DeviceError, MissingDependencyError: as `build_engines`.
     """
+    key = engine_key(bundle, target, options)
     try:
-        found = find_engines(root, bundle, engine_key(bundle, target, options))
+        found = find_engines(root, bundle, key)
     except EngineError as error:
         notify(f"{error}: doing so")
         found = None
@@ -82,6 +89,7 @@ def build_engines(
         debug_folder: where a graph that could not be built is kept.
 
     Raises:
+        BundleError: a file of the bundle was changed.
         EngineError: a graph cannot be lowered or built, or the folder not written.
         DeviceError: the options need a GPU to build with.
         MissingDependencyError: the flavour, or Triton for a sparse preset, is not installed.
@@ -89,9 +97,10 @@ def build_engines(
     """
     if options.strip_weights and current_device() is None:
         raise DeviceError(
-            f"{target.flavour.title} strips weights only on a machine with a GPU; build without --strip-weights"
+            f"{target.flavour.title} strips weights only on a machine with a GPU; leave out --strip-weights"
         )
     started = time.perf_counter()
+    bundle = read_bundle(bundle.folder, verify=True)
     key = engine_key(bundle, target, options)
     folder = engine_folder(root, bundle, key)
     with cancel_on_interrupt() as cancellation, writing_engines(folder) as part:
@@ -128,7 +137,9 @@ def link_bundle(bundle: Bundle, folder: Path, notify: Notify) -> None:
             os.link(bundle.folder / name, folder / name)
         except OSError:
             size = (bundle.folder / name).stat().st_size
-            notify(f"copying {name} ({size / 1e9:.1f} GB): {folder.parent} is on another disk than the bundle")
+            notify(
+                f"copying {name} ({size / 1e9:.1f} GB): {folder.parent} is on another disk than the bundle"
+            )
             shutil.copyfile(bundle.folder / name, folder / name)
 
 

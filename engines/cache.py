@@ -50,7 +50,7 @@ def engine_key(bundle: Bundle, target: Target, options: BuildOptions) -> dict[st
 
 
 def needed_kernels(bundle: Bundle, target: Target) -> dict[str, str]:
-    """Kernel name -> source hash, of those that the bundle's custom nodes run as; none for dense attention."""
+    """Kernel name -> source hash, of those that the custom nodes run as; none for dense attention."""
     preset = bundle.stream.preset
     if preset.attention.sparse_ratio is None:
         return {}

@@ -1,7 +1,10 @@
 """One ONNX file to one engine file."""
 
+import os
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -74,7 +77,8 @@ def build_engine_file(
     workspace_bytes = options.workspace_mb and options.workspace_mb << 20
     configure(trt, config, target, options.strip_weights, options.optimization_level, workspace_bytes)
     config.progress_monitor = _monitor(trt, cancellation, report)
-    plan = builder.build_serialized_network(network, config)
+    with _stdout_for_data():
+        plan = builder.build_serialized_network(network, config)
     cancellation.check()
     if plan is None:
         raise EngineError(f"{target.flavour.title} cannot build {model_path.name}: {_joined(logger.errors)}")
@@ -128,6 +132,19 @@ def _monitor(trt: ModuleType, cancellation: Cancellation, report: ReportPhase) -
             del self.steps[phase_name]
 
     return Monitor()
+
+
+@contextmanager
+def _stdout_for_data() -> Iterator[None]:
+    """The builder's native code prints notes on stdout: they go to stderr."""
+    sys.stdout.flush()
+    stdout = os.dup(1)
+    try:
+        os.dup2(2, 1)
+        yield
+    finally:
+        os.dup2(stdout, 1)
+        os.close(stdout)
 
 
 def _joined(problems: list[str]) -> str:

@@ -165,7 +165,7 @@ def _why_not(flavour: Flavour, capability: str, device: Device | None) -> Engine
     if not flavour.portable and (device is None or device.capability != capability):
         here = f"this one has {device.capability}" if device else "there is none here"
         return DeviceError(
-            f"{flavour.title} builds on a GPU of the capability that it builds for ({capability}), and {here}; "
-            "build there, or with --flavour rtx"
+            f"{flavour.title} builds on a GPU of the capability that it builds for ({capability}), and "
+            f"{here}; build there, or with --flavour rtx"
         )
     return None

@@ -163,9 +163,7 @@ class _Cut:
         return EngineStep(
             name,
             inputs=tuple(tensor for tensor in read if tensor not in made | self.constants),
-            outputs=tuple(
-                output for node in nodes for output in node.output if output in self.crossing
-            ),
+            outputs=tuple(output for node in nodes for output in node.output if output in self.crossing),
         )
 
     def _kernel_step(self, node: NodeProto) -> KernelStep:

@@ -59,7 +59,7 @@ class EngineManifest:
 
 @dataclass(frozen=True)
 class EngineSet:
-    """A folder of engines, opened. It holds the bundle as well: its graphs, and its weights by a hard link."""
+    """A folder of engines, opened. It holds the bundle as well: graphs, and weights by a hard link."""
 
     folder: Path
     manifest: EngineManifest
@@ -70,13 +70,19 @@ class EngineSet:
         return self.folder / self.manifest.engines[name].name
 
     def model_path(self, name: str) -> Path:
-        """The ONNX file an engine was built from, with its weights beside: what a stripped one is refitted from."""
-        return self.folder / f"{name}.onnx" if name in self.bundle.graphs else self.folder / model_name(name)
+        """The ONNX file an engine was built from; its weights lie beside, to refit a stripped engine with."""
+        return self.folder / model_name(name)
 
     @property
     def kernels_folder(self) -> Path:
         """Where the compiled kernels and their manifest are."""
         return self.folder / KERNELS
+
+    def signature_bindings(self, graph: str) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """A graph's inputs and outputs by the bundle: name -> dtype and shape."""
+        signature = self.bundle.signatures[graph]
+        specs = (*signature.graph_inputs, *signature.graph_outputs)
+        return {spec.name: (self.bundle.dtype_of(spec), spec.shape) for spec in specs}
 
     def read_engine(self, name: str) -> bytes:
         """An engine's bytes. Raises EngineError if they are not those that were built."""
@@ -137,7 +143,8 @@ def check_size(path: Path, file: EngineFile) -> None:
     size = path.stat().st_size
     if size != file.size_bytes:
         raise EngineError(
-            f"{path} is truncated or changed: it has {size:,} bytes and had {file.size_bytes:,}; {BUILD_AGAIN}"
+            f"{path} is truncated or changed: it has {size:,} bytes and had {file.size_bytes:,}; "
+            f"{BUILD_AGAIN}"
         )
 
 
@@ -153,7 +160,7 @@ def _read_json(folder: Path) -> dict[str, Any]:
         raise EngineError(f"{path} is not a manifest of engines: {BUILD_AGAIN}")
     if stored.get("format_version") != FORMAT_VERSION:
         raise EngineError(
-            f"{folder} holds engines of format version {stored.get('format_version')}, and this release reads "
-            f"{FORMAT_VERSION}: {BUILD_AGAIN}"
+            f"{folder} holds engines of format version {stored.get('format_version')}, and this release "
+            f"reads {FORMAT_VERSION}: {BUILD_AGAIN}"
         )
     return stored

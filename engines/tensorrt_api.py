@@ -1,4 +1,4 @@
-"""What differs between TensorRT 10.13-11.x and TensorRT-RTX, in one place. The modules are imported lazily."""
+"""What differs between TensorRT 10.13-11.x and TensorRT-RTX, in one place. Modules are imported lazily."""
 
 import functools
 import importlib
@@ -15,13 +15,14 @@ def load_module(flavour: Flavour) -> ModuleType:
         return importlib.import_module(flavour.module)
     except ImportError as error:
         raise MissingDependencyError(
-            f"{flavour.name} engines need {flavour.title} ({error}): pip install 'flashvsr-trt[{flavour.extra}]'"
+            f"{flavour.name} engines need {flavour.title} ({error}): "
+            f"pip install 'flashvsr-trt[{flavour.extra}]'"
         ) from error
 
 
 @functools.cache
 def logger_of(trt: ModuleType) -> Any:
-    """The process's one logger: TensorRT complains of a second. Its `errors` are cleared by who reads them."""
+    """The process's one logger: TensorRT complains of a second. Its `errors` are cleared by the reader."""
 
     class Logger(trt.ILogger):
         def __init__(self) -> None:

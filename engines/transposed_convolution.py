@@ -1,8 +1,9 @@
 """Transposed convolutions in bfloat16, which TensorRT-RTX 1.7 has no kernel for, as convolutions.
 
-A 4x4 kernel of stride 2 makes each output pixel of 2x2 input pixels, by one of four 2x2 kernels: one for each
-position (a, b) of the pixel in its 2x2 cell. They are one convolution of four times the channels, whose result
-for position (a, b) is shifted by (a, b); interleaving the four is DepthToSpace. The products are the same.
+A 4x4 kernel of stride 2 makes each output pixel of 2x2 input pixels, by one of four 2x2 kernels: one for
+each position (a, b) of the pixel in its 2x2 cell. They are one convolution of four times the channels, whose
+result for position (a, b) is shifted by (a, b); interleaving the four is DepthToSpace. The products are the
+same.
 """
 
 import numpy as np
@@ -36,7 +37,9 @@ def replace_bfloat16_transposed_convolutions(model: ModelProto) -> None:
 def _has_form(node: NodeProto) -> bool:
     found = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
     padding = found.pop("output_padding", [0, 0])
-    return len(node.input) == 2 and list(padding) == [0, 0] and all(found.get(k) == v for k, v in _FORM.items())
+    return (
+        len(node.input) == 2 and list(padding) == [0, 0] and all(found.get(k) == v for k, v in _FORM.items())
+    )
 
 
 def _as_convolution(

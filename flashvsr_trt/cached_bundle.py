@@ -13,8 +13,12 @@ from flashvsr_trt.runtime.backends import Notify
 from flashvsr_trt.signatures import StreamConfig
 
 
-def bundle_for(stream: StreamConfig, weights: str | None, precision: str, notify: Notify) -> Bundle:
+def bundle_for(
+    stream: StreamConfig, weights: str | None, precision: str, notify: Notify, verify: bool = True
+) -> Bundle:
     """The cached bundle; made, and announced in one line, where there is none. Only making it needs torch.
+
+    Without `verify` its files' contents are not checked, which takes seconds for gigabytes.
 
     Raises:
         WeightsError, BundleError, MissingDependencyError: as finding weights, reading and exporting do.
@@ -24,9 +28,9 @@ def bundle_for(stream: StreamConfig, weights: str | None, precision: str, notify
     if not folder.is_dir():
         from flashvsr_trt.export.export_bundle import export_bundle
 
-        notify(f"exporting {stream.preset.name} for ONNX Runtime into {folder}: once for this size")
+        notify(f"exporting {stream.preset.name} into {folder}: once for this size")
         export_bundle(stream, weights, precision, folder, notify=lambda line: None)
-    return read_bundle(folder)
+    return read_bundle(folder, verify)
 
 
 def bundle_name(stream: StreamConfig, source: WeightsSource, precision: str) -> str:

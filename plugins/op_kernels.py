@@ -5,7 +5,7 @@ from pathlib import Path
 from flashvsr_trt.errors import EngineError
 from flashvsr_trt.kernels.catalogue import DTYPES, HEAD_DIMS, kernel_specs
 from flashvsr_trt.kernels.compile import build_kernels, source_hash
-from flashvsr_trt.kernels.manifest import Artifact
+from flashvsr_trt.kernels.manifest import Artifact, find_artifact, read_manifest
 from flashvsr_trt.kernels.tuning import ARCHITECTURES
 from flashvsr_trt.plugins.sparse_attention import OPERATORS
 
@@ -58,3 +58,24 @@ def compile_operator_kernels(
     """
     operator_kernels(architecture, precision, head_dim)
     return build_kernels((architecture,), directory, (precision,), head_dims=(head_dim,))
+
+
+def read_operator_kernels(
+    architecture: str, precision: str, head_dim: int, directory: Path
+) -> dict[str, Artifact]:
+    """Operator name -> its compiled kernel, of a directory that `compile_operator_kernels` made.
+
+    Raises:
+        EngineError: no kernels are made for one of the arguments, or a file is missing.
+        UsageError: the directory has no manifest of kernels, or none for these.
+    """
+    artifacts = read_manifest(directory)
+    found = {
+        operator: find_artifact(artifacts, name, architecture)
+        for operator, name in operator_kernels(architecture, precision, head_dim).items()
+    }
+    for artifact in found.values():
+        for name in (artifact.cubin, artifact.ptx):
+            if not (directory / name).is_file():
+                raise EngineError(f"{directory} lacks {name}: build the engines again")
+    return found

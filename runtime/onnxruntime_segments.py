@@ -1,7 +1,7 @@
 """A bundle's graphs cut as for engines that take no custom nodes, run piece by piece with ONNX Runtime.
 
-What it is for: the cut and the order of steps are those of the engines, and run on any CPU. A custom node runs
-as the function of standard operators that the bundle holds for it. No torch.
+What it is for: the cut and the order of steps are those of the engines, and run on any CPU. A custom node
+runs as the function of standard operators that the bundle holds for it. No torch.
 """
 
 from collections.abc import Callable, Mapping

@@ -1,0 +1,139 @@
+"""Checking a folder of engines: as far as this machine can, and saying how far that is."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import onnx
+
+from flashvsr_trt.bundle import read_bundle
+from flashvsr_trt.engines.device import Device
+from flashvsr_trt.engines.flavours import FLAVOURS
+from flashvsr_trt.engines.lowering import custom_nodes
+from flashvsr_trt.engines.manifest import BUILD_AGAIN, EngineSet
+from flashvsr_trt.engines.plan import EngineStep, SegmentPlan
+from flashvsr_trt.engines.stale import why_stale
+from flashvsr_trt.engines.tensorrt_api import load_module, logger_of, tensor_dtype
+from flashvsr_trt.errors import EngineError, FlashVSRError
+from flashvsr_trt.plugins.op_kernels import read_operator_kernels
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at. `passed` is None where this machine cannot tell."""
+
+    name: str
+    passed: bool | None
+    detail: str
+
+
+def verify_engines(engines: EngineSet, device: Device | None) -> Iterator[Check]:
+    """Every check, in order: files, bundle, bindings, kernels, freshness, and deserialising on a GPU."""
+    yield _check("files", lambda: _files(engines))
+    yield _check("bundle", lambda: _bundle(engines))
+    yield _check("bindings", lambda: _bindings(engines))
+    if engines.manifest.kernels:
+        yield _check("kernels", lambda: _kernels(engines))
+    stale = why_stale(engines)
+    yield Check("fresh", stale is None, stale or "this release would build the same")
+    if device is None:
+        yield Check("deserialise", None, "no GPU here: engines are loaded, and compared, only on one")
+    elif engines.manifest.capability != device.capability:
+        detail = f"built for compute capability {engines.manifest.capability}; {device.name} has "
+        yield Check("deserialise", None, detail + device.capability)
+    else:
+        yield _check("deserialise", lambda: _deserialise(engines))
+
+
+def _check(name: str, look: Callable[[], str]) -> Check:
+    try:
+        return Check(name, True, look())
+    except FlashVSRError as error:
+        return Check(name, False, str(error))
+
+
+def _files(engines: EngineSet) -> str:
+    for name in engines.manifest.engines:
+        engines.read_engine(name)
+    return f"{len(engines.manifest.engines)} engines, every sha256 matches"
+
+
+def _bundle(engines: EngineSet) -> str:
+    bundle = read_bundle(engines.folder, verify=True)
+    key = engines.manifest.key
+    if {name: file.sha256 for name, file in bundle.graphs.items()} != key["graphs"]:
+        raise EngineError(f"{engines.folder} was built from other graphs than lie in it; {BUILD_AGAIN}")
+    if bundle.weights.file.sha256 != key["weights"]:
+        raise EngineError(f"{engines.folder} was built from other weights than lie in it; {BUILD_AGAIN}")
+    return "the graphs and weights that the engines were built from, every sha256 matches"
+
+
+def _bindings(engines: EngineSet) -> str:
+    """The plans against the bundle's signatures, and each engine's model against its plan."""
+    for graph, plan in engines.manifest.plans.items():
+        bound = {name: _described(plan, name) for name in (*plan.inputs, *plan.outputs)}
+        if bound != engines.signature_bindings(graph):
+            raise EngineError(f"the plan of {graph} binds other tensors than its signature; {BUILD_AGAIN}")
+        for step in plan.steps:
+            if isinstance(step, EngineStep):
+                _check_model(engines, step)
+    return f"{len(engines.manifest.plans)} graphs have the bundle's inputs and outputs"
+
+
+def _check_model(engines: EngineSet, step: EngineStep) -> None:
+    path = engines.model_path(step.engine)
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except OSError as error:
+        raise EngineError(f"{path} cannot be read ({error.strerror}); {BUILD_AGAIN}") from error
+    if [v.name for v in model.graph.input] != list(step.inputs) or [
+        v.name for v in model.graph.output
+    ] != list(step.outputs):
+        raise EngineError(f"{path} has other inputs or outputs than the plan binds; {BUILD_AGAIN}")
+    if custom_nodes(model):
+        raise EngineError(f"{path} holds {custom_nodes(model)[0]}, which no engine can; {BUILD_AGAIN}")
+
+
+def _kernels(engines: EngineSet) -> str:
+    manifest, network = engines.manifest, engines.bundle.stream.preset.network
+    architecture = "sm_" + manifest.capability.replace(".", "")
+    found = read_operator_kernels(
+        architecture, manifest.precision, network.dit.head_dim, engines.kernels_folder
+    )
+    return f"{', '.join(artifact.name for artifact in found.values())} for {architecture}"
+
+
+def _deserialise(engines: EngineSet) -> str:
+    """Load each engine and compare its bindings with the plan's."""
+    manifest = engines.manifest
+    flavour = FLAVOURS[manifest.flavour]
+    trt = load_module(flavour)
+    logger = logger_of(trt)
+    runtime = trt.Runtime(logger)
+    for plan in manifest.plans.values():
+        for step in plan.steps:
+            if isinstance(step, EngineStep):
+                logger.errors.clear()
+                loaded = runtime.deserialize_cuda_engine(engines.read_engine(step.engine))
+                if loaded is None:
+                    reason = "; ".join(logger.errors) or "it gave no reason"
+                    raise EngineError(f"{flavour.title} cannot load {step.engine}: {reason}; {BUILD_AGAIN}")
+                _compare_bindings(trt, loaded, plan, step)
+    return f"{flavour.title} loads every engine, with the plan's bindings"
+
+
+def _compare_bindings(trt: ModuleType, loaded: Any, plan: SegmentPlan, step: EngineStep) -> None:
+    names = [loaded.get_tensor_name(i) for i in range(loaded.num_io_tensors)]
+    found = {
+        name: (tensor_dtype(trt, loaded.get_tensor_dtype(name)), tuple(loaded.get_tensor_shape(name)))
+        for name in names
+    }
+    wanted = {name: _described(plan, name) for name in (*step.inputs, *step.outputs)}
+    if found != wanted:
+        differ = sorted(name for name in found | wanted if found.get(name) != wanted.get(name))
+        raise EngineError(f"{step.engine} binds {differ[0]} otherwise than its plan; {BUILD_AGAIN}")
+
+
+def _described(plan: SegmentPlan, name: str) -> tuple[str, tuple[int, ...]]:
+    return plan.tensors[name].dtype, plan.tensors[name].shape
