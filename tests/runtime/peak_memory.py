@@ -6,6 +6,8 @@ Run in a process of its own: `python -m tests.runtime.peak_memory CLIP OUT`.
 import resource
 import sys
 
+import torch
+
 from flashvsr_trt.geometry import Geometry
 from flashvsr_trt.presets import AttentionConfig, find_schedule
 from flashvsr_trt.runtime.pipeline import upscale_video
@@ -19,7 +21,8 @@ from tests.test_golden_end_to_end import network_of
 
 
 def upscale(clip: str, out: str) -> int:
-    """Frames written."""
+    """Frames written. One thread: the network is too small to share."""
+    torch.set_num_threads(1)
     preset = golden_preset(AttentionConfig(sparse_ratio=2.0))
     with open_input(clip) as source:
         geometry = Geometry(source.info.height, source.info.width, scale=2)
