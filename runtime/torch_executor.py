@@ -51,9 +51,8 @@ class TorchExecutor:
         UsageError: CUDA graphs were asked for on another device.
     """
 
-    def __init__(
-        self, network: Network, stream: StreamConfig, options: TorchOptions = TorchOptions()
-    ) -> None:
+    def __init__(self, network: Network, stream: StreamConfig, options: TorchOptions | None = None) -> None:
+        options = options or TorchOptions()
         self.stream, self.options = stream, options
         weight = network.dit.head.head.weight
         self.device, self.dtype = weight.device, weight.dtype

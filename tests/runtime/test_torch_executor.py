@@ -1,0 +1,120 @@
+"""The torch executor's options, and that what it runs is the network as published."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+from flashvsr_trt.errors import UsageError
+from flashvsr_trt.geometry import Geometry
+from flashvsr_trt.model.network import Network
+from flashvsr_trt.model.stages import Decode, Denoise
+from flashvsr_trt.presets import AttentionConfig, find_preset, find_schedule
+from flashvsr_trt.rope import time_table
+from flashvsr_trt.runtime.backends import ExecutorRequest, TorchOptions, open_executor
+from flashvsr_trt.runtime.ring import KVRing
+from flashvsr_trt.runtime.session import Session
+from flashvsr_trt.runtime.torch_executor import TorchExecutor
+from flashvsr_trt.signatures import COLOR_FIXES, StreamConfig
+from tests.golden import assert_close_to_max, golden_preset, load_case
+from tests.test_golden_end_to_end import network_of
+
+
+@pytest.fixture(scope="module")
+def network() -> Network:
+    return network_of(load_case("e2e_official"))
+
+
+def stream(sparse_ratio: float | None, schedule: str = "official", color_fix: str = "adain") -> StreamConfig:
+    preset = golden_preset(AttentionConfig(sparse_ratio, local_range=3))
+    return StreamConfig(preset, Geometry(64, 192, 2), find_schedule(schedule), color_fix=color_fix)
+
+
+@pytest.mark.parametrize("schedule", ["official", "low-latency"])
+@pytest.mark.parametrize("sparse_ratio", [0.03, 2.0, None])
+def test_fused_steps_in_place_equal_the_published_blocks(network, sparse_ratio, schedule):
+    config = stream(sparse_ratio, schedule)
+    executor, published = TorchExecutor(network, config), Denoise(network, config)
+    state, plain = executor.new_state(), executor.new_state()
+    ring = KVRing(config.preset.attention)
+    generator = np.random.default_rng(0)
+    units = config.schedule.first_units
+    # More steps than slots: the ring wraps around.
+    for _ in range(6):
+        step = ring.step(units)
+        noise = generator.standard_normal((2 * units, 16, *config.geometry.latent), np.float32)
+        tokens = torch.from_numpy(
+            generator.standard_normal((units * config.geometry.unit_tokens, 64), np.float32)
+        )
+        rope = time_table(np.arange(2 * units), 32)
+        latents = executor.dit(noise, [tokens], rope, step, state)
+        inputs = [torch.from_numpy(array) for array in (*rope, step.valid)]
+        with torch.inference_mode():
+            expected, new = published(torch.from_numpy(noise), tokens, *inputs, plain.ring)
+        assert_close_to_max(torch.cat(latents), expected, 1e-5)
+        for fused_layer, layer, layer_new in zip(state.ring, plain.ring, new, strict=True):
+            for part in ("keys", "values", "key_means"):
+                getattr(layer, part)[step.slots] = getattr(layer_new, part)
+                assert_close_to_max(getattr(fused_layer, part), getattr(layer, part), 1e-5)
+        units = 1
+
+
+@pytest.mark.parametrize("color_fix", COLOR_FIXES)
+def test_finished_frames_equal_the_published_ones(network, color_fix):
+    config = stream(2.0, color_fix=color_fix)
+    executor, published = TorchExecutor(network, config), Decode(network, config)
+    state = executor.new_state()
+    torch.manual_seed(0)
+    latent = torch.randn(2, 16, *config.geometry.latent)
+    condition = torch.rand(8, 3, *config.geometry.target) * 2 - 1
+    with torch.inference_mode():
+        expected, memory = published(latent, condition, [torch.zeros_like(x) for x in state.memory])
+    frames = executor.decode(latent, condition, state)
+    difference = np.abs(frames.astype(np.int16) - expected.numpy().astype(np.int16))
+    assert difference.max() <= 1
+    assert (difference > 0).mean() < 1e-3
+    for carried, wanted in zip(state.memory, memory, strict=True):
+        assert_close_to_max(carried, wanted, 1e-5)
+        assert carried.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_state_stays_where_it_is(network):
+    """What a CUDA graph rests on: a clip's state is the same memory from its first call to its last."""
+    executor = TorchExecutor(network, stream(2.0))
+    session = Session(executor)
+
+    def addresses() -> list[int]:
+        state = session.state
+        ring = [part for layer in state.ring for part in (layer.keys, layer.values, layer.key_means)]
+        return [tensor.data_ptr() for tensor in (*state.encode, *ring, *state.memory)]
+
+    before = addresses()
+    session.push(np.zeros((41, 64, 192, 3), np.uint8))
+    session.flush()
+    assert addresses() == before
+
+
+def test_compiled_stages_give_the_same_frames(network, monkeypatch):
+    # Traced and lowered as always, but run without Inductor: generating its code takes minutes.
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    frames = np.random.default_rng(0).integers(0, 256, (21, 64, 192, 3), np.uint8)
+    made = []
+    for options in (TorchOptions(), TorchOptions(compile=True)):
+        executor = TorchExecutor(network, stream(2.0, "low-latency"), options)
+        session = Session(executor)
+        made.append(np.concatenate([session.push(frames), session.flush()]).astype(np.int16))
+    assert np.abs(made[0] - made[1]).max() <= 1
+    assert executor.describe()["compile"] is True
+
+
+def test_cuda_graphs_are_refused_without_a_gpu(network):
+    with pytest.raises(UsageError, match="need a GPU and the device is cpu"):
+        TorchExecutor(network, stream(2.0), TorchOptions(cuda_graphs=True))
+
+
+def test_another_backend_refuses_the_torch_options():
+    config = StreamConfig(find_preset("nano"), Geometry(64, 64, 2), find_schedule("official"))
+    request = ExecutorRequest(config, "random", torch=TorchOptions(attention="reference"))
+    with pytest.raises(UsageError, match="belong to --backend torch, not to onnxruntime"):
+        open_executor("onnxruntime", request)

@@ -1,0 +1,149 @@
+"""Replayed steps against eager ones: the bookkeeping everywhere, real CUDA graphs where there is a GPU."""
+
+import copy
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+from flashvsr_trt.errors import DeviceError
+from flashvsr_trt.geometry import Geometry
+from flashvsr_trt.kernels.calls import counted_calls
+from flashvsr_trt.model.network import build_network
+from flashvsr_trt.model.weights import load_weights, resolve_weights
+from flashvsr_trt.presets import AttentionConfig, find_preset, find_schedule
+from flashvsr_trt.runtime import torch_graphs
+from flashvsr_trt.runtime.backends import TorchOptions
+from flashvsr_trt.runtime.session import Session
+from flashvsr_trt.runtime.torch_executor import TorchExecutor
+from flashvsr_trt.signatures import StreamConfig
+from tests.golden import assert_within_levels
+
+CHUNKS = 10
+SCHEDULES = ("official", "low-latency")
+PRESETS = {
+    "sparse": replace(find_preset("nano"), attention=AttentionConfig(sparse_ratio=0.1, local_range=3)),
+    "dense": find_preset("nano-full-attn"),
+}
+
+
+def upscale(executor: TorchExecutor, chunks: int = CHUNKS) -> np.ndarray:
+    """Chunks of random frames, seed 0."""
+    geometry = executor.stream.geometry
+    shape = (8 * chunks, geometry.height, geometry.width, 3)
+    session = Session(executor)
+    frames = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    made = [session.push(part) for part in np.split(frames, chunks)]
+    return np.concatenate([*made, session.flush()])
+
+
+def executor_on(
+    device: str,
+    preset: str,
+    schedule: str,
+    dtype: torch.dtype = torch.float32,
+    options: TorchOptions | None = None,
+) -> TorchExecutor:
+    stream = StreamConfig(PRESETS[preset], Geometry(64, 128, 2), find_schedule(schedule))
+    config = stream.preset.network
+    weights = load_weights(resolve_weights("random:1", config), config, dtype)
+    network = build_network(config, weights, torch.device(device), dtype)
+    return TorchExecutor(network, stream, options)
+
+
+class RerunStep:
+    """Stands in for a CUDA graph on a CPU: a replay runs the step on the buffers it was captured with."""
+
+    def __init__(self, step: partial, buffers: torch_graphs.Tensors) -> None:
+        self.step, self.buffers = step, buffers
+        # Capturing runs nothing, so this run is on a copy of the state.
+        state = copy.deepcopy(replace(step.args[0], graphs=None))
+        self.outputs = list(step.func(state, *step.args[1:], *buffers))
+
+    def replay(self) -> None:
+        with counted_calls():
+            self.outputs[:] = self.step(*self.buffers)
+
+
+@pytest.fixture
+def rerun_instead_of_graphs(monkeypatch):
+    """StepGraphs on a CPU; gives the names of the captured steps."""
+    names = []
+    run = torch_graphs.StepGraphs.run
+
+    def recorded(self, name, step, inputs):
+        names.append(name)
+        return run(self, name, step, inputs)
+
+    def capture(step, buffers, pool):
+        graph = RerunStep(step, buffers)
+        return graph, graph.outputs
+
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 0))
+    monkeypatch.setattr(torch_graphs, "capture", capture)
+    monkeypatch.setattr(torch_graphs.StepGraphs, "run", recorded)
+    return names
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("preset", PRESETS)
+def test_replays_give_the_eager_frames_and_counts(rerun_instead_of_graphs, preset, schedule):
+    eager = executor_on("cpu", preset, schedule)
+    expected = upscale(eager)
+    assert rerun_instead_of_graphs == []
+    replayed = executor_on("cpu", preset, schedule)
+    replayed.cuda_graphs = True
+    assert np.array_equal(upscale(replayed), expected)
+    assert replayed.kernel_calls == eager.kernel_calls
+    slots = {f"dit into slot {slot}" for slot in range(4)}
+    assert set(rerun_instead_of_graphs) == {"encode", "decode"} | slots
+    # While the ring fills, steps are not captured.
+    filling = {"official": 1, "low-latency": 3}[schedule]
+    dit_steps = CHUNKS + 1 - 2 * (schedule == "official")
+    assert sum(name in slots for name in rerun_instead_of_graphs) == dit_steps - filling
+
+
+def test_two_clips_of_one_executor_do_not_meet(rerun_instead_of_graphs):
+    executor = executor_on("cpu", "sparse", "low-latency")
+    expected = upscale(executor, 5)
+    executor.cuda_graphs = True
+    assert np.array_equal(upscale(executor, 5), expected)
+    assert np.array_equal(upscale(executor, 5), expected)
+
+
+def test_a_step_that_cannot_be_captured_is_an_error_that_says_what_to_do(monkeypatch):
+    def refuse(step, buffers, pool):
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 0))
+    monkeypatch.setattr(torch_graphs, "capture", refuse)
+    graphs = torch_graphs.StepGraphs(torch.device("cpu"))
+    with pytest.raises(DeviceError, match="step decode: operation not permitted.*--no-cuda-graphs"):
+        graphs.run("decode", lambda x: (x,), (torch.zeros(1),))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_cuda_graphs_give_the_eager_frames(preset, schedule, dtype):
+    eager = executor_on("cuda", preset, schedule, dtype, TorchOptions(cuda_graphs=False))
+    graphs = executor_on("cuda", preset, schedule, dtype, TorchOptions(cuda_graphs=True))
+    expected = upscale(eager)
+    assert_within_levels(upscale(graphs), expected)
+    assert graphs.kernel_calls == eager.kernel_calls
+    assert not [name for name in graphs.kernel_calls if name.endswith("/reference")]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_kernels_give_the_twins_frames_on_a_gpu(preset):
+    kernels = executor_on("cuda", preset, "official", torch.bfloat16)
+    twins = executor_on("cuda", preset, "official", torch.bfloat16, TorchOptions(attention="reference"))
+    made, expected = (upscale(executor).astype(np.float64) for executor in (kernels, twins))
+    assert all(name.endswith(("/reference", "/torch")) for name in twins.kernel_calls)
+    assert 10 * np.log10(255**2 / np.mean((made - expected) ** 2)) > 30
