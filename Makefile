@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install test lint format demo bench clean
+.PHONY: install test lint format demo engines bench clean
 
 install: $(INSTALLED)
 
@@ -28,6 +28,16 @@ format: $(INSTALLED)
 
 demo: $(INSTALLED)
 	$(BIN)/python -m bench.demo
+
+# make engines PRESET=sparse-2.0 SIZE=1280x768 SCALE=2 WEIGHTS=random FLAVOUR=rtx ARCH=8.9
+PRESET ?= sparse-2.0
+SIZE ?= 1280x768
+SCALE ?= 2
+FLAVOUR ?= auto
+
+engines: $(INSTALLED)
+	$(BIN)/flashvsr-trt engines build --preset $(PRESET) --size $(SIZE) --scale $(SCALE) --flavour $(FLAVOUR) \
+		$(if $(WEIGHTS),--weights $(WEIGHTS)) $(if $(ARCH),--device-arch $(ARCH)) $(ENGINE_OPTIONS)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m bench.cpu

@@ -22,10 +22,17 @@ from flashvsr_trt.engines.cache import (
 )
 from flashvsr_trt.engines.cancellation import Cancellation, cancel_on_interrupt
 from flashvsr_trt.engines.device import current_device
-from flashvsr_trt.engines.engine_file import EngineFile, build_engine_file
+from flashvsr_trt.engines.engine_file import build_engine_file
 from flashvsr_trt.engines.flavours import RTX, Target
 from flashvsr_trt.engines.lowering import LoweredGraph, lower_graph
-from flashvsr_trt.engines.manifest import KERNELS, EngineManifest, EngineSet, model_name, open_engines
+from flashvsr_trt.engines.manifest import (
+    KERNELS,
+    EngineFile,
+    EngineManifest,
+    EngineSet,
+    model_name,
+    open_engines,
+)
 from flashvsr_trt.engines.manifest import write_manifest as write_engine_manifest
 from flashvsr_trt.engines.options import BuildOptions
 from flashvsr_trt.engines.transposed_convolution import replace_bfloat16_transposed_convolutions

@@ -5,7 +5,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,6 +15,7 @@ from flashvsr_trt.bundle import sha256_of
 from flashvsr_trt.engines.cancellation import Cancellation
 from flashvsr_trt.engines.flavours import Target
 from flashvsr_trt.engines.lowering import custom_nodes
+from flashvsr_trt.engines.manifest import EngineFile
 from flashvsr_trt.engines.options import BuildOptions
 from flashvsr_trt.engines.plan import PlanTensor
 from flashvsr_trt.engines.tensorrt_api import (
@@ -30,16 +30,6 @@ from flashvsr_trt.errors import EngineError
 
 ReportPhase = Callable[[str, int, int], None]
 """Gets a phase of the builder, how many of its steps are done, and how many there are."""
-
-
-@dataclass(frozen=True)
-class EngineFile:
-    """An engine on disk, by its name in the folder; `seconds` it took to build."""
-
-    name: str
-    sha256: str
-    size_bytes: int
-    seconds: float
 
 
 def build_engine_file(

@@ -1,4 +1,4 @@
-"""`engines.json`: what is in a folder of engines, and what it was made of. Reading it needs no TensorRT."""
+"""`engines.json`: what is in a folder of engines, and of what. Reading it needs neither TensorRT nor onnx."""
 
 import json
 from collections.abc import Mapping
@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from flashvsr_trt.bundle import Bundle, read_bundle, sha256_of
-from flashvsr_trt.engines.engine_file import EngineFile
 from flashvsr_trt.engines.options import BuildOptions
 from flashvsr_trt.engines.plan import SegmentPlan, plan_from_dict
 from flashvsr_trt.errors import BundleError, EngineError
@@ -20,6 +19,16 @@ KERNELS = "kernels"
 """Folder of the compiled kernels, with their own manifest, where a plan launches any."""
 
 BUILD_AGAIN = "build them again with `flashvsr-trt engines build`"
+
+
+@dataclass(frozen=True)
+class EngineFile:
+    """An engine on disk, by its name in the folder; `seconds` it took to build."""
+
+    name: str
+    sha256: str
+    size_bytes: int
+    seconds: float
 
 
 @dataclass(frozen=True)

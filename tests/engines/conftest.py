@@ -1,0 +1,68 @@
+"""Nano bundles of every kind, exported once, and engines really built of them."""
+
+from pathlib import Path
+
+import pytest
+
+from flashvsr_trt.bundle import Bundle
+from flashvsr_trt.engines.build import build_engines
+from flashvsr_trt.engines.flavours import RTX, Target, installed_version
+from flashvsr_trt.engines.manifest import EngineSet
+from flashvsr_trt.export.export_bundle import export_bundle
+from flashvsr_trt.geometry import Geometry
+from flashvsr_trt.presets import find_preset, find_schedule
+from flashvsr_trt.signatures import StreamConfig
+from tests.conftest import ignore
+
+KINDS = {
+    "sparse-official-2x": ("nano", "official", Geometry(64, 128, 2), "bf16"),
+    "sparse-low-latency-4x": ("nano", "low-latency", Geometry(32, 32, 4), "bf16"),
+    "dense-official-4x": ("nano-full-attn", "official", Geometry(32, 32, 4), "fp16"),
+    "dense-low-latency-2x": ("nano-full-attn", "low-latency", Geometry(64, 64, 2), "bf16"),
+}
+"""Both attentions, schedules and scales; names say which."""
+
+SMALLEST = "dense-low-latency-2x"
+
+
+@pytest.fixture(scope="session")
+def rtx_target() -> Target:
+    """What this CPU builds for, the same on every machine."""
+    version = installed_version(RTX)
+    if version is None:
+        pytest.skip("tensorrt-rtx is not installed: pip install 'flashvsr-trt[rtx]'")
+    return Target(RTX, version, "8.9")
+
+
+@pytest.fixture(scope="session")
+def bundle_of(bundles_folder: Path):
+    """A kind's bundle, by its name."""
+    made: dict[str, Bundle] = {}
+
+    def bundle(kind: str) -> Bundle:
+        if kind not in made:
+            preset, schedule, geometry, precision = KINDS[kind]
+            stream = StreamConfig(find_preset(preset), geometry, find_schedule(schedule))
+            made[kind] = export_bundle(stream, "random:1", precision, bundles_folder / kind, ignore)
+        return made[kind]
+
+    return bundle
+
+
+@pytest.fixture(scope="session")
+def engines_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the session's engines are, with the kernels that they share."""
+    return tmp_path_factory.mktemp("engines")
+
+
+@pytest.fixture(scope="session")
+def engines_of(bundle_of, engines_root: Path, rtx_target: Target):
+    """A kind's engines, by its name."""
+    made: dict[str, EngineSet] = {}
+
+    def engines(kind: str) -> EngineSet:
+        if kind not in made:
+            made[kind] = build_engines(engines_root, bundle_of(kind), rtx_target, notify=ignore)
+        return made[kind]
+
+    return engines

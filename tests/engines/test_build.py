@@ -1,0 +1,222 @@
+"""Engines really built with TensorRT-RTX on this CPU, and everything that a build refuses."""
+
+import os
+import shutil
+import signal
+import threading
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from flashvsr_trt.engines import build as building
+from flashvsr_trt.engines.build import build_engines, find_or_build_engines
+from flashvsr_trt.engines.cancellation import Cancellation, cancel_on_interrupt
+from flashvsr_trt.engines.engine_file import build_engine_file
+from flashvsr_trt.engines.manifest import open_engines
+from flashvsr_trt.engines.options import BuildOptions
+from flashvsr_trt.engines.plan import PlanTensor
+from flashvsr_trt.engines.verify import verify_engines
+from flashvsr_trt.errors import DeviceError, EngineError, UsageError
+from flashvsr_trt.plugins.op_kernels import read_operator_kernels
+from tests.conftest import ignore
+from tests.engines.conftest import KINDS, SMALLEST
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_graph_is_built_and_verifies(kind, engines_of):
+    engines = engines_of(kind)
+    assert set(engines.manifest.plans) == set(engines.bundle.graphs)
+    for name, file in engines.manifest.engines.items():
+        content = engines.read_engine(name)
+        assert len(content) == file.size_bytes > 10_000
+    checks = {check.name: check for check in verify_engines(engines, device=None)}
+    assert all(check.passed for name, check in checks.items() if name != "deserialise"), checks
+    assert checks["deserialise"].passed is None
+    assert "no GPU" in checks["deserialise"].detail
+
+
+def test_a_manifest_says_what_was_built(engines_of, rtx_target):
+    engines = engines_of("sparse-official-2x")
+    manifest, layers = engines.manifest, engines.bundle.stream.preset.network.dit.layers
+    assert (manifest.flavour, manifest.version, manifest.capability) == ("rtx", rtx_target.version, "8.9")
+    assert len(manifest.engines) == 2 + 2 * (layers + 1)
+    assert set(manifest.kernels) == {"select_blocks", "block_sparse_attention_bf16_d32"}
+    assert manifest.build_seconds > 0
+    assert manifest.peak_bytes > 0
+    assert open_engines(engines.folder) == engines
+
+
+def test_the_kernels_lie_beside_the_engines(engines_of):
+    engines = engines_of("sparse-low-latency-4x")
+    kernels = read_operator_kernels("sm_89", "bf16", 32, engines.kernels_folder)
+    for step in engines.manifest.plans["dit"].kernels:
+        artifact = kernels[step.operator]
+        ports = {a.name for a in artifact.arguments if a.role in ("input", "output")}
+        assert ports == {*step.inputs, *step.outputs}
+
+
+def test_a_dense_preset_needs_no_kernels(engines_of):
+    engines = engines_of(SMALLEST)
+    assert engines.manifest.kernels == {}
+    assert not engines.kernels_folder.exists()
+    assert set(engines.manifest.engines) == {"encode", "dit", "decode"}
+
+
+def test_weights_are_the_bundles_own_file(engines_of, bundle_of):
+    weights = bundle_of(SMALLEST).weights.file.name
+    assert (engines_of(SMALLEST).folder / weights).samefile(bundle_of(SMALLEST).folder / weights)
+
+
+def test_a_second_build_finds_the_first(engines_of, bundle_of, engines_root, rtx_target, monkeypatch):
+    first = engines_of(SMALLEST)
+    monkeypatch.setattr(building, "build_engine_file", lambda *_: pytest.fail("built again"))
+    found = find_or_build_engines(engines_root, bundle_of(SMALLEST), rtx_target, notify=pytest.fail)
+    assert found == first
+
+
+def test_truncated_engines_are_announced_and_built_again(engines_of, bundle_of, tmp_path, rtx_target):
+    folder = tmp_path / engines_of(SMALLEST).folder.name
+    shutil.copytree(engines_of(SMALLEST).folder, folder)
+    path = folder / "dit.engine"
+    path.write_bytes(path.read_bytes()[:-1])
+    notices = []
+    made = find_or_build_engines(tmp_path, bundle_of(SMALLEST), rtx_target, notify=notices.append)
+    assert "truncated" in notices[0]
+    assert made.folder == folder
+    assert made.manifest.engines.keys() == engines_of(SMALLEST).manifest.engines.keys()
+    assert made.read_engine("dit")
+
+
+def test_a_build_tells_where_it_is(bundle_of, tmp_path, rtx_target):
+    seen = []
+    build_engines(tmp_path, bundle_of(SMALLEST), rtx_target, notify=ignore, report=seen.append)
+    starts = [progress for progress in seen if not progress.phase]
+    assert [(p.engine, p.number, p.engines) for p in starts] == [
+        ("encode", 1, 3),
+        ("dit", 2, 3),
+        ("decode", 3, 3),
+    ]
+    phases = [progress for progress in seen if progress.phase]
+    assert phases
+    assert all(0 <= p.step <= p.steps for p in phases)
+
+
+def test_ctrl_c_stops_a_build_and_leaves_nothing(bundle_of, tmp_path, rtx_target):
+    def interrupt(progress):
+        if progress.engine == "dit" and progress.phase:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        build_engines(tmp_path, bundle_of(SMALLEST), rtx_target, notify=ignore, report=interrupt)
+    assert list(tmp_path.iterdir()) == []
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_other_threads_cannot_take_ctrl_c():
+    seen = []
+
+    def run():
+        with cancel_on_interrupt() as cancellation:
+            seen.append((cancellation.requested, signal.getsignal(signal.SIGINT)))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert seen == [(False, signal.getsignal(signal.SIGINT))]
+
+
+def one_node(path, operator, domain="", **attributes):
+    """A model y = operator(x) on four floats, and its bindings."""
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [4]) for name in ("x", "y")]
+    node = helper.make_node(operator, ["x"], ["y"], "the node", domain=domain, **attributes)
+    graph = helper.make_graph([node], "one", values[:1], values[1:])
+    opsets = [helper.make_opsetid("", 22)] + ([helper.make_opsetid(domain, 1)] if domain else [])
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), path)
+    return [PlanTensor(name, "float32", (4,), None, 0, 0) for name in ("x", "y")]
+
+
+def build_one(tmp_path, target, operator="Relu", change=lambda bindings: bindings, **attributes):
+    path = tmp_path / "one.onnx"
+    bindings = change(one_node(path, operator, **attributes))
+    engine = tmp_path / "one.engine"
+    return build_engine_file(path, engine, bindings, target, BuildOptions(), Cancellation())
+
+
+def test_a_custom_node_never_reaches_the_parser(tmp_path, rtx_target):
+    with pytest.raises(
+        EngineError, match=r"one\.onnx holds 1 custom nodes, the first is the node \(flashvsr::"
+    ):
+        build_one(tmp_path, rtx_target, "select_blocks", domain="flashvsr")
+
+
+def test_a_parser_failure_names_the_node_in_tensorrts_words(tmp_path, rtx_target):
+    with pytest.raises(EngineError, match=r"cannot parse one\.onnx: node the node \(Det\)"):
+        build_one(tmp_path, rtx_target, "Det")
+    assert not (tmp_path / "one.engine").exists()
+
+
+def test_bindings_that_differ_are_named(tmp_path, rtx_target):
+    def other(bindings):
+        return [bindings[0], replace(bindings[1], dtype="bfloat16")]
+
+    with pytest.raises(EngineError, match=r"y as \('float32', \(4,\)\), and its plan binds \('bfloat16'"):
+        build_one(tmp_path, rtx_target, change=other)
+
+
+def test_a_cancelled_build_writes_nothing(tmp_path, rtx_target):
+    path, cancellation = tmp_path / "one.onnx", Cancellation()
+    bindings = one_node(path, "Relu")
+    cancellation.requested = True
+    with pytest.raises(KeyboardInterrupt):
+        build_engine_file(path, tmp_path / "one.engine", bindings, rtx_target, BuildOptions(), cancellation)
+    assert [file.name for file in tmp_path.iterdir()] == ["one.onnx"]
+
+
+def test_a_graph_that_fails_is_kept_for_debugging(bundle_of, tmp_path, rtx_target, monkeypatch):
+    def fail(*_):
+        raise EngineError("TensorRT-RTX cannot build encode.segment.onnx: for a reason")
+
+    monkeypatch.setattr(building, "build_engine_file", fail)
+    root, kept = tmp_path / "root", tmp_path / "failed"
+    with pytest.raises(EngineError, match="for a reason; --debug keeps the graph"):
+        build_engines(root, bundle_of(SMALLEST), rtx_target, notify=ignore)
+    with pytest.raises(EngineError, match=r"the graph is kept as .*failed"):
+        build_engines(root, bundle_of(SMALLEST), rtx_target, notify=ignore, debug_folder=kept)
+    assert onnx.load(kept / "encode.segment.onnx", load_external_data=False).graph.node
+    assert list(root.iterdir()) == []
+
+
+def test_stripping_weights_without_a_gpu_says_what_it_needs(bundle_of, tmp_path, rtx_target, monkeypatch):
+    monkeypatch.setattr(building, "current_device", lambda: None)
+    with pytest.raises(DeviceError, match="only on a machine with a GPU"):
+        build_engines(tmp_path, bundle_of(SMALLEST), rtx_target, BuildOptions(strip_weights=True), ignore)
+
+
+def test_a_changed_bundle_is_not_built(bundle_of, tmp_path, rtx_target):
+    folder = shutil.copytree(bundle_of(SMALLEST).folder, tmp_path / "bundle")
+    path = folder / "decode.onnx"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(Exception, match=r"decode\.onnx was changed"):
+        build_engines(tmp_path / "engines", replace(bundle_of(SMALLEST), folder=folder), rtx_target)
+
+
+@pytest.mark.parametrize("options", [{"optimization_level": 6}, {"workspace_mb": 0}])
+def test_options_that_no_builder_takes_are_refused(options):
+    with pytest.raises(UsageError, match=r"optimization level 6|workspace of 0"):
+        BuildOptions(**options)
+
+
+def test_bf16_transposed_convolutions_are_gone_and_others_stay(engines_of):
+    def operators(kind):
+        model = onnx.load(engines_of(kind).model_path("decode"), load_external_data=False)
+        return [node.op_type for node in model.graph.node]
+
+    assert "ConvTranspose" not in operators(SMALLEST)
+    assert operators("dense-official-4x").count("ConvTranspose") == 3
+    np.testing.assert_equal(operators(SMALLEST).count("DepthToSpace"), 3)
