@@ -1,4 +1,4 @@
-"""The custom ONNX nodes of sparse attention: declarations, schemas, and functions of standard operators.
+"""The custom ONNX nodes of sparse attention: declarations, schemas, functions of standard operators, plugins.
 
 May import: kernels.
 """
