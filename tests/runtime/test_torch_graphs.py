@@ -120,7 +120,7 @@ def test_a_step_that_cannot_be_captured_is_an_error_that_says_what_to_do(monkeyp
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 0))
     monkeypatch.setattr(torch_graphs, "capture", refuse)
     graphs = torch_graphs.StepGraphs(torch.device("cpu"))
-    with pytest.raises(DeviceError, match="step decode: operation not permitted.*--no-cuda-graphs"):
+    with pytest.raises(DeviceError, match=r"step decode: operation not permitted.*--no-cuda-graphs"):
         graphs.run("decode", lambda x: (x,), (torch.zeros(1),))
 
 

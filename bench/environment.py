@@ -1,0 +1,56 @@
+"""What a GPU report was made with: device, driver, versions and commit."""
+
+import platform
+import shutil
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+PACKAGES = ("torch", "triton", "numpy", "cuda-python", "av", "onnxruntime", "tensorrt", "tensorrt-rtx")
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def environment() -> dict:
+    """Device, driver, CUDA, versions of the packages that are installed, and the checkout's commit."""
+    return {
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "capability": torch.cuda.get_device_capability() if torch.cuda.is_available() else None,
+        "driver": driver_version(),
+        "cuda": torch.version.cuda,
+        "python": platform.python_version(),
+        "packages": {name: found for name in PACKAGES if (found := installed_version(name))},
+        "commit": commit(),
+    }
+
+
+def driver_version() -> str | None:
+    """NVIDIA's driver, None where there is none."""
+    if not shutil.which("nvidia-smi"):
+        return None
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    outcome = subprocess.run(command, capture_output=True, text=True, check=False)
+    return outcome.stdout.split("\n")[0].strip() if outcome.returncode == 0 else None
+
+
+def installed_version(package: str) -> str | None:
+    """None where the package is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def commit() -> str | None:
+    """The checkout's commit, with "+ changes" where files differ from it; None outside git."""
+    if not shutil.which("git"):
+        return None
+    described = subprocess.run(
+        ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+ changes"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return described.stdout.strip() if described.returncode == 0 else None

@@ -1,0 +1,224 @@
+"""Milliseconds a chunk of 8 frames takes on this GPU, by stage and end to end, with random weights.
+
+    python -m bench.pipeline [--scene WxH ...] [--preset sparse-2.0] [--chunks 20] [--json FILE] [--dry-run]
+
+End to end is `Session.push` from frames in host memory to frames in host memory; stages are the device's own
+time. On a CPU only --dry-run works: it counts the work and the memory, and times nothing.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+
+from bench.gpu_timing import require_gpu
+from bench.kernel_problems import SCENES
+from bench.unit_work import H200_TFLOPS, kept_blocks, unit_work
+from flashvsr_trt.errors import DeviceError
+from flashvsr_trt.geometry import Geometry
+from flashvsr_trt.model.network import Network, build_network
+from flashvsr_trt.model.weights import load_weights, resolve_weights
+from flashvsr_trt.presets import DEFAULT_PRESET, UNIT_FRAMES, find_preset, find_schedule
+from flashvsr_trt.runtime.backends import TorchOptions
+from flashvsr_trt.runtime.session import Session
+from flashvsr_trt.runtime.torch_device import check_memory, stream_memory
+from flashvsr_trt.runtime.torch_executor import TorchExecutor
+from flashvsr_trt.signatures import StreamConfig
+
+DTYPE = torch.bfloat16
+WARM_UP_CHUNKS = 12
+"""Past the first step, past the capture for each of the ring's slots, and some replays."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A scene before it is measured. Work in TFLOP by stage; the limit is all of it at H200_TFLOPS."""
+
+    scene: str
+    target: str
+    tokens: int
+    windows: int
+    kept_blocks: int | None
+    memory_gib: float
+    tflop: dict[str, float]
+    limit_ms: float
+
+
+@dataclass(frozen=True)
+class Timing:
+    """A measured scene: milliseconds a chunk, peak memory reserved, and the operators a chunk called."""
+
+    scene: str
+    cuda_graphs: bool
+    stage_ms: dict[str, float]
+    chunk_ms: float
+    fps: float
+    of_limit: float
+    peak_gib: float
+    kernel_calls: dict[str, float]
+
+
+def stream_for(scene: str, preset: str) -> StreamConfig:
+    """An LR frame of SCENES upscaled 2x."""
+    return StreamConfig(find_preset(preset), Geometry(*SCENES[scene], scale=2), find_schedule("official"))
+
+
+def plan(scene: str, preset: str) -> Plan:
+    """Sizes, memory and work: needs no GPU."""
+    stream = stream_for(scene, preset)
+    work = unit_work(stream)
+    height, width = stream.geometry.target
+    return Plan(
+        scene=scene,
+        target=f"{width}x{height}",
+        tokens=stream.geometry.unit_tokens,
+        windows=stream.geometry.unit_windows,
+        kept_blocks=None if stream.preset.attention.sparse_ratio is None else kept_blocks(stream),
+        memory_gib=stream_memory(stream, DTYPE).total / 2**30,
+        tflop={stage: flop / 1e12 for stage, flop in asdict(work).items()},
+        limit_ms=work.limit_ms,
+    )
+
+
+def load_random(preset: str) -> Network:
+    """The preset's network with seeded weights on the GPU."""
+    config = find_preset(preset).network
+    weights = load_weights(resolve_weights("random:0", config), config, DTYPE)
+    return build_network(config, weights, torch.device("cuda"), DTYPE)
+
+
+def time_scene(
+    network: Network, stream: StreamConfig, planned: Plan, options: TorchOptions, chunks: int
+) -> Timing:
+    """`chunks` steady chunks after a warm-up."""
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    executor = TorchExecutor(network, stream, options)
+    session = Session(executor)
+    shape = (UNIT_FRAMES, stream.geometry.height, stream.geometry.width, 3)
+    frames = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    for _ in range(WARM_UP_CHUNKS):
+        session.push(frames)
+    seconds_before, calls_before = executor.stage_seconds(), executor.kernel_calls.copy()
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    begin.record()
+    for _ in range(chunks):
+        session.push(frames)
+    end.record()
+    end.synchronize()
+    chunk_ms = begin.elapsed_time(end) / chunks
+    seconds = executor.stage_seconds()
+    return Timing(
+        scene=planned.scene,
+        cuda_graphs=executor.cuda_graphs,
+        stage_ms={stage: 1e3 * (seconds[stage] - seconds_before[stage]) / chunks for stage in seconds},
+        chunk_ms=chunk_ms,
+        fps=1e3 * UNIT_FRAMES / chunk_ms,
+        of_limit=planned.limit_ms / chunk_ms,
+        peak_gib=torch.cuda.max_memory_reserved() / 2**30,
+        kernel_calls={
+            name: (count - calls_before[name]) / chunks for name, count in executor.kernel_calls.items()
+        },
+    )
+
+
+def measure(
+    scenes: Iterable[str], preset: str = DEFAULT_PRESET, chunks: int = 20, compiled: bool = False
+) -> dict:
+    """Every scene with and without CUDA graphs; one that does not fit this GPU is listed with the reason."""
+    device = require_gpu()
+    network = load_random(preset)
+    plans = [plan(scene, preset) for scene in scenes]
+    timings, left_out = [], {}
+    for planned in plans:
+        stream = stream_for(planned.scene, preset)
+        try:
+            check_memory(stream, torch.device("cuda"), DTYPE)
+        except DeviceError as error:
+            left_out[planned.scene] = str(error)
+            continue
+        for graphs in (False, True):
+            options = TorchOptions(compile=compiled, cuda_graphs=graphs)
+            timings.append(time_scene(network, stream, planned, options, chunks))
+    return {
+        "device": device,
+        "torch": torch.__version__,
+        "preset": preset,
+        "compile": compiled,
+        "plans": [asdict(planned) for planned in plans],
+        "timings": [asdict(timing) for timing in timings],
+        "left_out": left_out,
+    }
+
+
+def plan_table(plans: Iterable[dict]) -> str:
+    """What would be measured, as a Markdown table."""
+    return "\n".join(
+        [
+            "| LR frame | target | tokens | windows | blocks a head | memory, GiB | encode, TFLOP "
+            f"| dit | decode | ms at {H200_TFLOPS:.0f} TFLOP/s |",
+            "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+            *(
+                f"| {row['scene']} | {row['target']} | {row['tokens']} | {row['windows']} "
+                f"| {row['kept_blocks'] or 'all'} | {row['memory_gib']:.1f} "
+                + "".join(f"| {row['tflop'][stage]:.1f} " for stage in ("encode", "dit", "decode"))
+                + f"| {row['limit_ms']:.1f} |"
+                for row in plans
+            ),
+        ]
+    )
+
+
+def timing_table(report: dict) -> str:
+    """What was measured, as a Markdown table."""
+    return "\n".join(_timing_lines(report))
+
+
+def _timing_lines(report: dict) -> Iterator[str]:
+    compiled = ", torch.compile" if report["compile"] else ""
+    yield f"{report['device']}, torch {report['torch']}, {report['preset']}, bfloat16{compiled}; ms a chunk."
+    yield ""
+    yield (
+        "| LR frame | CUDA graphs | encode | dit | decode | end to end | FPS | of the limit | peak, GiB "
+        "| attention |"
+    )
+    yield "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |"
+    for row in report["timings"]:
+        stages = "".join(f"| {row['stage_ms'][stage]:.1f} " for stage in ("encode", "dit", "decode"))
+        attention = [name for name in row["kernel_calls"] if "attention" in name]
+        yield (
+            f"| {row['scene']} | {'on' if row['cuda_graphs'] else 'off'} {stages}| {row['chunk_ms']:.1f} "
+            f"| {row['fps']:.1f} | {row['of_limit']:.0%} | {row['peak_gib']:.1f} | {', '.join(attention)} |"
+        )
+    for scene, reason in report["left_out"].items():
+        yield f"\n{scene} was left out: {reason}"
+
+
+@click.command()
+@click.option("--scene", "scenes", multiple=True, type=click.Choice(list(SCENES)), help="LR frame.")
+@click.option("--preset", default=DEFAULT_PRESET, show_default=True)
+@click.option("--chunks", type=click.IntRange(min=1), default=20, show_default=True, help="Timed ones.")
+@click.option("--compile", "compiled", is_flag=True, help="As in `flashvsr-trt run --compile`.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the figures to this file.")
+@click.option("--dry-run", is_flag=True, help="Print sizes, memory and work; time nothing.")
+def main(
+    scenes: tuple[str, ...], preset: str, chunks: int, compiled: bool, json_file: Path | None, dry_run: bool
+) -> None:
+    """Print the table; write JSON where asked."""
+    chosen = scenes or tuple(SCENES)
+    if dry_run:
+        report = {"preset": preset, "plans": [asdict(plan(scene, preset)) for scene in chosen]}
+        click.echo(plan_table(report["plans"]))
+    else:
+        report = measure(chosen, preset, chunks, compiled)
+        click.echo(timing_table(report))
+    if json_file:
+        json_file.write_text(json.dumps(report, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""How much arithmetic a steady unit (8 frames) is, stage by stage, counted on tensors without memory."""
+
+from dataclasses import dataclass
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from flashvsr_trt.model.decoder import Decoder
+from flashvsr_trt.model.dit import DiT
+from flashvsr_trt.model.fused_decoder import FusedDecoder
+from flashvsr_trt.model.network import Network
+from flashvsr_trt.model.projector import Projector
+from flashvsr_trt.presets import WINDOW_TOKENS, NetworkConfig
+from flashvsr_trt.runtime.torch_executor import TorchExecutor
+from flashvsr_trt.signatures import COMPUTE, StreamConfig, TensorSpec, dit_signature, encode_signature
+
+H200_TFLOPS = 790.0
+"""What bf16 matrix products reach on one H200: the rate that the limits are counted at."""
+
+
+@dataclass(frozen=True)
+class UnitWork:
+    """Floating-point operations by stage; a multiplication and an addition are two."""
+
+    encode: float
+    dit: float
+    decode: float
+
+    @property
+    def total(self) -> float:
+        """All three stages."""
+        return self.encode + self.dit + self.decode
+
+    @property
+    def limit_ms(self) -> float:
+        """Milliseconds that all of it takes at H200_TFLOPS."""
+        return self.total / H200_TFLOPS / 1e9
+
+
+def unit_work(stream: StreamConfig) -> UnitWork:
+    """Matrix products, convolutions and attention of a step that sees a full ring."""
+    executor = TorchExecutor(network_without_memory(stream.preset.network), stream)
+    state = executor.new_state()
+    slots = stream.preset.attention.ring_slots
+    encode_inputs = [_meta(spec) for spec in encode_signature(stream).inputs]
+    dit_inputs = [_meta(s) for s in dit_signature(stream, 1).inputs if not s.name.startswith("ring_")]
+    with torch.no_grad():
+        with FlopCounterMode(display=False) as encode:
+            condition, *_ = executor.encode_stage(*encode_inputs, *state.encode)
+        with FlopCounterMode(display=False) as dit:
+            latent = executor.dit_stage(*dit_inputs, state.ring, slice(0, 1), slots)
+        with FlopCounterMode(display=False) as decode:
+            executor.decode_stage(latent, condition, state.memory)
+    sparse = sparse_attention_work(stream)
+    return UnitWork(encode.get_total_flops(), dit.get_total_flops() + sparse, decode.get_total_flops())
+
+
+def sparse_attention_work(stream: StreamConfig) -> int:
+    """What the kept blocks cost, which is our own operator's work; 0 for dense attention."""
+    attention, config = stream.preset.attention, stream.preset.network.dit
+    if attention.sparse_ratio is None:
+        return 0
+    return kept_blocks(stream) * config.heads * config.layers * 4 * WINDOW_TOKENS**2 * config.head_dim
+
+
+def kept_blocks(stream: StreamConfig) -> int:
+    """Block pairs that a head of a layer keeps in a steady step."""
+    entries = stream.geometry.unit_windows**2 * stream.preset.attention.ring_slots
+    return min(entries - 1, stream.geometry.top_k(stream.preset.attention))
+
+
+def network_without_memory(config: NetworkConfig) -> Network:
+    """The modules on the meta device."""
+    with torch.device("meta"):
+        projector, dit, decoder = Projector(config), DiT(config), Decoder(config)
+        prompt = torch.empty(1, config.dit.text_tokens, config.dit.text_dim)
+    with torch.no_grad():
+        return Network(projector, dit, FusedDecoder(decoder), dit.constants(prompt))
+
+
+def _meta(spec: TensorSpec) -> torch.Tensor:
+    dtype = torch.float32 if spec.dtype == COMPUTE else getattr(torch, spec.dtype)
+    return torch.empty(spec.shape, dtype=dtype, device="meta")
