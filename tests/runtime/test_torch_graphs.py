@@ -12,20 +12,19 @@ from flashvsr_trt.errors import DeviceError
 from flashvsr_trt.geometry import Geometry
 from flashvsr_trt.kernels.calls import counted_calls
 from flashvsr_trt.model.network import build_network
-from flashvsr_trt.model.weights import load_weights, resolve_weights
-from flashvsr_trt.presets import AttentionConfig, find_preset, find_schedule
+from flashvsr_trt.presets import AttentionConfig, find_schedule
 from flashvsr_trt.runtime import torch_graphs
 from flashvsr_trt.runtime.backends import TorchOptions
 from flashvsr_trt.runtime.session import Session
 from flashvsr_trt.runtime.torch_executor import TorchExecutor
 from flashvsr_trt.signatures import StreamConfig
-from tests.golden import assert_within_levels
+from tests.golden import assert_within_levels, end_to_end_weights, golden_preset, load_case
 
 CHUNKS = 10
 SCHEDULES = ("official", "low-latency")
 PRESETS = {
-    "sparse": replace(find_preset("nano"), attention=AttentionConfig(sparse_ratio=0.1, local_range=3)),
-    "dense": find_preset("nano-full-attn"),
+    "sparse": golden_preset(AttentionConfig(sparse_ratio=0.1, local_range=3)),
+    "dense": golden_preset(AttentionConfig(sparse_ratio=None)),
 }
 
 
@@ -47,9 +46,8 @@ def executor_on(
     options: TorchOptions | None = None,
 ) -> TorchExecutor:
     stream = StreamConfig(PRESETS[preset], Geometry(64, 128, 2), find_schedule(schedule))
-    config = stream.preset.network
-    weights = load_weights(resolve_weights("random:1", config), config, dtype)
-    network = build_network(config, weights, torch.device(device), dtype)
+    weights = end_to_end_weights(load_case("e2e_official"))
+    network = build_network(stream.preset.network, weights, torch.device(device), dtype)
     return TorchExecutor(network, stream, options)
 
 
