@@ -43,10 +43,29 @@ def divide_integers(x, y, rounding_mode: str):
     return op.Div(x, op.CastLike(y, x))
 
 
+def attend(
+    query, key, value, attn_mask=None, dropout_p: float = 0.0, is_causal: bool = False, scale=None, **options
+):
+    """softmax(q k^T / sqrt(head_dim) + mask) v, over [1, heads, tokens, head_dim], as engines fuse it.
+
+    Every query must see a key: torch's translation guards against rows that see none with IsNaN, which
+    stands between softmax and product and keeps the score matrix in memory.
+    """
+    if dropout_p or is_causal or scale is not None or any(options.values()):
+        raise ValueError("attention with dropout, causality, a scale or grouped heads has no translation")
+    root = op.CastLike(op.Constant(value_float=query.shape[-1] ** -0.5), query)
+    scores = op.MatMul(op.Mul(query, root), op.Transpose(key, perm=[0, 1, 3, 2]))
+    if attn_mask is not None:
+        shown, hidden = (op.CastLike(op.Constant(value_float=x), query) for x in (0.0, float("-inf")))
+        scores = op.Add(scores, op.Where(attn_mask, shown, hidden))
+    return op.MatMul(op.Softmax(scores, axis=-1), value)
+
+
 TRANSLATIONS = {
     torch.ops.flashvsr.select_blocks.default: onnxscript_op(SELECT_BLOCKS),
     torch.ops.flashvsr.block_sparse_attention.default: onnxscript_op(BLOCK_SPARSE_ATTENTION),
     torch.ops.aten.div.Tensor_mode: divide_integers,
+    torch.ops.aten.scaled_dot_product_attention.default: attend,
 }
 
 

@@ -124,3 +124,12 @@ def test_graphs_hold_what_they_must(sparse_bundle, graph, tmp_path):
     assert "TopK" not in counts
     copied = shutil.copytree(sparse_bundle.folder, tmp_path / "copied")
     onnx.checker.check_model(str(copied / f"{graph}.onnx"), full_check=True)
+
+
+def test_dense_attention_has_nothing_between_softmax_and_product(dense_bundle):
+    """What engines fuse: with more there, the score matrix would be kept in memory."""
+    model = onnx.load(dense_bundle.graph_path(DIT), load_external_data=False)
+    users = {name: node.op_type for node in model.graph.node for name in node.input}
+    softmaxes = [node for node in model.graph.node if node.op_type == "Softmax"]
+    assert len(softmaxes) == 2 * dense_bundle.stream.preset.network.dit.layers
+    assert {users[node.output[0]] for node in softmaxes} == {"MatMul"}
