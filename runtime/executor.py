@@ -1,6 +1,7 @@
 """What a session asks of a backend. Tensors stay on the backend's device between the calls."""
 
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -43,3 +44,29 @@ class Executor(Protocol):
 
     def describe(self) -> dict[str, Any]:
         """Backend, device, dtype and versions, for reports."""
+
+
+class PendingFrames(Protocol):
+    """One unit's frames, perhaps still being made."""
+
+    def read(self) -> np.ndarray:
+        """uint8 [8, tH, tW, 3], once they are there. To be called once."""
+
+
+@dataclass(frozen=True)
+class ReadyFrames:
+    """Frames that are there already."""
+
+    frames: np.ndarray
+
+    def read(self) -> np.ndarray:
+        """See `PendingFrames.read`."""
+        return self.frames
+
+
+@runtime_checkable
+class OverlappingExecutor(Executor, Protocol):
+    """An executor whose device decodes a unit while it works on the next one."""
+
+    def start_decode(self, latent: DeviceTensor, condition: DeviceTensor, state: State) -> PendingFrames:
+        """As `decode`, without waiting for the frames."""

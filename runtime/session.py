@@ -8,7 +8,13 @@ import numpy as np
 from flashvsr_trt.errors import UsageError
 from flashvsr_trt.presets import CHUNK_SIZES, FRAMES_PER_LATENT, UNIT_FRAMES, UNIT_LATENT_FRAMES
 from flashvsr_trt.rope import time_table
-from flashvsr_trt.runtime.executor import DeviceTensor, Executor
+from flashvsr_trt.runtime.executor import (
+    DeviceTensor,
+    Executor,
+    OverlappingExecutor,
+    PendingFrames,
+    ReadyFrames,
+)
 from flashvsr_trt.runtime.noise import latent_noise
 from flashvsr_trt.runtime.ring import KVRing
 
@@ -29,6 +35,8 @@ class Session:
         first_latent: index of the clip's first latent frame, for a clip that continues another.
         noise: replaces the seeded noise: latent frame index -> float32 [16, h, w].
         position: replaces the temporal RoPE position of a latent frame, which is its index.
+        overlap: give frames one step later, so that an `OverlappingExecutor` makes them meanwhile; with
+            others nothing changes.
 
     Raises:
         UsageError: a chunk size or seed that cannot be used.
@@ -43,6 +51,7 @@ class Session:
         first_latent: int = 0,
         noise: Callable[[int], np.ndarray] | None = None,
         position: Callable[[int], int] | None = None,
+        overlap: bool = False,
     ) -> None:
         if chunk_size not in CHUNK_SIZES:
             raise UsageError(f"chunk size {chunk_size} is not supported; use one of {CHUNK_SIZES}")
@@ -60,6 +69,9 @@ class Session:
         self.pushed = self.returned = self.units_encoded = 0
         self.last_frame: np.ndarray | None = None
         self.flushed = False
+        self.overlap = overlap and isinstance(executor, OverlappingExecutor)
+        self.decoding: deque[PendingFrames] = deque()
+        self.warm_up = WARM_UP_FRAMES
 
     def push(self, frames: np.ndarray) -> np.ndarray:
         """Take frames in, give the frames that became ready.
@@ -123,13 +135,24 @@ class Session:
         return first + (units - first) // self.chunk_units * self.chunk_units
 
     def _run(self, units: int) -> np.ndarray:
-        made = [np.empty((0, *self.stream.geometry.output, 3), np.uint8)]
-        warm_up = 0 if self.units_encoded else WARM_UP_FRAMES
+        waiting = len(self.decoding)
         for step_units in self._steps(units):
-            made += self._step(step_units)
-        frames = np.concatenate(made)[warm_up:][: self.pushed - self.returned]
+            self._step(step_units)
+        started = len(self.decoding) - waiting
+        frames = self._collect(started if self.overlap and not self.flushed else 0)
+        frames = frames[: self.pushed - self.returned]
         self.returned += len(frames)
         return frames
+
+    def _collect(self, keep: int) -> np.ndarray:
+        """The frames of all units but the newest `keep`, without those before the clip."""
+        height, width = self.stream.geometry.output
+        made = [np.empty((0, height, width, 3), np.uint8)]
+        while len(self.decoding) > keep:
+            frames = self.decoding.popleft().read()[self.warm_up :, :height, :width]
+            self.warm_up = 0
+            made.append(frames)
+        return np.concatenate(made)
 
     def _steps(self, units: int) -> Iterator[int]:
         """Units of each DiT step that together make `units`."""
@@ -138,14 +161,17 @@ class Session:
             yield step_units
             units -= step_units
 
-    def _step(self, units: int) -> Iterator[np.ndarray]:
+    def _step(self, units: int) -> None:
         """One DiT step: encode its units, denoise them together, decode them in order."""
         encoded = [self._encode() for _ in range(units)]
         latents = self._denoise([tokens for _, tokens in encoded])
         for latent, (condition, _) in zip(latents, encoded, strict=True):
-            frames = self.executor.decode(latent, condition, self.state)
-            height, width = self.stream.geometry.output
-            yield frames[:, :height, :width]
+            self.decoding.append(self._decode(latent, condition))
+
+    def _decode(self, latent: DeviceTensor, condition: DeviceTensor) -> PendingFrames:
+        if isinstance(self.executor, OverlappingExecutor):
+            return self.executor.start_decode(latent, condition, self.state)
+        return ReadyFrames(self.executor.decode(latent, condition, self.state))
 
     def _encode(self) -> tuple[DeviceTensor, DeviceTensor]:
         frames = np.stack([self.pending.popleft() for _ in range(UNIT_FRAMES)])
