@@ -78,7 +78,7 @@ def plan(scene: str, preset: str) -> Plan:
         tokens=stream.geometry.unit_tokens,
         windows=stream.geometry.unit_windows,
         kept_blocks=None if stream.preset.attention.sparse_ratio is None else kept_blocks(stream),
-        memory_gib=stream_memory(stream, DTYPE).total / 2**30,
+        memory_gib=stream_memory(stream, DTYPE, cuda_graphs=True).total / 2**30,
         tflop={stage: flop / 1e12 for stage, flop in asdict(work).items()},
         limit_ms=work.limit_ms,
     )
@@ -136,14 +136,13 @@ def measure(
     timings, left_out = [], {}
     for planned in plans:
         stream = stream_for(planned.scene, preset)
-        try:
-            check_memory(stream, torch.device("cuda"), DTYPE)
-        except DeviceError as error:
-            left_out[planned.scene] = str(error)
-            continue
         for graphs in (False, True):
             options = TorchOptions(compile=compiled, cuda_graphs=graphs)
-            timings.append(time_scene(network, stream, planned, options, chunks))
+            try:
+                check_memory(stream, torch.device("cuda"), DTYPE, graphs)
+                timings.append(time_scene(network, stream, planned, options, chunks))
+            except DeviceError as error:
+                left_out[f"{planned.scene}, CUDA graphs {'on' if graphs else 'off'}"] = str(error)
     return {
         "device": device,
         "torch": torch.__version__,

@@ -1,5 +1,7 @@
 """How much arithmetic a steady unit (8 frames) is, stage by stage, counted on tensors without memory."""
 
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
@@ -39,20 +41,27 @@ class UnitWork:
 
 def unit_work(stream: StreamConfig) -> UnitWork:
     """Matrix products, convolutions and attention of a step that sees a full ring."""
+    counters = {stage: FlopCounterMode(display=False) for stage in ("encode", "dit", "decode")}
+    run_without_memory(stream, counters)
+    work = {stage: counter.get_total_flops() for stage, counter in counters.items()}
+    work["dit"] += sparse_attention_work(stream)
+    return UnitWork(**work)
+
+
+@torch.no_grad()
+def run_without_memory(stream: StreamConfig, modes: Mapping[str, AbstractContextManager]) -> None:
+    """The three stages of a steady step on the meta device, each within its entry of `modes`."""
     executor = TorchExecutor(network_without_memory(stream.preset.network), stream)
     state = executor.new_state()
     slots = stream.preset.attention.ring_slots
     encode_inputs = [_meta(spec) for spec in encode_signature(stream).inputs]
     dit_inputs = [_meta(s) for s in dit_signature(stream, 1).inputs if not s.name.startswith("ring_")]
-    with torch.no_grad():
-        with FlopCounterMode(display=False) as encode:
-            condition, *_ = executor.encode_stage(*encode_inputs, *state.encode)
-        with FlopCounterMode(display=False) as dit:
-            latent = executor.dit_stage(*dit_inputs, state.ring, slice(0, 1), slots)
-        with FlopCounterMode(display=False) as decode:
-            executor.decode_stage(latent, condition, state.memory)
-    sparse = sparse_attention_work(stream)
-    return UnitWork(encode.get_total_flops(), dit.get_total_flops() + sparse, decode.get_total_flops())
+    with modes["encode"]:
+        condition, *_ = executor.encode_stage(*encode_inputs, *state.encode)
+    with modes["dit"]:
+        latent = executor.dit_stage(*dit_inputs, state.ring, slice(0, 1), slots)
+    with modes["decode"]:
+        executor.decode_stage(latent, condition, state.memory)
 
 
 def sparse_attention_work(stream: StreamConfig) -> int:

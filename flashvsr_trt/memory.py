@@ -61,16 +61,15 @@ def _encode_bytes(stream: StreamConfig, compute: str) -> int:
 
 
 def _dit_bytes(stream: StreamConfig, compute: str, units: int) -> int:
-    """New K/V of all layers, and the activations of one."""
+    """The activations of one layer; new K/V goes straight into the ring."""
     config, geometry = stream.preset.network.dit, stream.geometry
-    new = _sum([s for s in dit_signature(stream, units).outputs if s.name.startswith("new_")], compute)
     tokens = units * geometry.unit_tokens
     activations = tokens * (2 * config.ffn_dim + 12 * config.dim) * DTYPE_BYTES[compute]
     key_units = stream.preset.attention.ring_slots + units
     keys = 2 * key_units * geometry.unit_tokens * config.dim * DTYPE_BYTES[compute]
     scores = config.heads * WINDOW_TOKENS * key_units * geometry.unit_tokens * 4
     blocks = 4 * config.heads * units * geometry.unit_windows**2 * key_units * 8
-    return new + activations + keys + scores + blocks
+    return activations + keys + scores + blocks
 
 
 def _decode_bytes(stream: StreamConfig, compute: str) -> int:

@@ -22,7 +22,8 @@ def wavelet(frames: torch.Tensor, reference: torch.Tensor, extent: WholeFrame) -
 
 
 def _low_frequencies(x: torch.Tensor, extent: WholeFrame) -> torch.Tensor:
-    binomial = torch.tensor([1.0, 2.0, 1.0], dtype=x.dtype, device=x.device) / 4
+    # 1, 2, 1 made on the device: a copy from the host could not be captured in a CUDA graph.
+    binomial = (2 - (torch.arange(3, dtype=x.dtype, device=x.device) - 1).abs()) / 4
     kernel = torch.outer(binomial, binomial).expand(x.shape[1], 1, 3, 3)
     for level in range(WAVELET_LEVELS):
         dilation = 2**level

@@ -48,4 +48,4 @@ class FusedDecode(Decode):
         """See `Decode.finish`."""
         if self.color_fix != "adain":
             return super().finish(frames, condition)
-        return finish_frames(frames.contiguous(), condition)
+        return finish_frames(frames.contiguous(), condition.contiguous())

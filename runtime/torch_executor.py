@@ -229,10 +229,10 @@ def open_torch_executor(request: ExecutorRequest, notify: Notify) -> TorchExecut
     """
     device = choose_device(request.device)
     dtype = choose_dtype(request.dtype, device)
-    choose_cuda_graphs(request.torch, device)
+    cuda_graphs = choose_cuda_graphs(request.torch, device)
     network = request.stream.preset.network
     source = resolve_weights(request.weights, network)
-    check_memory(request.stream, device, dtype)
+    check_memory(request.stream, device, dtype, cuda_graphs)
     notify(describe(source))
     weights = load_weights(source, network, dtype)
     return TorchExecutor(build_network(network, weights, device, dtype), request.stream, request.torch)

@@ -1,5 +1,6 @@
 """The torch executor's options, and that what it runs is the network as published."""
 
+from collections import Counter
 from functools import partial
 
 import numpy as np
@@ -8,7 +9,9 @@ import torch
 
 from flashvsr_trt.errors import UsageError
 from flashvsr_trt.geometry import Geometry
-from flashvsr_trt.model.network import Network
+from flashvsr_trt.kernels.attention_arguments import attention_strides
+from flashvsr_trt.model import attention, fused_dit, fused_stages
+from flashvsr_trt.model.network import Network, build_network
 from flashvsr_trt.model.stages import Decode, Denoise
 from flashvsr_trt.presets import AttentionConfig, find_preset, find_schedule
 from flashvsr_trt.rope import time_table
@@ -17,7 +20,7 @@ from flashvsr_trt.runtime.ring import KVRing
 from flashvsr_trt.runtime.session import Session
 from flashvsr_trt.runtime.torch_executor import TorchExecutor
 from flashvsr_trt.signatures import COLOR_FIXES, StreamConfig
-from tests.golden import assert_close_to_max, golden_preset, load_case
+from tests.golden import assert_close_to_max, end_to_end_weights, golden_preset, load_case
 from tests.test_golden_end_to_end import network_of
 
 
@@ -77,6 +80,45 @@ def test_finished_frames_equal_the_published_ones(network, color_fix):
     for carried, wanted in zip(state.memory, memory, strict=True):
         assert_close_to_max(carried, wanted, 1e-5)
         assert carried.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("fit", ["pad", "crop"])
+@pytest.mark.parametrize("schedule", ["official", "low-latency"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_kernels_get_tensors_laid_out_as_they_ask(monkeypatch, schedule, fit, dtype):
+    """The launches' own conditions, checked on a CPU, where the twins would take anything."""
+    checked = Counter()
+
+    def check(module, name, condition):
+        operator = getattr(module, name)
+
+        def checking(*arguments):
+            condition(*arguments)
+            checked[name] += 1
+            return operator(*arguments)
+
+        monkeypatch.setattr(module, name, checking)
+
+    def contiguous(*arguments):
+        assert all(x.is_contiguous() for x in arguments if isinstance(x, torch.Tensor))
+
+    def adjacent_channels(q, k, q_weight, k_weight, cos, sin, eps, q_out, k_out):
+        contiguous(q_weight, k_weight, cos, sin)
+        assert q.stride(1) == k.stride(1) == 1
+        assert q_out.stride()[1:] == k_out.stride()[1:] == (q_out.shape[2], 1)
+
+    check(attention, "block_sparse_attention", attention_strides)
+    check(attention, "select_blocks", contiguous)
+    check(fused_dit, "norm_rope", adjacent_channels)
+    check(fused_dit, "add_norm", contiguous)
+    check(fused_stages, "finish_frames", contiguous)
+    preset = golden_preset(AttentionConfig(0.5, local_range=3))
+    config = StreamConfig(preset, Geometry(72, 136, 2, fit), find_schedule(schedule))
+    weights = end_to_end_weights(load_case("e2e_official"))
+    network = build_network(preset.network, weights, torch.device("cpu"), dtype)
+    session = Session(TorchExecutor(network, config))
+    session.push(np.random.default_rng(0).integers(0, 256, (33, 72, 136, 3), np.uint8))
+    assert len(checked) == 5
 
 
 def test_state_stays_where_it_is(network):

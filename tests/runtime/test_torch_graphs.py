@@ -7,7 +7,10 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
+from bench.unit_work import run_without_memory
 from flashvsr_trt.errors import DeviceError
 from flashvsr_trt.geometry import Geometry
 from flashvsr_trt.kernels.calls import counted_calls
@@ -17,7 +20,7 @@ from flashvsr_trt.runtime import torch_graphs
 from flashvsr_trt.runtime.backends import TorchOptions
 from flashvsr_trt.runtime.session import Session
 from flashvsr_trt.runtime.torch_executor import TorchExecutor
-from flashvsr_trt.signatures import StreamConfig
+from flashvsr_trt.signatures import COLOR_FIXES, UPSAMPLERS, StreamConfig
 from tests.golden import assert_within_levels, end_to_end_weights, golden_preset, load_case
 
 CHUNKS = 10
@@ -101,6 +104,26 @@ def test_replays_give_the_eager_frames_and_counts(rerun_instead_of_graphs, prese
     filling = {"official": 1, "low-latency": 3}[schedule]
     dit_steps = CHUNKS + 1 - 2 * (schedule == "official")
     assert sum(name in slots for name in rerun_instead_of_graphs) == dit_steps - filling
+
+
+class OnOneDevice(TorchDispatchMode):
+    """Every tensor of every operator is on the meta device: nothing comes from the host or goes to it."""
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        result = operator(*args, **(kwargs or {}))
+        for value in tree_leaves((args, kwargs, result)):
+            assert not isinstance(value, torch.Tensor) or value.device.type == "meta", operator
+        return result
+
+
+@pytest.mark.parametrize("upsampler", UPSAMPLERS)
+@pytest.mark.parametrize("color_fix", COLOR_FIXES)
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_steady_step_copies_nothing_between_host_and_device(preset, color_fix, upsampler):
+    """Such a copy cannot be captured; a CPU would not notice it, and the meta device does."""
+    geometry, schedule = Geometry(60, 130, 2), find_schedule("official")
+    stream = StreamConfig(PRESETS[preset], geometry, schedule, upsampler, color_fix)
+    run_without_memory(stream, {stage: OnOneDevice() for stage in ("encode", "dit", "decode")})
 
 
 def test_two_clips_of_one_executor_do_not_meet(rerun_instead_of_graphs):
