@@ -2,11 +2,14 @@
 
 import math
 from dataclasses import replace
+from importlib.util import find_spec
 
 import psutil
 import torch
 
-from flashvsr_trt.errors import DeviceError, UsageError
+from flashvsr_trt.errors import DeviceError, MissingDependencyError, UsageError
+from flashvsr_trt.kernels.device import architecture_of
+from flashvsr_trt.kernels.tuning import setting_for
 from flashvsr_trt.memory import MemoryEstimate, estimate_memory
 from flashvsr_trt.model.state_shapes import state_shapes
 from flashvsr_trt.signatures import StreamConfig
@@ -39,6 +42,23 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     if name not in DTYPES:
         raise UsageError(f"dtype '{name}' is not supported; use auto, {', '.join(DTYPES)}")
     return DTYPES[name]
+
+
+def check_kernels(device: torch.device) -> None:
+    """Refuse a GPU that the kernels do not run on, before anything is loaded.
+
+    Raises:
+        MissingDependencyError: Triton is not installed.
+        DeviceError: the GPU is older than every architecture of the tuning table.
+    """
+    if find_spec("triton") is None:
+        raise MissingDependencyError(
+            "the kernels need Triton: pip install 'flashvsr-trt[kernels]', or use --attention reference"
+        )
+    try:
+        setting_for("select_blocks", architecture_of(device))
+    except ValueError as error:
+        raise DeviceError(f"no kernels for {device}: {error}; use --attention reference") from error
 
 
 def stream_memory(stream: StreamConfig, dtype: torch.dtype, cuda_graphs: bool) -> MemoryEstimate:

@@ -22,7 +22,7 @@ from flashvsr_trt.presets import UNIT_LATENT_FRAMES
 from flashvsr_trt.runtime.backends import ExecutorRequest, Notify, TorchOptions
 from flashvsr_trt.runtime.ring import RingStep
 from flashvsr_trt.runtime.torch_clock import StageClock
-from flashvsr_trt.runtime.torch_device import check_memory, choose_device, choose_dtype
+from flashvsr_trt.runtime.torch_device import check_kernels, check_memory, choose_device, choose_dtype
 from flashvsr_trt.runtime.torch_graphs import Step, StepGraphs, Tensors
 from flashvsr_trt.signatures import (
     COMPUTE,
@@ -224,12 +224,15 @@ def open_torch_executor(request: ExecutorRequest, notify: Notify) -> TorchExecut
 
     Raises:
         UsageError: an unknown device or dtype, or CUDA graphs without a GPU.
-        DeviceError: no such device, or too little memory on it.
+        DeviceError: no such device, too old a one for the kernels, or too little memory on it.
+        MissingDependencyError: the kernels' compiler is not installed.
         WeightsError: no weights, or not the ones the preset needs.
     """
     device = choose_device(request.device)
     dtype = choose_dtype(request.dtype, device)
     cuda_graphs = choose_cuda_graphs(request.torch, device)
+    if device.type == "cuda" and request.torch.attention == "auto":
+        check_kernels(device)
     network = request.stream.preset.network
     source = resolve_weights(request.weights, network)
     check_memory(request.stream, device, dtype, cuda_graphs)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from flashvsr_trt.errors import UsageError
+from flashvsr_trt.errors import DeviceError, MissingDependencyError, UsageError
 from flashvsr_trt.geometry import Geometry
 from flashvsr_trt.kernels.attention_arguments import attention_strides
 from flashvsr_trt.model import attention, fused_dit, fused_stages
@@ -15,6 +15,7 @@ from flashvsr_trt.model.network import Network, build_network
 from flashvsr_trt.model.stages import Decode, Denoise
 from flashvsr_trt.presets import AttentionConfig, find_preset, find_schedule
 from flashvsr_trt.rope import time_table
+from flashvsr_trt.runtime import torch_device
 from flashvsr_trt.runtime.backends import ExecutorRequest, TorchOptions, open_executor
 from flashvsr_trt.runtime.ring import KVRing
 from flashvsr_trt.runtime.session import Session
@@ -153,6 +154,16 @@ def test_compiled_stages_give_the_same_frames(network, monkeypatch):
 def test_cuda_graphs_are_refused_without_a_gpu(network):
     with pytest.raises(UsageError, match="need a GPU and the device is cpu"):
         TorchExecutor(network, stream(2.0), TorchOptions(cuda_graphs=True))
+
+
+def test_a_gpu_without_kernels_is_refused_with_the_way_out(monkeypatch):
+    torch_device.check_kernels(torch.device("cpu"))
+    monkeypatch.setattr(torch_device, "architecture_of", lambda device: "sm_75")
+    with pytest.raises(DeviceError, match=r"sm_75 is below .*use --attention reference"):
+        torch_device.check_kernels(torch.device("cuda"))
+    monkeypatch.setattr(torch_device, "find_spec", lambda name: None)
+    with pytest.raises(MissingDependencyError, match=r"flashvsr-trt\[kernels\]"):
+        torch_device.check_kernels(torch.device("cuda"))
 
 
 def test_another_backend_refuses_the_torch_options():
