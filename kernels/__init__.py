@@ -1,5 +1,4 @@
 """Kernels, each beside the PyTorch twin that specifies it.
 
-Will also hold: Triton implementations, ahead-of-time compilation and launching without torch.
-Imports no other room.
+Also their compilation ahead of time and their launch without torch (docs/kernels.md). Imports no other room.
 """

@@ -61,7 +61,7 @@ def check_kernels(device: torch.device) -> None:
         raise DeviceError(f"no kernels for {device}: {error}; use --attention reference") from error
 
 
-def stream_memory(stream: StreamConfig, dtype: torch.dtype, cuda_graphs: bool) -> MemoryEstimate:
+def stream_memory(stream: StreamConfig, dtype: torch.dtype, cuda_graphs: bool = False) -> MemoryEstimate:
     """What a stream needs with its preset's own weights in that dtype."""
     shapes = state_shapes(stream.preset.network)
     parameters = sum(math.prod(shape) for part in shapes.values() for shape in part.values())
