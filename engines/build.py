@@ -5,7 +5,7 @@ import resource
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
@@ -22,9 +22,9 @@ from flashvsr_trt.engines.cache import (
 )
 from flashvsr_trt.engines.cancellation import Cancellation, cancel_on_interrupt
 from flashvsr_trt.engines.device import current_device
-from flashvsr_trt.engines.engine_file import build_engine_file
+from flashvsr_trt.engines.engine_file import BuildSetting, ReportPhase, build_engine_file
 from flashvsr_trt.engines.flavours import RTX, Target
-from flashvsr_trt.engines.lowering import LoweredGraph, lower_graph
+from flashvsr_trt.engines.lowering import LoweredGraph, keep_custom_nodes, lower_graph
 from flashvsr_trt.engines.manifest import (
     KERNELS,
     EngineFile,
@@ -35,11 +35,17 @@ from flashvsr_trt.engines.manifest import (
 )
 from flashvsr_trt.engines.manifest import write_manifest as write_engine_manifest
 from flashvsr_trt.engines.options import BuildOptions
+from flashvsr_trt.engines.plan import EngineStep
+from flashvsr_trt.engines.timing_cache import timing_cache_path
 from flashvsr_trt.engines.transposed_convolution import replace_bfloat16_transposed_convolutions
 from flashvsr_trt.errors import DeviceError, EngineError
-from flashvsr_trt.plugins.op_kernels import compile_operator_kernels
+from flashvsr_trt.plugins.op_kernels import compile_operator_kernels, read_operator_kernels
+from flashvsr_trt.plugins.sparse_attention import OPERATORS
+from flashvsr_trt.plugins.tensorrt_plugin import plugin_id, register_plugins
 
 Notify = Callable[[str], None]
+
+PLUGINS = tuple(plugin_id(operator) for operator in OPERATORS)
 
 
 @dataclass(frozen=True)
@@ -116,8 +122,13 @@ def build_engines(
             notify(f"compiling kernels for {target.architecture}")
             _add_kernels(root, bundle, target, part)
             cancellation.check()
-        lowered = {name: lower_graph(bundle.graph_path(name)) for name in bundle.graphs}
-        files = _build_all(lowered, part, target, options, cancellation, report, debug_folder)
+        lower = lower_graph if cuts(target, options) else keep_custom_nodes
+        lowered = {name: lower(bundle.graph_path(name)) for name in bundle.graphs}
+        if not cuts(target, options) and needed_kernels(bundle, target):
+            _register_plugins(bundle, target, part)
+        plugins = () if cuts(target, options) else PLUGINS
+        setting = BuildSetting(target, options, plugins, timing_cache_path(root, target))
+        files = _build_all(lowered, part, setting, cancellation, report, debug_folder)
         manifest = EngineManifest(
             key=key,
             flavour=target.flavour.name,
@@ -150,11 +161,15 @@ def link_bundle(bundle: Bundle, folder: Path, notify: Notify) -> None:
             shutil.copyfile(bundle.folder / name, folder / name)
 
 
+def cuts(target: Target, options: BuildOptions) -> bool:
+    """Whether graphs are cut at their custom nodes; else plugins compute these inside the engines."""
+    return options.cut or not target.flavour.takes_plugins
+
+
 def _build_all(
     lowered: dict[str, LoweredGraph],
     folder: Path,
-    target: Target,
-    options: BuildOptions,
+    setting: BuildSetting,
     cancellation: Cancellation,
     report: ReportProgress,
     debug_folder: Path | None,
@@ -162,32 +177,28 @@ def _build_all(
     total = sum(len(graph.segments) for graph in lowered.values())
     files: dict[str, EngineFile] = {}
     for graph in lowered.values():
-        for name, segment in graph.segments.items():
+        for step in graph.plan.steps:
+            if not isinstance(step, EngineStep):
+                continue
             cancellation.check()
-            number = len(files) + 1
+            name, number = step.engine, len(files) + 1
             report(BuildProgress(name, number, total))
             model_path = folder / model_name(name)
-            _adapt(segment, target)
-            onnx.save(segment, model_path)
-            step = next(step for step in graph.plan.steps if getattr(step, "engine", None) == name)
+            _adapt(graph.segments[name], setting.target)
+            onnx.save(graph.segments[name], model_path)
             bindings = [graph.plan.tensors[tensor] for tensor in (*step.inputs, *step.outputs)]
-
-            def report_phase(phase: str, done: int, steps: int, name=name, number=number) -> None:
-                report(BuildProgress(name, number, total, phase, done, steps))
-
+            report_phase = _phases(report, BuildProgress(name, number, total))
+            path = folder / f"{name}.engine"
             try:
-                files[name] = build_engine_file(
-                    model_path,
-                    folder / f"{name}.engine",
-                    bindings,
-                    target,
-                    options,
-                    cancellation,
-                    report_phase,
-                )
+                file = build_engine_file(model_path, path, bindings, setting, cancellation, report_phase)
             except EngineError as error:
                 raise EngineError(f"{error}{_keep(model_path, debug_folder)}") from error
+            files[name] = file
     return files
+
+
+def _phases(report: ReportProgress, start: BuildProgress) -> ReportPhase:
+    return lambda phase, done, steps: report(replace(start, phase=phase, step=done, steps=steps))
 
 
 def _adapt(segment: ModelProto, target: Target) -> None:
@@ -204,6 +215,13 @@ def _keep(model_path: Path, debug_folder: Path | None) -> str:
     kept = debug_folder / model_path.name
     shutil.copyfile(model_path, kept)
     return f"; the graph is kept as {kept}"
+
+
+def _register_plugins(bundle: Bundle, target: Target, folder: Path) -> None:
+    """Make the kernels known to the builder, which puts them into the engine."""
+    head_dim = bundle.stream.preset.network.dit.head_dim
+    kernels = read_operator_kernels(target.architecture, bundle.precision, head_dim, folder / KERNELS)
+    register_plugins({operator: (kernel,) for operator, kernel in kernels.items()}, folder / KERNELS)
 
 
 def _add_kernels(root: Path, bundle: Bundle, target: Target, folder: Path) -> None:

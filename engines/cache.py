@@ -22,7 +22,15 @@ PART = ".part."
 
 _DIGEST_CHARACTERS = 32
 
-_LOWERING = ("lowering.py", "views.py", "plan.py", "transposed_convolution.py", "tensorrt_api.py")
+_LOWERING = (
+    "lowering.py",
+    "views.py",
+    "plan.py",
+    "transposed_convolution.py",
+    "build.py",
+    "tensorrt_api.py",
+    "../plugins/tensorrt_plugin.py",
+)
 """What makes an engine of a graph: a change in one of these files makes another."""
 
 
@@ -61,7 +69,7 @@ def lowering_hash() -> str:
     """Of the source that turns graphs into engines."""
     digest = hashlib.sha256()
     for name in _LOWERING:
-        digest.update(Path(__file__).with_name(name).read_bytes())
+        digest.update((Path(__file__).parent / name).read_bytes())
     return digest.hexdigest()
 
 

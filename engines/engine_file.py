@@ -3,8 +3,9 @@
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -26,25 +27,40 @@ from flashvsr_trt.engines.tensorrt_api import (
     parse_errors,
     tensor_dtype,
 )
+from flashvsr_trt.engines.timing_cache import keep_timings
 from flashvsr_trt.errors import EngineError
 
 ReportPhase = Callable[[str, int, int], None]
 """Gets a phase of the builder, how many of its steps are done, and how many there are."""
 
 
+@dataclass(frozen=True)
+class BuildSetting:
+    """What all engines of a folder are built with.
+
+    Attributes:
+        plugins: operators that plugins are registered for, as "domain::operator".
+        timing_cache: file of what builders measured before; it is read, and written again.
+    """
+
+    target: Target
+    options: BuildOptions = BuildOptions()  # noqa: RUF009 - frozen
+    plugins: tuple[str, ...] = ()
+    timing_cache: Path | None = None
+
+
 def build_engine_file(
     model_path: Path,
     engine_path: Path,
     bindings: list[PlanTensor],
-    target: Target,
-    options: BuildOptions,
+    setting: BuildSetting,
     cancellation: Cancellation,
     report: ReportPhase = lambda phase, done, steps: None,
 ) -> EngineFile:
     """Parse, check and build; the engine appears under its name only when it is whole.
 
     Args:
-        model_path: a graph without custom nodes; its weights are read from the file that it refers to.
+        model_path: a graph with no custom nodes but plugins; its weights are in the file that it refers to.
         bindings: the inputs and outputs that the graph must have.
 
     Raises:
@@ -52,7 +68,8 @@ def build_engine_file(
         KeyboardInterrupt: the build was cancelled.
     """
     started = time.perf_counter()
-    refuse_custom_nodes(model_path)
+    target, options = setting.target, setting.options
+    refuse_custom_nodes(model_path, setting.plugins)
     trt = load_module(target.flavour)
     logger = logger_of(trt)
     logger.errors.clear()
@@ -67,7 +84,7 @@ def build_engine_file(
     workspace_bytes = options.workspace_mb and options.workspace_mb << 20
     configure(trt, config, target, options.strip_weights, options.optimization_level, workspace_bytes)
     config.progress_monitor = _monitor(trt, cancellation, report)
-    with _stdout_for_data():
+    with _stdout_for_data(), keep_timings(config, setting.timing_cache):
         plan = builder.build_serialized_network(network, config)
     cancellation.check()
     if plan is None:
@@ -79,10 +96,11 @@ def build_engine_file(
     return EngineFile(engine_path.name, sha256_of(engine_path), engine_path.stat().st_size, seconds)
 
 
-def refuse_custom_nodes(model_path: Path) -> None:
-    """Raise EngineError if a graph has any: a parser that does not know one ends the process."""
+def refuse_custom_nodes(model_path: Path, plugins: Collection[str] = ()) -> None:
+    """Raise EngineError if a graph has others: a parser that does not know one ends the process."""
     model = onnx.load(model_path, load_external_data=False)
-    found = custom_nodes(model) + [f"function {function.name}" for function in model.functions]
+    found = [node for node in custom_nodes(model) if not node.endswith(tuple(f"({p})" for p in plugins))]
+    found += [f"function {function.name}" for function in model.functions]
     if found:
         raise EngineError(
             f"{model_path.name} holds {len(found)} custom nodes, the first is {found[0]}: a graph is lowered "

@@ -19,6 +19,7 @@ class Flavour:
         broken: versions in between that do not work.
         capabilities: compute capabilities that it builds for.
         portable: builds without a GPU, for any of them; else only for the device that it builds on.
+        takes_plugins: custom nodes can be plugins, inside the engines.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Flavour:
     broken: tuple[tuple[int, int], ...]
     capabilities: tuple[str, ...]
     portable: bool
+    takes_plugins: bool
 
 
 RTX = Flavour(
@@ -44,6 +46,7 @@ RTX = Flavour(
     broken=(),
     capabilities=("7.5", "8.0", "8.6", "8.9", "12.0", "12.1"),
     portable=True,
+    takes_plugins=False,
 )
 
 TENSORRT = Flavour(
@@ -58,6 +61,7 @@ TENSORRT = Flavour(
     broken=((10, 14),),
     capabilities=("7.5", "8.0", "8.6", "8.7", "8.9", "9.0", "10.0", "10.3", "11.0", "12.0", "12.1"),
     portable=False,
+    takes_plugins=True,
 )
 
 FLAVOURS = {flavour.name: flavour for flavour in (RTX, TENSORRT)}

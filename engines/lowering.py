@@ -52,6 +52,33 @@ def lower_graph(path: Path) -> LoweredGraph:
     return LoweredGraph(plan, segments)
 
 
+def keep_custom_nodes(path: Path) -> LoweredGraph:
+    """A bundle's graph as one engine, called after the file, for runtimes with a plugin for each custom node.
+
+    The nodes' functions are left out: a plugin is all that may compute them.
+    """
+    model = onnx.load(path, load_external_data=False)
+    del model.functions[:]
+    model.graph.name = path.stem
+    values = (*model.graph.input, *model.graph.output)
+    inputs = tuple(value.name for value in model.graph.input)
+    outputs = tuple(value.name for value in model.graph.output)
+    step = EngineStep(path.stem, inputs, outputs)
+    tensors = {
+        value.name: PlanTensor(
+            name=value.name,
+            dtype=_numpy_name(value.type.tensor_type.elem_type),
+            shape=tuple(dimension.dim_value for dimension in value.type.tensor_type.shape.dim),
+            storage=None,
+            written=BEFORE if value.name in inputs else 0,
+            last_read=0 if value.name in inputs else 1,
+        )
+        for value in values
+    }
+    plan = SegmentPlan(path.stem, (step,), tensors, inputs, outputs)
+    return LoweredGraph(plan, {path.stem: model})
+
+
 def custom_nodes(model: ModelProto) -> list[str]:
     """Nodes that are no standard operators, inside control flow as well: "name (domain::operator)"."""
     return [

@@ -12,6 +12,8 @@ class BuildOptions:
     """Choices that make other engines of the same graphs.
 
     Attributes:
+        cut: lower graphs as for runtimes that take no plugins, also where they would be used; the kernels
+            are then launched between engines.
         strip_weights: leave the weights out; they are put in from the weights file when an engine is loaded.
             Many sizes then share one copy. Building so needs a GPU.
         optimization_level: 0 to 5, how long the builder searches; None is its default.
@@ -21,6 +23,7 @@ class BuildOptions:
         UsageError: a value that no builder takes.
     """
 
+    cut: bool = False
     strip_weights: bool = False
     optimization_level: int | None = None
     workspace_mb: int | None = None

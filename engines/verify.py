@@ -10,7 +10,6 @@ import onnx
 from flashvsr_trt.bundle import read_bundle
 from flashvsr_trt.engines.device import Device
 from flashvsr_trt.engines.flavours import FLAVOURS
-from flashvsr_trt.engines.lowering import custom_nodes
 from flashvsr_trt.engines.manifest import BUILD_AGAIN, EngineSet
 from flashvsr_trt.engines.plan import EngineStep, SegmentPlan
 from flashvsr_trt.engines.stale import why_stale
@@ -91,8 +90,6 @@ def _check_model(engines: EngineSet, step: EngineStep) -> None:
         v.name for v in model.graph.output
     ] != list(step.outputs):
         raise EngineError(f"{path} has other inputs or outputs than the plan binds; {BUILD_AGAIN}")
-    if custom_nodes(model):
-        raise EngineError(f"{path} holds {custom_nodes(model)[0]}, which no engine can; {BUILD_AGAIN}")
 
 
 def _kernels(engines: EngineSet) -> str:

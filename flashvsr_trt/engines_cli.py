@@ -54,6 +54,7 @@ def engines() -> None:
 @click.option("--bundle", type=_FOLDER, help="Build from this bundle; the options above are then its own.")
 @click.option("--flavour", default="auto", show_default=True, metavar="F", help="rtx, tensorrt or auto.")
 @click.option("--device-arch", metavar="N.N", help="Compute capability.  [default: of the GPU here, or 8.9]")
+@click.option("--cut", is_flag=True, help="Launch kernels between engines, where plugins could be inside.")
 @click.option("--strip-weights", is_flag=True, help="Leave weights out, to share one file; needs a GPU.")
 @click.option("--optimization-level", type=int, help="0 to 5.  [default: the builder's]")
 @click.option("--workspace", "workspace_mb", type=int, metavar="MB", help="Most scratch memory of a kernel.")
@@ -74,6 +75,7 @@ def build(
     bundle: Path | None,
     flavour: str,
     device_arch: str | None,
+    cut: bool,
     strip_weights: bool,
     optimization_level: int | None,
     workspace_mb: int | None,
@@ -87,7 +89,7 @@ def build(
     from flashvsr_trt.engines.options import BuildOptions
 
     target = choose_target(flavour, device_arch, current_device(), _say)
-    options = BuildOptions(strip_weights, optimization_level, workspace_mb)
+    options = BuildOptions(cut, strip_weights, optimization_level, workspace_mb)
     if bundle:
         opened = read_bundle(bundle, verify=False)
     else:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from flashvsr_trt.bundle import Bundle
+from flashvsr_trt.bundle import Bundle, read_bundle
 from flashvsr_trt.export.export_bundle import WeightsOrigin, export_bundle, export_network
 from flashvsr_trt.geometry import Geometry
 from flashvsr_trt.model.network import Network, build_network
@@ -60,10 +60,13 @@ def golden_stream(case_name: str, schedule: str, upsampler: str) -> StreamConfig
 
 
 def export_golden(folder: Path, case_name: str, schedule: str, upsampler: str, precision: str) -> Bundle:
-    """An end-to-end golden case's network, exported."""
+    """An end-to-end golden case's network, exported; once to a folder."""
+    output = folder / f"{case_name}-{precision}"
+    if output.exists():
+        return read_bundle(output)
     stream = golden_stream(case_name, schedule, upsampler)
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
     weights = end_to_end_weights(load_case(case_name))
     network = build_network(stream.preset.network, weights, torch.device("cpu"), dtype)
     origin = WeightsOrigin(None, weights.source, weights.version, "golden")
-    return export_network(network, stream, origin, precision, folder / f"{case_name}-{precision}", ignore)
+    return export_network(network, stream, origin, precision, output, ignore)

@@ -6,18 +6,21 @@ import signal
 import threading
 from dataclasses import replace
 
-import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from flashvsr_trt.bundle import sha256_of
 from flashvsr_trt.engines import build as building
 from flashvsr_trt.engines.build import build_engines, find_or_build_engines
 from flashvsr_trt.engines.cancellation import Cancellation, cancel_on_interrupt
-from flashvsr_trt.engines.engine_file import build_engine_file
-from flashvsr_trt.engines.manifest import open_engines
+from flashvsr_trt.engines.engine_file import BuildSetting, build_engine_file
+from flashvsr_trt.engines.flavours import RTX, TENSORRT, Target
+from flashvsr_trt.engines.manifest import EngineFile, open_engines
 from flashvsr_trt.engines.options import BuildOptions
 from flashvsr_trt.engines.plan import PlanTensor
+from flashvsr_trt.engines.tensorrt_api import load_module, logger_of
+from flashvsr_trt.engines.timing_cache import keep_timings
 from flashvsr_trt.engines.verify import verify_engines
 from flashvsr_trt.errors import DeviceError, EngineError, UsageError
 from flashvsr_trt.plugins.op_kernels import read_operator_kernels
@@ -25,7 +28,7 @@ from tests.conftest import ignore
 from tests.engines.conftest import KINDS, SMALLEST
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, SMALLEST])
 def test_every_graph_is_built_and_verifies(kind, engines_of):
     engines = engines_of(kind)
     assert set(engines.manifest.plans) == set(engines.bundle.graphs)
@@ -143,7 +146,7 @@ def build_one(tmp_path, target, operator="Relu", change=lambda bindings: binding
     path = tmp_path / "one.onnx"
     bindings = change(one_node(path, operator, **attributes))
     engine = tmp_path / "one.engine"
-    return build_engine_file(path, engine, bindings, target, BuildOptions(), Cancellation())
+    return build_engine_file(path, engine, bindings, BuildSetting(target), Cancellation())
 
 
 def test_a_custom_node_never_reaches_the_parser(tmp_path, rtx_target):
@@ -172,7 +175,7 @@ def test_a_cancelled_build_writes_nothing(tmp_path, rtx_target):
     bindings = one_node(path, "Relu")
     cancellation.requested = True
     with pytest.raises(KeyboardInterrupt):
-        build_engine_file(path, tmp_path / "one.engine", bindings, rtx_target, BuildOptions(), cancellation)
+        build_engine_file(path, tmp_path / "one.engine", bindings, BuildSetting(rtx_target), cancellation)
     assert [file.name for file in tmp_path.iterdir()] == ["one.onnx"]
 
 
@@ -217,6 +220,81 @@ def test_bf16_transposed_convolutions_are_gone_and_others_stay(engines_of):
         model = onnx.load(engines_of(kind).model_path("decode"), load_external_data=False)
         return [node.op_type for node in model.graph.node]
 
-    assert "ConvTranspose" not in operators(SMALLEST)
-    assert operators("dense-official-4x").count("ConvTranspose") == 3
-    np.testing.assert_equal(operators(SMALLEST).count("DepthToSpace"), 3)
+    assert "ConvTranspose" not in operators("sparse-official-2x")
+    assert operators("sparse-official-2x").count("DepthToSpace") == 3
+    assert operators("dense-official-2x").count("ConvTranspose") == 3
+
+
+@pytest.fixture
+def tensorrt_build(monkeypatch):
+    """Where TensorRT would register plugins, build, and keep timings: what it is asked for, in order."""
+    asked = []
+
+    def register(kernels, directory):
+        asked.append(("register", {name: [a.name for a in found] for name, found in kernels.items()}))
+
+    def build(model_path, engine_path, bindings, setting, cancellation, report):
+        model = onnx.load(model_path, load_external_data=False)
+        asked.append((engine_path.name, [n.op_type for n in model.graph.node if n.domain], setting))
+        assert not model.functions
+        engine_path.write_bytes(b"engine")
+        return EngineFile(engine_path.name, sha256_of(engine_path), 6, 0.0)
+
+    monkeypatch.setattr(building, "register_plugins", register)
+    monkeypatch.setattr(building, "build_engine_file", build)
+    return asked
+
+
+HOPPER = Target(TENSORRT, "11.0.0", "9.0", "NVIDIA H100 80GB HBM3", "13.0")
+
+
+def test_tensorrt_keeps_custom_nodes_for_plugins_that_are_registered_first(
+    bundle_of, tmp_path, tensorrt_build
+):
+    bundle = bundle_of("sparse-low-latency-4x")
+    engines = build_engines(tmp_path, bundle, HOPPER, notify=ignore)
+    (what, kernels), *built = tensorrt_build
+    assert what == "register"
+    assert kernels == {
+        "select_blocks": ["select_blocks"],
+        "block_sparse_attention": ["block_sparse_attention_bf16_d32"],
+    }
+    layers = bundle.stream.preset.network.dit.layers
+    assert [(name, len(nodes)) for name, nodes, _ in built] == [
+        ("encode.engine", 0),
+        ("dit.engine", 2 * layers),
+        ("decode.engine", 0),
+    ]
+    setting = built[0][2]
+    assert setting.plugins == ("flashvsr::select_blocks", "flashvsr::block_sparse_attention")
+    assert setting.timing_cache.name == "tensorrt-11.0.0-NVIDIA-H100-80GB-HBM3.cache"
+    assert engines.manifest.plans["dit"].kernels == ()
+    assert engines.manifest.kernels
+    assert next(c for c in verify_engines(engines, None) if c.name == "bindings").passed
+
+
+def test_tensorrt_cuts_when_asked_to(bundle_of, tmp_path, tensorrt_build):
+    bundle = bundle_of("sparse-low-latency-4x")
+    engines = build_engines(tmp_path, bundle, HOPPER, BuildOptions(cut=True), ignore)
+    assert all(nodes == [] for _, nodes, _ in tensorrt_build)
+    assert engines.manifest.plans["dit"].kernels
+
+
+def test_a_dense_preset_registers_no_plugins(bundle_of, tmp_path, tensorrt_build):
+    build_engines(tmp_path, bundle_of(SMALLEST), HOPPER, notify=ignore)
+    assert [name for name, *_ in tensorrt_build] == ["encode.engine", "dit.engine", "decode.engine"]
+
+
+@pytest.mark.filterwarnings("ignore:.*Timing cache operations are no-ops:DeprecationWarning")
+def test_timings_are_kept_from_build_to_build(tmp_path, rtx_target):
+    trt = load_module(RTX)
+    config = trt.Builder(logger_of(trt)).create_builder_config()
+    path = tmp_path / "timings" / "one.cache"
+    with keep_timings(config, path):
+        pass
+    kept = path.read_bytes()
+    assert kept
+    with keep_timings(config, path):
+        pass
+    assert path.read_bytes() == kept
+    assert [file.name for file in path.parent.iterdir()] == ["one.cache"]

@@ -28,6 +28,7 @@ def test_a_bundle_that_was_built_is_found(engines_of, bundle_of, engines_root, c
     assert (outcome.code, outcome.out.strip(), outcome.err) == (0, str(folder), "")
 
 
+@pytest.mark.slow
 def test_a_stream_is_exported_and_built_once(tmp_path, monkeypatch, capfd, rtx_target):
     monkeypatch.setenv("FLASHVSR_CACHE", str(tmp_path))
     arguments = ("engines", "build", "--preset", "nano-full-attn", "--size", "128x128", "--scale", "4")
@@ -49,7 +50,7 @@ def test_list_and_show(folder, engines_of, capfd):
     listed = call(capfd, "engines", "list", "--engines", folder)
     assert listed.out.startswith(name)
     (row,) = json.loads(call(capfd, "engines", "list", "--engines", folder, "--json").out)
-    assert (row["name"], row["size"], row["capability"]) == (name, "128x128", "8.9")
+    assert (row["name"], row["size"], row["capability"]) == (name, "256x128", "8.9")
     shown = call(capfd, "engines", "show", name, "--engines", folder)
     assert "dit: 1 engines, 0 kernels" in shown.out
     facts = json.loads(call(capfd, "engines", "show", folder / name, "--json").out)

@@ -1,0 +1,31 @@
+"""What a builder measured, kept from build to build. It holds for one model of GPU and one version."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from flashvsr_trt.engines.flavours import Target
+
+
+def timing_cache_path(root: Path, target: Target) -> Path | None:
+    """The file under a folder of engines; None for builders that measure nothing."""
+    if target.flavour.portable:
+        return None
+    device = "-".join((target.device or "unknown").split())
+    return root / "timings" / f"{target.flavour.name}-{target.version}-{device}.cache"
+
+
+@contextmanager
+def keep_timings(config: Any, path: Path | None) -> Iterator[None]:
+    """Give a builder's configuration the timings of a file, and write them back after the build."""
+    if path is None:
+        yield
+        return
+    known = path.read_bytes() if path.is_file() else b""
+    config.set_timing_cache(config.create_timing_cache(known), False)
+    yield
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.part")
+    part.write_bytes(config.get_timing_cache().serialize())
+    part.replace(path)
