@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from flashvsr_trt.errors import DistributedError, FlashVSRError, UsageError
+from flashvsr_trt.presets import find_preset
 from flashvsr_trt.runtime.upscale import RunOptions
 
 LINGER_SECONDS = 15
@@ -78,8 +79,10 @@ def run_ranks(options: RunOptions) -> Iterator[None]:
     group = join_group(options.device, place)
     try:
         yield
-    finally:
-        leave_group(group)
+    except BaseException as error:
+        leave_group(group, error)
+        raise
+    leave_group(group)
 
 
 def check_options(options: RunOptions) -> None:
@@ -103,7 +106,7 @@ def _serve(options: RunOptions, place: Place) -> int:
     try:
         check_options(options)
         group = join_group(options.device, place)
-        serve(group, options.preset, options.weights)
+        serve(group, find_preset(options.preset), options.weights)
         leave_group(group)
         return 0
     except Exception as error:

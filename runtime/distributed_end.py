@@ -52,12 +52,12 @@ class EndWatch:
                 time.sleep(GRACE_SECONDS)
                 if not self.reported():
                     print(f"error: {self.end(BY_SIGNAL)}", file=sys.stderr)
-                leave_at_once()
+                leave_at_once(DistributedError.exit_code)
         self.reader.close()
 
 
-def leave_at_once() -> None:
+def leave_at_once(exit_code: int) -> None:
     """End the process without the farewells of libraries, which would wait for ranks that are gone."""
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(DistributedError.exit_code)
+    os._exit(exit_code)

@@ -17,7 +17,7 @@ from flashvsr_trt.errors import DeviceError, DistributedError
 from flashvsr_trt.model.network import build_network
 from flashvsr_trt.model.sharding import Sharding
 from flashvsr_trt.model.weights import Weights, describe, load_weights, resolve_weights
-from flashvsr_trt.presets import Preset, find_preset
+from flashvsr_trt.presets import Preset
 from flashvsr_trt.runtime.backends import ExecutorRequest, Notify
 from flashvsr_trt.runtime.distributed import torchrun_place
 from flashvsr_trt.runtime.distributed_group import Group, join_group
@@ -43,7 +43,7 @@ class Share:
 
 @dataclass(frozen=True)
 class Open:
-    """Rank 0's first command: what the job runs."""
+    """Rank 0's first command: what is run until the next of its kind."""
 
     stream: StreamConfig
     dtype: str
@@ -195,6 +195,8 @@ class Identity:
 def open_distributed_executor(request: ExecutorRequest, notify: Notify) -> DistributedExecutor:
     """Rank 0's part of opening: tell the others what is run, and check that all would run the same.
 
+    An executor serves until the next one is opened.
+
     Raises:
         UsageError: the ranks cannot share this stream, or an unknown device or dtype.
         DistributedError: a rank differs from this one, or failed.
@@ -216,14 +218,17 @@ def open_distributed_executor(request: ExecutorRequest, notify: Notify) -> Distr
     return DistributedExecutor(shard)
 
 
-def serve(group: Group, preset: str, weights: str | None) -> None:
-    """Every other rank: open its share of what rank 0 runs, and work until rank 0 is done."""
-    order = group.hear()
-    if order is None:
-        return
-    work = Work(open_shard(group, order, find_preset(preset), weights))
+def serve(group: Group, preset: Preset, weights: str | None) -> None:
+    """Every other rank: open its share of what rank 0 runs, and work until rank 0 is done.
+
+    `preset` and `weights` are this rank's own options.
+    """
+    work: Work | None = None
     while (command := group.hear()) is not None:
-        work.run(command)
+        if isinstance(command, Open):
+            work = Work(open_shard(group, command, preset, weights))
+        else:
+            work.run(command)
 
 
 def open_shard(group: Group, order: Open, preset: Preset, weights_spec: str | None) -> Shard:

@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
-from flashvsr_trt.errors import DistributedError, UsageError
+from flashvsr_trt.errors import DistributedError, FlashVSRError, UsageError
 from flashvsr_trt.model.ranks import Ranks
 from flashvsr_trt.runtime.distributed import Place
 from flashvsr_trt.runtime.distributed_end import EndWatch, leave_at_once
@@ -159,12 +159,18 @@ def check_gpus(wanted: int) -> None:
         )
 
 
-def leave_group(group: Group) -> None:
-    """Part from the other ranks: rank 0 tells them, unless they are busy or gone."""
+def leave_group(group: Group, error: BaseException | None = None) -> None:
+    """Part from the other ranks: rank 0 tells them, unless they are busy or gone.
+
+    `error` is what this rank ends with. After Ctrl-C the others got it too, and are gone.
+    """
     join_group.cache_clear()
-    if group.failed or group.working:
+    interrupted = error is not None and not isinstance(error, FlashVSRError)
+    if interrupted or group.failed or group.working:
+        group.failed = True
+        code = 128 + signal.SIGINT if isinstance(error, KeyboardInterrupt) else getattr(error, "exit_code", 1)
         # NCCL's own farewell would wait for ranks that are gone.
-        atexit.register(leave_at_once)
+        atexit.register(leave_at_once, code)
         return
     if group.watch:
         group.tell(None)

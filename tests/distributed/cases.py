@@ -1,0 +1,95 @@
+"""The streams that the ranks' frames are compared on, and running one while keeping its float frames."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import nn
+
+from flashvsr_trt.geometry import Geometry
+from flashvsr_trt.model.color import fix_color
+from flashvsr_trt.model.extent import WHOLE_FRAME
+from flashvsr_trt.model.stages import quantise
+from flashvsr_trt.presets import AttentionConfig, Preset, find_schedule
+from flashvsr_trt.runtime.executor import Executor
+from flashvsr_trt.runtime.session import Session
+from flashvsr_trt.signatures import StreamConfig
+from tests.golden import golden_preset
+
+WEIGHTS = "random:3"
+
+SPARSE = AttentionConfig(sparse_ratio=0.1, local_range=3)
+"""Few kept blocks and a narrow neighbourhood: a small frame then exercises selection."""
+
+DENSE = AttentionConfig(sparse_ratio=None)
+
+PUSHES = (41, 8, 4)
+"""Frames of each push: the second one is a single steady unit in both schedules, which make 7 in all."""
+
+
+def many_heads_preset(attention: AttentionConfig) -> Preset:
+    """The golden network with 12 heads, of 12 channels."""
+    golden = golden_preset(attention)
+    dit = replace(golden.network.dit, dim=144, heads=12)
+    return replace(golden, network=replace(golden.network, dit=dit))
+
+
+def stream(preset: Preset, width: int, schedule: str, color_fix: str = "adain") -> StreamConfig:
+    """A frame as high as one window, not a multiple of 16 before padding."""
+    return StreamConfig(preset, Geometry(61, width, 2), find_schedule(schedule), color_fix=color_fix)
+
+
+STREAMS = {
+    "sparse official": stream(golden_preset(SPARSE), 192, "official"),
+    "sparse low-latency": stream(golden_preset(SPARSE), 192, "low-latency", "wavelet"),
+    "dense official": stream(golden_preset(DENSE), 192, "official", "none"),
+    "dense low-latency": stream(golden_preset(DENSE), 192, "low-latency"),
+}
+"""Of 384 tokens in 8 rows, which 2, 3 and 4 ranks share: evenly, and not."""
+
+UNEVEN_STREAMS = {
+    "12 heads sparse": stream(many_heads_preset(SPARSE), 320, "low-latency"),
+    "12 heads dense": stream(many_heads_preset(DENSE), 320, "low-latency"),
+}
+"""Of 640 tokens, which 5 ranks share."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """Frames before they became bytes [n, 3, h, w], as they came out, and the bytes [m, H, W, 3]."""
+
+    floats: torch.Tensor
+    frames: np.ndarray
+
+
+def keep_floats(decode_stage: nn.Module) -> list[torch.Tensor]:
+    """Let a decode stage keep the frames it makes, before they become bytes."""
+    kept: list[torch.Tensor] = []
+
+    def finish(frames: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
+        extent = getattr(decode_stage, "extent", WHOLE_FRAME)
+        kept.append(fix_color(frames, condition, decode_stage.color_fix, extent))
+        return quantise(kept[-1])
+
+    decode_stage.finish = finish
+    return kept
+
+
+def clip(stream: StreamConfig) -> np.ndarray:
+    """A picture of usual contrast that moves, uint8 [n, H, W, 3]: AdaIN multiplies errors by contrast."""
+    geometry, count = stream.geometry, sum(PUSHES)
+    picture = np.random.default_rng(7).integers(
+        64, 192, (geometry.height, geometry.width + count, 3), dtype=np.uint8
+    )
+    return np.stack([picture[:, i : i + geometry.width] for i in range(count)])
+
+
+def run_clip(executor: Executor, before_push: Callable[[], None] = lambda: None) -> np.ndarray:
+    """All frames of the clip, pushed as PUSHES says."""
+    session, frames, made = Session(executor), clip(executor.stream), []
+    for end, count in zip(np.cumsum(PUSHES), PUSHES, strict=True):
+        before_push()
+        made.append(session.push(frames[end - count : end]))
+    before_push()
+    return np.concatenate([*made, session.flush()])

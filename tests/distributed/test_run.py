@@ -1,0 +1,135 @@
+"""`run` on several ranks: the same video, and one line when something is wrong."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import av
+import numpy as np
+import psutil
+import pytest
+import torch
+
+from flashvsr_trt import __version__
+from flashvsr_trt.presets import find_preset
+from flashvsr_trt.runtime.distributed_executor import Identity
+from tests.cli.command import call
+from tests.clips import make_clip
+from tests.distributed.launch import ROOT, environment, torchrun
+
+NANO = ("--preset", "nano", "--weights", "random", "--device", "cpu")
+
+
+def frames_of(video: Path) -> np.ndarray:
+    with av.open(str(video)) as container:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+
+
+def start_run(*arguments: object) -> subprocess.Popen:
+    """`flashvsr-trt run ARGUMENTS` in a process of its own."""
+    command = [sys.executable, "-m", "flashvsr_trt", "run", *map(str, arguments)]
+    return subprocess.Popen(
+        command, env=environment(), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def errors_in(stderr: str) -> list[str]:
+    return [line for line in stderr.splitlines() if line.startswith("error:") or "Traceback" in line]
+
+
+def test_two_gpus_write_the_video_of_one(tmp_path, capfd):
+    clip = make_clip(tmp_path / "clip.mp4", frames=13, size=(64, 64), audio_tracks=1)
+    lossless = ("--codec", "libx264rgb", "--crf", "0", "--schedule", "low-latency")
+    one = call(capfd, "run", clip, *NANO, *lossless, "-o", tmp_path / "one.mkv")
+    assert one.code == 0, one.err
+    process = start_run(clip, *NANO, *lossless, "-o", tmp_path / "two.mkv", "--gpus", 2)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    expected, made = (frames_of(tmp_path / f"{name}.mkv").astype(np.int16) for name in ("one", "two"))
+    assert made.shape == expected.shape == (13, 128, 128, 3)
+    assert np.abs(made - expected).max() <= 1
+
+
+@pytest.mark.parametrize("ended", ["killed rank", "interrupted launcher"])
+def test_a_job_that_loses_a_rank_says_so_once_and_leaves_nothing(tmp_path, ended):
+    clip = make_clip(tmp_path / "clip.mp4", frames=24 * 60, size=(64, 64))
+    process = start_run(clip, *NANO, "-o", tmp_path / "made.mp4", "--gpus", 2)
+    seen = ""
+    while "FPS" not in seen:
+        line = process.stderr.readline()
+        assert line, f"the run ended before its first frames: {seen}"
+        seen += line
+    if ended == "killed rank":
+        (worker,) = [
+            child for child in psutil.Process(process.pid).children() if child.environ().get("RANK") == "1"
+        ]
+        worker.send_signal(signal.SIGKILL)
+        code, expected = 1, f"rank 1 (process {worker.pid})"
+    else:
+        process.send_signal(signal.SIGINT)
+        code, expected = 130, "interrupted; nothing was written"
+    started = time.monotonic()
+    _, rest = process.communicate(timeout=60)
+    assert time.monotonic() - started < 30
+    assert process.returncode == code, seen + rest
+    lines = [line for line in (seen + rest).splitlines() if "nothing was written" in line]
+    assert len(lines) == 1, seen + rest
+    assert expected in lines[0]
+    assert "Traceback" not in rest
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.mp4"]
+
+
+def test_ranks_with_different_weights_are_refused_at_the_start(tmp_path):
+    clip = make_clip(tmp_path / "clip.mp4", frames=5, size=(64, 64))
+    job = torchrun(2, "tests.distributed.differing_job", "run", clip, "-o", tmp_path / "made.mp4")
+    assert job.returncode != 0
+    (line,) = [line for line in job.stderr.splitlines() if line.startswith("error:")]
+    assert "rank 1 has weights random" in line
+    assert "start every rank with the same" in line
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.mp4"]
+
+
+@pytest.mark.parametrize("name", ["version", "torch", "preset", "weights", "device"])
+def test_every_part_of_a_ranks_identity_counts(name):
+    ours = {"version": __version__, "torch": "2", "preset": "nano", "weights": "a", "device": "cpu"}
+    theirs = ours | {name: "another"}
+    assert Identity(**ours).difference(Identity(**ours)) is None
+    assert Identity(**ours).difference(Identity(**theirs)) == f"{name} another, and rank 0 has {ours[name]}"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--gpus", "0", "--device", "cpu"), "--gpus 0"),
+        (("--gpus", "2", "--device", "cpu", "--backend", "onnxruntime"), "--backend onnxruntime"),
+        (("--gpus", "2", "--device", "cpu", "--compile"), "--compile"),
+        (("--gpus", "2", "--device", "cuda:0"), "--device cuda:0"),
+    ],
+)
+def test_options_that_several_ranks_cannot_have_are_usage_errors(tmp_path, capfd, options, message):
+    clip = make_clip(tmp_path / "clip.mp4", frames=5, size=(64, 64))
+    outcome = call(capfd, "run", clip, "--preset", find_preset("nano").name, *options)
+    assert outcome.code == 2
+    assert message in outcome.err
+    assert errors_in(outcome.err) == outcome.err.splitlines()[-1:]
+
+
+@pytest.mark.parametrize("device", ["auto", "cuda"])
+def test_more_ranks_than_gpus_is_a_usage_error(tmp_path, capfd, device):
+    wanted = torch.cuda.device_count() + 2
+    clip = make_clip(tmp_path / "clip.mp4", frames=5, size=(64, 64))
+    outcome = call(capfd, "run", clip, "--preset", "nano", "--device", device, "--gpus", wanted)
+    assert outcome.code == 2
+    assert f"{wanted} ranks need {wanted} GPUs" in outcome.err
+
+
+def test_torchrun_and_gpus_must_name_the_same_number(tmp_path, capfd, monkeypatch):
+    job = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}
+    for name, value in job.items():
+        monkeypatch.setitem(os.environ, name, value)
+    outcome = call(capfd, "run", tmp_path / "clip.mp4", "--preset", "nano", "--gpus", 3)
+    assert outcome.code == 2
+    assert "--gpus 3 under torchrun with 2 ranks" in outcome.err
