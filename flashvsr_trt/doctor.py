@@ -9,7 +9,9 @@ from typing import Any
 
 import psutil
 
-from flashvsr_trt.errors import WeightsError
+from flashvsr_trt.engines.device import Device, current_device
+from flashvsr_trt.engines.flavours import FLAVOURS, Flavour, supported_version
+from flashvsr_trt.errors import MissingDependencyError, WeightsError
 from flashvsr_trt.presets import DEFAULT_PRESET, find_preset
 
 
@@ -32,15 +34,18 @@ OPTIONAL_PARTS = (
     ("cuda-python", "cuda.bindings", "kernels", "launches kernels without torch"),
     ("onnxruntime", "onnxruntime", "cpu", "runs exported bundles anywhere"),
     ("onnx", "onnx", "export", "exports bundles"),
-    ("tensorrt-rtx", "tensorrt_rtx", "rtx", "engines for GeForce and RTX PRO"),
-    ("tensorrt", "tensorrt", "tensorrt", "engines for data-centre GPUs"),
 )
 """Distribution, module, extra that installs it, and what it is for."""
 
 
 def examine() -> list[Finding]:
     """All findings, the ones a first run needs first."""
-    return [_machine(), _torch(), _gpu(), _weights(), *(_optional(*part) for part in OPTIONAL_PARTS)]
+    device = current_device()
+    return [
+        *(_machine(), _torch(), _gpu(), _weights()),
+        *(_optional(*part) for part in OPTIONAL_PARTS),
+        *(_flavour(flavour, device) for flavour in FLAVOURS.values()),
+    ]
 
 
 def _machine() -> Finding:
@@ -107,6 +112,28 @@ def _optional(distribution: str, module: str, extra: str, purpose: str) -> Findi
     if not found:
         return Finding(distribution, False, purpose, f"pip install 'flashvsr-trt[{extra}]'")
     return Finding(distribution, True, f"{_version(distribution)}: {purpose}")
+
+
+def _flavour(flavour: Flavour, device: Device | None) -> Finding:
+    """What one kind of engines can be built for here, and whether they run here."""
+    name = f"{flavour.name} engines"
+    capabilities = ", ".join(flavour.capabilities)
+    try:
+        version = supported_version(flavour)
+    except MissingDependencyError as error:
+        problem, _, install = str(error).rpartition(": ")
+        return Finding(name, False, f"{problem}; it is for compute capability {capabilities}", install)
+    fits = device is not None and device.capability in flavour.capabilities
+    builds = capabilities if flavour.portable else device.capability if device and fits else "nothing"
+    if fits:
+        runs = f"runs on {device.name} ({device.capability}, CUDA {device.driver})"
+    elif device:
+        runs = f"does not run on {device.name} ({device.capability})"
+    else:
+        runs = "runs nothing: no GPU"
+    return Finding(
+        name, fits or flavour.portable, f"{flavour.title} {version}: builds for {builds} here; {runs}"
+    )
 
 
 def _version(distribution: str) -> str:
