@@ -1,0 +1,55 @@
+"""What the executor asks of engines and kernels: the seam between it and TensorRT.
+
+`tensorrt_engine.py` and `aot_kernels.py` stand behind it on a GPU, recorded doubles in tests.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from flashvsr_trt.engines.plan import KernelStep, SegmentPlan
+
+ReportLayer = Callable[[str, str, float], None]
+"""Gets the engine, one of its layers, and the seconds that the layer took."""
+
+
+class EngineContext(Protocol):
+    """One engine with addresses for its inputs and outputs."""
+
+    def bind(self, addresses: Mapping[str, int]) -> None:
+        """Set the address of every input and output. Raises EngineError if there are others."""
+
+    def enqueue(self, stream: int) -> None:
+        """Put one run on a stream. Raises EngineError with the engine's own message."""
+
+    def can_capture(self, stream: int) -> bool:
+        """Whether a run can be recorded into a CUDA graph."""
+
+
+class Engine(Protocol):
+    """A loaded engine. Its weights are on the device."""
+
+    memory_bytes: int
+    """Scratch memory of a context; contexts that never run at once can share it."""
+
+    def new_context(self, memory: int, report: ReportLayer | None) -> EngineContext:
+        """A context whose scratch memory is at that address; `report` gets layer times of every run."""
+
+
+class EngineRunner(Protocol):
+    """Loads and runs what a plan is made of."""
+
+    def load(self, engine: str) -> Engine:
+        """Load an engine by its name. Raises EngineError if it is damaged or made for something else."""
+
+    def scratch_bytes(self, plan: SegmentPlan, step: KernelStep) -> int:
+        """Scratch memory of a kernel."""
+
+    def launch(
+        self,
+        plan: SegmentPlan,
+        step: KernelStep,
+        addresses: Mapping[str, int],
+        scratch: int,
+        stream: int,
+    ) -> None:
+        """Put a kernel on a stream. `addresses` are by its operator's ports."""
