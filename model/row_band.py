@@ -1,7 +1,7 @@
 """A rank's rows of a frame: what its convolutions and statistics need of the rows of other ranks.
 
 Neighbours trade the rows that a convolution reads beyond its own, one trade for each convolution. Recomputing
-them instead would cost more rows than a rank has: the decoder sees 18 latent rows to each side.
+them instead would cost more rows than a rank has: the decoder sees 20 latent rows to each side.
 """
 
 import torch

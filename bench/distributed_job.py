@@ -1,0 +1,81 @@
+"""One measurement of `bench.distributed`, started by torchrun on every rank; rank 0 prints it as JSON.
+
+torchrun --nproc_per_node=N -m bench.distributed_job PRESET WIDTHxHEIGHT DEVICE DTYPE CHUNKS
+"""
+
+import json
+import resource
+import statistics
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from flashvsr_trt.geometry import Geometry
+from flashvsr_trt.presets import UNIT_FRAMES, find_preset, find_schedule
+from flashvsr_trt.runtime.backends import ExecutorRequest, log_notice, open_executor
+from flashvsr_trt.runtime.distributed import run_ranks, torchrun_place
+from flashvsr_trt.runtime.executor import Executor
+from flashvsr_trt.runtime.session import Session
+from flashvsr_trt.runtime.upscale import RunOptions
+from flashvsr_trt.signatures import StreamConfig
+
+WARM_UP_CHUNKS = 12
+"""Past the filling of the ring and, in a single process on a GPU, the capture of each slot's graph."""
+
+
+def measure(options: RunOptions, size: tuple[int, int], chunks: int) -> dict:
+    """Steady chunks of an LR frame of `size`, 2x, from frames in host memory to frames in host memory."""
+    height, width = size
+    stream = StreamConfig(
+        find_preset(options.preset), Geometry(height, width, 2), find_schedule("low-latency")
+    )
+    request = ExecutorRequest(stream, options.weights, options.device, options.dtype)
+    executor = open_executor("torch", request, log_notice)
+    session = Session(executor)
+    frames = np.random.default_rng(0).integers(0, 256, (UNIT_FRAMES, height, width, 3), np.uint8)
+    for _ in range(WARM_UP_CHUNKS):
+        session.push(frames)
+    before, seconds = reports(executor), []
+    for _ in range(chunks):
+        started = time.perf_counter()
+        session.push(frames)
+        seconds.append(time.perf_counter() - started)
+    after = reports(executor)
+    moved = sent(after)
+    moved.subtract(sent(before))
+    return {
+        "ms_per_chunk": 1000 * statistics.median(seconds),
+        "bytes_per_chunk": {kind: count // chunks for kind, count in moved.items() if count},
+        "ranks": after,
+        "executor": executor.describe(),
+    }
+
+
+def reports(executor: Executor) -> list[dict]:
+    """What each rank has (`Shard.report`); a single process sends nothing."""
+    if torchrun_place():
+        return executor.report()
+    on_gpu = executor.device.type == "cuda"
+    host_peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = torch.cuda.max_memory_allocated() if on_gpu else host_peak
+    return [{"rank": 0, "sent_bytes": {}, "peak_bytes": peak, "stage_seconds": executor.stage_seconds()}]
+
+
+def sent(ranks: Sequence[dict]) -> Counter[str]:
+    """Bytes by kind, of all ranks."""
+    total: Counter[str] = Counter()
+    for rank in ranks:
+        total.update(rank["sent_bytes"])
+    return total
+
+
+if __name__ == "__main__":
+    preset, scene, device, dtype, count = sys.argv[1:]
+    run_options = RunOptions("-", preset=preset, weights="random:0", device=device, dtype=dtype)
+    with run_ranks(run_options):
+        frame_width, frame_height = map(int, scene.split("x"))
+        print(json.dumps(measure(run_options, (frame_height, frame_width), int(count))))
