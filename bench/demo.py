@@ -75,7 +75,8 @@ def main() -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
     clip, upscaled, picture = FOLDER / "clip.mp4", FOLDER / "clip_2x.mp4", FOLDER / "side_by_side.png"
     make_clip(clip)
-    flashvsr_trt(["run", str(clip), "-o", str(upscaled), "--preset", "nano", "--overwrite"])
+    options = ["--preset", "nano", "--backend", "torch", "--overwrite"]
+    flashvsr_trt(["run", str(clip), "-o", str(upscaled), *options])
     sheet = side_by_side(clip, upscaled, FRAMES // 2)
     sheet.save(picture)
     spread = np.asarray(sheet).std()

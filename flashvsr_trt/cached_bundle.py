@@ -33,6 +33,13 @@ def bundle_for(
     return read_bundle(folder, verify)
 
 
+def find_bundle(stream: StreamConfig, weights: str | None, precision: str) -> Bundle | None:
+    """The cached bundle, its files' contents unchecked; None where there is none. Raises as `bundle_for`."""
+    source = resolve_weights(weights, stream.preset.network)
+    folder = cache_folder("bundles") / bundle_name(stream, source, precision)
+    return read_bundle(folder, verify=False) if folder.is_dir() else None
+
+
 def bundle_name(stream: StreamConfig, source: WeightsSource, precision: str) -> str:
     """A folder name that is readable in front and exact behind."""
     key = {

@@ -109,6 +109,10 @@ def number_choice(numbers: Sequence[int]) -> click.Choice:
 @click.option(
     "--cuda-graphs/--no-cuda-graphs", default=None, help="Replay steady steps.  [default: on a GPU]"
 )
+@click.option("--no-build", "build", flag_value=False, default=True, help="Do not build missing engines.")
+@click.option(
+    "--profile", type=click.Path(path_type=Path), help="Print times by layer of engines, and write a trace."
+)
 @click.option("--start", type=int, default=0, help="Skip this many frames.")
 @click.option("--frames", type=int, help="Stop after this many frames.")
 @click.option("--rate", type=RateType(), help="Frames a second of images and raw video.")
@@ -138,6 +142,9 @@ def run(
 
     if json_file and str(json_file) != "-" and not json_file.parent.is_dir():
         raise UsageError(f"the report {json_file} cannot be written: there is no folder {json_file.parent}")
+    profile = options["profile"]
+    if profile and not profile.parent.is_dir():
+        raise UsageError(f"the trace {profile} cannot be written: there is no folder {profile.parent}")
     run_options = RunOptions(scale=int(scale), chunk_size=int(chunk_size), **options)
     launch_if_asked(gpus, run_options, arguments)
     with run_ranks(run_options), show_progress() as progress:

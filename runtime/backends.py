@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from flashvsr_trt.errors import UsageError
 from flashvsr_trt.geometry import Geometry
@@ -26,12 +26,20 @@ class TorchOptions:
     """How the torch backend runs what it runs.
 
     `attention` is one of ATTENTIONS. `compile`: torch.compile for encoding and the decoder. `cuda_graphs`
-    None is on where the kernels run.
+    None is on where the kernels run; it is the tensorrt backend's option as well.
     """
 
     attention: str = ATTENTIONS[0]
     compile: bool = False
     cuda_graphs: bool | None = None
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How the tensorrt backend runs: whether it builds engines that are missing, and records layer times."""
+
+    build: bool = True
+    profile: bool = False
 
 
 @dataclass(frozen=True)
@@ -47,6 +55,7 @@ class ExecutorRequest:
     device: str = "auto"
     dtype: str = "auto"
     torch: TorchOptions = TorchOptions()
+    engines: EngineOptions = EngineOptions()
 
 
 def open_torch(request: ExecutorRequest, notify: Notify) -> Executor:
@@ -69,30 +78,50 @@ def open_onnxruntime(request: ExecutorRequest, notify: Notify) -> Executor:
     return open_onnxruntime_executor(request, notify)
 
 
+def open_tensorrt(request: ExecutorRequest, notify: Notify) -> Executor:
+    """Engines of TensorRT or TensorRT-RTX on a GPU; those that are missing are built, once."""
+    from flashvsr_trt.runtime.tensorrt_open import open_tensorrt_executor
+
+    return open_tensorrt_executor(request, notify)
+
+
 FACTORIES: dict[str, Callable[[ExecutorRequest, Notify], Executor]] = {
     "torch": open_torch,
     "onnxruntime": open_onnxruntime,
+    "tensorrt": open_tensorrt,
 }
 
 BACKENDS = ("auto", *FACTORIES)
 
 
 def open_executor(backend: str, request: ExecutorRequest, notify: Notify = log_notice) -> Executor:
-    """The executor of that backend.
+    """The executor of that backend; "auto" is chosen, and announced, by what there is.
 
     Raises:
-        UsageError: no such backend, or options that only the torch backend has.
+        UsageError: no such backend, or options that another one has.
         WeightsError, DeviceError, MissingDependencyError: as the backend finds.
     """
     if backend == "auto":
-        backend = "torch"
+        from flashvsr_trt.runtime.choose_backend import choose_backend
+
+        backend = choose_backend(request, notify)
+        if backend != "tensorrt":
+            # Auto takes engines that are there and builds none: --no-build asks nothing of the others.
+            request = replace(request, engines=replace(request.engines, build=True))
     if backend not in FACTORIES:
         raise UsageError(f"no backend '{backend}'; choose one of: {', '.join(BACKENDS)}")
-    if backend != "torch" and request.torch != TorchOptions():
+    _check_options(backend, request)
+    return FACTORIES[backend](request, notify)
+
+
+def _check_options(backend: str, request: ExecutorRequest) -> None:
+    shared = replace(request.torch, cuda_graphs=None) if backend == "tensorrt" else request.torch
+    if backend != "torch" and shared != TorchOptions():
         raise UsageError(
             f"--attention, --compile and --cuda-graphs belong to --backend torch, not to {backend}"
         )
-    return FACTORIES[backend](request, notify)
+    if backend != "tensorrt" and request.engines != EngineOptions():
+        raise UsageError(f"--no-build and --profile belong to --backend tensorrt, not to {backend}")
 
 
 def open_session(

@@ -14,7 +14,14 @@ from flashvsr_trt import __version__
 from flashvsr_trt.errors import TruncatedInputError, UsageError
 from flashvsr_trt.geometry import Geometry
 from flashvsr_trt.presets import DEFAULT_PRESET, UNIT_FRAMES, find_preset, find_schedule
-from flashvsr_trt.runtime.backends import ATTENTIONS, ExecutorRequest, Notify, TorchOptions, open_executor
+from flashvsr_trt.runtime.backends import (
+    ATTENTIONS,
+    EngineOptions,
+    ExecutorRequest,
+    Notify,
+    TorchOptions,
+    open_executor,
+)
 from flashvsr_trt.runtime.executor import Executor
 from flashvsr_trt.runtime.pipeline import PipelineReport, upscale_video
 from flashvsr_trt.runtime.session import Session
@@ -44,6 +51,8 @@ class RunOptions:
     attention: str = ATTENTIONS[0]
     compile: bool = False
     cuda_graphs: bool | None = None
+    build: bool = True
+    profile: Path | None = None
     start: int = 0
     frames: int | None = None
     rate: Fraction | None = None
@@ -103,11 +112,23 @@ def upscale_file(
             notify=notify,
         ) as output:
             torch_options = TorchOptions(options.attention, options.compile, options.cuda_graphs)
-            request = ExecutorRequest(stream, options.weights, options.device, options.dtype, torch_options)
+            request = ExecutorRequest(
+                stream,
+                options.weights,
+                options.device,
+                options.dtype,
+                torch_options,
+                EngineOptions(options.build, options.profile is not None),
+            )
             executor = open_executor(options.backend, request, notify)
-            session = Session(executor, chunk_size=options.chunk_size, seed=options.seed)
+            session = Session(executor, chunk_size=options.chunk_size, seed=options.seed, overlap=True)
             run = upscale_video(source, session, output, batch=options.chunk_size, progress=progress)
-    return RunResult(output_name, run_report(options, output_name, executor, run), run.truncated)
+    report = run_report(options, output_name, executor, run)
+    if options.profile:
+        executor.profile.write(options.profile)
+        for line in (*executor.profile.table(), f"trace for Perfetto: {options.profile}"):
+            notify(line)
+    return RunResult(output_name, report, run.truncated)
 
 
 def default_output(name: str, scale: int) -> str:

@@ -21,7 +21,8 @@ def clip(tmp_path_factory):
 
 def run_report(clip, capfd, *options: object) -> dict:
     out = clip.with_name("out.mkv")
-    fixed = ("-o", out, "--overwrite", "--weights", "random", "--device", "cpu", "--json", "-")
+    fixed = ("-o", out, "--overwrite", "--weights", "random", "--device", "cpu")
+    fixed += ("--backend", "torch", "--json", "-")
     outcome = call(capfd, "run", clip, *fixed, *options)
     assert outcome.code == 0, outcome.err
     return json.loads(outcome.out)["executor"]

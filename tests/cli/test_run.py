@@ -10,7 +10,7 @@ import pytest
 from tests.cli.command import call
 from tests.clips import NTSC, Probe, irregular_pts, make_clip, make_images, probe
 
-NANO = ("--preset", "nano", "--weights", "random")
+NANO = ("--preset", "nano", "--weights", "random", "--backend", "torch")
 
 
 def moving(index: int, height: int, width: int) -> np.ndarray:

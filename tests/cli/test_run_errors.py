@@ -13,7 +13,7 @@ import pytest
 from tests.cli.command import call, spawn
 from tests.clips import make_clip, make_images, probe
 
-NANO = ("--preset", "nano", "--weights", "random")
+NANO = ("--preset", "nano", "--weights", "random", "--backend", "torch")
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import pytest
 from tests.cli.command import call
 from tests.clips import make_clip
 
-NANO = ("--preset", "nano", "--weights", "random", "--device", "cpu")
+NANO = ("--preset", "nano", "--weights", "random", "--device", "cpu", "--backend", "torch")
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from tests.cli.command import call
 from tests.clips import make_clip
 from tests.distributed.launch import ROOT, environment, torchrun
 
-NANO = ("--preset", "nano", "--weights", "random", "--device", "cpu")
+NANO = ("--preset", "nano", "--weights", "random", "--device", "cpu", "--backend", "torch")
 
 
 def frames_of(video: Path) -> np.ndarray:
