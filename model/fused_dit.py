@@ -68,7 +68,7 @@ class FusedBlock(nn.Module):
         """Tokens x [tokens, dim] and their norm h -> the same after the block; `new` is written."""
         attended = self._attend(h, rope, new, ring, slot_valid, attention)
         x, h = add_norm(x, attended, self.attention_gate, *self.prompt_norm, self.eps)
-        x, h = add_norm(x, self.attend_to_prompt(h), None, *self.ffn_norm, self.eps)
+        x, h = add_norm(x, self._attend_to_prompt(h), None, *self.ffn_norm, self.eps)
         return add_norm(x, self.ffn(h), self.ffn_gate, *self.next_norm, self.eps)
 
     def _attend(
@@ -91,8 +91,7 @@ class FusedBlock(nn.Module):
         new.key_means.copy_(k_means.view_as(new.key_means))
         return layer.o(attention.attend(q, q_means, new, ring, slot_valid).flatten(1))
 
-    def attend_to_prompt(self, h: torch.Tensor) -> torch.Tensor:
-        """Cross-attention [tokens, dim] to the constants of the prompt."""
+    def _attend_to_prompt(self, h: torch.Tensor) -> torch.Tensor:
         layer = self.cross_attn
         q = F.rms_norm(layer.q(h), h.shape[-1:], layer.norm_q.weight, self.eps)
         q = q.unflatten(-1, (self.heads, -1)).transpose(0, 1)
