@@ -1,6 +1,6 @@
 """The command line on every rank, each with weights of its own.
 
-torchrun -m tests.distributed.differing_job ARGUMENTS
+torchrun -m tests.distributed.differing_job WEIGHTS,WEIGHTS ARGUMENTS
 """
 
 import os
@@ -9,5 +9,5 @@ import sys
 from flashvsr_trt.cli import main
 
 if __name__ == "__main__":
-    weights = f"random:{os.environ['RANK']}"
-    main([*sys.argv[1:], "--preset", "nano", "--device", "cpu", "--weights", weights])
+    weights = sys.argv[1].split(",")[int(os.environ["RANK"])]
+    main([*sys.argv[2:], "--preset", "nano", "--device", "cpu", "--weights", weights])
