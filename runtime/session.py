@@ -60,7 +60,9 @@ class Session:
         self.executor = executor
         self.stream = executor.stream
         self.chunk_units = chunk_size // UNIT_FRAMES
-        self.noise = noise or (lambda latent: latent_noise(seed, latent, self.stream.geometry.latent))
+        # Not of `self`: a cycle would keep the device's memory until the garbage collector comes by.
+        size = self.stream.geometry.latent
+        self.noise = noise or (lambda latent: latent_noise(seed, latent, size))
         self.position = position or (lambda latent: latent)
         self.state = executor.new_state()
         self.ring = KVRing(self.stream.preset.attention)
