@@ -1,5 +1,4 @@
-"""ONNX bundles to engines.
+"""ONNX bundles to engines: lowering, the builders, the cache and its key, the manifest, verification.
 
-Will hold: lowering for TensorRT and TensorRT-RTX, the builder, the cache and its key, the manifest,
-inspection and verification. May import: plugins.
+The way of a graph is in docs/map.md. May import: plugins.
 """

@@ -34,7 +34,7 @@ from flashvsr_trt.engines.manifest import (
     open_engines,
 )
 from flashvsr_trt.engines.manifest import write_manifest as write_engine_manifest
-from flashvsr_trt.engines.options import BuildOptions
+from flashvsr_trt.engines.options import DEFAULT_OPTIONS, BuildOptions
 from flashvsr_trt.engines.plan import EngineStep
 from flashvsr_trt.engines.timing_cache import timing_cache_path
 from flashvsr_trt.engines.transposed_convolution import replace_bfloat16_transposed_convolutions
@@ -67,7 +67,7 @@ def find_or_build_engines(
     root: Path,
     bundle: Bundle,
     target: Target,
-    options: BuildOptions = BuildOptions(),  # noqa: B008 - frozen
+    options: BuildOptions = DEFAULT_OPTIONS,
     notify: Notify = print,
     report: ReportProgress = lambda progress: None,
     debug_folder: Path | None = None,
@@ -90,7 +90,7 @@ def build_engines(
     root: Path,
     bundle: Bundle,
     target: Target,
-    options: BuildOptions = BuildOptions(),  # noqa: B008 - frozen
+    options: BuildOptions = DEFAULT_OPTIONS,
     notify: Notify = print,
     report: ReportProgress = lambda progress: None,
     debug_folder: Path | None = None,

@@ -17,7 +17,7 @@ from flashvsr_trt.engines.cancellation import Cancellation
 from flashvsr_trt.engines.flavours import Target
 from flashvsr_trt.engines.lowering import custom_nodes
 from flashvsr_trt.engines.manifest import EngineFile
-from flashvsr_trt.engines.options import BuildOptions
+from flashvsr_trt.engines.options import DEFAULT_OPTIONS, BuildOptions
 from flashvsr_trt.engines.plan import PlanTensor
 from flashvsr_trt.engines.tensorrt_api import (
     configure,
@@ -44,7 +44,7 @@ class BuildSetting:
     """
 
     target: Target
-    options: BuildOptions = BuildOptions()  # noqa: RUF009 - frozen
+    options: BuildOptions = DEFAULT_OPTIONS
     plugins: tuple[str, ...] = ()
     timing_cache: Path | None = None
 

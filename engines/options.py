@@ -33,3 +33,6 @@ class BuildOptions:
             raise UsageError(f"optimization level {self.optimization_level} is not one of 0 to 5")
         if self.workspace_mb is not None and self.workspace_mb < 1:
             raise UsageError(f"a workspace of {self.workspace_mb} MB cannot be used; give 1 or more")
+
+
+DEFAULT_OPTIONS = BuildOptions()
