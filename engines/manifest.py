@@ -94,13 +94,17 @@ class EngineSet:
         return {spec.name: (self.bundle.dtype_of(spec), spec.shape) for spec in specs}
 
     def read_engine(self, name: str) -> bytes:
-        """An engine's bytes. Raises EngineError if they are not those that were built."""
+        """An engine's bytes. Raises EngineError as `check_engine`."""
+        self.check_engine(name)
+        return self.engine_path(name).read_bytes()
+
+    def check_engine(self, name: str) -> None:
+        """Raise EngineError if an engine's bytes are not those that were built."""
         file = self.manifest.engines[name]
         path = self.engine_path(name)
         check_size(path, file)
         if sha256_of(path) != file.sha256:
             raise EngineError(f"{path} was changed: its sha256 is not that of {MANIFEST}; {BUILD_AGAIN}")
-        return path.read_bytes()
 
 
 def model_name(engine: str) -> str:
