@@ -1,13 +1,8 @@
-"""The TensorRT plugins: all of them that can be seen without TensorRT, and registering where it is there.
-
-`recorded_plugin` stands for `tensorrt.plugin`: its symbolic dimensions take integers on the right only, as
-TensorRT's own do.
-"""
+"""The TensorRT plugins: all of them that can be seen without TensorRT, and registering where it is there."""
 
 import importlib.util
 import inspect
-from dataclasses import dataclass, field, replace
-from enum import Enum
+from dataclasses import replace
 from types import SimpleNamespace
 
 import onnx
@@ -21,6 +16,16 @@ from flashvsr_trt.plugins.kernel_contract import check_contract
 from flashvsr_trt.plugins.op_kernels import compile_operator_kernels, read_operator_kernels
 from flashvsr_trt.plugins.sparse_attention import BLOCK_SPARSE_ATTENTION, DOMAIN, OPERATORS, SELECT_BLOCKS
 from flashvsr_trt.plugins.tensorrt_plugin import plugin_functions, plugin_id, read_tactics, register_plugins
+from tests.plugins.recorded_plugin import (
+    AutoTuneCombination,
+    DataType,
+    Dimension,
+    KernelLaunchParams,
+    RecordedPlugin,
+    SymExprs,
+    TensorDesc,
+    value_of,
+)
 
 pytest.importorskip("triton", reason="compiling kernels needs Triton (extra 'kernels')")
 
@@ -41,85 +46,6 @@ SHAPES = {
     "count": (3, 6),
 }
 TOP_K = 17
-
-
-@dataclass(frozen=True)
-class Dimension:
-    """A symbolic integer that keeps the expression's value."""
-
-    value: int
-
-    def __add__(self, other):
-        return Dimension(self.value + value_of(other))
-
-    def __sub__(self, other):
-        return Dimension(self.value - value_of(other))
-
-    def __mul__(self, other):
-        return Dimension(self.value * value_of(other))
-
-    def __floordiv__(self, other):
-        return Dimension(self.value // value_of(other))
-
-
-def value_of(number) -> int:
-    return number.value if isinstance(number, Dimension) else number
-
-
-class DataType(Enum):
-    FLOAT = "float"
-    HALF = "float16"
-    BF16 = "bfloat16"
-    INT32 = "int32"
-    BOOL = "bool"
-    INT8 = "int8"
-
-
-class TensorDesc:
-    def __init__(self, shape_expr, dtype=None):
-        self.shape_expr, self.dtype = shape_expr, dtype
-
-
-class KernelLaunchParams:
-    """Takes the fields that TensorRT's has, and no other."""
-
-    __slots__ = ("block_x", "block_y", "block_z", "grid_x", "grid_y", "grid_z", "shared_mem")
-
-
-class SymExprs(list):
-    def __init__(self, length):
-        super().__init__([None] * length)
-
-
-@dataclass(frozen=True)
-class AutoTuneCombination:
-    io_types: str
-    layouts: str
-    tactics: list[int]
-
-
-@dataclass
-class RecordedPlugin:
-    """`tensorrt.plugin`, as far as the plugins use it."""
-
-    registered: dict = field(default_factory=dict)
-    ShapeExpr = Dimension
-    SymInt32 = staticmethod(lambda number: Dimension(value_of(number)))
-    TensorDesc = TensorDesc
-    KernelLaunchParams = KernelLaunchParams
-    SymExprs = SymExprs
-    SymIntExprs = SymExprs
-    AutoTuneCombination = AutoTuneCombination
-    from_shape_expr = staticmethod(TensorDesc)
-
-    def register(self, identity):
-        return lambda function: self.registered.setdefault((identity, "describe"), function)
-
-    def autotune(self, identity):
-        return lambda function: self.registered.setdefault((identity, "tune"), function)
-
-    def aot_impl(self, identity):
-        return lambda function: self.registered.setdefault((identity, "implement"), function)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,108 @@
+"""The device memory of engines and clips, counted and given back; and what a profile of a run holds."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from flashvsr_trt.errors import DeviceError, UsageError
+from flashvsr_trt.geometry import Geometry
+from flashvsr_trt.runtime.clip_memory import clip_buffers, unit_places
+from flashvsr_trt.runtime.device_memory import DeviceMemory, check_device_memory
+from flashvsr_trt.runtime.run_profile import RunProfile
+from flashvsr_trt.runtime.session import Session
+from tests.runtime.device_double import DeviceDouble
+from tests.runtime.engine_double import WEIGHT_BYTES
+from tests.runtime.tensorrt_double import BUNDLES, frames_for, open_executor, run_steps
+
+
+@pytest.fixture(params=BUNDLES)
+def bundle(request):
+    return request.getfixturevalue(request.param)
+
+
+def test_the_estimate_is_what_is_allocated_to_the_byte(bundle):
+    device = DeviceDouble()
+    executor = open_executor(bundle, device=device)
+    session = Session(executor)
+    session.push(frames_for(bundle, 3))
+    assert device.taken == executor.describe()["device_memory_bytes"]
+    assert executor.needed.engines == len(executor.engines) * WEIGHT_BYTES
+
+
+def test_a_clip_and_an_executor_give_their_memory_back(bundle):
+    device = DeviceDouble()
+    executor = open_executor(bundle, device=device)
+    before = device.taken
+    session = Session(executor)
+    session.push(frames_for(bundle, 6))
+    assert device.taken > before
+    assert device.graphs
+    del session
+    assert device.taken == before
+    assert not device.graphs
+    assert not device.pinned
+    weights = executor.needed.engines
+    del executor
+    assert device.taken == weights
+
+
+def test_a_stream_that_does_not_fit_is_refused_before_anything_is_allocated(bundle):
+    needed = open_executor(bundle).needed
+    device = DeviceDouble(total=needed.total - 1)
+    with pytest.raises(DeviceError, match="GiB are missing"):
+        open_executor(bundle, device=device)
+    assert not device.blocks
+    assert open_executor(bundle, device=DeviceDouble(total=needed.total)).needed == needed
+
+
+@pytest.mark.parametrize(
+    ("scale", "gibibytes", "advice"),
+    [
+        (2, 3, "would fit: give an input of at most "),
+        (4, 3, "would fit: give an input of at most "),
+        (4, 9, "or --scale 2"),
+        (2, 0.01, "no size of this preset fits; use preset nano"),
+    ],
+)
+def test_the_refusal_says_what_would_fit(dense_bundle, scale, gibibytes, advice):
+    stream = replace(dense_bundle.stream, geometry=Geometry(4096 // scale, 8192 // scale, scale))
+    needed = DeviceMemory(engines=2**20, clip=10 * 2**30, working=2**30)
+    with pytest.raises(DeviceError, match=advice) as error:
+        check_device_memory(stream, "float32", needed, int(gibibytes * 2**30), "this GPU")
+    missing = needed.total / 2**30 - gibibytes
+    assert f"{missing:.2f} GiB are missing" in str(error.value)
+    assert "8192x4096" in str(error.value)
+
+
+def test_a_profile_has_every_stage_and_layer_and_a_trace(bundle, tmp_path):
+    profile = RunProfile()
+    device = DeviceDouble()
+    executor = open_executor(bundle, device=device, profile=profile)
+    run_steps(executor)
+    assert executor.describe()["cuda_graphs"] is False
+    assert set(executor.stage_seconds()) == {"encode", "dit", "decode"}
+    assert {span.stage for span, _ in profile.spans} == {"encode", "dit", "decode"}
+    runs = sum(len(layers) for _, layers in profile.spans)
+    counted = executor.describe()["kernel_calls"]
+    assert runs == sum(count for name, count in counted.items() if name.endswith("/engine"))
+    table = "\n".join(profile.table())
+    assert "encode" in table
+    assert "the only layer" in table
+    path = tmp_path / "trace.json"
+    profile.write(path)
+    events = json.loads(path.read_text())["traceEvents"]
+    assert len(events) == len(profile.spans) + runs
+    assert all(event["ph"] == "X" and event["dur"] >= 0 and event["ts"] >= 0 for event in events)
+    with pytest.raises(UsageError, match="cannot be written"):
+        profile.write(tmp_path / "missing" / "trace.json")
+
+
+def test_buffers_are_declared_once_for_each_tensor_of_the_signatures(bundle):
+    buffers = clip_buffers(bundle.stream)
+    signatures = bundle.signatures
+    for spec in signatures["encode"].state + signatures["decode"].state:
+        assert sum(name.startswith(f"state.{spec.name}@") for name in buffers) == 2
+    places = unit_places(bundle.stream)
+    assert places % 2 == 0
+    assert sum(name.startswith("encode.condition@") for name in buffers) == places
