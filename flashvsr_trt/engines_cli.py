@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from flashvsr_trt.bundle import PRECISIONS, Bundle, read_bundle
+from flashvsr_trt.bundle import Bundle, read_bundle
 from flashvsr_trt.cache import cache_folder
 from flashvsr_trt.errors import EngineError, UsageError
 from flashvsr_trt.export_cli import geometry_of
-from flashvsr_trt.geometry import FITS
-from flashvsr_trt.option_types import SizeType
-from flashvsr_trt.presets import DEFAULT_PRESET, SCALES, SCHEDULES, SIZE_MULTIPLE, find_preset, find_schedule
-from flashvsr_trt.signatures import COLOR_FIXES, UPSAMPLERS, StreamConfig
+from flashvsr_trt.presets import find_preset, find_schedule
+from flashvsr_trt.signatures import StreamConfig
+from flashvsr_trt.stream_options import stream_options
 
 if TYPE_CHECKING:
     # The commands import onnx and TensorRT themselves, so that `--help` does not wait for them.
@@ -31,26 +30,7 @@ def engines() -> None:
 
 
 @engines.command()
-@click.option("--preset", default=DEFAULT_PRESET, show_default=True, help="See `flashvsr-trt presets`.")
-@click.option(
-    "--size",
-    type=SizeType(),
-    help=f"Of the upscaled frame, in multiples of {SIZE_MULTIPLE}.  [default: 1280x768]",
-)
-@click.option("--input-size", type=SizeType(), help="Of the frames that go in, any; instead of --size.")
-@click.option("--scale", type=click.Choice([str(s) for s in SCALES]), default="2", show_default=True)
-@click.option(
-    "--schedule", type=click.Choice([s.name for s in SCHEDULES]), default="official", show_default=True
-)
-@click.option("--fit", type=click.Choice(FITS), default="pad", show_default=True, help="Of an --input-size.")
-@click.option("--upsampler", type=click.Choice(UPSAMPLERS), default=UPSAMPLERS[0], show_default=True)
-@click.option("--color-fix", type=click.Choice(COLOR_FIXES), default=COLOR_FIXES[0], show_default=True)
-@click.option("--precision", type=click.Choice(list(PRECISIONS)), default="bf16", show_default=True)
-@click.option(
-    "--weights",
-    metavar="W",
-    help="Directory, bundle, or random[:SEED].  [default: FLASHVSR_WEIGHTS, HF cache]",
-)
+@stream_options
 @click.option("--bundle", type=_FOLDER, help="Build from this bundle; the options above are then its own.")
 @click.option("--flavour", default="auto", show_default=True, metavar="F", help="rtx, tensorrt or auto.")
 @click.option("--device-arch", metavar="N.N", help="Compute capability.  [default: of the GPU here, or 8.9]")

@@ -9,12 +9,12 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from flashvsr_trt.bundle import MANIFEST, PRECISIONS, read_bundle
+from flashvsr_trt.bundle import MANIFEST, read_bundle
 from flashvsr_trt.errors import ParityError, UsageError
-from flashvsr_trt.geometry import FITS, Geometry
-from flashvsr_trt.option_types import SizeType
-from flashvsr_trt.presets import DEFAULT_PRESET, SCALES, SCHEDULES, SIZE_MULTIPLE, find_preset, find_schedule
-from flashvsr_trt.signatures import COLOR_FIXES, UPSAMPLERS, StreamConfig
+from flashvsr_trt.geometry import Geometry
+from flashvsr_trt.presets import SIZE_MULTIPLE, find_preset, find_schedule
+from flashvsr_trt.signatures import StreamConfig
+from flashvsr_trt.stream_options import stream_options
 
 if TYPE_CHECKING:
     # The commands import torch and onnx themselves, so that `--help` does not wait for them.
@@ -26,26 +26,7 @@ _DEFAULT_SIZE = (768, 1280)
 
 
 @click.command()
-@click.option("--preset", default=DEFAULT_PRESET, show_default=True, help="See `flashvsr-trt presets`.")
-@click.option(
-    "--size",
-    type=SizeType(),
-    help=f"Of the upscaled frame, in multiples of {SIZE_MULTIPLE}.  [default: 1280x768]",
-)
-@click.option("--input-size", type=SizeType(), help="Of the frames that go in, any; instead of --size.")
-@click.option("--scale", type=click.Choice([str(s) for s in SCALES]), default="2", show_default=True)
-@click.option(
-    "--schedule", type=click.Choice([s.name for s in SCHEDULES]), default="official", show_default=True
-)
-@click.option("--fit", type=click.Choice(FITS), default="pad", show_default=True, help="Of an --input-size.")
-@click.option("--upsampler", type=click.Choice(UPSAMPLERS), default=UPSAMPLERS[0], show_default=True)
-@click.option("--color-fix", type=click.Choice(COLOR_FIXES), default=COLOR_FIXES[0], show_default=True)
-@click.option("--precision", type=click.Choice(list(PRECISIONS)), default="bf16", show_default=True)
-@click.option(
-    "--weights",
-    metavar="W",
-    help="Directory, bundle, or random[:SEED].  [default: FLASHVSR_WEIGHTS, HF cache]",
-)
+@stream_options
 @click.option(
     "--own-weights",
     is_flag=True,
