@@ -1,5 +1,6 @@
 """What a GPU report was made with: device, driver, versions and commit."""
 
+import os
 import platform
 import shutil
 import subprocess
@@ -44,9 +45,12 @@ def installed_version(package: str) -> str | None:
 
 
 def commit() -> str | None:
-    """The checkout's commit, with "+ changes" where files differ from it; None outside git."""
-    if not shutil.which("git"):
-        return None
+    """The checkout's commit, with "+ changes" where files differ from it; None outside git.
+
+    A copy of the tree without its history takes it from the variable GIT_COMMIT.
+    """
+    if os.environ.get("GIT_COMMIT") or not shutil.which("git"):
+        return os.environ.get("GIT_COMMIT")
     described = subprocess.run(
         ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+ changes"],
         capture_output=True,
