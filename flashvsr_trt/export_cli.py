@@ -1,13 +1,10 @@
 """`flashvsr-trt export`, `parity` and `inspect`: the stages as ONNX, compared and looked into."""
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
-from rich.table import Table
 
 from flashvsr_trt.bundle import MANIFEST, read_bundle
 from flashvsr_trt.errors import ParityError, UsageError
@@ -15,6 +12,7 @@ from flashvsr_trt.geometry import Geometry
 from flashvsr_trt.presets import SIZE_MULTIPLE, find_preset, find_schedule
 from flashvsr_trt.signatures import StreamConfig
 from flashvsr_trt.stream_options import stream_options
+from flashvsr_trt.table import print_table
 
 if TYPE_CHECKING:
     # The commands import torch and onnx themselves, so that `--help` does not wait for them.
@@ -151,7 +149,7 @@ def inspect(path: Path, as_json: bool) -> None:
         "out MB",
         "state MB",
     )
-    _print_table(header, [_graph_cells(report) for report in reports])
+    print_table(header, [_graph_cells(report) for report in reports])
     for report in reports:
         counts = ", ".join(f"{label} {count}" for label, count in report.node_counts.items())
         click.echo(f"{report.name}: {counts}")
@@ -204,15 +202,4 @@ def _print_parity(result: "ParityResult", title: str) -> None:
         "mask",
         "",
     )
-    _print_table(header, rows)
-
-
-def _print_table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
-    if sys.stdout.isatty():
-        table = Table(*header)
-        for row in rows:
-            table.add_row(*row)
-        Console().print(table)
-        return
-    for row in (header, *rows):
-        click.echo("  ".join(row))
+    print_table(header, rows)
