@@ -1,4 +1,4 @@
-"""Progress of a run: a bar on a terminal, plain lines elsewhere. Always on stderr."""
+"""Progress over frames: a bar on a terminal, plain lines elsewhere. Always on stderr."""
 
 import sys
 import time
@@ -13,25 +13,25 @@ LINE_SECONDS = 5.0
 
 
 @contextmanager
-def show_progress() -> Iterator[Callable[[int, int | None], None]]:
-    """Gives `progress(done, total)`; total None is not known."""
+def show_progress(doing: str = "upscaling") -> Iterator[Callable[[int, int | None], None]]:
+    """Gives `progress(done, total)` of frames; total None is not known."""
     console = Console(stderr=True)
     if console.is_terminal:
         with Progress(
-            TextColumn("upscaling"),
+            TextColumn(doing),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[rate]}"),
             TimeRemainingColumn(),
             console=console,
         ) as bar:
-            yield _bar(bar)
+            yield _bar(bar, doing)
     else:
         yield _lines()
 
 
-def _bar(bar: Progress) -> Callable[[int, int | None], None]:
-    task = bar.add_task("upscaling", total=None, rate="")
+def _bar(bar: Progress, doing: str) -> Callable[[int, int | None], None]:
+    task = bar.add_task(doing, total=None, rate="")
     started = time.perf_counter()
 
     def progress(done: int, total: int | None) -> None:

@@ -14,7 +14,7 @@ def announce_losses(path: str, frame: av.VideoFrame, notify: Callable[[str], Non
     if any(component.is_alpha for component in components):
         notify(f"{path}: the alpha channel of {frame.format.name} is not kept")
     if frame.interlaced_frame:
-        notify(f"{path} is interlaced and is upscaled as it is; deinterlace it first for good results")
+        notify(f"{path} is interlaced and is taken as it is; deinterlace it first for good results")
 
 
 def display_matrix(frame: av.VideoFrame) -> tuple[int, ...] | None:

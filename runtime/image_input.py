@@ -57,7 +57,7 @@ def _image_frames(info: VideoInfo, images: list[str]) -> Iterator[DecodedFrame]:
         except (av.FFmpegError, OSError, ValueError) as error:
             raise TruncatedInputError(
                 f"{image} cannot be read ({error_reason(error)}); "
-                f"the {index} images before it were upscaled and kept"
+                f"the {index} images before it were used and the output is kept"
             ) from error
         if (frame.height, frame.width) != (info.height, info.width):
             raise VideoError(

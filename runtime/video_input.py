@@ -261,7 +261,7 @@ def _until_damage(
     if reason:
         raise TruncatedInputError(
             f"{info.name} is damaged or ends early ({reason}); the {count} frames that could be decoded "
-            "were upscaled and kept"
+            "were used and the output is kept"
         )
 
 
