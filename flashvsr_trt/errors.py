@@ -26,7 +26,7 @@ class VideoError(FlashVSRError):
 
 
 class TruncatedInputError(VideoError):
-    """The input ended early: what could be decoded was upscaled and kept."""
+    """The input ended early: what could be decoded was used, and the output is kept."""
 
     exit_code = 3
 
@@ -45,6 +45,10 @@ class DistributedError(FlashVSRError):
 
 class BundleError(FlashVSRError):
     """An exported bundle is missing, damaged, of another version, or cannot be written."""
+
+
+class CompareError(FlashVSRError):
+    """Two videos cannot be compared: their frames differ in size, or are too small."""
 
 
 class ParityError(FlashVSRError):

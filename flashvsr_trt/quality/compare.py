@@ -1,0 +1,117 @@
+"""Two videos, frame against frame, in one pass and in the memory of a few frames."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import zip_longest
+
+import numpy as np
+
+from flashvsr_trt.errors import CompareError, TruncatedInputError, UsageError
+from flashvsr_trt.quality.metrics import GAUSSIAN_SIDE, FrameQuality, frame_quality
+from flashvsr_trt.runtime.video_info import DecodedFrame, VideoInfo, VideoInput
+from flashvsr_trt.runtime.video_input import STDIN, open_input
+
+
+@dataclass(frozen=True)
+class ComparedFrame:
+    """One frame of both. `index` counts from 0; `seconds` is when A shows it."""
+
+    index: int
+    seconds: float
+    quality: FrameQuality
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The frames that both videos have, and how many each has."""
+
+    names: tuple[str, str]
+    width: int
+    height: int
+    counts: tuple[int, int]
+    """Frames of A and of B."""
+    frames: tuple[ComparedFrame, ...]
+    truncated: tuple[TruncatedInputError | None, TruncatedInputError | None] = (None, None)
+    """Why A and B ended early, where they did; the frames that could be decoded are compared."""
+
+
+FrameWatch = Callable[[ComparedFrame, np.ndarray, np.ndarray], None]
+"""Called with every compared frame and its pixels in A and B, uint8 RGB [H, W, 3]."""
+
+
+def compare_videos(
+    a: str,
+    b: str,
+    *,
+    notify: Callable[[str], None],
+    progress: Callable[[int, int | None], None] | None = None,
+    watch: FrameWatch | None = None,
+) -> Comparison:
+    """Compares the frames that A and B both have, whatever their timestamps.
+
+    `a` and `b` are what `open_input` takes. `notify` gets one line for each thing a user should know,
+    `progress(done, total)` the frames compared.
+
+    Raises:
+        VideoError: one of them cannot be read.
+        CompareError: their frames differ in size, or are too small for SSIM.
+        UsageError: both are to be read from the same pipe.
+    """
+    if a == b == STDIN:
+        raise UsageError("both inputs are -, and there is one pipe; name a file for one of them")
+    with open_input(a, notify=notify) as source_a, open_input(b, notify=notify) as source_b:
+        _check_sizes(source_a.info, source_b.info)
+        announced = [source.info.frames for source in (source_a, source_b) if source.info.frames]
+        reads = _Reading(source_a), _Reading(source_b)
+        time_base = float(source_a.info.time_base)
+        compared: list[ComparedFrame] = []
+        for one, other in zip_longest(*reads):
+            if one is None or other is None:
+                continue  # the longer one is read on, so that its frames are counted
+            frame = ComparedFrame(len(compared), one.pts * time_base, frame_quality(one.pixels, other.pixels))
+            compared.append(frame)
+            if watch:
+                watch(frame, one.pixels, other.pixels)
+            if progress:
+                progress(len(compared), min(announced, default=None))
+    counts = reads[0].count, reads[1].count
+    if counts[0] != counts[1]:
+        notify(f"{a} has {counts[0]} frames and {b} has {counts[1]}: the first {len(compared)} are compared")
+    return Comparison(
+        names=(a, b),
+        width=source_a.info.width,
+        height=source_a.info.height,
+        counts=counts,
+        frames=tuple(compared),
+        truncated=(reads[0].truncated, reads[1].truncated),
+    )
+
+
+@dataclass
+class _Reading:
+    """Iteration over one input that counts, and ends where the input is damaged."""
+
+    source: VideoInput
+    count: int = 0
+    truncated: TruncatedInputError | None = None
+
+    def __iter__(self) -> Iterator[DecodedFrame]:
+        try:
+            for frame in self.source:
+                self.count += 1
+                yield frame
+        except TruncatedInputError as error:
+            self.truncated = error
+
+
+def _check_sizes(a: VideoInfo, b: VideoInfo) -> None:
+    if (a.height, a.width) != (b.height, b.width):
+        raise CompareError(
+            f"{a.name} is {a.width}x{a.height} and {b.name} is {b.width}x{b.height}; "
+            "bring both to one size to compare them"
+        )
+    if min(a.height, a.width) < GAUSSIAN_SIDE:
+        raise CompareError(
+            f"frames of {a.width}x{a.height} are smaller than the window of SSIM; "
+            f"compare videos of at least {GAUSSIAN_SIDE} pixels a side"
+        )
