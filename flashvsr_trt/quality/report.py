@@ -1,0 +1,102 @@
+"""A comparison as JSON, as rows of a table, and its numbers in words."""
+
+import math
+from typing import Any
+
+from flashvsr_trt import __version__
+from flashvsr_trt.quality.compare import Comparison
+from flashvsr_trt.quality.summary import MEASURES, ChunkBorders, chunk_borders, summarise
+
+TABLE_HEADER = ("measure", "mean", "worst", "at frame")
+
+LABELS = {"luma_psnr": "luma PSNR", "luma_ssim": "luma SSIM", "rgb_psnr": "RGB PSNR", "rgb_ssim": "RGB SSIM"}
+
+
+def comparison_json(comparison: Comparison) -> dict[str, Any]:
+    """The whole comparison. JSON knows no infinity: null is the PSNR of equal frames.
+
+    `mean` leaves those frames out, and `equal_frames` counts them.
+    """
+    inputs = [
+        {"input": name, "frames": count, "truncated": truncated is not None}
+        for name, count, truncated in zip(
+            comparison.names, comparison.counts, comparison.truncated, strict=True
+        )
+    ]
+    summaries = {measure: summarise(comparison.frames, measure) for measure in MEASURES}
+    borders = chunk_borders(comparison.frames)
+    return {
+        "a": inputs[0],
+        "b": inputs[1],
+        "size": [comparison.width, comparison.height],
+        "frames_compared": len(comparison.frames),
+        "same_frame_count": comparison.counts[0] == comparison.counts[1],
+        "equal_frames": summaries["rgb_psnr"].infinite,
+        "summary": {
+            measure: {
+                "mean": _finite(summary.mean),
+                "worst": _finite(summary.worst),
+                "worst_frame": summary.worst_frame,
+            }
+            for measure, summary in summaries.items()
+        },
+        "chunk_borders": borders
+        and {
+            "frames": list(borders.frames),
+            "luma_psnr": _finite(borders.border),
+            "luma_psnr_of_the_rest": _finite(borders.rest),
+        },
+        "frames": [
+            {"frame": frame.index, "seconds": frame.seconds}
+            | {measure: _finite(value(frame)) for measure, value in MEASURES.items()}
+            for frame in comparison.frames
+        ],
+        "versions": {"flashvsr-trt": __version__},
+    }
+
+
+def table_rows(comparison: Comparison) -> list[tuple[str, ...]]:
+    """One row of text for each measure, under TABLE_HEADER."""
+    rows = []
+    for measure, label in LABELS.items():
+        summary = summarise(comparison.frames, measure)
+        rows.append(
+            (
+                label,
+                in_words(measure, summary.mean),
+                in_words(measure, summary.worst),
+                str(summary.worst_frame),
+            )
+        )
+    return rows
+
+
+def remarks(comparison: Comparison) -> list[str]:
+    """What a reader of the table should know besides: equal frames, chunk borders."""
+    lines = []
+    equal = summarise(comparison.frames, "rgb_psnr").infinite
+    if equal:
+        lines.append(f"{equal} of {len(comparison.frames)} frames are equal; the mean PSNR is of the others")
+    borders = chunk_borders(comparison.frames)
+    if borders:
+        lines.append(_borders_in_words(borders))
+    return lines
+
+
+def in_words(measure: str, value: float) -> str:
+    """A value of MEASURES for people."""
+    if measure.endswith("ssim"):
+        return f"{value:.4f}"
+    return f"{value:.2f} dB" if math.isfinite(value) else "equal"
+
+
+def _borders_in_words(borders: ChunkBorders) -> str:
+    first, count = borders.frames[0], len(borders.frames)
+    return (
+        f"luma PSNR where chunks begin ({count} frames, from {first} on): "
+        f"{in_words('luma_psnr', borders.border)}, elsewhere {in_words('luma_psnr', borders.rest)}"
+    )
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
