@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from flashvsr_trt import __version__
+from flashvsr_trt.compare_cli import compare
 from flashvsr_trt.engines_cli import engines
 from flashvsr_trt.errors import FlashVSRError, UsageError
 from flashvsr_trt.export_cli import export, inspect, parity
@@ -33,7 +34,7 @@ def cli(debug: bool) -> None:
     """FlashVSR v1.1 video super-resolution."""
 
 
-for command in (weights, kernels, export, parity, inspect, engines):
+for command in (weights, kernels, export, parity, inspect, engines, compare):
     cli.add_command(command)
 
 
