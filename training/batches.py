@@ -1,0 +1,87 @@
+"""Batches of clips: a function of the pictures, the seed and the step, so a resumed run sees the same."""
+
+from dataclasses import dataclass
+
+import torch
+
+from flashvsr_trt.geometry import Geometry
+from flashvsr_trt.presets import SCHEDULES, find_preset
+from flashvsr_trt.signatures import StreamConfig
+from training.degrade import degrade, draw_damage, make_smaller
+from training.motion import camera_path, film, part_side, picture_part
+from training.network import clip_frames, latent_size
+
+
+@dataclass(frozen=True)
+class BatchConfig:
+    """Sizes of a batch. `side` is of the target, a multiple of 128; `units` of 8 frames make a clip."""
+
+    preset: str
+    clips: int
+    side: int
+    units: int
+    seed: int
+    scale4_share: float = 0.0
+
+
+@dataclass(frozen=True)
+class Batch:
+    """frames uint8 [clips, T, H, W, 3]; target float32 [clips, 8*units - 3, 3, tH, tW] in [-1, 1]."""
+
+    frames: torch.Tensor
+    target: torch.Tensor
+    noise: torch.Tensor
+    stream: StreamConfig
+
+
+def step_generator(seed: int, step: int) -> torch.Generator:
+    """Random numbers of one step, whatever was drawn before."""
+    return torch.Generator().manual_seed((seed << 32) + step)
+
+
+def stream_for(preset: str, side: int, scale: int, schedule: int) -> StreamConfig:
+    """A square stream of this target side."""
+    return StreamConfig(
+        find_preset(preset), Geometry(side // scale, side // scale, scale), SCHEDULES[schedule]
+    )
+
+
+def make_batch(
+    photographs: list[torch.Tensor], drawn: list[torch.Tensor], config: BatchConfig, step: int
+) -> Batch:
+    """Clips of step `step`: four of five from photographs where there are any, on the pictures' device.
+
+    Args:
+        photographs, drawn: uint8 [3, H, W] each.
+    """
+    generator = step_generator(config.seed, step)
+    uniform = torch.rand(2, generator=generator).tolist()
+    scale = 4 if uniform[0] < config.scale4_share else 2
+    stream = stream_for(config.preset, config.side, scale, int(uniform[1] * len(SCHEDULES)))
+    chosen = [choose_picture(photographs, drawn, generator) for _ in range(config.clips)]
+    device = chosen[0].device
+    on_device = torch.Generator(device).manual_seed(generator.initial_seed())
+    sharp = film_pictures(chosen, config.side, clip_frames(config.units, stream), generator)
+    damages = [draw_damage(generator) for _ in chosen]
+    frames = degrade(make_smaller(sharp, scale), damages, on_device)
+    shown = sharp.shape[1] - stream.schedule.lookahead
+    noise = torch.randn(latent_size(stream, len(chosen), config.units), generator=on_device, device=device)
+    return Batch(frames, sharp[:, :shown] * 2 - 1, noise, stream)
+
+
+def choose_picture(
+    photographs: list[torch.Tensor], drawn: list[torch.Tensor], generator: torch.Generator
+) -> torch.Tensor:
+    """A picture: drawn ones are one in five."""
+    of_drawn = torch.rand((), generator=generator) < 0.2
+    pictures = drawn if not photographs or (drawn and of_drawn) else photographs
+    return pictures[int(torch.randint(len(pictures), (), generator=generator))]
+
+
+def film_pictures(
+    pictures: list[torch.Tensor], side: int, frames: int, generator: torch.Generator
+) -> torch.Tensor:
+    """One clip of each picture: [clips, frames, 3, side, side] in 0..1."""
+    parts = torch.stack([picture_part(picture, part_side(side), generator) for picture in pictures])
+    paths = torch.stack([camera_path(frames, generator) for _ in pictures])
+    return film(parts, paths.to(parts), side)

@@ -1,0 +1,233 @@
+"""Training of a small network on synthetic clips, in the streaming protocol.
+
+On two cores:
+
+    python -m training.fetch
+    python -m training.train --data build/training-data/cache --out build/training --seconds 7000 \\
+        --clips 1 --side 128
+
+On a GPU: `--device auto --clips 8 --side 256 --seconds N`. A run that is started again in the same --out goes
+on from its checkpoint.
+"""
+
+import copy
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import torch
+
+from flashvsr_trt.model.weights import UNPUBLISHED
+from flashvsr_trt.model.weights_bundle import BundleInfo, content_sha256, network_json, write_bundle
+from flashvsr_trt.presets import find_preset
+from training.batches import Batch, BatchConfig, make_batch
+from training.evaluate import evaluate, picture_tensors, table
+from training.initialise import initial_network
+from training.losses import LossWeights, clip_loss
+from training.network import TrainableNetwork
+from training.pictures import HELD_OUT, TRAIN, load_pictures
+from training.procedural import procedural_picture
+
+DRAWN_PICTURES = 24
+WARM_UP_STEPS = 30
+EMA_DECAY = 0.998
+GRADIENT_NORM = 0.5
+TELL_EVERY = 15
+"""Seconds between lines on the terminal."""
+CHECKPOINT, LOG, WEIGHTS, EVALUATION = "checkpoint.pt", "log.jsonl", "weights.safetensors", "evaluation.json"
+
+
+@dataclass
+class Run:
+    """What a checkpoint holds."""
+
+    network: TrainableNetwork
+    average: TrainableNetwork
+    optimiser: torch.optim.Optimizer
+    step: int = 0
+    seconds: float = 0.0
+
+
+def learning_rate(peak: float, step: int, progress: float) -> float:
+    """Linear warm-up, then a cosine to a fiftieth of the peak."""
+    cosine = 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+    return peak * cosine * min(1.0, (step + 1) / WARM_UP_STEPS)
+
+
+def new_run(batch: Batch, seed: int, peak: float) -> Run:
+    """A run at step 0, its network fitted to the LR clips of a batch."""
+    network = initial_network(batch.stream, batch.frames, seed)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=peak, betas=(0.9, 0.99), weight_decay=1e-4)
+    return Run(network, copy.deepcopy(network), optimiser)
+
+
+def train_step(run: Run, batch: Batch, weights: LossWeights, amp: bool) -> dict[str, float]:
+    """One optimiser step and the moving average; the loss's parts."""
+    with torch.autocast(batch.frames.device.type, torch.bfloat16, enabled=amp):
+        made = run.network(batch.frames, batch.noise, batch.stream)
+    parts = clip_loss(made, batch.target, weights)
+    run.optimiser.zero_grad(set_to_none=True)
+    parts["total"].backward()
+    norm = torch.nn.utils.clip_grad_norm_(run.network.parameters(), GRADIENT_NORM)
+    # A step with a gradient that is no number would end the run's use: it is left out, and seen in the log.
+    if torch.isfinite(norm):
+        run.optimiser.step()
+    decay = min(EMA_DECAY, (1 + run.step) / (10 + run.step))
+    with torch.no_grad():
+        for average, value in zip(run.average.parameters(), run.network.parameters(), strict=True):
+            average.lerp_(value, 1 - decay)
+    run.step += 1
+    return {name: part.item() for name, part in parts.items()} | {"gradient_norm": norm.item()}
+
+
+def save(run: Run, folder: Path) -> None:
+    """Write the checkpoint under a temporary name and rename it when complete."""
+    state = {
+        "network": run.network.state_dict(),
+        "average": run.average.state_dict(),
+        "optimiser": run.optimiser.state_dict(),
+        "step": run.step,
+        "seconds": run.seconds,
+    }
+    partial = folder / f"{CHECKPOINT}.part.{os.getpid()}"
+    torch.save(state, partial)
+    partial.replace(folder / CHECKPOINT)
+
+
+def restore(run: Run, folder: Path) -> bool:
+    """Continue from the folder's checkpoint; False where there is none."""
+    path = folder / CHECKPOINT
+    if not path.exists():
+        return False
+    device = next(run.network.parameters()).device
+    state = torch.load(path, map_location=device, weights_only=True)
+    run.network.load_state_dict(state["network"])
+    run.average.load_state_dict(state["average"])
+    run.optimiser.load_state_dict(state["optimiser"])
+    run.step, run.seconds = state["step"], state["seconds"]
+    return True
+
+
+def write_weights(network: TrainableNetwork, preset: str, source: str, path: Path) -> None:
+    """The network as a float16 bundle."""
+    parts = network.parts(torch.float16)
+    digests = {part: content_sha256(tensors) for part, tensors in parts.items()}
+    config = network_json(find_preset(preset).network)
+    write_bundle(path, parts, BundleInfo(UNPUBLISHED, source, config, digests, digests), overwrite=True)
+
+
+def train(
+    run: Run,
+    batches: Callable[[int], Batch],
+    steps: int,
+    seconds: float,
+    peak: float,
+    folder: Path,
+    amp: bool = False,
+    save_every: float = 120,
+) -> list[dict]:
+    """Train until `steps` or `seconds` are used up; the log's lines."""
+    lines, weights = [], LossWeights()
+    before, started = run.seconds, time.monotonic()
+    saved = told = started
+    with (folder / LOG).open("a") as log:
+        while run.step < steps and run.seconds < seconds:
+            progress = max(run.step / steps, run.seconds / seconds)
+            rate = learning_rate(peak, run.step, progress)
+            for group in run.optimiser.param_groups:
+                group["lr"] = rate
+            line = {"step": run.step, **train_step(run, batches(run.step), weights, amp)}
+            run.seconds = before + time.monotonic() - started
+            lines.append(line | {"rate": rate, "seconds": round(run.seconds, 2)})
+            log.write(json.dumps(lines[-1]) + "\n")
+            if time.monotonic() - told > TELL_EVERY or run.step == 1:
+                told = time.monotonic()
+                log.flush()
+                recent = [past["level"] for past in lines[-50:]]
+                click.echo(
+                    f"step {run.step}  {run.seconds:.0f} s  level {sum(recent) / len(recent):.5f}  "
+                    f"gradient norm {line['gradient_norm']:.3f}"
+                )
+            if time.monotonic() - saved > save_every:
+                save(run, folder)
+                saved = time.monotonic()
+    save(run, folder)
+    return lines
+
+
+@click.command()
+@click.option(
+    "--data", type=click.Path(exists=True, path_type=Path), help="Cache of fetch; none: drawn pictures."
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path), required=True, help="Checkpoint, log, weights, evaluation."
+)
+@click.option("--preset", default="nano", show_default=True)
+@click.option("--steps", default=100_000, show_default=True, help="At most so many.")
+@click.option(
+    "--seconds", default=7000.0, show_default=True, help="At most so long, without set-up and evaluation."
+)
+@click.option("--clips", default=1, show_default=True, help="Clips in a batch.")
+@click.option("--side", default=128, show_default=True, help="Target pixels a side, a multiple of 128.")
+@click.option("--units", default=5, show_default=True, help="Units of 8 frames in a clip, 3 or more.")
+@click.option("--scale4-share", default=0.1, show_default=True, help="Share of the steps that upscale 4x.")
+@click.option("--rate", default=5e-4, show_default=True, help="Peak learning rate.")
+@click.option("--seed", default=0, show_default=True)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@click.option("--evaluation-side", default=256, show_default=True, help="Target side of held-out clips.")
+@click.option("--amp/--no-amp", default=False, help="bfloat16 autocast.  [default: float32, TF32 on a GPU]")
+def main(
+    data: Path | None,
+    out: Path,
+    preset: str,
+    steps: int,
+    seconds: float,
+    clips: int,
+    side: int,
+    units: int,
+    scale4_share: float,
+    rate: float,
+    seed: int,
+    device: str,
+    evaluation_side: int,
+    amp: bool,
+) -> None:
+    """Train, write the averaged weights as a bundle, and print their evaluation on held-out pictures."""
+    chosen = torch.device(
+        "cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu")
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    photographs = picture_tensors(load_pictures(data, TRAIN) if data else [], chosen)
+    drawn = picture_tensors([procedural_picture(number) for number in range(DRAWN_PICTURES)], chosen)
+    config = BatchConfig(preset, clips, side, units, seed, scale4_share)
+
+    def batches(step: int) -> Batch:
+        return make_batch(photographs, drawn, config, step)
+
+    fitting = BatchConfig(preset, 8, 128, units, seed)
+    run = new_run(make_batch(photographs, drawn, fitting, 0), seed, rate)
+    # After the fit, whose normal equations need all of float32.
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cudnn.benchmark = chosen.type == "cuda"
+    count = sum(parameter.numel() for parameter in run.network.parameters())
+    click.echo(f"{count} parameters on {chosen}, torch {torch.__version__}")
+    if restore(run, out):
+        click.echo(f"goes on from step {run.step}")
+    train(run, batches, steps, seconds, rate, out, amp)
+    source = (
+        f"training.train --preset {preset} --seed {seed}: {run.step} steps of {clips} clips of {side}x{side}"
+    )
+    write_weights(run.average, preset, source, out / WEIGHTS)
+    pictures = picture_tensors(load_pictures(data, HELD_OUT), chosen) if data else drawn[:2]
+    rows = evaluate(run.average, pictures, preset, evaluation_side)
+    (out / EVALUATION).write_text(json.dumps(rows, indent=1) + "\n")
+    click.echo(table(rows))
+
+
+if __name__ == "__main__":
+    main()
