@@ -62,6 +62,14 @@ class Geometry:
         return self.upscaled if self.fit == "pad" else self.target
 
     @property
+    def crop_corner(self) -> tuple[int, int]:
+        """Row and column of the upscaled frame at which the target starts; nought where it is padded."""
+        if self.fit == "pad":
+            return 0, 0
+        (height, width), (target_height, target_width) = self.upscaled, self.target
+        return (height - target_height) // 2, (width - target_width) // 2
+
+    @property
     def latent(self) -> tuple[int, int]:
         """Height and width of the latent grid."""
         return self.target[0] // LATENT_STRIDE, self.target[1] // LATENT_STRIDE

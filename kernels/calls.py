@@ -24,7 +24,12 @@ def reference_kernels() -> Iterator[None]:
 
 def runs_kernel(tensor: torch.Tensor) -> bool:
     """Whether an operator on this tensor runs its kernel: on CUDA, unless twins were asked for."""
-    return tensor.is_cuda and not _twins_only.get()
+    return tensor.is_cuda and not runs_twins()
+
+
+def runs_twins() -> bool:
+    """Whether twins were asked for."""
+    return _twins_only.get()
 
 
 def record_call(operator: str, implementation: str) -> None:

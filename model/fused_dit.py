@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from flashvsr_trt.kernels.linear_gelu import linear_gelu
 from flashvsr_trt.kernels.torch_fused_ops import add_norm, norm_rope
 from flashvsr_trt.model.attention import LayerCache
 from flashvsr_trt.model.dit import (
@@ -69,7 +70,9 @@ class FusedBlock(nn.Module):
         attended = self._attend(h, rope, new, ring, slot_valid, attention)
         x, h = add_norm(x, attended, self.attention_gate, *self.prompt_norm, self.eps)
         x, h = add_norm(x, self._attend_to_prompt(h), None, *self.ffn_norm, self.eps)
-        return add_norm(x, self.ffn(h), self.ffn_gate, *self.next_norm, self.eps)
+        up, _, down = self.ffn
+        fed = down(linear_gelu(h, up.weight, up.bias))
+        return add_norm(x, fed, self.ffn_gate, *self.next_norm, self.eps)
 
     def _attend(
         self,

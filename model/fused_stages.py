@@ -2,12 +2,39 @@
 
 import torch
 
+from flashvsr_trt.kernels.calls import record_call, runs_kernel
+from flashvsr_trt.kernels.device import architecture_of
 from flashvsr_trt.kernels.torch_fused_ops import finish_frames
+from flashvsr_trt.kernels.tuning import setting_for
 from flashvsr_trt.model.attention import DenseRingAttention, LayerCache, SparseAttention
+from flashvsr_trt.model.fused_decoder import FusedDecoder
 from flashvsr_trt.model.fused_dit import FusedDiT
+from flashvsr_trt.model.fused_projector import FusedProjector
 from flashvsr_trt.model.network import Network
-from flashvsr_trt.model.stages import Decode, Denoise
+from flashvsr_trt.model.stages import Decode, Denoise, Encode
+from flashvsr_trt.model.upsample import FIXED_POINT_BITS
 from flashvsr_trt.signatures import StreamConfig
+
+
+class FusedEncode(Encode):
+    """`Encode` with channels innermost, and the official upscaler as one kernel where there is a GPU."""
+
+    def __init__(self, network: Network, stream: StreamConfig) -> None:
+        super().__init__(network, stream)
+        self.projector = FusedProjector(network.projector)
+
+    def upscale(self, frames: torch.Tensor) -> torch.Tensor:
+        """See `Encode.upscale`."""
+        if self.stream.upsampler != "pil" or not runs_kernel(frames):
+            return super().upscale(frames)
+        from flashvsr_trt.kernels.upsample_triton import launch_upsample_frames
+
+        record_call("upsample_frames", "triton")
+        geometry = self.stream.geometry
+        tables = (self.row_table, self.column_table)
+        setting = setting_for("upsample_frames", architecture_of(frames.device))
+        size = (geometry.target, geometry.crop_corner)
+        return launch_upsample_frames(frames, tables, *size, FIXED_POINT_BITS, setting)
 
 
 class FusedDenoise(Denoise):
@@ -43,6 +70,10 @@ class FusedDenoise(Denoise):
 
 class FusedDecode(Decode):
     """`Decode` whose last steps are one operator where the colours are fixed by AdaIN."""
+
+    def __init__(self, network: Network, stream: StreamConfig) -> None:
+        super().__init__(network, stream)
+        self.decoder = FusedDecoder(network.decoder)
 
     def finish(self, frames: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
         """See `Decode.finish`."""

@@ -8,7 +8,7 @@ from torch import nn
 
 from flashvsr_trt.model.decoder import Decoder
 from flashvsr_trt.model.dit import DiT, DiTConstants
-from flashvsr_trt.model.fused_decoder import FusedDecoder
+from flashvsr_trt.model.folded_decoder import FoldedDecoder
 from flashvsr_trt.model.projector import Projector
 from flashvsr_trt.model.weights import Weights
 from flashvsr_trt.presets import NetworkConfig
@@ -20,7 +20,7 @@ class Network:
 
     projector: Projector
     dit: DiT
-    decoder: FusedDecoder
+    decoder: FoldedDecoder
     constants: DiTConstants
 
 
@@ -36,7 +36,7 @@ def build_network(
     projector = _load(Projector, config, weights.projector, device, dtype)
     dit = _load(DiT, config, weights.dit, device, dtype)
     decoder = _load(Decoder, config, weights.decoder, device, dtype)
-    return Network(projector, dit, FusedDecoder(decoder), dit.constants(weights.prompt.to(device)))
+    return Network(projector, dit, FoldedDecoder(decoder), dit.constants(weights.prompt.to(device)))
 
 
 def _load(

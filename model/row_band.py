@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from flashvsr_trt.model.extent import EPSILON, WholeFrame
-from flashvsr_trt.model.fused_decoder import FusedDecoder, Grow
+from flashvsr_trt.model.folded_decoder import FoldedDecoder, Grow
 from flashvsr_trt.model.ranks import Ranks
 
 HALO, STATISTICS = "halo", "statistics"
@@ -87,7 +87,7 @@ class BandGrow(nn.Module):
         return F.conv_transpose2d(row, weight, stride=2, padding=(0, 1))
 
 
-def band_decoder(decoder: FusedDecoder, ranks: Ranks) -> FusedDecoder:
+def band_decoder(decoder: FoldedDecoder, ranks: Ranks) -> FoldedDecoder:
     """The decoder for this rank's rows: every convolution trades rows. Changes `decoder` itself."""
     for parent in list(decoder.modules()):
         for name, module in list(parent.named_children()):

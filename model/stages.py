@@ -39,9 +39,7 @@ class Encode(nn.Module):
 
         With look-ahead the condition lags: it is the carried frames and all but the last of these.
         """
-        tables = (self.row_table, self.column_table)
-        upscaled = upsample(frames, self.stream.geometry.scale, self.stream.upsampler, tables)
-        upscaled = self.fit(upscaled)
+        upscaled = self.upscale(frames)
         video = upscaled.to(pixel_tail.dtype)
         tokens, pixel_tail, hidden_tail = self.projector(video, first, pixel_tail, hidden_tail)
         if condition_tail is None:
@@ -49,6 +47,12 @@ class Encode(nn.Module):
         timeline = torch.cat([condition_tail, upscaled])
         condition, condition_tail = timeline.split([len(upscaled), len(condition_tail)])
         return condition, tokens, pixel_tail, hidden_tail, condition_tail
+
+    def upscale(self, frames: torch.Tensor) -> torch.Tensor:
+        """[T, H, W, 3] uint8 -> [T, 3, tH, tW] float32."""
+        tables = (self.row_table, self.column_table)
+        upscaled = upsample(frames, self.stream.geometry.scale, self.stream.upsampler, tables)
+        return self.fit(upscaled)
 
     def fit(self, upscaled: torch.Tensor) -> torch.Tensor:
         """[T, 3, H*scale, W*scale] -> [T, 3, tH, tW]."""

@@ -92,7 +92,7 @@ def fit_to_target(upscaled: torch.Tensor, geometry: Geometry) -> torch.Tensor:
     height, width = geometry.upscaled
     target_height, target_width = geometry.target
     if geometry.fit == "crop":
-        top, left = (height - target_height) // 2, (width - target_width) // 2
+        top, left = geometry.crop_corner
         return upscaled[:, :, top : top + target_height, left : left + target_width]
     pad = (0, target_width - width, 0, target_height - height)
     return F.pad(upscaled, pad, mode="replicate") if any(pad) else upscaled

@@ -14,14 +14,16 @@ from torch._dynamo.exc import TorchDynamoException
 from flashvsr_trt.errors import DeviceError, UsageError
 from flashvsr_trt.kernels.calls import counted_calls, reference_kernels
 from flashvsr_trt.model.attention import LayerCache
-from flashvsr_trt.model.fused_stages import FusedDecode, FusedDenoise
+from flashvsr_trt.model.fused_stages import FusedDecode, FusedDenoise, FusedEncode
 from flashvsr_trt.model.network import Network, build_network
 from flashvsr_trt.model.stages import Encode
 from flashvsr_trt.model.weights import describe, load_weights, resolve_weights
 from flashvsr_trt.presets import UNIT_LATENT_FRAMES
 from flashvsr_trt.runtime.backends import ExecutorRequest, Notify, TorchOptions
+from flashvsr_trt.runtime.executor import ReadyFrames
 from flashvsr_trt.runtime.ring import RingStep
 from flashvsr_trt.runtime.torch_clock import StageClock
+from flashvsr_trt.runtime.torch_copies import ArrivingFrames, start_download, upload
 from flashvsr_trt.runtime.torch_device import check_kernels, check_memory, choose_device, choose_dtype
 from flashvsr_trt.runtime.torch_graphs import Step, StepGraphs, Tensors
 from flashvsr_trt.signatures import (
@@ -57,12 +59,12 @@ class TorchExecutor:
         weight = network.dit.head.head.weight
         self.device, self.dtype = weight.device, weight.dtype
         self.cuda_graphs = choose_cuda_graphs(options, self.device)
-        self.encode_stage = Encode(network, stream)
+        self.encode_stage = FusedEncode(network, stream)
         self.dit_stage = FusedDenoise(network, stream)
         self.decode_stage = FusedDecode(network, stream)
         if options.compile:
             # The DiT is made of kernels already; these two are what Inductor has something to fuse in.
-            self.encode_stage = torch.compile(self.encode_stage, dynamic=False)
+            self.encode_stage = torch.compile(Encode(network, stream), dynamic=False)
             self.decode_stage.decoder = torch.compile(network.decoder, dynamic=False)
         self.clock = StageClock(self.device)
         self.kernel_calls: Counter[str] = Counter()
@@ -77,16 +79,13 @@ class TorchExecutor:
         layers, slots = range(preset.network.dit.layers), preset.attention.ring_slots
         try:
             return TorchState(
-                encode=[self._zeros(spec) for spec in encode_signature(self.stream).state],
+                # As convolutions want it, or each call would convert it.
+                encode=[self._zeros_channels_last(spec) for spec in encode_signature(self.stream).state],
                 ring=[
                     LayerCache(*map(self._zeros, cache_specs(self.stream, layer, slots, "ring")))
                     for layer in layers
                 ],
-                # As the decoder's convolutions want it, or each call would convert it.
-                memory=[
-                    self._zeros(spec).contiguous(memory_format=torch.channels_last)
-                    for spec in decode_signature(self.stream).state
-                ],
+                memory=[self._zeros_channels_last(spec) for spec in decode_signature(self.stream).state],
                 graphs=StepGraphs(self.device) if self.cuda_graphs else None,
             )
         except torch.OutOfMemoryError as error:
@@ -119,10 +118,16 @@ class TorchExecutor:
 
     def decode(self, latent: torch.Tensor, condition: torch.Tensor, state: TorchState) -> np.ndarray:
         """See `Executor.decode`."""
+        return self.start_decode(latent, condition, state).read()
+
+    def start_decode(
+        self, latent: torch.Tensor, condition: torch.Tensor, state: TorchState
+    ) -> ArrivingFrames | ReadyFrames:
+        """See `OverlappingExecutor.start_decode`."""
         with self._stage("decode"):
             decode = partial(self._decode, state)
             (frames,) = self._run("decode", decode, (latent, condition), state.graphs)
-        return to_host(frames)
+            return start_download(frames)
 
     def stage_seconds(self) -> dict[str, float]:
         """See `Executor.stage_seconds`."""
@@ -169,7 +174,7 @@ class TorchExecutor:
         """A step on inputs from anywhere, through a graph if `graphs` are given."""
         if graphs:
             return graphs.run(name, step, inputs)
-        return step(*(value.to(self.device) for value in inputs))
+        return step(*(upload(value, self.device) for value in inputs))
 
     @contextmanager
     def _stage(self, name: str) -> Iterator[None]:
@@ -191,6 +196,9 @@ class TorchExecutor:
                 ) from error
             self.kernel_calls.update(calls)
 
+    def _zeros_channels_last(self, spec: TensorSpec) -> torch.Tensor:
+        return self._zeros(spec).contiguous(memory_format=torch.channels_last)
+
     def _zeros(self, spec: TensorSpec) -> torch.Tensor:
         dtype = self.dtype if spec.dtype == COMPUTE else getattr(torch, spec.dtype)
         return torch.zeros(spec.shape, dtype=dtype, device=self.device)
@@ -200,14 +208,6 @@ def overwrite(carried: list[torch.Tensor], following: list[torch.Tensor]) -> Non
     """The next state takes the place of the old one."""
     for old, new in zip(carried, following, strict=True):
         old.copy_(new)
-
-
-def to_host(frames: torch.Tensor) -> np.ndarray:
-    """The frames in host memory, once the device has made them."""
-    if not frames.is_cuda:
-        return frames.numpy()
-    # Pinned memory takes them at the bus's speed; torch keeps it for the next call.
-    return torch.empty(frames.shape, dtype=frames.dtype, pin_memory=True).copy_(frames).numpy()
 
 
 def choose_cuda_graphs(options: TorchOptions, device: torch.device) -> bool:

@@ -12,6 +12,7 @@ import torch
 
 from flashvsr_trt.errors import DeviceError
 from flashvsr_trt.kernels.calls import counted_calls, record_calls
+from flashvsr_trt.runtime.torch_copies import pin
 
 Tensors = tuple[torch.Tensor, ...]
 
@@ -31,7 +32,7 @@ class CapturedStep:
     def replay(self, inputs: Tensors) -> Tensors:
         """The step on these inputs. The results are copies: other graphs may use the buffers' memory."""
         for buffer, value in zip(self.inputs, inputs, strict=True):
-            buffer.copy_(value)
+            buffer.copy_(pin(value, buffer.device), non_blocking=True)
         self.graph.replay()
         record_calls(self.calls)
         return tuple(output.clone() for output in self.outputs)

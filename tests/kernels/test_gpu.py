@@ -2,19 +2,27 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from bench.kernel_problems import SCENES, attention_problem
+from flashvsr_trt.geometry import Geometry
 from flashvsr_trt.kernels.add_norm import add_norm_reference
 from flashvsr_trt.kernels.block_sparse_attention import block_sparse_attention_reference
 from flashvsr_trt.kernels.calls import kernel_calls, reset_kernel_calls
+from flashvsr_trt.kernels.conv_relu import conv_relu, conv_relu_reference
 from flashvsr_trt.kernels.device import architecture_of
 from flashvsr_trt.kernels.finish_frames import finish_frames_reference
 from flashvsr_trt.kernels.launch import launch_kernel, load_kernel, output_shape, unload_kernel
+from flashvsr_trt.kernels.linear_gelu import linear_gelu
 from flashvsr_trt.kernels.manifest import find_artifact
 from flashvsr_trt.kernels.norm_rope import norm_rope_reference
 from flashvsr_trt.kernels.select_blocks import select_blocks_reference
+from flashvsr_trt.kernels.split_frames import split_frames_reference
+from flashvsr_trt.kernels.torch_decoder_ops import ConvToRGB, split_frames
 from flashvsr_trt.kernels.torch_fused_ops import add_norm, finish_frames, norm_rope
 from flashvsr_trt.kernels.torch_ops import attention_setting, block_sparse_attention, select_blocks
+from flashvsr_trt.kernels.tuning import setting_for
+from flashvsr_trt.model.upsample import FIXED_POINT_BITS, bicubic_table, fit_to_target, upsample
 
 pytestmark = pytest.mark.gpu
 
@@ -132,6 +140,56 @@ def test_finish_frames_on_the_gpu():
     got, wanted = finish_frames(frames, reference).int(), finish_frames_reference(frames, reference).int()
     assert (got - wanted).abs().max() <= 1
     assert (got != wanted).float().mean() < 1e-3
+
+
+def channels_last(*shape):
+    return torch.randn(shape, device="cuda").bfloat16().contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("relu", [True, False])
+def test_split_frames_on_the_gpu(relu):
+    grown = channels_last(4, 256, 384, 704)
+    assert torch.equal(split_frames(grown, 2, relu), split_frames_reference(grown, 2, relu))
+
+
+def test_conv_to_rgb_on_the_gpu():
+    conv = torch.nn.Conv2d(128, 3, 3, padding=1, device="cuda").bfloat16().requires_grad_(False)
+    x = channels_last(2, 128, 384, 704)
+    expected = F.conv2d(x.double(), conv.weight.double(), conv.bias.double(), padding=1)
+    torch.testing.assert_close(ConvToRGB(conv)(x), expected.float(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("residual", [True, False])
+@pytest.mark.parametrize(("channels", "height", "width"), [(512, 96, 176), (128, 384, 704)])
+def test_fused_convolutions_on_the_gpu(channels, height, width, residual):
+    x, added = (channels_last(2, channels, height, width) for _ in range(2))
+    conv = torch.nn.Conv2d(channels, channels, 3, device="cuda").bfloat16().requires_grad_(False)
+    arguments = (x, conv.weight, conv.bias, added if residual else None)
+    reset_kernel_calls()
+    got = conv_relu(*arguments)
+    assert kernel_calls() == {"conv_relu/cudnn": 1}
+    assert got.is_contiguous(memory_format=torch.channels_last)
+    assert_near(got, conv_relu_reference(*(a.float() if a is not None else None for a in arguments)))
+
+
+@pytest.mark.parametrize(("scale", "fit"), [(2, "pad"), (4, "crop")])
+def test_upsampled_frames_on_the_gpu(scale, fit):
+    geometry = Geometry(352, 500, scale, fit)
+    frames = torch.randint(0, 256, (8, 352, 500, 3), device="cuda", dtype=torch.uint8)
+    tables = tuple(bicubic_table(size, scale).cuda() for size in (352, 500))
+    setting = setting_for("upsample_frames", architecture_of(frames.device))
+    size = (geometry.target, geometry.crop_corner)
+    from flashvsr_trt.kernels.upsample_triton import launch_upsample_frames
+
+    got = launch_upsample_frames(frames, tables, *size, FIXED_POINT_BITS, setting)
+    assert torch.equal(got.cpu(), fit_to_target(upsample(frames.cpu(), scale), geometry))
+
+
+def test_linear_gelu_on_the_gpu():
+    x, weight = (torch.randn(shape, device="cuda").bfloat16() for shape in ((1000, 1536), (8960, 1536)))
+    bias = torch.randn(8960, device="cuda").bfloat16()
+    expected = F.gelu(F.linear(x.float(), weight.float(), bias.float()), approximate="tanh")
+    assert_near(linear_gelu(x, weight, bias), expected)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,83 @@
+"""The LR projector with channels innermost: what the torch executor runs, specified by `projector.Projector`.
+
+The four frames that a causal convolution sees are stacked as whole runs of channels, which is how the fastest
+convolution kernels read them.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from flashvsr_trt.model.projector import ChannelNorm, Projector
+from flashvsr_trt.presets import TOKEN_STRIDE
+from flashvsr_trt.signatures import PROJECTOR_TAIL
+
+EPSILON = 1e-27
+"""Keeps the norm of a zero vector from being a division by zero, and changes no other."""
+
+
+def channels_innermost(conv: nn.Conv3d) -> torch.Tensor:
+    """The weight [out, in, 4, 3, 3] as a channels-last [out, 4*in, 3, 3], frames outside channels.
+
+    The convolution's own weight becomes a view of the same memory, so that there is no second copy.
+    """
+    laid = conv.weight.permute(0, 3, 4, 2, 1).contiguous()
+    conv.weight = nn.Parameter(laid.permute(0, 4, 3, 1, 2), requires_grad=False)
+    return laid.flatten(3).permute(0, 3, 1, 2)
+
+
+def replicate_edges(x: torch.Tensor) -> torch.Tensor:
+    """[T, h, w, C] -> [T, h+2, w+2, C]: beyond the frame its edge is repeated."""
+    x = torch.cat([x[:, :1], x, x[:, -1:]], dim=1)
+    return torch.cat([x[:, :, :1], x, x[:, :, -1:]], dim=2)
+
+
+class FusedCausalConv(nn.Module):
+    """`projector.causal_conv`, the norm and SiLU after it, on [T, h, w, C]."""
+
+    def __init__(self, conv: nn.Conv3d, norm: ChannelNorm) -> None:
+        super().__init__()
+        self.register_buffer("weight", channels_innermost(conv), persistent=False)
+        self.bias, self.gamma = conv.bias, norm.gamma.flatten()
+
+    def forward(self, tail: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """tail [2, h, w, in] and x [T, h, w, in], T even -> [T/2, h, w, out]."""
+        frames = replicate_edges(torch.cat([tail, x]))
+        stacked = torch.cat([frames[:-2:2], frames[1:-1:2], frames[2::2], frames[3::2]], dim=-1)
+        made = F.conv2d(stacked.permute(0, 3, 1, 2), self.weight, self.bias).permute(0, 2, 3, 1)
+        return F.silu(F.rms_norm(made, made.shape[-1:], self.gamma, EPSILON), inplace=True)
+
+
+class FusedProjector(nn.Module):
+    """Same inputs, state and outputs as `Projector`, whose weights it shares; tails are channels-last."""
+
+    def __init__(self, projector: Projector) -> None:
+        super().__init__()
+        self.conv1 = FusedCausalConv(projector.conv1, projector.norm1)
+        self.conv2 = FusedCausalConv(projector.conv2, projector.norm2)
+        self.head = projector.linear_layers[0]
+
+    def forward(
+        self, video: torch.Tensor, first: torch.Tensor, pixel_tail: torch.Tensor, hidden_tail: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """See `Projector.forward`."""
+        pixels = unshuffle(video)
+        hidden = self.conv1(start_or(first, pixels, pixel_tail), pixels)
+        features = self.conv2(start_or(first, hidden, hidden_tail), hidden)
+        tokens = self.head(features.flatten(0, 2))
+        return tokens, *(x[-PROJECTOR_TAIL:].permute(0, 3, 1, 2) for x in (pixels, hidden))
+
+
+def unshuffle(video: torch.Tensor) -> torch.Tensor:
+    """[T, 3, tH, tW] -> [T, tH/16, tW/16, 768], channels in (colour, row, column) order."""
+    frames, colours, height, width = video.shape
+    cells = video.view(
+        frames, colours, height // TOKEN_STRIDE, TOKEN_STRIDE, width // TOKEN_STRIDE, TOKEN_STRIDE
+    )
+    return cells.permute(0, 2, 4, 1, 3, 5).flatten(3)
+
+
+def start_or(first: torch.Tensor, x: torch.Tensor, tail: torch.Tensor) -> torch.Tensor:
+    """The carried [2, C, h, w] as [2, h, w, C], or where a clip starts two copies of the first frame of x."""
+    tail = tail.permute(0, 2, 3, 1)
+    return torch.where(first, x[:1].expand_as(tail), tail)

@@ -1,0 +1,43 @@
+"""Copies between host and GPU that do not make the host wait: through pinned memory."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from flashvsr_trt.runtime.executor import ReadyFrames
+
+
+@dataclass(frozen=True)
+class ArrivingFrames:
+    """Frames on their way into pinned memory; `arrived` is recorded behind them. See `PendingFrames`."""
+
+    frames: torch.Tensor
+    arrived: torch.cuda.Event
+
+    def read(self) -> np.ndarray:
+        """See `PendingFrames.read`."""
+        self.arrived.synchronize()
+        return self.frames.numpy()
+
+
+def start_download(frames: torch.Tensor) -> ArrivingFrames | ReadyFrames:
+    """The frames in host memory, at once if they are there already."""
+    if not frames.is_cuda:
+        return ReadyFrames(frames.numpy())
+    # torch keeps pinned memory for the next call, so only the first ones allocate.
+    pinned = torch.empty(frames.shape, dtype=frames.dtype, pin_memory=True)
+    pinned.copy_(frames, non_blocking=True)
+    arrived = torch.cuda.Event()
+    arrived.record()
+    return ArrivingFrames(pinned, arrived)
+
+
+def upload(value: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """The tensor on the device. A copy from pageable memory would wait for all the work before it."""
+    return pin(value, device).to(device, non_blocking=True)
+
+
+def pin(value: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A tensor of the host in pinned memory if the device is a GPU; anything else as it is."""
+    return value.pin_memory() if device.type == "cuda" and not value.is_cuda else value
