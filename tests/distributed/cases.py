@@ -11,7 +11,7 @@ from flashvsr_trt.geometry import Geometry
 from flashvsr_trt.model.color import fix_color
 from flashvsr_trt.model.extent import WHOLE_FRAME
 from flashvsr_trt.model.stages import quantise
-from flashvsr_trt.presets import AttentionConfig, Preset, find_schedule
+from flashvsr_trt.presets import AttentionConfig, Preset, find_preset, find_schedule
 from flashvsr_trt.runtime.executor import Executor
 from flashvsr_trt.runtime.session import Session
 from flashvsr_trt.signatures import StreamConfig
@@ -19,20 +19,11 @@ from tests.golden import golden_preset
 
 WEIGHTS = "random:3"
 
-SPARSE = AttentionConfig(sparse_ratio=0.1, local_range=3)
+THINNED = AttentionConfig(sparse_ratio=0.1, local_range=3)
 """Few kept blocks and a narrow neighbourhood: a small frame then exercises selection."""
-
-DENSE = AttentionConfig(sparse_ratio=None)
 
 PUSHES = (41, 8, 4)
 """Frames of each push: the second one is a single steady unit in both schedules, which make 7 in all."""
-
-
-def many_heads_preset(attention: AttentionConfig) -> Preset:
-    """The golden network with 12 heads, of 12 channels."""
-    golden = golden_preset(attention)
-    dit = replace(golden.network.dit, dim=144, heads=12)
-    return replace(golden, network=replace(golden.network, dit=dit))
 
 
 def stream(preset: Preset, width: int, schedule: str, color_fix: str = "adain") -> StreamConfig:
@@ -40,19 +31,33 @@ def stream(preset: Preset, width: int, schedule: str, color_fix: str = "adain") 
     return StreamConfig(preset, Geometry(61, width, 2), find_schedule(schedule), color_fix=color_fix)
 
 
-STREAMS = {
-    "sparse official": stream(golden_preset(SPARSE), 192, "official"),
-    "sparse low-latency": stream(golden_preset(SPARSE), 192, "low-latency", "wavelet"),
-    "dense official": stream(golden_preset(DENSE), 192, "official", "none"),
-    "dense low-latency": stream(golden_preset(DENSE), 192, "low-latency"),
-}
-"""Of 384 tokens in 8 rows, which 2, 3 and 4 ranks share: evenly, and not."""
+def many_heads_preset(attention: AttentionConfig) -> Preset:
+    """The golden vectors' network with 12 heads, of 12 channels."""
+    golden = golden_preset(attention)
+    dit = replace(golden.network.dit, dim=144, heads=12)
+    return replace(golden, network=replace(golden.network, dit=dit))
 
-UNEVEN_STREAMS = {
-    "12 heads sparse": stream(many_heads_preset(SPARSE), 320, "low-latency"),
-    "12 heads dense": stream(many_heads_preset(DENSE), 320, "low-latency"),
+
+NANO_STREAMS = {
+    "nano, sparse, official": stream(find_preset("nano"), 192, "official"),
+    "nano, sparse, low-latency": stream(find_preset("nano"), 192, "low-latency"),
+    "nano, dense, official": stream(find_preset("nano-full-attn"), 192, "official", "none"),
+    "nano, dense, low-latency": stream(find_preset("nano-full-attn"), 192, "low-latency"),
 }
-"""Of 640 tokens, which 5 ranks share."""
+"""The presets as they are. Of 384 tokens in 8 rows, which 2, 3 and 4 ranks share: evenly, and not."""
+
+THINNED_STREAMS = {
+    "nano, thinned, official": stream(replace(find_preset("nano"), attention=THINNED), 192, "official"),
+}
+"""The same frame, of which the preset itself drops one block in each selection."""
+
+MANY_HEADS_STREAMS = {
+    "12 heads, thinned": stream(many_heads_preset(THINNED), 320, "low-latency", "wavelet"),
+    "12 heads, dense": stream(many_heads_preset(AttentionConfig(sparse_ratio=None)), 320, "low-latency"),
+}
+"""Of 640 tokens in 8 rows, which 5 ranks share unevenly, as they do the heads."""
+
+STREAMS = NANO_STREAMS | THINNED_STREAMS | MANY_HEADS_STREAMS
 
 
 @dataclass(frozen=True)
@@ -77,10 +82,13 @@ def keep_floats(decode_stage: nn.Module) -> list[torch.Tensor]:
 
 
 def clip(stream: StreamConfig) -> np.ndarray:
-    """A picture of usual contrast that moves, uint8 [n, H, W, 3]: AdaIN multiplies errors by contrast."""
+    """A moving picture of low contrast, uint8 [n, H, W, 3].
+
+    AdaIN multiplies the decoder's rounding errors by this contrast over that of what seeded weights decode.
+    """
     geometry, count = stream.geometry, sum(PUSHES)
     picture = np.random.default_rng(7).integers(
-        64, 192, (geometry.height, geometry.width + count, 3), dtype=np.uint8
+        96, 160, (geometry.height, geometry.width + count, 3), dtype=np.uint8
     )
     return np.stack([picture[:, i : i + geometry.width] for i in range(count)])
 

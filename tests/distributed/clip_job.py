@@ -1,12 +1,10 @@
-"""What torchrun starts on every rank: the clips of `cases`, in turn.
-
-    torchrun -m tests.distributed.clip_job FOLDER STREAM...
+"""What every rank of a job does: the clips of `cases`, in turn.
 
 Each rank writes its rows of the float frames, rank 0 the bytes and every rank's reports before each push.
 """
 
 import json
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +14,14 @@ from flashvsr_trt.runtime.backends import ExecutorRequest
 from flashvsr_trt.runtime.distributed import torchrun_place
 from flashvsr_trt.runtime.distributed_executor import Open, Work, open_distributed_executor, open_shard
 from flashvsr_trt.runtime.distributed_group import Group, join_group, leave_group
-from tests.distributed.cases import STREAMS, UNEVEN_STREAMS, WEIGHTS, keep_floats, run_clip
+from tests.distributed.cases import STREAMS, WEIGHTS, keep_floats, run_clip
 
 END = "end of the clip"
 
 
 def run_stream(group: Group, name: str, folder: Path) -> None:
     """One clip, from opening to the last frame."""
-    stream = (STREAMS | UNEVEN_STREAMS)[name]
+    stream = STREAMS[name]
     if group.rank == 0:
         executor = open_distributed_executor(ExecutorRequest(stream, WEIGHTS, "cpu"), lambda _: None)
         floats = keep_floats(executor.work.shard.decode_stage)
@@ -43,11 +41,12 @@ def run_stream(group: Group, name: str, folder: Path) -> None:
     np.save(folder / f"{name}.{group.rank}.npy", torch.cat(floats).numpy())
 
 
-if __name__ == "__main__":
+def run_streams(folder: Path, names: Sequence[str]) -> None:
+    """Join the others, run these clips and leave."""
     torch.set_num_threads(1)
-    job_group = join_group("cpu", torchrun_place())
-    for stream_name in sys.argv[2:]:
-        run_stream(job_group, stream_name, Path(sys.argv[1]))
-    if job_group.rank:
-        assert job_group.hear() is None
-    leave_group(job_group)
+    group = join_group("cpu", torchrun_place())
+    for name in names:
+        run_stream(group, name, folder)
+    if group.rank:
+        assert group.hear() is None
+    leave_group(group)

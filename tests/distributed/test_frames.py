@@ -3,7 +3,6 @@
 import json
 from functools import cache
 from pathlib import Path
-from subprocess import CompletedProcess
 
 import numpy as np
 import pytest
@@ -15,18 +14,35 @@ from flashvsr_trt.model.traffic import unit_traffic
 from flashvsr_trt.model.weights import load_weights, resolve_weights
 from flashvsr_trt.presets import UNIT_FRAMES
 from flashvsr_trt.runtime.torch_executor import TorchExecutor
-from tests.distributed.cases import PUSHES, STREAMS, UNEVEN_STREAMS, WEIGHTS, Made, keep_floats, run_clip
-from tests.distributed.launch import torchrun
+from tests.distributed.cases import (
+    MANY_HEADS_STREAMS,
+    NANO_STREAMS,
+    PUSHES,
+    STREAMS,
+    THINNED,
+    THINNED_STREAMS,
+    WEIGHTS,
+    Made,
+    keep_floats,
+    run_clip,
+)
+from tests.distributed.clip_job import run_streams
+from tests.distributed.launch import run_ranks
 
-JOBS = {2: tuple(STREAMS), 3: tuple(STREAMS), 4: tuple(STREAMS), 5: tuple(UNEVEN_STREAMS)}
-"""Streams of each number of ranks. 3 and 4 ranks share 2 heads: some have none."""
+JOBS = {
+    2: (*NANO_STREAMS,),
+    3: (*NANO_STREAMS,),
+    4: (*NANO_STREAMS, *THINNED_STREAMS),
+    5: (*MANY_HEADS_STREAMS,),
+}
+"""Streams of each number of ranks. 2 ranks share nano's heads unevenly, and of 4 one has none."""
 
-RUNS = [pytest.param(ranks, name, id=f"{ranks} ranks, {name}") for ranks in JOBS for name in JOBS[ranks]]
+RUNS = [pytest.param(ranks, name, id=f"{name}, {ranks} ranks") for ranks in JOBS for name in JOBS[ranks]]
 
 
 @cache
 def single_process(name: str) -> Made:
-    stream = (STREAMS | UNEVEN_STREAMS)[name]
+    stream = STREAMS[name]
     weights = load_weights(resolve_weights(WEIGHTS, stream.preset.network), stream.preset.network)
     network = build_network(stream.preset.network, weights, torch.device("cpu"), torch.float32)
     executor = TorchExecutor(network, stream)
@@ -40,20 +56,16 @@ def job(tmp_path_factory: pytest.TempPathFactory):
     """ranks -> the folder of its job, which runs once, when it is first asked for."""
 
     @cache
-    def done(ranks: int) -> tuple[Path, CompletedProcess]:
-        folder = tmp_path_factory.mktemp(f"{ranks}_ranks")
-        return folder, torchrun(ranks, "tests.distributed.clip_job", folder, *JOBS[ranks])
-
     def run(ranks: int) -> Path:
-        folder, process = done(ranks)
-        assert process.returncode == 0, process.stderr
+        folder = tmp_path_factory.mktemp(f"{ranks}_ranks")
+        run_ranks(ranks, run_streams, folder, JOBS[ranks])
         return folder
 
     return run
 
 
 @pytest.mark.parametrize(("ranks", "name"), RUNS)
-def test_frames_are_those_of_a_single_process(job, ranks, name):
+def test_float_frames_of_7_chunks_are_within_1e_5_of_a_single_process(job, ranks, name):
     folder, expected = job(ranks), single_process(name)
     rows = [torch.from_numpy(np.load(folder / f"{name}.{rank}.npy")) for rank in range(ranks)]
     floats = torch.cat(rows, dim=2)
@@ -66,6 +78,15 @@ def test_frames_are_those_of_a_single_process(job, ranks, name):
     assert np.abs(frames - expected.frames).max() <= 1
 
 
+@pytest.mark.parametrize(
+    "name", [name for name, stream in STREAMS.items() if stream.preset.attention == THINNED]
+)
+def test_a_steady_unit_of_a_thinned_stream_drops_at_least_a_third_of_its_blocks(name):
+    geometry, attention = STREAMS[name].geometry, STREAMS[name].preset.attention
+    blocks = geometry.unit_windows**2 * attention.ring_slots
+    assert 0 < geometry.top_k(attention) <= blocks * 2 / 3
+
+
 @pytest.mark.parametrize(("ranks", "name"), RUNS)
 def test_a_steady_unit_moves_the_documented_bytes(job, ranks, name):
     reports = json.loads((job(ranks) / f"{name}.json").read_text())
@@ -75,12 +96,12 @@ def test_a_steady_unit_moves_the_documented_bytes(job, ranks, name):
         for kind, count in later["sent_bytes"].items():
             moved[kind] = moved.get(kind, 0) + count - earlier["sent_bytes"].get(kind, 0)
     moved = {kind: count for kind, count in moved.items() if count}
-    assert moved == unit_traffic(Sharding((STREAMS | UNEVEN_STREAMS)[name], ranks), dtype_bytes=4)
+    assert moved == unit_traffic(Sharding(STREAMS[name], ranks), dtype_bytes=4)
 
 
 @pytest.mark.parametrize(("ranks", "name"), RUNS)
 def test_a_rank_keeps_the_ring_of_its_heads_and_the_rest_of_its_rows(job, ranks, name):
-    stream = (STREAMS | UNEVEN_STREAMS)[name]
+    stream = STREAMS[name]
     sharding = Sharding(stream, ranks)
     network, slots = stream.preset.network.dit, stream.preset.attention.ring_slots
     reports = json.loads((job(ranks) / f"{name}.json").read_text())[-1]
