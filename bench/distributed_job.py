@@ -18,7 +18,7 @@ from flashvsr_trt.geometry import Geometry
 from flashvsr_trt.presets import UNIT_FRAMES, find_preset, find_schedule
 from flashvsr_trt.runtime.backends import ExecutorRequest, log_notice, open_executor
 from flashvsr_trt.runtime.distributed import run_ranks, torchrun_place
-from flashvsr_trt.runtime.executor import Executor
+from flashvsr_trt.runtime.distributed_shard import ShardState
 from flashvsr_trt.runtime.session import Session
 from flashvsr_trt.runtime.upscale import RunOptions
 from flashvsr_trt.signatures import StreamConfig
@@ -27,24 +27,26 @@ WARM_UP_CHUNKS = 12
 """Past the filling of the ring and, in a single process on a GPU, the capture of each slot's graph."""
 
 
+def measured_stream(preset: str, size: tuple[int, int]) -> StreamConfig:
+    """LR frames of `size`, height before width, at 2x. Raises PresetError for an unknown preset."""
+    return StreamConfig(find_preset(preset), Geometry(*size, 2), find_schedule("low-latency"))
+
+
 def measure(options: RunOptions, size: tuple[int, int], chunks: int) -> dict:
     """Steady chunks of an LR frame of `size`, 2x, from frames in host memory to frames in host memory."""
-    height, width = size
-    stream = StreamConfig(
-        find_preset(options.preset), Geometry(height, width, 2), find_schedule("low-latency")
-    )
+    stream = measured_stream(options.preset, size)
     request = ExecutorRequest(stream, options.weights, options.device, options.dtype)
     executor = open_executor("torch", request, log_notice)
     session = Session(executor)
-    frames = np.random.default_rng(0).integers(0, 256, (UNIT_FRAMES, height, width, 3), np.uint8)
+    frames = np.random.default_rng(0).integers(0, 256, (UNIT_FRAMES, *size, 3), np.uint8)
     for _ in range(WARM_UP_CHUNKS):
         session.push(frames)
-    before, seconds = reports(executor), []
+    before, seconds = reports(session), []
     for _ in range(chunks):
         started = time.perf_counter()
         session.push(frames)
         seconds.append(time.perf_counter() - started)
-    after = reports(executor)
+    after = reports(session)
     moved = sent(after)
     moved.subtract(sent(before))
     return {
@@ -55,14 +57,22 @@ def measure(options: RunOptions, size: tuple[int, int], chunks: int) -> dict:
     }
 
 
-def reports(executor: Executor) -> list[dict]:
+def reports(session: Session) -> list[dict]:
     """What each rank has (`Shard.report`); a single process sends nothing."""
+    executor, state = session.executor, session.state
     if torchrun_place():
         return executor.report()
     on_gpu = executor.device.type == "cuda"
     host_peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    peak = torch.cuda.max_memory_allocated() if on_gpu else host_peak
-    return [{"rank": 0, "sent_bytes": {}, "peak_bytes": peak, "stage_seconds": executor.stage_seconds()}]
+    return [
+        {
+            "rank": 0,
+            "sent_bytes": {},
+            "state_bytes": ShardState(state.encode, state.ring, state.memory).size_bytes(),
+            "peak_bytes": torch.cuda.max_memory_allocated() if on_gpu else host_peak,
+            "stage_seconds": executor.stage_seconds(),
+        }
+    ]
 
 
 def sent(ranks: Sequence[dict]) -> Counter[str]:

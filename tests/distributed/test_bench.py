@@ -1,0 +1,75 @@
+"""The benchmark on CPU ranks: the bytes it counts are the documented ones, and memory is each rank's."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from bench import distributed
+from bench.distributed_job import measured_stream
+from flashvsr_trt.model.sharding import Sharding
+from flashvsr_trt.model.traffic import unit_traffic
+
+
+def measure(*arguments: object) -> Result:
+    return CliRunner().invoke(distributed.main, ["--device", "cpu", "--preset", "nano", *map(str, arguments)])
+
+
+def memory(row: dict) -> list[tuple[int, int]]:
+    """Peak and state of each rank."""
+    return list(zip(row["peak_bytes_per_rank"], row["state_bytes_per_rank"], strict=True))
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict]:
+    """What is printed for 1 and 2 ranks, and the report."""
+    report: Path = tmp_path_factory.mktemp("bench") / "report.json"
+    outcome = measure("--ranks", "1,2", "--size", "64x64", "--chunks", 2, "--json", report)
+    assert outcome.exit_code == 0, outcome.output
+    return outcome.output, json.loads(report.read_text())
+
+
+def test_the_bytes_of_a_chunk_are_the_documented_ones(measured):
+    single, shared = measured[1]["rows"]
+    expected = unit_traffic(Sharding(measured_stream("nano", (64, 64)), 2), dtype_bytes=4)
+    assert shared["bytes_per_chunk"] == {kind: count for kind, count in expected.items() if count}
+    assert shared["total_bytes_per_chunk"] == sum(expected.values())
+    assert single["bytes_per_chunk"] == {}
+
+
+def test_ranks_share_the_state_of_a_single_process(measured):
+    single, shared = measured[1]["rows"]
+    assert len(shared["state_bytes_per_rank"]) == len(shared["peak_bytes_per_rank"]) == 2
+    assert sum(shared["state_bytes_per_rank"]) == sum(single["state_bytes_per_rank"])
+    assert all(peak > state for row in (single, shared) for peak, state in memory(row))
+
+
+def test_efficiency_is_the_speed_up_by_the_number_of_ranks(measured):
+    single, shared = measured[1]["rows"]
+    assert single["efficiency"] == 1
+    speed_up = single["ms_per_chunk"] / shared["ms_per_chunk"]
+    assert shared["efficiency"] == pytest.approx(speed_up / 2)
+
+
+def test_what_is_printed_says_that_times_are_not_those_of_gpus(measured):
+    printed, report = measured
+    assert printed.startswith(f"{distributed.CPU_NOTE}\n")
+    assert report["note"] == distributed.CPU_NOTE
+    assert [line.split()[0] for line in printed.splitlines() if line.endswith("  cpu")] == ["1", "2"]
+    assert all(kind in printed for kind in report["rows"][1]["bytes_per_chunk"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--ranks", "1,x"), "'1,x' is no list"),
+        (("--ranks", "0"), "'0' is no list"),
+        (("--ranks", "3", "--size", "64x64"), "3 ranks cannot share the 128 tokens"),
+        (("--chunks", "0"), "--chunks"),
+    ],
+)
+def test_what_cannot_be_measured_is_a_usage_error(options, message):
+    outcome = measure(*options)
+    assert outcome.exit_code == 2
+    assert message in outcome.output
