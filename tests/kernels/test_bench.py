@@ -102,6 +102,7 @@ def test_the_timing_table_says_what_ran():
         stage_ms={"encode": 8.0, "dit": 70.0, "decode": 16.0},
         chunk_ms=100.0,
         fps=80.0,
+        clip_fps=75.0,
         of_limit=0.735,
         peak_gib=17.25,
         kernel_calls={"norm_rope/triton": 30.0, "block_sparse_attention/hopper": 30.0},
@@ -116,6 +117,6 @@ def test_the_timing_table_says_what_ran():
         "left_out": {"1280x704": "too large"},
     }
     text = pipeline.timing_table(report)
-    row = "| 640x384 | on | 8.0 | 70.0 | 16.0 | 100.0 | 80.0 | 74% | 17.2 | block_sparse_attention/hopper |"
+    row = "| 640x384 | on | 8.0 | 70.0 | 16.0 | 100.0 | 80.0 | 74% | 75.0 | 17.2 | block_sparse_attention/hopper |"
     assert row in text
     assert "1280x704 was left out: too large" in text
