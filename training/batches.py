@@ -14,7 +14,10 @@ from training.network import clip_frames, latent_size
 
 @dataclass(frozen=True)
 class BatchConfig:
-    """Sizes of a batch. `side` is of the target, a multiple of 128; `units` of 8 frames make a clip."""
+    """Sizes of a batch. `side` is of the target, a multiple of 128; `units` of 8 frames make a clip.
+
+    `codec`: some clips are compressed by a video codec, through PyAV.
+    """
 
     preset: str
     clips: int
@@ -22,6 +25,7 @@ class BatchConfig:
     units: int
     seed: int
     scale4_share: float = 0.0
+    codec: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ def make_batch(
     device = chosen[0].device
     on_device = torch.Generator(device).manual_seed(generator.initial_seed())
     sharp = film_pictures(chosen, config.side, clip_frames(config.units, stream), generator)
-    damages = [draw_damage(generator) for _ in chosen]
+    damages = [draw_damage(generator, config.codec) for _ in chosen]
     frames = degrade(make_smaller(sharp, scale), damages, on_device)
     shown = sharp.shape[1] - stream.schedule.lookahead
     noise = torch.randn(latent_size(stream, len(chosen), config.units), generator=on_device, device=device)

@@ -29,13 +29,17 @@ TO_YCC = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -
 
 @dataclass(frozen=True)
 class Damage:
-    """One clip's degradation. Sizes are in LR pixels; a value of 0 (quality: None) leaves that step out."""
+    """One clip's degradation. Sizes are in LR pixels; 0 (None) leaves a step out.
+
+    `quality` is JPEG's, `bits_per_pixel` the rate of a video codec: compressed by the one or the other.
+    """
 
     blur: float = 0.0
     shrink: float = 1.0
     noise: float = 0.0
     shot_noise: float = 0.0
     quality: int | None = None
+    bits_per_pixel: float | None = None
 
 
 CLEAN = Damage()
@@ -43,17 +47,22 @@ TYPICAL = Damage(blur=0.6, noise=3 / 255, quality=55)
 """What held-out clips are degraded by: a soft lens, some noise, visible compression."""
 
 
-def draw_damage(generator: torch.Generator) -> Damage:
-    """A random degradation; each step is left out in some clips, and all in CLEAN_SHARE of them."""
-    uniform = torch.rand(10, generator=generator).tolist()
+def draw_damage(generator: torch.Generator, codec: bool = False) -> Damage:
+    """A random degradation; each step is left out in some clips, and all in CLEAN_SHARE of them.
+
+    With `codec`, half of the compressed clips go through `compress_video`.
+    """
+    uniform = torch.rand(12, generator=generator).tolist()
     if uniform[0] < CLEAN_SHARE:
         return CLEAN
+    compressed, as_video = uniform[8] < 0.75, codec and uniform[10] < 0.5
     return Damage(
         blur=1.1 * uniform[1] if uniform[2] < 0.7 else 0.0,
         shrink=0.65 + 0.35 * uniform[3] if uniform[4] < 0.25 else 1.0,
         noise=8 / 255 * uniform[5] ** 1.5 if uniform[6] < 0.7 else 0.0,
         shot_noise=0.02 * uniform[7] ** 2,
-        quality=int(30 + 65 * uniform[9]) if uniform[8] < 0.75 else None,
+        quality=int(30 + 65 * uniform[9]) if compressed and not as_video else None,
+        bits_per_pixel=0.15 * 2 ** (3 * uniform[11]) if compressed and as_video else None,
     )
 
 
@@ -87,6 +96,8 @@ def _degrade_clip(clip: torch.Tensor, damage: Damage, generator: torch.Generator
         deviation = (damage.noise**2 + damage.shot_noise**2 * clip.clamp(min=0)).sqrt()
         clip = clip + deviation * torch.randn(clip.shape, generator=generator, device=clip.device)
     clip = clip.clamp(0, 1)
+    if damage.bits_per_pixel is not None:
+        clip = through_codec(clip, damage.bits_per_pixel)
     return clip if damage.quality is None else jpeg(clip, damage.quality)
 
 
@@ -138,6 +149,12 @@ def dct_basis(size: int) -> torch.Tensor:
     basis = torch.cos(math.pi / size * torch.arange(size)[:, None] * place) * math.sqrt(2 / size)
     basis[0] /= math.sqrt(2)
     return basis
+
+
+def through_codec(clip: torch.Tensor, bits_per_pixel: float) -> torch.Tensor:
+    """`compress_video` of [T, 3, h, w] in 0..1, on its device."""
+    frames = compress_video(to_bytes(clip[None])[0].cpu().numpy(), bits_per_pixel)
+    return torch.from_numpy(frames).to(clip.device).permute(0, 3, 1, 2).float() / 255
 
 
 def compress_video(frames: np.ndarray, bits_per_pixel: float) -> np.ndarray:

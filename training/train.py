@@ -17,13 +17,20 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
 import torch
 
 from flashvsr_trt.model.weights import UNPUBLISHED
-from flashvsr_trt.model.weights_bundle import BundleInfo, content_sha256, network_json, write_bundle
+from flashvsr_trt.model.weights_bundle import (
+    BundleInfo,
+    content_sha256,
+    network_json,
+    read_bundle,
+    write_bundle,
+)
 from flashvsr_trt.presets import find_preset
 from training.batches import Batch, BatchConfig, make_batch
 from training.evaluate import evaluate, picture_tensors, table
@@ -59,9 +66,8 @@ def learning_rate(peak: float, step: int, progress: float) -> float:
     return peak * cosine * min(1.0, (step + 1) / WARM_UP_STEPS)
 
 
-def new_run(batch: Batch, seed: int, peak: float) -> Run:
-    """A run at step 0, its network fitted to the LR clips of a batch."""
-    network = initial_network(batch.stream, batch.frames, seed)
+def new_run(network: TrainableNetwork, peak: float) -> Run:
+    """A run of this network at step 0."""
     optimiser = torch.optim.AdamW(network.parameters(), lr=peak, betas=(0.9, 0.99), weight_decay=1e-4)
     return Run(network, copy.deepcopy(network), optimiser)
 
@@ -180,6 +186,11 @@ def train(
 @click.option("--seed", default=0, show_default=True)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option("--evaluation-side", default=256, show_default=True, help="Target side of held-out clips.")
+@click.option(
+    "--start-from",
+    type=click.Path(exists=True, path_type=Path),
+    help="Weights of an earlier run (a bundle) instead of fitted ones; the optimiser starts anew.",
+)
 @click.option("--amp/--no-amp", default=False, help="bfloat16 autocast.  [default: float32, TF32 on a GPU]")
 def main(
     data: Path | None,
@@ -195,6 +206,7 @@ def main(
     seed: int,
     device: str,
     evaluation_side: int,
+    start_from: Path | None,
     amp: bool,
 ) -> None:
     """Train, write the averaged weights as a bundle, and print their evaluation on held-out pictures."""
@@ -204,13 +216,20 @@ def main(
     out.mkdir(parents=True, exist_ok=True)
     photographs = picture_tensors(load_pictures(data, TRAIN) if data else [], chosen)
     drawn = picture_tensors([procedural_picture(number) for number in range(DRAWN_PICTURES)], chosen)
-    config = BatchConfig(preset, clips, side, units, seed, scale4_share)
+    codec = find_spec("av") is not None
+    if not codec:
+        click.echo("PyAV is not installed: clips are compressed as JPEG only, not as video")
+    config = BatchConfig(preset, clips, side, units, seed, scale4_share, codec)
 
     def batches(step: int) -> Batch:
         return make_batch(photographs, drawn, config, step)
 
-    fitting = BatchConfig(preset, 8, 128, units, seed)
-    run = new_run(make_batch(photographs, drawn, fitting, 0), seed, rate)
+    if start_from:
+        network = TrainableNetwork(find_preset(preset).network, read_bundle(start_from)).to(chosen)
+    else:
+        fitting = make_batch(photographs, drawn, BatchConfig(preset, 8, 128, units, seed), 0)
+        network = initial_network(fitting.stream, fitting.frames, seed)
+    run = new_run(network, rate)
     # After the fit, whose normal equations need all of float32.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = chosen.type == "cuda"

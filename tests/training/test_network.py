@@ -11,11 +11,12 @@ from flashvsr_trt.model.network import build_network
 from flashvsr_trt.model.random_weights import random_weights
 from flashvsr_trt.model.stages import Decode
 from flashvsr_trt.model.weights import load_weights, resolve_weights
-from flashvsr_trt.presets import AttentionConfig, find_preset, find_schedule
+from flashvsr_trt.presets import AttentionConfig, find_schedule
 from flashvsr_trt.runtime.noise import latent_noise
 from flashvsr_trt.runtime.session import Session
 from flashvsr_trt.runtime.torch_executor import TorchExecutor
 from flashvsr_trt.signatures import StreamConfig
+from tests.training.small import small_preset
 from training.network import TrainableNetwork, clip_frames, latent_size
 
 UNITS = 5
@@ -45,7 +46,7 @@ class KeepFloats(Decode):
 )
 @torch.no_grad()
 def test_a_clip_in_one_pass_is_what_the_executor_streams(schedule, attention):
-    preset = replace(find_preset("nano"), attention=attention)
+    preset = replace(small_preset(), attention=attention)
     size = (64, 128) if attention.local_range == 3 else (40, 64)
     stream = StreamConfig(preset, Geometry(*size, 2), find_schedule(schedule))
     weights = load_weights(resolve_weights("random:3", preset.network), preset.network, torch.float32)
