@@ -8,7 +8,7 @@ from pathlib import Path
 from flashvsr_trt import __version__
 from flashvsr_trt.bundle import FORMAT_VERSION, Bundle, read_bundle
 from flashvsr_trt.cache import cache_folder
-from flashvsr_trt.model.weights_source import WeightsSource, resolve_weights
+from flashvsr_trt.model.weights_source import WeightsSource, describe, resolve_weights
 from flashvsr_trt.runtime.backends import Notify
 from flashvsr_trt.signatures import StreamConfig
 
@@ -18,12 +18,15 @@ def bundle_for(
 ) -> Bundle:
     """The cached bundle; made, and announced in one line, where there is none. Only making it needs torch.
 
+    Either way the weights are named in one line.
+
     Without `verify` its files' contents are not checked, which takes seconds for gigabytes.
 
     Raises:
         WeightsError, BundleError, MissingDependencyError: as finding weights, reading and exporting do.
     """
     source = resolve_weights(weights, stream.preset.network)
+    notify(describe(source))
     folder = cache_folder("bundles") / bundle_name(stream, source, precision)
     if not folder.is_dir():
         from flashvsr_trt.export.export_bundle import export_bundle

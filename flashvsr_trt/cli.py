@@ -75,7 +75,7 @@ def number_choice(numbers: Sequence[int]) -> click.Choice:
 @click.option(
     "--weights",
     metavar="W",
-    help="Directory, bundle, or random[:SEED].  [default: FLASHVSR_WEIGHTS, HF cache]",
+    help="Directory, bundle, or random[:SEED].  [default: FLASHVSR_WEIGHTS, HF cache; nano: its own]",
 )
 @click.option(
     "--schedule", type=click.Choice([s.name for s in SCHEDULES]), default="official", show_default=True

@@ -99,7 +99,7 @@ def _weights() -> Finding:
             "weights",
             False,
             "no FlashVSR v1.1 weights in FLASHVSR_WEIGHTS or the Hugging Face cache",
-            "flashvsr-trt weights pull",
+            "flashvsr-trt weights pull; nano needs none, it has its own",
         )
     return Finding("weights", True, describe(source))
 

@@ -107,7 +107,9 @@ class Preset:
     attention: AttentionConfig
     aliases: tuple[str, ...] = ()
     published: bool = True
-    """Whether weights for this network are published; others run on seeded weights."""
+    """Whether weights for this network are published."""
+    packaged_weights: str | None = None
+    """The file of trained weights that comes in the package, in its folder `model`."""
 
 
 FLASHVSR = NetworkConfig(
@@ -115,6 +117,8 @@ FLASHVSR = NetworkConfig(
     projector=ProjectorConfig(hidden=(2048, 3072)),
     decoder=DecoderConfig(channels=(512, 256, 128, 128)),
 )
+
+NANO_WEIGHTS = "nano.safetensors"
 
 NANO = NetworkConfig(
     dit=DiTConfig(dim=96, heads=3, ffn_dim=384, layers=4, text_dim=64, text_tokens=8, freq_dim=64),
@@ -147,10 +151,11 @@ PRESETS = (
     ),
     Preset(
         name="nano",
-        description="the same classes at a few MB: exercises the toolchain on a CPU, not for quality",
+        description="the same classes at a few MB: shows the toolchain at work on a CPU, not for quality",
         network=NANO,
         attention=AttentionConfig(sparse_ratio=2.0),
         published=False,
+        packaged_weights=NANO_WEIGHTS,
     ),
     Preset(
         name="nano-full-attn",
@@ -158,6 +163,7 @@ PRESETS = (
         network=NANO,
         attention=AttentionConfig(sparse_ratio=None),
         published=False,
+        packaged_weights=NANO_WEIGHTS,
     ),
 )
 

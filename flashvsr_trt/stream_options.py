@@ -31,7 +31,7 @@ STREAM_OPTIONS = (
     click.option(
         "--weights",
         metavar="W",
-        help="Directory, bundle, or random[:SEED].  [default: FLASHVSR_WEIGHTS, HF cache]",
+        help="Directory, bundle, or random[:SEED].  [default: FLASHVSR_WEIGHTS, HF cache; nano: its own]",
     ),
 )
 

@@ -109,8 +109,8 @@ def load_weights(
     match source:
         case PublishedFiles():
             weights = _load_files(source, network, allow_unverified)
-        case BundleFile(path):
-            weights = _load_bundle(path, network)
+        case BundleFile():
+            weights = _load_bundle(source, network)
         case RandomSeed(seed):
             weights = _draw(seed, network, dtype or torch.float32)
     return weights if dtype is None else _cast(weights, dtype)
@@ -155,7 +155,8 @@ def _load_files(source: PublishedFiles, network: NetworkConfig, allow_unverified
     return _weights(parts, f"{describe(source)} ({version})", version, sha256)
 
 
-def _load_bundle(path: Path, network: NetworkConfig) -> Weights:
+def _load_bundle(source: BundleFile, network: NetworkConfig) -> Weights:
+    path = source.path
     info = read_bundle_info(path)
     differing = network_differences(info.network, network_json(network))
     if differing:
@@ -164,7 +165,7 @@ def _load_bundle(path: Path, network: NetworkConfig) -> Weights:
     expected = state_shapes(network)
     for part in PARTS:
         _check_part(str(path), part, parts[part], expected)
-    return _weights(parts, f"bundle {path} ({info.version})", info.version, info.sha256)
+    return _weights(parts, f"{describe(source)} ({info.version})", info.version, info.sha256)
 
 
 def _draw(seed: int, network: NetworkConfig, dtype: torch.dtype) -> Weights:

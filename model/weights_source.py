@@ -1,4 +1,4 @@
-"""Where weights come from: published files, a bundle, or a seed. Nothing is read here but names."""
+"""Where weights come from: published files, a bundle, the package or a seed. Only names are read here."""
 
 import os
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from flashvsr_trt.model.published import (
     REPOSITORY,
     is_published,
 )
-from flashvsr_trt.presets import NetworkConfig
+from flashvsr_trt.presets import PRESETS, NetworkConfig
 
 WEIGHTS_VARIABLE = "FLASHVSR_WEIGHTS"
 PROMPT_VARIABLE = "FLASHVSR_PROMPT"
@@ -37,9 +37,10 @@ class PublishedFiles:
 
 @dataclass(frozen=True)
 class BundleFile:
-    """One safetensors file written by `flashvsr-trt weights convert`."""
+    """One safetensors file written by `flashvsr-trt weights convert`; `packaged`: the one of the package."""
 
     path: Path
+    packaged: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,8 @@ def describe(source: WeightsSource) -> str:
     match source:
         case PublishedFiles(dit=dit):
             return f"published files in {dit.parent}"
+        case BundleFile(path, packaged=True):
+            return f"the package's own weights ({path}): trained small, to show the toolchain at work"
         case BundleFile(path):
             return f"bundle {path}"
         case RandomSeed(seed):
@@ -66,14 +69,17 @@ def describe(source: WeightsSource) -> str:
 def resolve_weights(spec: str | None, network: NetworkConfig, prompt: Path | None = None) -> WeightsSource:
     """Find the weights of `network`.
 
-    `spec` is a directory of published files, a bundle, or "random[:SEED]". None means: RandomSeed(0)
-    where the network is not published; else the environment variable FLASHVSR_WEIGHTS, read as a spec;
-    else the Hugging Face cache. `prompt` overrides where the prompt file is looked for.
+    `spec` is a directory of published files, a bundle, or "random[:SEED]". None means, where the network is
+    published, the environment variable FLASHVSR_WEIGHTS, read as a spec, else the Hugging Face cache; where
+    it is not, the package's own file, else RandomSeed(0). `prompt` overrides where the prompt file is
+    looked for.
 
     Raises WeightsError that says what was tried and what to do.
     """
     if spec is None and not is_published(network):
-        return RandomSeed(0)
+        # The environment names weights of the published network: they would not fit this one.
+        path = packaged_weights(network)
+        return BundleFile(path, packaged=True) if path else RandomSeed(0)
     spec = spec or os.environ.get(WEIGHTS_VARIABLE)
     if not spec:
         return _cached_files(prompt)
@@ -89,6 +95,21 @@ def resolve_weights(spec: str | None, network: NetworkConfig, prompt: Path | Non
             f"{path} is one of {len(FILES)} published files: give their directory, {path.parent}"
         )
     return BundleFile(path)
+
+
+def packaged_weights(network: NetworkConfig) -> Path | None:
+    """The file of this network's weights in the package; None where it has none.
+
+    Raises WeightsError if the file is not there.
+    """
+    names = [preset.packaged_weights for preset in PRESETS if preset.network == network]
+    name = next(filter(None, names), None)
+    if name is None:
+        return None
+    path = Path(__file__).with_name(name)
+    if not path.is_file():
+        raise WeightsError(f"the package lacks its own {path}: install it again, or try --weights random")
+    return path
 
 
 def prompt_cache() -> Path:

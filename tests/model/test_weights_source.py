@@ -7,6 +7,7 @@ from flashvsr_trt.model import weights_source
 from flashvsr_trt.model.published import FILES, NETWORK_FILES, is_published
 from flashvsr_trt.model.state_shapes import PARTS
 from flashvsr_trt.model.weights import BundleFile, PublishedFiles, RandomSeed, describe, resolve_weights
+from flashvsr_trt.model.weights_source import packaged_weights
 from flashvsr_trt.presets import FLASHVSR, NANO, PRESETS
 from tests.model.weights_files import TINY, write_files
 
@@ -40,9 +41,33 @@ def test_a_seed_that_is_no_number_is_named(spec):
         resolve_weights(spec, NANO)
 
 
-def test_an_unpublished_network_runs_on_seed_0_whatever_the_environment_holds(monkeypatch, tmp_path):
+@pytest.mark.parametrize("preset", [preset for preset in PRESETS if preset.packaged_weights])
+def test_a_network_with_packaged_weights_runs_on_them_whatever_the_environment_holds(
+    preset, monkeypatch, tmp_path
+):
     monkeypatch.setenv("FLASHVSR_WEIGHTS", str(tmp_path))
-    assert resolve_weights(None, NANO) == RandomSeed(0)
+    found = resolve_weights(None, preset.network)
+    assert found == BundleFile(packaged_weights(preset.network), packaged=True)
+    assert found.path.name == preset.packaged_weights
+    assert f"the package's own weights ({found.path})" in describe(found)
+
+
+def test_the_option_goes_before_packaged_weights(tmp_path):
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(b"x")
+    assert resolve_weights(str(path), NANO) == BundleFile(path)
+    assert resolve_weights("random", NANO) == RandomSeed(0)
+
+
+def test_a_package_without_its_weights_says_so(monkeypatch, tmp_path):
+    monkeypatch.setattr(weights_source, "__file__", str(tmp_path / "weights_source.py"))
+    with pytest.raises(WeightsError, match=r"lacks its own .*nano\.safetensors: install it again"):
+        resolve_weights(None, NANO)
+
+
+def test_a_network_without_weights_anywhere_runs_on_seed_0(monkeypatch, tmp_path):
+    monkeypatch.setenv("FLASHVSR_WEIGHTS", str(tmp_path))
+    assert resolve_weights(None, TINY) == RandomSeed(0)
     assert "random weights (seed 0)" in describe(RandomSeed(0))
 
 
