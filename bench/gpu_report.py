@@ -1,6 +1,6 @@
 """Everything a GPU can show, in one command: python -m bench.gpu_report [-o DIR] [--dry-run].
 
-Runs the tests marked `gpu`, the kernel benchmark and the pipeline benchmark, and writes `gpu_report.json` and
+Runs the tests marked `gpu`, the benchmarks of kernels and pipeline and the comparison with float32, and writes `gpu_report.json` and
 `gpu_report.md` anew after each. Ends with status 1 if a test failed, or none ran. --dry-run needs no GPU: it
 imports all that would run and prints the plan.
 """
@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 
 import click
 
-from bench import kernels, pipeline
+from bench import accuracy, kernels, pipeline
 from bench.environment import ROOT, environment
 from bench.gpu_timing import require_gpu
 from bench.kernel_problems import SCENES
@@ -24,6 +24,9 @@ from flashvsr_trt.presets import DEFAULT_PRESET
 
 FLEX_SCENE = "640x384"
 """Where FlexAttention and the twin are timed too: compiling the one and running the other take long."""
+
+ACCURACY_SCENE, ACCURACY_CHUNKS = "704x384", 10
+"""Where bfloat16 is compared with float32, and for how long: the float32 twins take most of the time."""
 
 GPU_TESTS = (sys.executable, "-m", "pytest", "-m", "gpu")
 
@@ -84,12 +87,23 @@ def kernels_section(report: dict) -> str:
     return f"## Kernels\n\n{kernels.table(report)}"
 
 
-SECTIONS = {"tests": tests_section, "kernels": kernels_section, "pipeline": pipeline_section}
+def accuracy_section(report: dict) -> str:
+    """The chunks' table."""
+    return f"## Accuracy\n\n{accuracy.table(report)}"
+
+
+SECTIONS = {
+    "tests": tests_section,
+    "kernels": kernels_section,
+    "pipeline": pipeline_section,
+    "accuracy": accuracy_section,
+}
 
 PARTS: dict[str, Callable[[], dict]] = {
     "tests": run_gpu_tests,
     "kernels": lambda: kernels.measure(list(SCENES), [FLEX_SCENE]),
     "pipeline": lambda: pipeline.measure(SCENES),
+    "accuracy": lambda: accuracy.measure(ACCURACY_SCENE, DEFAULT_PRESET, ACCURACY_CHUNKS),
 }
 
 
@@ -113,6 +127,7 @@ def dry_run() -> None:
     for line in collect_gpu_tests():
         click.echo(f"  {line}")
     click.echo(f"\nbench.kernels on LR frames: {', '.join(SCENES)}; FlexAttention at {FLEX_SCENE}")
+    click.echo(f"\nbench.accuracy on LR frame {ACCURACY_SCENE}, {ACCURACY_CHUNKS} chunks")
     click.echo(f"\nbench.pipeline with {DEFAULT_PRESET}, CUDA graphs off and on:\n")
     click.echo(pipeline.plan_table(asdict(pipeline.plan(scene, DEFAULT_PRESET)) for scene in SCENES))
 

@@ -11,23 +11,24 @@ from flashvsr_trt.kernels.tuning import Setting
 
 
 @triton.jit
-def sum_taps(products, bias, out, height, width, COLUMNS: tl.constexpr, PIXELS: tl.constexpr):
+def sum_taps(products, bias, out, height, width, PIXELS: tl.constexpr):
     """PIXELS pixels of one frame, all three colours.
 
-    `products` [T*height*width, COLUMNS]: column tap*3 + colour is what a pixel adds to its neighbour.
+    `products` [taps*3, T*height*width]: row tap*3 + colour is what each pixel adds to its neighbour.
     """
     frame = tl.program_id(1)
     pixel = tl.program_id(0) * PIXELS + tl.arange(0, PIXELS)
     row = pixel // width
     column = pixel % width
     plane = height * width
+    line = tl.num_programs(1).to(tl.int64) * plane
     for colour in tl.static_range(3):
         total = tl.zeros([PIXELS], tl.float32) + tl.load(bias + colour).to(tl.float32)
         for tap in tl.static_range(9):
             y = row + tap // 3 - 1
             x = column + tap % 3 - 1
             inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-            place = (frame.to(tl.int64) * plane + y * width + x) * COLUMNS + tap * 3 + colour
+            place = line * (tap * 3 + colour) + frame.to(tl.int64) * plane + y * width + x
             total += tl.load(products + place, mask=inside, other=0.0)
         target = (frame * 3 + colour).to(tl.int64) * plane + pixel
         tl.store(out + target, total, mask=pixel < plane)
@@ -45,8 +46,9 @@ def launch_conv_to_rgb(
         raise ValueError(f"x {tuple(x.shape)} must be in channels-last memory")
     frames, channels, height, width = x.shape
     rows = x.permute(0, 2, 3, 1).view(-1, channels)
+    # Pixels innermost: the sum then reads whole lines.
     wide = {"out_dtype": torch.float32} if x.is_cuda and x.dtype != torch.float32 else {}
-    products = torch.mm(rows, columns, **wide)
+    products = torch.mm(columns.t(), rows.t(), **wide)
     out = x.new_empty((frames, 3, height, width), dtype=torch.float32)
     size = setting.constants["PIXELS"]
     sum_taps[(triton.cdiv(height * width, size), frames)](
@@ -55,7 +57,6 @@ def launch_conv_to_rgb(
         out,
         height,
         width,
-        COLUMNS=columns.shape[1],
         PIXELS=size,
         num_warps=setting.num_warps,
     )

@@ -63,7 +63,7 @@ def upsample_frames(
                 wide += value * weight
             weight = tl.load(row_table + (row_phase * 4 + row_tap) * height + row, mask=exists, other=0)
             total += _round_8bit(wide, BITS) * weight
-        value = _round_8bit(total, BITS).to(tl.float32) / 127.5 - 1
+        value = tl.div_rn(_round_8bit(total, BITS).to(tl.float32), 127.5) - 1
         target = (frame * 3 + colour).to(tl.int64) * (out_height * out_width) + pixel
         tl.store(out + target, value, mask=exists)
 

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from flashvsr_trt.kernels.torch_projector_ops import stack_frames
 from flashvsr_trt.model.projector import ChannelNorm, Projector
 from flashvsr_trt.presets import TOKEN_STRIDE
 from flashvsr_trt.signatures import PROJECTOR_TAIL
@@ -26,12 +27,6 @@ def channels_innermost(conv: nn.Conv3d) -> torch.Tensor:
     return laid.flatten(3).permute(0, 3, 1, 2)
 
 
-def replicate_edges(x: torch.Tensor) -> torch.Tensor:
-    """[T, h, w, C] -> [T, h+2, w+2, C]: beyond the frame its edge is repeated."""
-    x = torch.cat([x[:, :1], x, x[:, -1:]], dim=1)
-    return torch.cat([x[:, :, :1], x, x[:, :, -1:]], dim=2)
-
-
 class FusedCausalConv(nn.Module):
     """`projector.causal_conv`, the norm and SiLU after it, on [T, h, w, C]."""
 
@@ -42,8 +37,7 @@ class FusedCausalConv(nn.Module):
 
     def forward(self, tail: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         """tail [2, h, w, in] and x [T, h, w, in], T even -> [T/2, h, w, out]."""
-        frames = replicate_edges(torch.cat([tail, x]))
-        stacked = torch.cat([frames[:-2:2], frames[1:-1:2], frames[2::2], frames[3::2]], dim=-1)
+        stacked = stack_frames(tail, x)
         made = F.conv2d(stacked.permute(0, 3, 1, 2), self.weight, self.bias).permute(0, 2, 3, 1)
         return F.silu(F.rms_norm(made, made.shape[-1:], self.gamma, EPSILON), inplace=True)
 

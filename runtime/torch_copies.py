@@ -1,5 +1,6 @@
 """Copies between host and GPU that do not make the host wait: through pinned memory."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,3 +42,10 @@ def upload(value: torch.Tensor, device: torch.device) -> torch.Tensor:
 def pin(value: torch.Tensor, device: torch.device) -> torch.Tensor:
     """A tensor of the host in pinned memory if the device is a GPU; anything else as it is."""
     return value.pin_memory() if device.type == "cuda" and not value.is_cuda else value
+
+
+def used_here(tensors: Iterable[torch.Tensor], stream: torch.cuda.Stream | None) -> None:
+    """Memory of another stream's tensors is not to be given away before this stream is done with it."""
+    if stream:
+        for tensor in tensors:
+            tensor.record_stream(stream)

@@ -23,7 +23,7 @@ from flashvsr_trt.runtime.backends import ExecutorRequest, Notify, TorchOptions
 from flashvsr_trt.runtime.executor import ReadyFrames
 from flashvsr_trt.runtime.ring import RingStep
 from flashvsr_trt.runtime.torch_clock import StageClock
-from flashvsr_trt.runtime.torch_copies import ArrivingFrames, start_download, upload
+from flashvsr_trt.runtime.torch_copies import ArrivingFrames, start_download, upload, used_here
 from flashvsr_trt.runtime.torch_device import check_kernels, check_memory, choose_device, choose_dtype
 from flashvsr_trt.runtime.torch_graphs import Step, StepGraphs, Tensors
 from flashvsr_trt.signatures import (
@@ -44,6 +44,7 @@ class TorchState:
     ring: list[LayerCache]
     memory: list[torch.Tensor]
     graphs: StepGraphs | None
+    decoding_graphs: StepGraphs | None
 
 
 class TorchExecutor:
@@ -67,6 +68,8 @@ class TorchExecutor:
             self.encode_stage = torch.compile(Encode(network, stream), dynamic=False)
             self.decode_stage.decoder = torch.compile(network.decoder, dynamic=False)
         self.clock = StageClock(self.device)
+        # Decoding has a stream of its own: it fills what the next unit's small kernels leave of the GPU.
+        self.decoding = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
         self.kernel_calls: Counter[str] = Counter()
 
     def new_state(self) -> TorchState:
@@ -87,6 +90,7 @@ class TorchExecutor:
                 ],
                 memory=[self._zeros_channels_last(spec) for spec in decode_signature(self.stream).state],
                 graphs=StepGraphs(self.device) if self.cuda_graphs else None,
+                decoding_graphs=StepGraphs(self.device) if self.cuda_graphs else None,
             )
         except torch.OutOfMemoryError as error:
             raise DeviceError(f"{self.device} has too little memory for this size: {error}") from error
@@ -124,9 +128,10 @@ class TorchExecutor:
         self, latent: torch.Tensor, condition: torch.Tensor, state: TorchState
     ) -> ArrivingFrames | ReadyFrames:
         """See `OverlappingExecutor.start_decode`."""
-        with self._stage("decode"):
+        with self._stage("decode", self.decoding):
+            used_here([latent, condition, *state.memory], self.decoding)
             decode = partial(self._decode, state)
-            (frames,) = self._run("decode", decode, (latent, condition), state.graphs)
+            (frames,) = self._run("decode", decode, (latent, condition), state.decoding_graphs)
             return start_download(frames)
 
     def stage_seconds(self) -> dict[str, float]:
@@ -177,12 +182,18 @@ class TorchExecutor:
         return step(*(upload(value, self.device) for value in inputs))
 
     @contextmanager
-    def _stage(self, name: str) -> Iterator[None]:
-        """What every stage runs in: no gradients, the executor's device, its kernels, clock and counter."""
+    def _stage(self, name: str, stream: torch.cuda.Stream | None = None) -> Iterator[None]:
+        """What every stage runs in: no gradients, the executor's device, its kernels, clock and counter.
+
+        With a `stream` that one, behind all that the current stream was given so far.
+        """
         with ExitStack() as stack:
             stack.enter_context(torch.inference_mode())
             if self.device.type == "cuda":
                 stack.enter_context(torch.cuda.device(self.device))
+            if stream:
+                stream.wait_stream(torch.cuda.current_stream())
+                stack.enter_context(torch.cuda.stream(stream))
             if self.options.attention == "reference":
                 stack.enter_context(reference_kernels())
             stack.enter_context(self.clock.measure(name))

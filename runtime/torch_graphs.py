@@ -1,7 +1,8 @@
 """CUDA graphs of the torch executor: steps of fixed shape, captured once and replayed.
 
 A step reads static buffers and changes a clip's state in place, so its graph is the clip's own. A shape or a
-ring slot that differs is another graph; all of one clip take their memory from one pool.
+ring slot that differs is another graph. Graphs of one `StepGraphs` share their memory, so they run one
+after another; what runs beside them has its own.
 """
 
 from collections import Counter
@@ -39,11 +40,13 @@ class CapturedStep:
 
 
 class StepGraphs:
-    """The captured steps of one clip, by name."""
+    """The captured steps of one clip on one stream, by name."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.pool = torch.cuda.graph_pool_handle()
+        # Libraries keep a workspace per stream, and a graph remembers that of the one it was captured on.
+        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self.captured: dict[str, CapturedStep] = {}
 
     def run(self, name: str, step: Step, inputs: Tensors) -> Tensors:
@@ -61,7 +64,7 @@ class StepGraphs:
         outputs = step(*buffers)
         with counted_calls() as calls:
             try:
-                graph, static_outputs = capture(step, buffers, self.pool)
+                graph, static_outputs = capture(step, buffers, self.pool, self.stream)
             except RuntimeError as error:
                 raise DeviceError(
                     f"CUDA could not capture step {name}: {error}; use --no-cuda-graphs"
@@ -70,10 +73,12 @@ class StepGraphs:
         return outputs
 
 
-def capture(step: Step, buffers: Tensors, pool: tuple[int, int]) -> tuple[torch.cuda.CUDAGraph, Tensors]:
+def capture(
+    step: Step, buffers: Tensors, pool: tuple[int, int], stream: torch.cuda.Stream | None
+) -> tuple[torch.cuda.CUDAGraph, Tensors]:
     """A graph of `step(*buffers)` and its static outputs."""
     graph = torch.cuda.CUDAGraph()
     # Other threads of the process, which read and write video, may call CUDA meanwhile.
-    with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+    with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
         outputs = step(*buffers)
     return graph, outputs

@@ -20,12 +20,15 @@ def clip(tmp_path_factory):
     return make_clip(tmp_path_factory.mktemp("clip") / "clip.mp4", frames=FRAMES, size=(64, 64))
 
 
-def decoder_calls(attention: str) -> dict[str, int]:
-    """Of all units: 9 MemBlocks of three, two entries and one exit; two of three grow stages make frames."""
+def unit_calls(attention: str, schedule: str = "official") -> dict[str, int]:
+    """Of all units: two causal convolutions, also where a clip is primed; 9 MemBlocks of three convolutions,
+    two at the entry and one at the exit; two of three grow stages make frames.
+    """
     onednn = attention == "auto" and torch.backends.mkldnn.is_available()
     return {
         f"conv_relu/{'onednn' if onednn else 'reference'}": 30 * UNITS,
         "split_frames/reference": 2 * UNITS,
+        "stack_frames/reference": 2 * (UNITS + (schedule == "official")),
         "conv_to_rgb/reference": UNITS,
     }
 
@@ -47,7 +50,7 @@ def test_every_layer_of_every_step_runs_each_operator(clip, capfd, schedule, att
     calls = find_preset("nano").network.dit.layers * STEPS[schedule]
     assert executor["attention"] == attention
     assert executor["cuda_graphs"] is False
-    assert executor["kernel_calls"] == decoder_calls(attention) | {
+    assert executor["kernel_calls"] == unit_calls(attention, schedule) | {
         "norm_rope/reference": calls,
         "linear_gelu/reference": calls,
         "select_blocks/reference": calls,
@@ -60,7 +63,7 @@ def test_every_layer_of_every_step_runs_each_operator(clip, capfd, schedule, att
 def test_dense_attention_is_counted_as_what_it_is(clip, capfd):
     executor = run_report(clip, capfd, "--preset", "nano-full-attn", "--color-fix", "wavelet")
     calls = find_preset("nano-full-attn").network.dit.layers * STEPS["official"]
-    assert executor["kernel_calls"] == decoder_calls("auto") | {
+    assert executor["kernel_calls"] == unit_calls("auto") | {
         "norm_rope/reference": calls,
         "linear_gelu/reference": calls,
         "dense_attention/torch": calls,

@@ -1,4 +1,4 @@
-"""What the decoder and the upscaler run beside their convolutions, against the twins."""
+"""What projector, decoder and upscaler run beside their convolutions, against the twins."""
 
 import pytest
 import torch
@@ -8,10 +8,12 @@ from flashvsr_trt.kernels.calls import reference_kernels
 from flashvsr_trt.kernels.conv_relu import conv_relu, conv_relu_reference
 from flashvsr_trt.kernels.conv_to_rgb import conv_to_rgb_reference, tap_columns
 from flashvsr_trt.kernels.split_frames import split_frames_reference
+from flashvsr_trt.kernels.stack_frames import stack_frames_reference
 from flashvsr_trt.kernels.tuning import Setting
 from flashvsr_trt.model.upsample import FIXED_POINT_BITS, bicubic_table, fit_to_target, upsample
 
 VALUES = Setting(num_warps=4, constants={"VALUES": 256})
+CELLS = Setting(num_warps=4, constants={"PIXELS": 16, "CHANNELS": 32})
 PIXELS = Setting(num_warps=4, constants={"PIXELS": 4096})
 
 
@@ -31,6 +33,20 @@ def test_split_frames_moves_what_the_twin_moves(run_kernel, channels, frames, re
     grown = random(2, channels * frames, 5, 7).contiguous(memory_format=torch.channels_last)
     got = run_kernel(launch_split, grown, frames, relu)
     assert torch.equal(got, split_frames_reference(grown, frames, relu))
+
+
+def launch_stack(*arguments):
+    from flashvsr_trt.kernels.stack_frames_triton import launch_stack_frames
+
+    return launch_stack_frames(*arguments, CELLS)
+
+
+@pytest.mark.parametrize(
+    ("frames", "height", "width", "channels"), [(2, 1, 1, 3), (8, 5, 7, 24), (4, 3, 9, 40)]
+)
+def test_stack_frames_reads_what_the_twin_reads(run_kernel, frames, height, width, channels):
+    tail, x = random(2, height, width, channels), random(frames, height, width, channels, seed=1)
+    assert torch.equal(run_kernel(launch_stack, tail, x), stack_frames_reference(tail, x))
 
 
 def launch_rgb(x, weight, bias):

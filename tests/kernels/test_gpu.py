@@ -18,9 +18,11 @@ from flashvsr_trt.kernels.manifest import find_artifact
 from flashvsr_trt.kernels.norm_rope import norm_rope_reference
 from flashvsr_trt.kernels.select_blocks import select_blocks_reference
 from flashvsr_trt.kernels.split_frames import split_frames_reference
+from flashvsr_trt.kernels.stack_frames import stack_frames_reference
 from flashvsr_trt.kernels.torch_decoder_ops import ConvToRGB, split_frames
 from flashvsr_trt.kernels.torch_fused_ops import add_norm, finish_frames, norm_rope
 from flashvsr_trt.kernels.torch_ops import attention_setting, block_sparse_attention, select_blocks
+from flashvsr_trt.kernels.torch_projector_ops import stack_frames
 from flashvsr_trt.kernels.tuning import setting_for
 from flashvsr_trt.model.upsample import FIXED_POINT_BITS, bicubic_table, fit_to_target, upsample
 
@@ -150,6 +152,11 @@ def channels_last(*shape):
 def test_split_frames_on_the_gpu(relu):
     grown = channels_last(4, 256, 384, 704)
     assert torch.equal(split_frames(grown, 2, relu), split_frames_reference(grown, 2, relu))
+
+
+def test_stack_frames_on_the_gpu():
+    tail, x = (torch.randn(frames, 48, 88, 768, device="cuda").bfloat16() for frames in (2, 8))
+    assert torch.equal(stack_frames(tail, x), stack_frames_reference(tail, x))
 
 
 def test_conv_to_rgb_on_the_gpu():

@@ -60,7 +60,7 @@ class RerunStep:
     def __init__(self, step: partial, buffers: torch_graphs.Tensors) -> None:
         self.step, self.buffers = step, buffers
         # Capturing runs nothing, so this run is on a copy of the state.
-        state = copy.deepcopy(replace(step.args[0], graphs=None))
+        state = copy.deepcopy(replace(step.args[0], graphs=None, decoding_graphs=None))
         self.outputs = list(step.func(state, *step.args[1:], *buffers))
 
     def replay(self) -> None:
@@ -78,7 +78,7 @@ def rerun_instead_of_graphs(monkeypatch):
         names.append(name)
         return run(self, name, step, inputs)
 
-    def capture(step, buffers, pool):
+    def capture(step, buffers, pool, stream):
         graph = RerunStep(step, buffers)
         return graph, graph.outputs
 
@@ -135,7 +135,7 @@ def test_two_clips_of_one_executor_do_not_meet(rerun_instead_of_graphs):
 
 
 def test_a_step_that_cannot_be_captured_is_an_error_that_says_what_to_do(monkeypatch):
-    def refuse(step, buffers, pool):
+    def refuse(step, buffers, pool, stream):
         raise RuntimeError("operation not permitted when stream is capturing")
 
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 0))
