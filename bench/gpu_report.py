@@ -1,8 +1,8 @@
 """Everything a GPU can show, in one command: python -m bench.gpu_report [-o DIR] [--dry-run].
 
-Runs the tests marked `gpu`, the benchmarks of kernels and pipeline and the comparison with float32, and writes `gpu_report.json` and
-`gpu_report.md` anew after each. Ends with status 1 if a test failed, or none ran. --dry-run needs no GPU: it
-imports all that would run and prints the plan.
+Runs the tests marked `gpu`, the benchmarks of kernels and pipeline, and the comparison with float32. Writes
+`gpu_report.json` and `gpu_report.md` anew after each. Ends with status 1 if a test failed, or none ran.
+--dry-run needs no GPU: it imports all that would run and prints the plan.
 """
 
 import json
