@@ -18,10 +18,11 @@ import torch
 from bench.gpu_timing import require_gpu
 from bench.kernel_problems import SCENES
 from bench.pipeline import stream_for
-from flashvsr_trt.model.network import build_network
+from flashvsr_trt.model.network import Network, build_network
 from flashvsr_trt.model.weights import load_weights, resolve_weights
 from flashvsr_trt.presets import DEFAULT_PRESET, UNIT_FRAMES
 from flashvsr_trt.runtime.backends import TorchOptions
+from flashvsr_trt.runtime.executor import ReadyFrames
 from flashvsr_trt.runtime.session import Session
 from flashvsr_trt.runtime.torch_executor import TorchExecutor
 from flashvsr_trt.signatures import StreamConfig
@@ -67,12 +68,12 @@ class RecordingExecutor(TorchExecutor):
         self.record.latents += [latent.cpu() for latent in latents]
         return latents
 
-    def decode(self, latent: torch.Tensor, condition: torch.Tensor, state: Any) -> np.ndarray:
-        """See `Executor.decode`."""
-        frames = super().decode(latent, condition, state)
+    def start_decode(self, latent: torch.Tensor, condition: torch.Tensor, state: Any) -> ReadyFrames:
+        """See `OverlappingExecutor.start_decode`; these frames are waited for."""
+        frames = super().start_decode(latent, condition, state).read().copy()
         self.record.conditions.append(condition.cpu())
-        self.record.frames.append(frames.copy())
-        return frames
+        self.record.frames.append(frames)
+        return ReadyFrames(frames)
 
 
 def structured_frame(index: int, height: int, width: int) -> np.ndarray:
@@ -91,11 +92,18 @@ def structured_frame(index: int, height: int, width: int) -> np.ndarray:
     return (picture.clip(0, 1) * 255).round().astype(np.uint8).transpose(1, 2, 0)
 
 
-def record_clip(stream: StreamConfig, dtype: torch.dtype, attention: str, chunks: int) -> Record:
-    """The whole clip through an executor of that dtype; `attention` as in `TorchOptions`."""
+def load_random(stream: StreamConfig, dtype: torch.dtype, device: torch.device) -> Network:
+    """The stream's network with seeded weights."""
     config = stream.preset.network
     weights = load_weights(resolve_weights("random:0", config), config, dtype)
-    network = build_network(config, weights, torch.device("cuda"), dtype)
+    return build_network(config, weights, device, dtype)
+
+
+def record_clip(
+    stream: StreamConfig, dtype: torch.dtype, attention: str, chunks: int, device: torch.device
+) -> Record:
+    """The whole clip through an executor of that dtype; `attention` as in `TorchOptions`."""
+    network = load_random(stream, dtype, device)
     executor = RecordingExecutor(network, stream, TorchOptions(attention=attention, cuda_graphs=False))
     session = Session(executor)
     height, width = stream.geometry.height, stream.geometry.width
@@ -105,15 +113,17 @@ def record_clip(stream: StreamConfig, dtype: torch.dtype, attention: str, chunks
     return executor.record
 
 
-def decode_latents(stream: StreamConfig, latents: list[torch.Tensor], conditions: list[torch.Tensor]) -> list:
+def decode_latents(
+    stream: StreamConfig, latents: list[torch.Tensor], conditions: list[torch.Tensor], device: torch.device
+) -> list[np.ndarray]:
     """Frames of the bfloat16 decoder on latents from elsewhere."""
-    config = stream.preset.network
-    weights = load_weights(resolve_weights("random:0", config), config, torch.bfloat16)
-    network = build_network(config, weights, torch.device("cuda"), torch.bfloat16)
+    network = load_random(stream, torch.bfloat16, device)
     executor = TorchExecutor(network, stream, TorchOptions(cuda_graphs=False))
     state = executor.new_state()
     pairs = zip(latents, conditions, strict=True)
-    return [executor.decode(latent.cuda(), condition.cuda(), state).copy() for latent, condition in pairs]
+    return [
+        executor.decode(latent.to(device), condition.to(device), state).copy() for latent, condition in pairs
+    ]
 
 
 def psnr(frames: np.ndarray, wanted: np.ndarray) -> float:
@@ -149,16 +159,19 @@ def slope(errors: list[ChunkError], of: Callable[[ChunkError], float] = lambda e
     return float(np.polyfit([error.chunk for error in errors], [of(error) for error in errors], 1)[0])
 
 
+def measure_stream(stream: StreamConfig, chunks: int, device: torch.device) -> list[ChunkError]:
+    """Every chunk's errors; on a CPU both sides are the twins, in their dtypes."""
+    wanted = record_clip(stream, torch.float32, "reference", chunks, device)
+    got = record_clip(stream, torch.bfloat16, "auto", chunks, device)
+    return compare(wanted, got, decode_latents(stream, wanted.latents, wanted.conditions, device))
+
+
 def measure(scene: str, preset: str, chunks: int) -> dict:
     """Every chunk's errors, the worst PSNR and the drift."""
     device = require_gpu()
     # cuDNN would use TF32 in the reference, which has 10 bits of mantissa.
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    stream = stream_for(scene, preset)
-    wanted = record_clip(stream, torch.float32, "reference", chunks)
-    torch.cuda.empty_cache()
-    got = record_clip(stream, torch.bfloat16, "auto", chunks)
-    errors = compare(wanted, got, decode_latents(stream, wanted.latents, wanted.conditions))
+    errors = measure_stream(stream_for(scene, preset), chunks, torch.device("cuda"))
     return {
         "device": device,
         "torch": torch.__version__,

@@ -21,6 +21,7 @@ from flashvsr_trt.model.network import build_network
 from flashvsr_trt.model.weights import load_weights, resolve_weights
 from flashvsr_trt.presets import UNIT_FRAMES, find_preset, find_schedule
 from flashvsr_trt.rope import time_table
+from flashvsr_trt.runtime.host_memory import keep_freed_memory
 from flashvsr_trt.runtime.noise import latent_noise
 from flashvsr_trt.runtime.ring import KVRing
 from flashvsr_trt.runtime.torch_executor import TorchExecutor
@@ -61,6 +62,7 @@ def interleaved_medians(calls: dict[str, Callable[[], object]], repeats: int) ->
 @torch.no_grad()
 def measure(preset_name: str, target: tuple[int, int], repeats: int) -> dict:
     """Seconds of one steady unit (8 frames) by stage, and of the two ways to decode it."""
+    keep_freed_memory()
     preset = find_preset(preset_name)
     stream = StreamConfig(preset, Geometry(target[0] // 2, target[1] // 2, 2), find_schedule("low-latency"))
     weights = load_weights(resolve_weights("random:0", preset.network), preset.network, torch.float32)

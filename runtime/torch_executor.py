@@ -21,6 +21,7 @@ from flashvsr_trt.model.weights import describe, load_weights, resolve_weights
 from flashvsr_trt.presets import UNIT_LATENT_FRAMES
 from flashvsr_trt.runtime.backends import ExecutorRequest, Notify, TorchOptions
 from flashvsr_trt.runtime.executor import ReadyFrames
+from flashvsr_trt.runtime.host_memory import keep_freed_memory
 from flashvsr_trt.runtime.ring import RingStep
 from flashvsr_trt.runtime.torch_clock import StageClock
 from flashvsr_trt.runtime.torch_copies import ArrivingFrames, start_download, upload, used_here
@@ -244,6 +245,8 @@ def open_torch_executor(request: ExecutorRequest, notify: Notify) -> TorchExecut
     cuda_graphs = choose_cuda_graphs(request.torch, device)
     if device.type == "cuda" and request.torch.attention == "auto":
         check_kernels(device)
+    if device.type == "cpu":
+        keep_freed_memory()
     network = request.stream.preset.network
     source = resolve_weights(request.weights, network)
     check_memory(request.stream, device, dtype, cuda_graphs)
