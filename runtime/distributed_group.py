@@ -17,6 +17,9 @@ from typing import Any
 import psutil
 import torch
 import torch.distributed as dist
+
+# Here, before there is a group: its functions would keep the default group as a default argument for ever.
+import torch.distributed.nn
 from torch.distributed.rendezvous import rendezvous
 
 from flashvsr_trt.errors import DistributedError, FlashVSRError, UsageError
@@ -63,7 +66,7 @@ class Group:
         self.device, self.store = device, store
         self.ranks = Ranks(device)
         self.rank, self.size = self.ranks.rank, self.ranks.size
-        self.control = dist.new_group(backend="gloo", timeout=WAIT_FOR_INPUT)
+        self.control: dist.ProcessGroup | None = dist.new_group(backend="gloo", timeout=WAIT_FOR_INPUT)
         self.working = self.failed = False
         self.watch: EndWatch | None = None
         self.peers = self.share(Peer(self.rank, socket.gethostname(), os.getpid()))
@@ -175,4 +178,7 @@ def leave_group(group: Group, error: BaseException | None = None) -> None:
     if group.watch:
         group.tell(None)
         group.watch.close()
+    # With the last reference a group's threads end. One that still dropped the tensors of the last message
+    # when the interpreter ends would abort the process.
+    group.control = None
     dist.destroy_process_group()

@@ -1,4 +1,4 @@
-"""Rank 0 says why the job ended, whatever its main thread is doing when torchrun's SIGTERM comes."""
+"""Rank 0 says why a job ended, whatever it was doing at SIGTERM; a job that ends well leaves nothing."""
 
 import subprocess
 import sys
@@ -41,3 +41,32 @@ def test_the_end_of_the_job_is_reported_once(waiting):
     )
     assert ended.returncode == 1
     assert ended.stderr == "error: rank 1 is gone\n"
+
+
+ENDED_WELL = """
+import weakref
+import torch.distributed as dist
+from flashvsr_trt.runtime.distributed import Place
+from flashvsr_trt.runtime.distributed_group import join_group, leave_group
+
+group = join_group("cpu", Place(rank=0, size=1, local_rank=0, local_size=1))
+import torch._dynamo
+group.share("a message")
+groups = [weakref.ref(dist.group.WORLD), weakref.ref(group.control)]
+leave_group(group)
+print([left() for left in groups])
+"""
+
+
+def test_no_group_and_none_of_its_threads_outlives_a_job_that_ends_well():
+    job = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": "0"}
+    ended = subprocess.run(
+        [sys.executable, "-c", ENDED_WELL],
+        env=environment() | job,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.stdout == "[None, None]\n", ended.stderr
