@@ -1,88 +1,85 @@
-"""`make demo`: a short clip with motion, text and sound, upscaled by `nano`, and a side-by-side picture.
+"""`make demo`: a short damaged clip with sound, upscaled by `nano`, beside bicubic, with numbers.
 
-Leaves build/demo/clip.mp4, clip_2x.mp4 and side_by_side.png.
+Leaves build/demo/clip.mp4, clip_2x.mp4 and side_by_side.png. The README's picture is of a photograph that no
+training saw:
+
+    python -m training.fetch
+    python -m bench.demo --sheet docs/side_by_side.png \\
+        --photograph build/training-data/cache/lomiri-wallpapers-16.04-friends_by_Aitzol_Berasategi.jpg
 """
 
-from fractions import Fraction
 from pathlib import Path
 
-import av
 import click
 import numpy as np
 from PIL import Image, ImageDraw
 
+from bench.demo_clip import damage, photograph_clip, read_clip, shapes_clip, write_clip
 from flashvsr_trt.cli import main as flashvsr_trt
+from flashvsr_trt.quality.metrics import luma, mean_squared_error, psnr
 
 FOLDER = Path("build/demo")
-WIDTH, HEIGHT, FRAMES, RATE = 160, 96, 33, Fraction(24)
-CROP = (80, 0, 160, 48)
-"""Of the input, in pixels: left, top, right, bottom; shown enlarged."""
+CROP = 3
+"""The enlarged part is a third of the frame each way, from its middle."""
+GAP, TITLE = 8, 18
+NANO = "flashvsr-trt, preset nano"
 
 
-def make_clip(path: Path) -> None:
-    """FFmpeg's `testsrc2` (moving shapes and a running clock) with a tone."""
-    with (
-        av.open(f"testsrc2=size={WIDTH}x{HEIGHT}:rate={RATE}", format="lavfi") as pictures,
-        av.open("sine=frequency=440", format="lavfi") as tone,
-        av.open(str(path), "w") as clip,
-    ):
-        video = clip.add_stream("libx264", rate=RATE, options={"crf": "14"})
-        video.width, video.height, video.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-        audio = clip.add_stream("aac", rate=44100)
-        for _, frame in zip(range(FRAMES), pictures.decode(video=0), strict=False):
-            clip.mux(video.encode(frame.reformat(format="yuv420p")))
-        clip.mux(video.encode(None))
-        for frame in tone.decode(audio=0):
-            if frame.time >= FRAMES / RATE:
-                break
-            clip.mux(audio.encode(frame))
-        clip.mux(audio.encode(None))
+def enlarge(frames: np.ndarray, size: tuple[int, int], how: Image.Resampling) -> np.ndarray:
+    """Frames uint8 [T, h, w, 3] -> [T, H, W, 3] for size (W, H)."""
+    return np.stack([np.asarray(Image.fromarray(frame).resize(size, how)) for frame in frames])
 
 
-def read_frame(path: Path, index: int) -> Image.Image:
-    """One frame of a video."""
-    with av.open(str(path)) as container:
-        for number, frame in enumerate(container.decode(video=0)):
-            if number == index:
-                return frame.to_image()
-    raise IndexError(f"{path} has no frame {index}")
+def mean_luma_psnr(frames: np.ndarray, sharp: np.ndarray) -> float:
+    """In dB, of two clips uint8 [T, H, W, 3]: the mean of the frames'."""
+    pairs = zip(frames, sharp, strict=True)
+    return float(np.mean([psnr(mean_squared_error(luma(made), luma(wanted))) for made, wanted in pairs]))
 
 
-def side_by_side(clip: Path, upscaled: Path, index: int) -> Image.Image:
-    """Nearest, bicubic and ours, whole and as an enlarged crop."""
-    source, ours = read_frame(clip, index), read_frame(upscaled, index)
-    columns = {
-        "input, nearest": source.resize(ours.size, Image.Resampling.NEAREST),
-        "bicubic": source.resize(ours.size, Image.Resampling.BICUBIC),
-        "flashvsr-trt, preset nano": ours,
-    }
-    width, height = ours.size
-    scale = width // source.width
-    crop = tuple(side * scale for side in CROP)
-    sheet = Image.new("RGB", (width * len(columns) + 8 * (len(columns) - 1), 18 + 2 * height + 8), "white")
+def side_by_side(columns: dict[str, Image.Image]) -> Image.Image:
+    """Pictures of one size under their titles, whole and as an enlarged crop."""
+    width, height = next(iter(columns.values())).size
+    across, down = width // CROP, height // CROP
+    left, top = (width - across) // 2, (height - down) // 2
+    sheet = Image.new("RGB", ((width + GAP) * len(columns) - GAP, TITLE + 2 * height + GAP), "white")
     draw = ImageDraw.Draw(sheet)
     for number, (title, picture) in enumerate(columns.items()):
-        left = number * (width + 8)
-        draw.text((left + 2, 3), title, fill="black")
-        sheet.paste(picture, (left, 18))
-        sheet.paste(picture.crop(crop).resize((width, height), Image.Resampling.NEAREST), (left, 26 + height))
+        place = number * (width + GAP)
+        draw.text((place + 2, 3), title, fill="black")
+        sheet.paste(picture, (place, TITLE))
+        part = picture.crop((left, top, left + across, top + down))
+        sheet.paste(part.resize((width, height), Image.Resampling.NEAREST), (place, TITLE + height + GAP))
     return sheet
 
 
 @click.command()
-def main() -> None:
-    """Make the clip, upscale it, draw the picture."""
+@click.option("--photograph", type=click.Path(exists=True, path_type=Path), help="Instead of drawn shapes.")
+@click.option("--sheet", type=click.Path(path_type=Path), default=FOLDER / "side_by_side.png")
+@click.option("--weights", help="As of `flashvsr-trt run`.  [default: nano's own]")
+def main(photograph: Path | None, sheet: Path, weights: str | None) -> None:
+    """Make the clip, upscale it, measure it, draw the picture."""
     FOLDER.mkdir(parents=True, exist_ok=True)
-    clip, upscaled, picture = FOLDER / "clip.mp4", FOLDER / "clip_2x.mp4", FOLDER / "side_by_side.png"
-    make_clip(clip)
-    options = ["--preset", "nano", "--backend", "torch", "--overwrite"]
+    clip, upscaled = FOLDER / "clip.mp4", FOLDER / "clip_2x.mp4"
+    sharp = photograph_clip(photograph) if photograph else shapes_clip()
+    write_clip(damage(sharp), clip)
+    options = ["--preset", "nano", "--backend", "torch", "--crf", "8", "--overwrite"]
+    options += ["--weights", weights] if weights else []
     flashvsr_trt(["run", str(clip), "-o", str(upscaled), *options])
-    sheet = side_by_side(clip, upscaled, FRAMES // 2)
-    sheet.save(picture)
-    spread = np.asarray(sheet).std()
-    if spread < 1:
-        raise RuntimeError(f"{picture} is one colour (deviation {spread:.2f}): the demo did not work")
-    click.echo(f"{upscaled} and {picture} are ready")
+    given, ours = read_clip(clip), read_clip(upscaled)
+    size = sharp.shape[2], sharp.shape[1]
+    clips = {"bicubic": enlarge(given, size, Image.Resampling.BICUBIC), NANO: ours}
+    numbers = {name: mean_luma_psnr(frames, sharp) for name, frames in clips.items()}
+    shown = {"input, nearest": enlarge(given, size, Image.Resampling.NEAREST)}
+    shown |= {f"{name}: {numbers[name]:.2f} dB": frames for name, frames in clips.items()}
+    middle = len(sharp) // 2
+    picture = side_by_side({title: Image.fromarray(frames[middle]) for title, frames in shown.items()})
+    picture.save(sheet, optimize=True)
+    if np.asarray(picture).std() < 1:
+        raise RuntimeError(f"{sheet} is one colour: the demo did not work")
+    gain = numbers[NANO] - numbers["bicubic"]
+    side = "above" if gain > 0 else "below"
+    click.echo(f"mean luma PSNR against the sharp clip: nano is {abs(gain):.2f} dB {side} bicubic")
+    click.echo(f"{upscaled} and {sheet} are ready")
 
 
 if __name__ == "__main__":
