@@ -6,6 +6,7 @@ from torch import nn
 
 from flashvsr_trt.model.decoder import WARM_UP_FRAMES, Decoder, MemBlock, TGrow
 from flashvsr_trt.model.folded_decoder import FoldedDecoder, Grow
+from flashvsr_trt.model.fused_decoder import FusedDecoder
 from flashvsr_trt.presets import AttentionConfig
 from tests.golden import assert_close_to_max, golden_preset, load_case
 
@@ -25,11 +26,17 @@ def test_the_memory_of_every_mem_block_is_carried(decoder):
     assert tuple(indices) == MEM_BLOCKS
 
 
-@pytest.mark.parametrize("form", [Decoder, FoldedDecoder], ids=["published", "fused"])
+FORMS = {
+    "published": lambda decoder: decoder,
+    "folded": FoldedDecoder,
+    "fused": lambda decoder: FusedDecoder(FoldedDecoder(decoder)),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_three_calls_give_the_official_frames_and_memory(decoder, form):
     case = load_case(CASE)
-    if form is FoldedDecoder:
-        decoder = FoldedDecoder(decoder)
+    decoder = FORMS[form](decoder)
     memory = [torch.zeros_like(case[f"mem.0.{block}"]) for block in MEM_BLOCKS]
     for call in range(3):
         condition = case[f"cond.{call}"][0].transpose(0, 1)
@@ -53,13 +60,14 @@ def test_the_folded_kernel_equals_upsampling_growing_and_convolving(stride, size
     torch.testing.assert_close(Grow(tgrow, conv)(x), expected)
 
 
+@pytest.mark.parametrize("form", ["folded", "fused"])
 @pytest.mark.parametrize("frames", [1, 2, 4])
-def test_the_folded_decoder_equals_the_published_one(decoder, frames):
+def test_each_form_of_the_decoder_equals_the_published_one(decoder, frames, form):
     torch.manual_seed(0)
     latent, condition = torch.randn(frames, 16, 6, 4), torch.rand(frames * 4, 3, 48, 32) * 2 - 1
     shapes = [load_case(CASE)[f"mem.0.{block}"].shape[1] for block in MEM_BLOCKS]
     sizes = [(6, 4)] * 3 + [(12, 8)] * 3 + [(24, 16)] * 3
     memory = [torch.randn(1, c, *size) for c, size in zip(shapes, sizes, strict=True)]
     expected = decoder(latent, condition, memory)
-    actual = FoldedDecoder(decoder)(latent, condition, memory)
-    torch.testing.assert_close(actual, expected)
+    actual = FORMS[form](decoder)(latent, condition, memory)
+    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)

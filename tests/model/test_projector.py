@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from flashvsr_trt.model.fused_projector import FusedProjector
 from flashvsr_trt.model.projector import Projector
 from flashvsr_trt.presets import AttentionConfig
 from tests.golden import assert_close_to_max, golden_preset, load_case
@@ -10,11 +11,12 @@ from tests.golden import assert_close_to_max, golden_preset, load_case
 CASE = "projector_32x48"
 
 
-@pytest.fixture
-def projector() -> Projector:
+@pytest.fixture(params=["published", "fused"])
+def projector(request: pytest.FixtureRequest) -> Projector | FusedProjector:
     module = Projector(golden_preset(AttentionConfig(sparse_ratio=None)).network)
     module.load_state_dict(load_case(CASE).under("weights."))
-    return module.eval().requires_grad_(False)
+    module = module.eval().requires_grad_(False)
+    return module if request.param == "published" else FusedProjector(module)
 
 
 def empty_tails() -> tuple[torch.Tensor, torch.Tensor]:
