@@ -6,7 +6,6 @@ alone, fed with the float32 latents.
 """
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,8 @@ import torch
 from bench.gpu_timing import require_gpu
 from bench.kernel_problems import SCENES
 from bench.pipeline import stream_for
-from flashvsr_trt.model.network import Network, build_network
-from flashvsr_trt.model.weights import load_weights, resolve_weights
+from bench.steady_stages import load_random
+from flashvsr_trt.parity.tensor_error import psnr
 from flashvsr_trt.presets import DEFAULT_PRESET, UNIT_FRAMES
 from flashvsr_trt.runtime.backends import TorchOptions
 from flashvsr_trt.runtime.executor import ReadyFrames
@@ -92,18 +91,11 @@ def structured_frame(index: int, height: int, width: int) -> np.ndarray:
     return (picture.clip(0, 1) * 255).round().astype(np.uint8).transpose(1, 2, 0)
 
 
-def load_random(stream: StreamConfig, dtype: torch.dtype, device: torch.device) -> Network:
-    """The stream's network with seeded weights."""
-    config = stream.preset.network
-    weights = load_weights(resolve_weights("random:0", config), config, dtype)
-    return build_network(config, weights, device, dtype)
-
-
 def record_clip(
     stream: StreamConfig, dtype: torch.dtype, attention: str, chunks: int, device: torch.device
 ) -> Record:
     """The whole clip through an executor of that dtype; `attention` as in `TorchOptions`."""
-    network = load_random(stream, dtype, device)
+    network = load_random(stream.preset.network, dtype, device)
     executor = RecordingExecutor(network, stream, TorchOptions(attention=attention, cuda_graphs=False))
     session = Session(executor)
     height, width = stream.geometry.height, stream.geometry.width
@@ -117,19 +109,13 @@ def decode_latents(
     stream: StreamConfig, latents: list[torch.Tensor], conditions: list[torch.Tensor], device: torch.device
 ) -> list[np.ndarray]:
     """Frames of the bfloat16 decoder on latents from elsewhere."""
-    network = load_random(stream, torch.bfloat16, device)
+    network = load_random(stream.preset.network, torch.bfloat16, device)
     executor = TorchExecutor(network, stream, TorchOptions(cuda_graphs=False))
     state = executor.new_state()
     pairs = zip(latents, conditions, strict=True)
     return [
         executor.decode(latent.to(device), condition.to(device), state).copy() for latent, condition in pairs
     ]
-
-
-def psnr(frames: np.ndarray, wanted: np.ndarray) -> float:
-    """Decibels of uint8 frames; 99 where they are equal."""
-    error = np.mean((frames.astype(np.float32) - wanted) ** 2)
-    return 99.0 if error == 0 else float(10 * np.log10(255**2 / error))
 
 
 def relative_error(got: torch.Tensor, wanted: torch.Tensor) -> float:
@@ -145,8 +131,8 @@ def compare(wanted: Record, got: Record, decoded: list[np.ndarray]) -> list[Chun
     return [
         ChunkError(
             chunk=chunk,
-            psnr=psnr(got.frames[chunk], wanted.frames[chunk]),
-            decoder_psnr=psnr(decoded[chunk], wanted.frames[chunk]),
+            psnr=psnr(wanted.frames[chunk], got.frames[chunk]),
+            decoder_psnr=psnr(wanted.frames[chunk], decoded[chunk]),
             tokens_error=relative_error(got.tokens[chunk + primed], wanted.tokens[chunk + primed]),
             latent_error=relative_error(got.latents[chunk], wanted.latents[chunk]),
         )
@@ -154,9 +140,9 @@ def compare(wanted: Record, got: Record, decoded: list[np.ndarray]) -> list[Chun
     ]
 
 
-def slope(errors: list[ChunkError], of: Callable[[ChunkError], float] = lambda error: error.psnr) -> float:
-    """Decibels a chunk, by least squares: the drift."""
-    return float(np.polyfit([error.chunk for error in errors], [of(error) for error in errors], 1)[0])
+def drift(errors: list[ChunkError]) -> float:
+    """Decibels a chunk, by least squares."""
+    return float(np.polyfit([error.chunk for error in errors], [error.psnr for error in errors], 1)[0])
 
 
 def measure_stream(stream: StreamConfig, chunks: int, device: torch.device) -> list[ChunkError]:
@@ -178,7 +164,7 @@ def measure(scene: str, preset: str, chunks: int) -> dict:
         "scene": scene,
         "preset": preset,
         "worst_psnr": min(error.psnr for error in errors),
-        "drift_db_a_chunk": slope(errors),
+        "drift_db_a_chunk": drift(errors),
         "chunks": [asdict(error) for error in errors],
     }
 

@@ -11,19 +11,15 @@ import time
 from collections.abc import Callable
 
 import click
-import numpy as np
 import torch
 
+from bench.steady_stages import SteadyStages, load_random
 from flashvsr_trt.cli import SizeType
 from flashvsr_trt.geometry import Geometry
 from flashvsr_trt.model.decoder import Decoder, MemBlock, TGrow, condition_cells
-from flashvsr_trt.model.network import build_network
-from flashvsr_trt.model.weights import load_weights, resolve_weights
+from flashvsr_trt.model.random_weights import random_weights
 from flashvsr_trt.presets import UNIT_FRAMES, find_preset, find_schedule
-from flashvsr_trt.rope import time_table
 from flashvsr_trt.runtime.host_memory import keep_freed_memory
-from flashvsr_trt.runtime.noise import latent_noise
-from flashvsr_trt.runtime.ring import KVRing
 from flashvsr_trt.runtime.torch_executor import TorchExecutor
 from flashvsr_trt.signatures import StreamConfig, decode_signature
 
@@ -65,22 +61,12 @@ def measure(preset_name: str, target: tuple[int, int], repeats: int) -> dict:
     keep_freed_memory()
     preset = find_preset(preset_name)
     stream = StreamConfig(preset, Geometry(target[0] // 2, target[1] // 2, 2), find_schedule("low-latency"))
-    weights = load_weights(resolve_weights("random:0", preset.network), preset.network, torch.float32)
-    executor = TorchExecutor(
-        build_network(preset.network, weights, torch.device("cpu"), torch.float32), stream
-    )
+    network = load_random(preset.network, torch.float32, "cpu")
+    executor = TorchExecutor(network, stream)
     published = Decoder(preset.network)
-    published.load_state_dict(weights.decoder)
-    state = executor.new_state()
-    frames = np.random.default_rng(0).integers(
-        0, 256, (UNIT_FRAMES, target[0] // 2, target[1] // 2, 3), np.uint8
-    )
-    condition, tokens = executor.encode(frames, True, state)
-    noise = np.stack([latent_noise(0, latent, stream.geometry.latent) for latent in range(2)])
-    rope = time_table(np.arange(2), preset.network.dit.head_dim)
-    ring = KVRing(preset.attention)
-    for _ in range(preset.attention.ring_slots):
-        (latent,) = executor.dit(noise, [tokens], rope, ring.step(1), state)
+    published.load_state_dict(random_weights(preset.network, seed=0)["decoder"])
+    stages = SteadyStages(executor)
+    latent, condition = stages.latent, stages.condition
     memory = [torch.zeros(spec.shape) for spec in decode_signature(stream).state]
 
     fast, _ = executor.decode_stage.decoder(latent, condition, memory)
@@ -90,9 +76,9 @@ def measure(preset_name: str, target: tuple[int, int], repeats: int) -> dict:
         raise RuntimeError(f"the two decoders differ by {difference:.3g}: their times say nothing")
     medians = interleaved_medians(
         {
-            "encode": lambda: executor.encode(frames, False, state),
-            "dit": lambda: executor.dit(noise, [tokens], rope, ring.step(1), state),
-            "decode": lambda: executor.decode(latent, condition, state),
+            "encode": stages.encode,
+            "dit": stages.dit,
+            "decode": stages.decode,
             "decoder": lambda: executor.decode_stage.decoder(latent, condition, memory),
             "decoder_frame_by_frame": lambda: decode_frame_by_frame(published, latent, condition, memory),
         },

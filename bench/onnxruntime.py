@@ -12,70 +12,25 @@ from functools import partial
 from pathlib import Path
 
 import click
-import numpy as np
 import torch
 
 from bench.cpu import interleaved_medians
+from bench.steady_stages import WEIGHTS, SteadyStages, load_random
 from flashvsr_trt.export.export_bundle import export_bundle
 from flashvsr_trt.geometry import Geometry
-from flashvsr_trt.model.network import build_network
-from flashvsr_trt.model.weights import load_weights, resolve_weights
 from flashvsr_trt.option_types import SizeType
 from flashvsr_trt.parity.tensor_error import psnr
-from flashvsr_trt.presets import UNIT_FRAMES, find_preset, find_schedule
-from flashvsr_trt.rope import time_table
-from flashvsr_trt.runtime.executor import Executor
-from flashvsr_trt.runtime.noise import latent_noise
+from flashvsr_trt.presets import find_preset, find_schedule
 from flashvsr_trt.runtime.onnxruntime_executor import OnnxRuntimeExecutor
-from flashvsr_trt.runtime.ring import KVRing
 from flashvsr_trt.runtime.torch_executor import TorchExecutor
 from flashvsr_trt.signatures import StreamConfig
-
-WEIGHTS = "random:0"
-
-
-class SteadyStages:
-    """Each stage of one backend as a call without arguments, with the ring full."""
-
-    def __init__(self, executor: Executor) -> None:
-        stream = executor.stream
-        self.executor, self.state = executor, executor.new_state()
-        shape = (UNIT_FRAMES, stream.geometry.height, stream.geometry.width, 3)
-        self.frames = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-        self.noise = np.stack([latent_noise(0, latent, stream.geometry.latent) for latent in range(2)])
-        self.rope = time_table(np.arange(2), stream.preset.network.dit.head_dim)
-        self.ring = KVRing(stream.preset.attention)
-        self.first = True
-        for _ in range(stream.preset.attention.ring_slots):
-            self.decoded = self.unit()
-
-    def encode(self) -> None:
-        """One unit's condition and tokens."""
-        self.condition, self.tokens = self.executor.encode(self.frames, self.first, self.state)
-        self.first = False
-
-    def dit(self) -> None:
-        """One DiT step."""
-        step = self.ring.step(1)
-        (self.latent,) = self.executor.dit(self.noise, [self.tokens], self.rope, step, self.state)
-
-    def decode(self) -> np.ndarray:
-        """One unit's frames."""
-        return self.executor.decode(self.latent, self.condition, self.state)
-
-    def unit(self) -> np.ndarray:
-        """All three stages."""
-        self.encode()
-        self.dit()
-        return self.decode()
 
 
 def measure(preset_name: str, target: tuple[int, int], repeats: int, threads: int | None) -> dict:
     """Seconds of one steady unit (8 frames) by stage in both backends, and how alike their frames are."""
     preset = find_preset(preset_name)
     stream = StreamConfig(preset, Geometry(target[0] // 2, target[1] // 2, 2), find_schedule("low-latency"))
-    weights = load_weights(resolve_weights(WEIGHTS, preset.network), preset.network, torch.float32)
-    network = build_network(preset.network, weights, torch.device("cpu"), torch.float32)
+    network = load_random(preset.network, torch.float32, "cpu")
     with tempfile.TemporaryDirectory() as folder:
         report = partial(click.echo, err=True)
         bundle = export_bundle(stream, WEIGHTS, "fp32", Path(folder) / "bundle", report)

@@ -18,11 +18,11 @@ import torch
 
 from bench.gpu_timing import require_gpu
 from bench.kernel_problems import SCENES
+from bench.steady_stages import load_random, random_frames
 from bench.unit_work import H200_TFLOPS, kept_blocks, unit_work
 from flashvsr_trt.errors import DeviceError
 from flashvsr_trt.geometry import Geometry
-from flashvsr_trt.model.network import Network, build_network
-from flashvsr_trt.model.weights import load_weights, resolve_weights
+from flashvsr_trt.model.network import Network
 from flashvsr_trt.presets import DEFAULT_PRESET, UNIT_FRAMES, find_preset, find_schedule
 from flashvsr_trt.runtime.backends import TorchOptions
 from flashvsr_trt.runtime.session import Session
@@ -90,13 +90,6 @@ def plan(scene: str, preset: str) -> Plan:
     )
 
 
-def load_random(preset: str) -> Network:
-    """The preset's network with seeded weights on the GPU."""
-    config = find_preset(preset).network
-    weights = load_weights(resolve_weights("random:0", config), config, DTYPE)
-    return build_network(config, weights, torch.device("cuda"), DTYPE)
-
-
 def time_scene(
     network: Network, stream: StreamConfig, planned: Plan, options: TorchOptions, chunks: int
 ) -> Timing:
@@ -133,12 +126,6 @@ def time_scene(
     )
 
 
-def random_frames(stream: StreamConfig, count: int) -> np.ndarray:
-    """uint8 [count, H, W, 3]."""
-    shape = (count, stream.geometry.height, stream.geometry.width, 3)
-    return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-
-
 def time_clip(executor: TorchExecutor) -> float:
     """Frames a second of a whole clip, bytes in host memory to bytes in host memory."""
     frames = random_frames(executor.stream, CLIP_FRAMES)
@@ -158,7 +145,7 @@ def measure(
 ) -> dict:
     """Every scene with and without CUDA graphs; one that does not fit this GPU is listed with the reason."""
     device = require_gpu()
-    network = load_random(preset)
+    network = load_random(find_preset(preset).network, DTYPE, "cuda")
     plans = [plan(scene, preset) for scene in scenes]
     timings, left_out = [], {}
     for planned in plans:

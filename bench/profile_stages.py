@@ -9,22 +9,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import click
-import numpy as np
 import torch
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from bench.gpu_timing import require_gpu
 from bench.kernel_problems import SCENES
-from bench.pipeline import load_random, stream_for
-from flashvsr_trt.presets import DEFAULT_PRESET, UNIT_FRAMES
-from flashvsr_trt.rope import time_table
+from bench.pipeline import DTYPE, stream_for
+from bench.steady_stages import SteadyStages, load_random
+from flashvsr_trt.presets import DEFAULT_PRESET, find_preset
 from flashvsr_trt.runtime.backends import TorchOptions
-from flashvsr_trt.runtime.noise import latent_noise
-from flashvsr_trt.runtime.ring import KVRing
 from flashvsr_trt.runtime.torch_executor import TorchExecutor
+from flashvsr_trt.signatures import DECODE, DIT, ENCODE
 
 CALLS = 3
+STAGES = (ENCODE, DIT, DECODE)
 
 
 @dataclass(frozen=True)
@@ -35,25 +34,6 @@ class KernelTime:
     kernel: str
     milliseconds: float
     launches: float
-
-
-def stage_calls(executor: TorchExecutor) -> dict[str, Callable[[], object]]:
-    """The three stages of a steady step, each to be called alone any number of times."""
-    stream = executor.stream
-    geometry = stream.geometry
-    shape = (UNIT_FRAMES, geometry.height, geometry.width, 3)
-    frames = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    state, ring = executor.new_state(), KVRing(stream.preset.attention)
-    noise = np.stack([latent_noise(0, latent, geometry.latent) for latent in range(2)])
-    rope = time_table(np.arange(2), stream.preset.network.dit.head_dim)
-    condition, tokens = executor.encode(frames, True, state)
-    for _ in range(stream.preset.attention.ring_slots + 1):
-        (latent,) = executor.dit(noise, [tokens], rope, ring.step(1), state)
-    return {
-        "encode": lambda: executor.encode(frames, False, state),
-        "dit": lambda: executor.dit(noise, [tokens], rope, ring.step(1), state),
-        "decode": lambda: executor.decode(latent, condition, state),
-    }
 
 
 def kernel_times(stage: str, call: Callable[[], object]) -> list[KernelTime]:
@@ -94,8 +74,9 @@ def table(times: list[KernelTime], longest: int) -> str:
 def main(scene: str, preset: str, longest: int, json_file: Path | None) -> None:
     """Print the longest kernels of each stage."""
     device = require_gpu()
-    executor = TorchExecutor(load_random(preset), stream_for(scene, preset), TorchOptions(cuda_graphs=False))
-    times = [entry for stage, call in stage_calls(executor).items() for entry in kernel_times(stage, call)]
+    network = load_random(find_preset(preset).network, DTYPE, "cuda")
+    stages = SteadyStages(TorchExecutor(network, stream_for(scene, preset), TorchOptions(cuda_graphs=False)))
+    times = [entry for stage in STAGES for entry in kernel_times(stage, getattr(stages, stage))]
     click.echo(f"{device}, torch {torch.__version__}, {preset}, LR frame {scene}, bfloat16; a chunk:\n")
     click.echo(table(times, longest))
     if json_file:

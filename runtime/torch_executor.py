@@ -61,13 +61,14 @@ class TorchExecutor:
         weight = network.dit.head.head.weight
         self.device, self.dtype = weight.device, weight.dtype
         self.cuda_graphs = choose_cuda_graphs(options, self.device)
-        self.encode_stage = FusedEncode(network, stream)
         self.dit_stage = FusedDenoise(network, stream)
         self.decode_stage = FusedDecode(network, stream)
         if options.compile:
             # The DiT is made of kernels already; these two are what Inductor has something to fuse in.
             self.encode_stage = torch.compile(Encode(network, stream), dynamic=False)
             self.decode_stage.decoder = torch.compile(network.decoder, dynamic=False)
+        else:
+            self.encode_stage = FusedEncode(network, stream)
         self.clock = StageClock(self.device)
         # Decoding has a stream of its own: it fills what the next unit's small kernels leave of the GPU.
         self.decoding = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
@@ -83,13 +84,12 @@ class TorchExecutor:
         layers, slots = range(preset.network.dit.layers), preset.attention.ring_slots
         try:
             return TorchState(
-                # As convolutions want it, or each call would convert it.
-                encode=[self._zeros_channels_last(spec) for spec in encode_signature(self.stream).state],
+                encode=[self._zeros_carried(spec) for spec in encode_signature(self.stream).state],
                 ring=[
                     LayerCache(*map(self._zeros, cache_specs(self.stream, layer, slots, "ring")))
                     for layer in layers
                 ],
-                memory=[self._zeros_channels_last(spec) for spec in decode_signature(self.stream).state],
+                memory=[self._zeros_carried(spec) for spec in decode_signature(self.stream).state],
                 graphs=StepGraphs(self.device) if self.cuda_graphs else None,
                 decoding_graphs=StepGraphs(self.device) if self.cuda_graphs else None,
             )
@@ -208,8 +208,10 @@ class TorchExecutor:
                 ) from error
             self.kernel_calls.update(calls)
 
-    def _zeros_channels_last(self, spec: TensorSpec) -> torch.Tensor:
-        return self._zeros(spec).contiguous(memory_format=torch.channels_last)
+    def _zeros_carried(self, spec: TensorSpec) -> torch.Tensor:
+        # Features as convolutions want them, or each call would convert them; frames as they come.
+        layout = torch.channels_last if spec.dtype == COMPUTE else torch.contiguous_format
+        return self._zeros(spec).contiguous(memory_format=layout)
 
     def _zeros(self, spec: TensorSpec) -> torch.Tensor:
         dtype = self.dtype if spec.dtype == COMPUTE else getattr(torch, spec.dtype)

@@ -43,3 +43,18 @@ def spawn(
     return subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
     )
+
+
+def assert_refused(outcome: Outcome, code: int, *texts: str) -> None:
+    """One line of error that holds the texts, and no traceback."""
+    assert outcome.code == code, outcome.err
+    error = outcome.err.strip().splitlines()[-1]
+    assert error.startswith(("error: ", "Error: ")), outcome.err
+    for text in texts:
+        assert text in error
+    assert "Traceback" not in outcome.err
+
+
+def names(folder: Path) -> set[str]:
+    """What a folder holds."""
+    return {path.name for path in folder.iterdir()}

@@ -9,7 +9,7 @@ import pytest
 
 from flashvsr_trt.quality.metrics import frame_quality
 from flashvsr_trt.runtime.video_input import open_input
-from tests.cli.command import call, spawn
+from tests.cli.command import assert_refused, call, names, spawn
 from tests.clips import make_clip, make_images
 
 SIZE = (48, 64)
@@ -31,19 +31,6 @@ def clip(tmp_path):
 @pytest.fixture
 def worse(tmp_path):
     return make_clip(tmp_path / "b.mkv", frames=15, size=SIZE, picture=picture, options={"crf": "40"})
-
-
-def assert_refused(outcome, code, *texts):
-    assert outcome.code == code, outcome.err
-    error = outcome.err.strip().splitlines()[-1]
-    assert error.startswith(("error: ", "Error: ")), outcome.err
-    for text in texts:
-        assert text in error
-    assert "Traceback" not in outcome.err
-
-
-def names(folder):
-    return {path.name for path in folder.iterdir()}
 
 
 def report_of(outcome):

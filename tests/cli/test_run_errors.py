@@ -10,7 +10,7 @@ import numpy as np
 import psutil
 import pytest
 
-from tests.cli.command import call, spawn
+from tests.cli.command import assert_refused, call, names, spawn
 from tests.clips import make_clip, make_images, probe
 
 NANO = ("--preset", "nano", "--weights", "random", "--backend", "torch")
@@ -19,19 +19,6 @@ NANO = ("--preset", "nano", "--weights", "random", "--backend", "torch")
 @pytest.fixture
 def clip(tmp_path):
     return make_clip(tmp_path / "clip.mp4", frames=4, size=(64, 64))
-
-
-def assert_refused(outcome, code, *texts):
-    assert outcome.code == code, outcome.err
-    error = outcome.err.strip().splitlines()[-1]
-    assert error.startswith(("error: ", "Error: ")), outcome.err
-    for text in texts:
-        assert text in error
-    assert "Traceback" not in outcome.err
-
-
-def names(folder):
-    return {path.name for path in folder.iterdir()}
 
 
 def test_no_such_file(tmp_path, capfd):
