@@ -15,7 +15,6 @@ from flashvsr_trt.presets import AttentionConfig, Preset, find_preset, find_sche
 from flashvsr_trt.runtime.executor import Executor
 from flashvsr_trt.runtime.session import Session
 from flashvsr_trt.signatures import StreamConfig
-from tests.golden import golden_preset
 
 WEIGHTS = "random:3"
 
@@ -32,10 +31,10 @@ def stream(preset: Preset, width: int, schedule: str, color_fix: str = "adain") 
 
 
 def many_heads_preset(attention: AttentionConfig) -> Preset:
-    """The golden vectors' network with 12 heads, of 12 channels."""
-    golden = golden_preset(attention)
-    dit = replace(golden.network.dit, dim=144, heads=12)
-    return replace(golden, network=replace(golden.network, dit=dit))
+    """Nano with 12 heads as wide as its own."""
+    nano = find_preset("nano")
+    dit = replace(nano.network.dit, dim=12 * nano.network.dit.head_dim, heads=12)
+    return replace(nano, network=replace(nano.network, dit=dit), attention=attention)
 
 
 NANO_STREAMS = {
@@ -52,8 +51,10 @@ THINNED_STREAMS = {
 """The same frame, of which the preset itself drops one block in each selection."""
 
 MANY_HEADS_STREAMS = {
-    "12 heads, thinned": stream(many_heads_preset(THINNED), 320, "low-latency", "wavelet"),
-    "12 heads, dense": stream(many_heads_preset(AttentionConfig(sparse_ratio=None)), 320, "low-latency"),
+    "nano of 12 heads, thinned": stream(many_heads_preset(THINNED), 320, "low-latency", "wavelet"),
+    "nano of 12 heads, dense": stream(
+        many_heads_preset(AttentionConfig(sparse_ratio=None)), 320, "low-latency"
+    ),
 }
 """Of 640 tokens in 8 rows, which 5 ranks share unevenly, as they do the heads."""
 
