@@ -6,7 +6,13 @@ Neither export nor torch.compile sees these: both take the modules that specify 
 import torch
 
 from flashvsr_trt.kernels.calls import record_call, runs_kernel
-from flashvsr_trt.kernels.conv_to_rgb import conv_to_rgb_reference, tap_columns
+from flashvsr_trt.kernels.conv_relu import runs_onednn
+from flashvsr_trt.kernels.conv_to_rgb import (
+    conv_to_rgb,
+    conv_to_rgb_reference,
+    neighbour_weight,
+    tap_columns,
+)
 from flashvsr_trt.kernels.device import architecture_of
 from flashvsr_trt.kernels.split_frames import split_frames_reference
 from flashvsr_trt.kernels.tuning import setting_for
@@ -33,9 +39,13 @@ class ConvToRGB(torch.nn.Module):
         super().__init__()
         self.conv = conv
         self.register_buffer("columns", tap_columns(conv.weight), persistent=False)
+        self.register_buffer("neighbours", neighbour_weight(conv.weight), persistent=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """[T, C, h, w] in channels-last memory -> float32 [T, 3, h, w]."""
+        """[T, C, h, w] in channels-last memory -> float32 [T, 3, h, w]; raises what `conv_to_rgb` does."""
+        if runs_onednn(x):
+            record_call("conv_to_rgb", "onednn")
+            return conv_to_rgb(x, self.neighbours, self.conv.bias)
         if not runs_kernel(x):
             record_call("conv_to_rgb", "reference")
             return conv_to_rgb_reference(x, self.conv.weight, self.conv.bias)

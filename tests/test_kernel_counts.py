@@ -29,7 +29,7 @@ def unit_calls(attention: str, schedule: str = "official") -> dict[str, int]:
         f"conv_relu/{'onednn' if onednn else 'reference'}": 30 * UNITS,
         "split_frames/reference": 2 * UNITS,
         "stack_frames/reference": 2 * (UNITS + (schedule == "official")),
-        "conv_to_rgb/reference": UNITS,
+        f"conv_to_rgb/{'onednn' if onednn else 'reference'}": UNITS,
     }
 
 

@@ -4,17 +4,19 @@ import pytest
 import torch
 
 from flashvsr_trt.geometry import Geometry
-from flashvsr_trt.kernels.calls import reference_kernels
+from flashvsr_trt.kernels.calls import counted_calls, reference_kernels
 from flashvsr_trt.kernels.conv_relu import conv_relu, conv_relu_reference
 from flashvsr_trt.kernels.conv_to_rgb import conv_to_rgb_reference, tap_columns
 from flashvsr_trt.kernels.split_frames import split_frames_reference
 from flashvsr_trt.kernels.stack_frames import stack_frames_reference
+from flashvsr_trt.kernels.torch_decoder_ops import ConvToRGB
 from flashvsr_trt.kernels.tuning import Setting
 from flashvsr_trt.model.upsample import FIXED_POINT_BITS, bicubic_table, fit_to_target, upsample
 
 VALUES = Setting(num_warps=4, constants={"VALUES": 256})
 CELLS = Setting(num_warps=4, constants={"PIXELS": 16, "CHANNELS": 32})
 PIXELS = Setting(num_warps=4, constants={"PIXELS": 4096})
+needs_onednn = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch without oneDNN")
 
 
 def random(*shape, seed=0):
@@ -62,6 +64,56 @@ def test_conv_to_rgb_sums_the_twins_products(run_kernel, height, width):
     got = run_kernel(launch_rgb, x, weight, bias)
     assert got.dtype == torch.float32
     torch.testing.assert_close(got, conv_to_rgb_reference(x, weight, bias), rtol=1e-5, atol=1e-4)
+
+
+@pytest.fixture
+def to_rgb():
+    """Makes the decoder's last layer with random weights."""
+
+    def make(channels):
+        conv = torch.nn.Conv2d(channels, 3, 3, padding=1).requires_grad_(False)
+        conv.weight.copy_(random(3, channels, 3, 3, seed=1))
+        conv.bias.copy_(random(3, seed=2))
+        return ConvToRGB(conv)
+
+    return make
+
+
+@needs_onednn
+@pytest.mark.parametrize(
+    ("frames", "channels", "height", "width"),
+    [(1, 16, 1, 4), (8, 16, 7, 12), (3, 16, 64, 128), (2, 1, 5, 8), (4, 24, 9, 20), (1, 64, 2, 4)],
+)
+def test_four_pixels_at_once_are_the_twins_pixels(to_rgb, frames, channels, height, width):
+    layer = to_rgb(channels)
+    x = random(frames, channels, height, width).contiguous(memory_format=torch.channels_last)
+    with counted_calls() as calls:
+        got = layer(x)
+    assert calls == {"conv_to_rgb/onednn": 1}
+    assert got.is_contiguous(memory_format=torch.channels_last)
+    expected = conv_to_rgb_reference(x, layer.conv.weight, layer.conv.bias)
+    torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-4)
+
+
+@needs_onednn
+def test_a_width_that_four_does_not_divide_is_refused(to_rgb):
+    with pytest.raises(ValueError, match="width of 6 is not a multiple of 4"):
+        to_rgb(16)(torch.zeros(1, 16, 5, 6))
+
+
+@pytest.mark.parametrize("case", ["twins", "bfloat16"])
+def test_what_onednn_does_not_take_runs_the_twin(to_rgb, case):
+    layer, x = to_rgb(16), random(2, 16, 5, 6)
+    with counted_calls() as calls:
+        if case == "twins":
+            with reference_kernels():
+                got = layer(x)
+        else:
+            layer, x = layer.bfloat16(), x.bfloat16()
+            got = layer(x)
+    assert calls == {"conv_to_rgb/reference": 1}
+    assert got.dtype == torch.float32
+    assert torch.equal(got, conv_to_rgb_reference(x, layer.conv.weight, layer.conv.bias))
 
 
 def launch_upsample(frames, rows, columns, target, corner):
