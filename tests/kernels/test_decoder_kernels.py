@@ -11,6 +11,7 @@ from flashvsr_trt.kernels.split_frames import split_frames_reference
 from flashvsr_trt.kernels.stack_frames import stack_frames_reference
 from flashvsr_trt.kernels.torch_decoder_ops import ConvToRGB
 from flashvsr_trt.kernels.tuning import Setting
+from flashvsr_trt.model.fused_decoder import one_frame_earlier
 from flashvsr_trt.model.upsample import FIXED_POINT_BITS, bicubic_table, fit_to_target, upsample
 
 VALUES = Setting(num_warps=4, constants={"VALUES": 256})
@@ -161,3 +162,23 @@ def test_a_fused_convolution_equals_its_parts(residual, biased):
 def test_what_split_frames_cannot_read_is_refused(run_kernel, grown, message):
     with pytest.raises(ValueError, match=message):
         run_kernel(launch_split, grown, 2, False)
+
+
+@pytest.mark.parametrize("carried", ["a view of the last call's features", "zeros"])
+@pytest.mark.parametrize(
+    "shape", [(1, 24, 8, 12), (4, 24, 9, 7), (2, 192, 1, 1), (2, 1, 5, 5), (3, 16, 1, 7)]
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_past_is_what_came_one_frame_earlier(shape, carried, dtype):
+    channels_last = {"memory_format": torch.channels_last}
+    x, earlier = (random(*shape, seed=seed).to(dtype).contiguous(**channels_last) for seed in (0, 1))
+    memory = torch.zeros(1, *shape[1:], dtype=dtype).contiguous(**channels_last)
+    if carried != "zeros":
+        memory = earlier[-1:]
+    past = one_frame_earlier(x, memory)
+    assert torch.equal(past, torch.cat([memory, x[:-1]]))
+    # CUDA copies as bytes what is dense and alike on both sides: torch's iterator asks just this.
+    for part, source in ((past[:1], memory), (past[1:], x[:-1])):
+        assert part.stride() == source.stride()
+        assert part.is_contiguous(**channels_last)
+        assert source.is_contiguous(**channels_last)
