@@ -10,8 +10,9 @@ from torch import nn
 
 from flashvsr_trt.kernels.conv_relu import conv_relu
 from flashvsr_trt.kernels.torch_decoder_ops import ConvToRGB, split_frames
-from flashvsr_trt.model.decoder import MemBlock, condition_cells
+from flashvsr_trt.model.decoder import CONDITION_CHANNELS, MemBlock
 from flashvsr_trt.model.folded_decoder import FoldedDecoder, Grow
+from flashvsr_trt.presets import FRAMES_PER_LATENT, LATENT_STRIDE
 
 
 class FusedMemBlock(nn.Module):
@@ -57,8 +58,7 @@ class FusedDecoder(nn.Module):
         self, latent: torch.Tensor, condition: torch.Tensor, memory: list[torch.Tensor]
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """See `Decoder.forward`."""
-        x = torch.cat([condition_cells(condition), latent], dim=1)
-        x = self.clamp(x.contiguous(memory_format=torch.channels_last))
+        x = self.clamp(decoder_input(latent, condition))
         for conv in self.entry:
             x = conv_relu(x, conv.weight, conv.bias)
         remaining = iter(memory)
@@ -69,6 +69,18 @@ class FusedDecoder(nn.Module):
                 next_memory.append(carried)
             x = grow_frames(grow, x, relu=place == len(self.groups) - 1)
         return self.last(conv_relu(x, self.inserted.weight, self.inserted.bias)), next_memory
+
+
+def decoder_input(latent: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
+    """`torch.cat([condition_cells(condition), latent], dim=1)` in channels-last memory, moved once."""
+    frames, channels, height, width = latent.shape
+    made = latent.new_empty(frames, height, width, CONDITION_CHANNELS + channels)
+    cells, rest = made.split([CONDITION_CHANNELS, channels], dim=-1)
+    pixels = condition.view(frames, FRAMES_PER_LATENT, 3, height, LATENT_STRIDE, width, LATENT_STRIDE)
+    pixels = pixels.permute(0, 3, 5, 2, 1, 4, 6)
+    cells.unflatten(-1, pixels.shape[3:]).copy_(pixels)
+    rest.copy_(latent.permute(0, 2, 3, 1))
+    return made.permute(0, 3, 1, 2)
 
 
 def grow_frames(grow: Grow, x: torch.Tensor, relu: bool) -> torch.Tensor:

@@ -11,7 +11,8 @@ from flashvsr_trt.kernels.split_frames import split_frames_reference
 from flashvsr_trt.kernels.stack_frames import stack_frames_reference
 from flashvsr_trt.kernels.torch_decoder_ops import ConvToRGB
 from flashvsr_trt.kernels.tuning import Setting
-from flashvsr_trt.model.fused_decoder import one_frame_earlier
+from flashvsr_trt.model.decoder import condition_cells
+from flashvsr_trt.model.fused_decoder import decoder_input, one_frame_earlier
 from flashvsr_trt.model.upsample import FIXED_POINT_BITS, bicubic_table, fit_to_target, upsample
 
 VALUES = Setting(num_warps=4, constants={"VALUES": 256})
@@ -182,3 +183,16 @@ def test_the_past_is_what_came_one_frame_earlier(shape, carried, dtype):
         assert part.stride() == source.stride()
         assert part.is_contiguous(**channels_last)
         assert source.is_contiguous(**channels_last)
+
+
+@pytest.mark.parametrize("contiguous", [True, False])
+@pytest.mark.parametrize(("frames", "height", "width"), [(1, 1, 1), (2, 3, 5), (5, 4, 2)])
+def test_the_decoder_s_input_is_condition_and_latent_side_by_side(frames, height, width, contiguous):
+    latent = random(frames, 16, height, width)
+    condition = random(4 * frames, 3, 8 * height, 8 * width, seed=1)
+    if not contiguous:
+        latent = latent.contiguous(memory_format=torch.channels_last)
+        condition = condition.transpose(0, 1).contiguous().transpose(0, 1)
+    got = decoder_input(latent, condition)
+    assert torch.equal(got, torch.cat([condition_cells(condition), latent], dim=1))
+    assert got.is_contiguous(memory_format=torch.channels_last)
