@@ -1,6 +1,6 @@
 """Batches of clips: a function of the pictures, the seed and the step, so a resumed run sees the same."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -9,7 +9,7 @@ from flashvsr_trt.presets import SCHEDULES, find_preset
 from flashvsr_trt.signatures import StreamConfig
 from training.degrade import degrade, draw_damage, make_smaller
 from training.motion import camera_path, film, part_side, picture_part
-from training.network import clip_frames, latent_size
+from training.network import clip_frames, latent_size, upscale_frames
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,8 @@ class BatchConfig:
     """Sizes of a batch. `side` is of the target, a multiple of 128; `units` of 8 frames make a clip.
 
     `codec`: some clips are compressed by a video codec, through PyAV.
+    `large_share`: steps whose clips have twice the side, and are a quarter as many.
+    `uses`: steps that show the same clips, each time flipped and turned another way, with other noise.
     """
 
     preset: str
@@ -26,13 +28,15 @@ class BatchConfig:
     seed: int
     scale4_share: float = 0.0
     codec: bool = False
+    large_share: float = 0.0
+    uses: int = 1
 
 
 @dataclass(frozen=True)
 class Batch:
-    """frames uint8 [clips, T, H, W, 3]; target float32 [clips, 8*units - 3, 3, tH, tW] in [-1, 1]."""
+    """Upscaled clips [clips, T, 3, tH, tW] and target [clips, 8*units - 3, 3, tH, tW], float32 in [-1, 1]."""
 
-    frames: torch.Tensor
+    upscaled: torch.Tensor
     target: torch.Tensor
     noise: torch.Tensor
     stream: StreamConfig
@@ -59,18 +63,36 @@ def make_batch(
         photographs, drawn: uint8 [3, H, W] each.
     """
     generator = step_generator(config.seed, step)
-    uniform = torch.rand(2, generator=generator).tolist()
+    uniform = torch.rand(3, generator=generator).tolist()
     scale = 4 if uniform[0] < config.scale4_share else 2
-    stream = stream_for(config.preset, config.side, scale, int(uniform[1] * len(SCHEDULES)))
-    chosen = [choose_picture(photographs, drawn, generator) for _ in range(config.clips)]
+    large = uniform[2] < config.large_share
+    side, clips = (config.side * 2, max(1, config.clips // 4)) if large else (config.side, config.clips)
+    stream = stream_for(config.preset, side, scale, int(uniform[1] * len(SCHEDULES)))
+    chosen = [choose_picture(photographs, drawn, generator) for _ in range(clips)]
     device = chosen[0].device
     on_device = torch.Generator(device).manual_seed(generator.initial_seed())
-    sharp = film_pictures(chosen, config.side, clip_frames(config.units, stream), generator)
+    sharp = film_pictures(chosen, side, clip_frames(config.units, stream), generator)
     damages = [draw_damage(generator, config.codec) for _ in chosen]
     frames = degrade(make_smaller(sharp, scale), damages, on_device)
     shown = sharp.shape[1] - stream.schedule.lookahead
     noise = torch.randn(latent_size(stream, len(chosen), config.units), generator=on_device, device=device)
-    return Batch(frames, sharp[:, :shown] * 2 - 1, noise, stream)
+    return Batch(upscale_frames(frames, stream), sharp[:, :shown] * 2 - 1, noise, stream)
+
+
+def turned(batch: Batch, use: int) -> Batch:
+    """The same clips as their `use`-th step sees them: one of the square's eight positions, and other noise.
+
+    Bicubic upscaling turns with its frame, so it is not done again.
+    """
+    if not use:
+        return batch
+
+    def turn(clips: torch.Tensor) -> torch.Tensor:
+        clips = torch.rot90(clips, use, (-2, -1))
+        return (clips.flip(-1) if use // 4 % 2 else clips).contiguous()
+
+    noise = batch.noise.roll(use, dims=1).flip(-1)
+    return replace(batch, upscaled=turn(batch.upscaled), target=turn(batch.target), noise=noise)
 
 
 def choose_picture(

@@ -68,13 +68,13 @@ def _evaluate_clip(
     frames = clip_frames(units, stream_for(preset, side, 2, 0))
     sharp = film_pictures([picture], side, frames, step_generator(seed, 0))[:, : clip_frames(units, stream)]
     drawn = torch.Generator(device).manual_seed(seed)
-    given = degrade(make_smaller(sharp, 2), [damage], drawn)
+    given = upscale_frames(degrade(make_smaller(sharp, 2), [damage], drawn), stream)
     shown = sharp.shape[1] - stream.schedule.lookahead
     target = luma(to_bytes(sharp[:, :shown])[0])
     size = latent_size(stream, 1, units)
     noise, other = (torch.randn(size, generator=drawn, device=device) for _ in range(2))
     ours = psnr(network_luma(network, given, noise, stream), target)
-    bicubic = psnr(luma(to_bytes((upscale_frames(given, stream) + 1) / 2)[0, :shown]), target)
+    bicubic = psnr(luma(to_bytes((given + 1) / 2)[0, :shown]), target)
     other_noise = psnr(network_luma(network, given, other, stream), target)
     no_latent = psnr(network_luma(network, given, None, stream), target)
     place = (torch.arange(shown) + WARM_UP_FRAMES) % UNIT_FRAMES

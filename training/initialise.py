@@ -26,18 +26,18 @@ LATENT_DEVIATION = 0.002
 """Of the weights by which the decoder first looks at the latent: small beside the condition, and not zero."""
 
 
-def initial_network(stream: StreamConfig, frames: torch.Tensor, seed: int) -> TrainableNetwork:
-    """A network fitted to LR clips uint8 [clips, T, H, W, 3] (see `clip_frames`), on their device.
+def initial_network(stream: StreamConfig, upscaled: torch.Tensor, seed: int) -> TrainableNetwork:
+    """A network fitted to upscaled clips [clips, T, 3, tH, tW] (see `upscale_frames`), on their device.
 
     Raises:
         ValueError: the decoder is too narrow to hold one value per frame and colour.
     """
     network = TrainableNetwork(stream.preset.network, random_weights(stream.preset.network, seed))
-    network.to(frames.device)
+    network.to(upscaled.device)
     with torch.no_grad():
-        condition, tokens = encode(network.projector, frames, stream)
+        condition, tokens = encode(network.projector, upscaled, stream)
         fit_decoder(
-            network.decoder, condition.flatten(0, 1), torch.Generator(frames.device).manual_seed(seed)
+            network.decoder, condition.flatten(0, 1), torch.Generator(upscaled.device).manual_seed(seed)
         )
         fit_head(network, tokens, stream, seed)
     return network

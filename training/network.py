@@ -6,6 +6,7 @@ one pass with the schedule in the attention's mask. A test holds this to the exe
 """
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -54,18 +55,18 @@ class TrainableNetwork(nn.Module):
             for part, state in states.items()
         }
 
-    def forward(self, frames: torch.Tensor, noise: torch.Tensor, stream: StreamConfig) -> torch.Tensor:
-        """LR clips to upscaled clips, before they become bytes.
+    def forward(self, upscaled: torch.Tensor, noise: torch.Tensor, stream: StreamConfig) -> torch.Tensor:
+        """Clips after the bicubic upscaling to clips as the network makes them, before they become bytes.
 
         Args:
-            frames: uint8 [clips, T, H, W, 3], T from `clip_frames`.
+            upscaled: float32 [clips, T, 3, tH, tW] of `upscale_frames`, T from `clip_frames`.
             noise: float32 [clips, latent frames, 16, tH/8, tW/8].
             stream: geometry, schedule and attention.
 
         Returns:
             float32 [clips, 8*units - 3, 3, tH, tW] in [-1, 1].
         """
-        condition, tokens = encode(self.projector, frames, stream)
+        condition, tokens = encode(self.projector, upscaled, stream)
         latent = denoise(self.dit, self.prompt, noise, tokens, stream)
         return decode(self.decoder, latent, condition, stream)
 
@@ -82,10 +83,9 @@ def upscale_frames(frames: torch.Tensor, stream: StreamConfig) -> torch.Tensor:
 
 
 def encode(
-    projector: Projector, frames: torch.Tensor, stream: StreamConfig
+    projector: Projector, upscaled: torch.Tensor, stream: StreamConfig
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Condition [clips, 8*units, 3, tH, tW] and tokens [clips, latent frames, tokens of one, dim]."""
-    upscaled = upscale_frames(frames, stream)
     lookahead = stream.schedule.lookahead
     shown = upscaled[:, : upscaled.shape[1] - lookahead]
     condition = torch.cat([upscaled[:, :1].expand(-1, WARM_UP_FRAMES, -1, -1, -1), shown], dim=1)
@@ -112,7 +112,7 @@ def denoise(
 ) -> torch.Tensor:
     """Noise and tokens of whole clips -> clean latents [clips, latent frames, 16, tH/8, tW/8]."""
     clips, latents = noise.shape[:2]
-    attention = ClipAttention(stream, clips, latents // UNIT_LATENT_FRAMES, noise.device)
+    attention = clip_attention(stream, clips, latents // UNIT_LATENT_FRAMES, noise.device)
     rope = [table.repeat(clips, 1) for table in rope_tables(latents, stream, noise.device)]
     layers = [None] * len(dit.blocks)
     velocity, _ = dit(
@@ -121,6 +121,7 @@ def denoise(
     return noise - velocity.float().view_as(noise)
 
 
+@cache
 def rope_tables(latents: int, stream: StreamConfig, device: torch.device) -> list[torch.Tensor]:
     """Cos and sin [tokens of the clip, head_dim/2], window order."""
     head_dim, grid = stream.preset.network.dit.head_dim, stream.geometry.tokens
@@ -190,6 +191,12 @@ class ClipAttention(Attention):
         return (probability > threshold).flatten(2, 3)
 
 
+@cache
+def clip_attention(stream: StreamConfig, clips: int, units: int, device: torch.device) -> ClipAttention:
+    """Kept, because a CUDA graph cannot be captured while its masks are copied to the device."""
+    return ClipAttention(stream, clips, units, device)
+
+
 def visible_units(stream: StreamConfig, units: int) -> torch.Tensor:
     """Bool [units, units]: which units each unit's step sees, its own step's among them."""
     first, past = stream.schedule.first_units, stream.preset.attention.past_units
@@ -216,7 +223,7 @@ def decode_clips(decoder: Decoder, latent: torch.Tensor, condition: torch.Tensor
     layers = list(decoder.decoder)
     for index, layer in enumerate(layers):
         if isinstance(layer, MemBlock):
-            x = F.relu(layer.conv(torch.cat([x, previous_frames(x, clips)], dim=1)) + x)
+            x = run_mem_block(layer, x, clips)
         elif isinstance(layer, TGrow):
             conv = layers[index + 1]
             grown = F.conv_transpose2d(x, fold_grow(layer.conv.weight, conv.weight), stride=2, padding=1)
@@ -224,6 +231,20 @@ def decode_clips(decoder: Decoder, latent: torch.Tensor, condition: torch.Tensor
         elif not folded(layers, index):
             x = layer(x)
     return x.unflatten(0, (clips, -1))
+
+
+def run_mem_block(block: MemBlock, x: torch.Tensor, clips: int) -> torch.Tensor:
+    """The block over [clips * T, C, h, w].
+
+    What its first convolution makes of the past is made of each frame once and moved to the next.
+    """
+    first, _, *rest = block.conv
+    weights = torch.cat(first.weight.chunk(2, dim=1))
+    present, past = F.conv2d(x, weights, padding=1).chunk(2, dim=1)
+    hidden = F.relu(present + previous_frames(past, clips) + first.bias.view(-1, 1, 1))
+    for layer in rest:
+        hidden = layer(hidden)
+    return F.relu(hidden + x)
 
 
 def folded(layers: list[nn.Module], index: int) -> bool:

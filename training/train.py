@@ -6,8 +6,8 @@ On two cores:
     python -m training.train --data build/training-data/cache --out build/training --seconds 7000 \\
         --clips 1 --side 128
 
-On a GPU: `--device auto --clips 8 --side 256 --seconds N`. A run that is started again in the same --out goes
-on from its checkpoint.
+On a GPU: see `training/README.md`. A run that is started again in the same --out goes on from its checkpoint;
+so does one that was stopped by Ctrl-C.
 """
 
 import copy
@@ -15,10 +15,12 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TextIO
 
 import click
 import torch
@@ -34,16 +36,22 @@ from flashvsr_trt.model.weights_bundle import (
 from flashvsr_trt.presets import find_preset
 from training.batches import Batch, BatchConfig, make_batch
 from training.evaluate import evaluate, picture_tensors, table
+from training.graphs import ReplayedSteps
 from training.initialise import initial_network
 from training.losses import LossWeights, clip_loss
 from training.network import TrainableNetwork
 from training.pictures import HELD_OUT, TRAIN, load_pictures
+from training.prefetch import steps_from
 from training.procedural import procedural_picture
 
 DRAWN_PICTURES = 24
 WARM_UP_STEPS = 30
-EMA_DECAY = 0.998
+EMA_DECAY = 0.999
 GRADIENT_NORM = 0.5
+PARTS = ("total", "level", "gradient", "time")
+"""Of the loss, as the log has them."""
+LOG_EVERY = 50
+"""Steps whose losses are read together."""
 TELL_EVERY = 15
 """Seconds between lines on the terminal."""
 CHECKPOINT, LOG, WEIGHTS, EVALUATION = "checkpoint.pt", "log.jsonl", "weights.safetensors", "evaluation.json"
@@ -68,27 +76,39 @@ def learning_rate(peak: float, step: int, progress: float) -> float:
 
 def new_run(network: TrainableNetwork, peak: float) -> Run:
     """A run of this network at step 0."""
-    optimiser = torch.optim.AdamW(network.parameters(), lr=peak, betas=(0.9, 0.99), weight_decay=1e-4)
+    device = network.prompt.device
+    optimiser = torch.optim.AdamW(
+        network.parameters(),
+        # A tensor, which a captured step reads anew each time.
+        lr=torch.tensor(peak, device=device),
+        betas=(0.9, 0.99),
+        weight_decay=1e-4,
+        fused=True,
+        capturable=device.type == "cuda",
+    )
     return Run(network, copy.deepcopy(network), optimiser)
 
 
-def train_step(run: Run, batch: Batch, weights: LossWeights, amp: bool) -> dict[str, float]:
-    """One optimiser step and the moving average; the loss's parts."""
-    with torch.autocast(batch.frames.device.type, torch.bfloat16, enabled=amp):
-        made = run.network(batch.frames, batch.noise, batch.stream)
-    parts = clip_loss(made, batch.target, weights)
+def optimise(run: Run, batch: Batch, weights: LossWeights, amp: bool) -> torch.Tensor:
+    """One optimiser step: PARTS of the loss and the gradient's norm, as one tensor that nobody waited for."""
     run.optimiser.zero_grad(set_to_none=True)
+    with torch.autocast(batch.upscaled.device.type, torch.bfloat16, enabled=amp):
+        made = run.network(batch.upscaled, batch.noise, batch.stream)
+    parts = clip_loss(made, batch.target, weights)
     parts["total"].backward()
     norm = torch.nn.utils.clip_grad_norm_(run.network.parameters(), GRADIENT_NORM)
-    # A step with a gradient that is no number would end the run's use: it is left out, and seen in the log.
-    if torch.isfinite(norm):
-        run.optimiser.step()
+    # A gradient that is no number would end the run's use: the fused optimiser leaves such a step out, as it
+    # does for torch.amp.GradScaler, and the log shows it.
+    run.optimiser.found_inf = (~torch.isfinite(norm)).float()
+    run.optimiser.step()
+    return torch.stack([*(parts[name].detach() for name in PARTS), norm])
+
+
+@torch.no_grad()
+def update_average(run: Run) -> None:
+    """Move the average towards the network, at first faster."""
     decay = min(EMA_DECAY, (1 + run.step) / (10 + run.step))
-    with torch.no_grad():
-        for average, value in zip(run.average.parameters(), run.network.parameters(), strict=True):
-            average.lerp_(value, 1 - decay)
-    run.step += 1
-    return {name: part.item() for name, part in parts.items()} | {"gradient_norm": norm.item()}
+    torch._foreach_lerp_(list(run.average.parameters()), list(run.network.parameters()), 1 - decay)
 
 
 def save(run: Run, folder: Path) -> None:
@@ -127,43 +147,83 @@ def write_weights(network: TrainableNetwork, preset: str, source: str, path: Pat
     write_bundle(path, parts, BundleInfo(UNPUBLISHED, source, config, digests, digests), overwrite=True)
 
 
+class Log:
+    """A line for each step, written some steps late: reading a loss waits for the GPU."""
+
+    def __init__(self, file: TextIO) -> None:
+        self.file = file
+        self.lines: list[dict] = []
+        self.waiting: list[tuple[dict, torch.Tensor]] = []
+        self.told = time.monotonic()
+
+    def add(self, line: dict, parts: torch.Tensor) -> None:
+        """`parts` as `optimise` gives them."""
+        self.waiting.append((line, parts))
+        if len(self.waiting) == LOG_EVERY:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what waits, and now and then a line on the terminal."""
+        if not self.waiting:
+            return
+        read = torch.stack([parts for _, parts in self.waiting]).tolist()
+        for (line, _), values in zip(self.waiting, read, strict=True):
+            self.lines.append(line | dict(zip((*PARTS, "gradient_norm"), values, strict=True)))
+            self.file.write(json.dumps(self.lines[-1]) + "\n")
+        self.waiting.clear()
+        if time.monotonic() - self.told > TELL_EVERY:
+            self.told = time.monotonic()
+            self.file.flush()
+            recent = [line["level"] for line in self.lines[-500:]]
+            click.echo(
+                f"step {self.lines[-1]['step']}  {self.lines[-1]['seconds']:.0f} s  "
+                f"level {sum(recent) / len(recent):.5f}"
+            )
+
+
 def train(
     run: Run,
-    batches: Callable[[int], Batch],
+    batches: Iterator[Batch],
     steps: int,
     seconds: float,
     peak: float,
     folder: Path,
     amp: bool = False,
+    replay: bool = False,
     save_every: float = 120,
 ) -> list[dict]:
-    """Train until `steps` or `seconds` are used up; the log's lines."""
-    lines, weights = [], LossWeights()
+    """Train until `steps` or `seconds` are used up, and save, also when it is cut short; the log's lines.
+
+    `batches` begin with that of `run.step`. `replay`: steps are CUDA graphs (see `graphs.py`).
+    """
+    weights = LossWeights()
+
+    def step(batch: Batch) -> torch.Tensor:
+        return optimise(run, batch, weights, amp)
+
+    take = ReplayedSteps(step) if replay else step
     before, started = run.seconds, time.monotonic()
-    saved = told = started
-    with (folder / LOG).open("a") as log:
-        while run.step < steps and run.seconds < seconds:
-            progress = max(run.step / steps, run.seconds / seconds)
-            rate = learning_rate(peak, run.step, progress)
-            for group in run.optimiser.param_groups:
-                group["lr"] = rate
-            line = {"step": run.step, **train_step(run, batches(run.step), weights, amp)}
-            run.seconds = before + time.monotonic() - started
-            lines.append(line | {"rate": rate, "seconds": round(run.seconds, 2)})
-            log.write(json.dumps(lines[-1]) + "\n")
-            if time.monotonic() - told > TELL_EVERY or run.step == 1:
-                told = time.monotonic()
-                log.flush()
-                recent = [past["level"] for past in lines[-50:]]
-                click.echo(
-                    f"step {run.step}  {run.seconds:.0f} s  level {sum(recent) / len(recent):.5f}  "
-                    f"gradient norm {line['gradient_norm']:.3f}"
-                )
-            if time.monotonic() - saved > save_every:
-                save(run, folder)
-                saved = time.monotonic()
-    save(run, folder)
-    return lines
+    saved = started
+    with (folder / LOG).open("a") as file:
+        log = Log(file)
+        try:
+            while run.step < steps and run.seconds < seconds:
+                progress = max(run.step / steps, run.seconds / seconds)
+                rate = learning_rate(peak, run.step, progress)
+                for group in run.optimiser.param_groups:
+                    group["lr"].fill_(rate)
+                parts = take(next(batches))
+                update_average(run)
+                run.seconds = before + time.monotonic() - started
+                log.add({"step": run.step, "rate": rate, "seconds": round(run.seconds, 2)}, parts)
+                run.step += 1
+                if time.monotonic() - saved > save_every:
+                    save(run, folder)
+                    saved = time.monotonic()
+        finally:
+            log.flush()
+            save(run, folder)
+    return log.lines
 
 
 @click.command()
@@ -182,6 +242,14 @@ def train(
 @click.option("--side", default=128, show_default=True, help="Target pixels a side, a multiple of 128.")
 @click.option("--units", default=5, show_default=True, help="Units of 8 frames in a clip, 3 or more.")
 @click.option("--scale4-share", default=0.1, show_default=True, help="Share of the steps that upscale 4x.")
+@click.option(
+    "--large-share",
+    default=0.0,
+    show_default=True,
+    help="Share of the steps with clips of twice the side, a quarter as many.",
+)
+@click.option("--uses", default=1, show_default=True, help="Steps that show the same clips, turned.")
+@click.option("--threads", default=0, show_default=True, help="Threads that make batches ahead.")
 @click.option("--rate", default=5e-4, show_default=True, help="Peak learning rate.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
@@ -192,6 +260,7 @@ def train(
     help="Weights of an earlier run (a bundle) instead of fitted ones; the optimiser starts anew.",
 )
 @click.option("--amp/--no-amp", default=False, help="bfloat16 autocast.  [default: float32, TF32 on a GPU]")
+@click.option("--cuda-graphs/--no-cuda-graphs", default=False, help="Replay steps instead of launching them.")
 def main(
     data: Path | None,
     out: Path,
@@ -202,12 +271,16 @@ def main(
     side: int,
     units: int,
     scale4_share: float,
+    large_share: float,
+    uses: int,
+    threads: int,
     rate: float,
     seed: int,
     device: str,
     evaluation_side: int,
     start_from: Path | None,
     amp: bool,
+    cuda_graphs: bool,
 ) -> None:
     """Train, write the averaged weights as a bundle, and print their evaluation on held-out pictures."""
     chosen = torch.device(
@@ -219,16 +292,16 @@ def main(
     codec = find_spec("av") is not None
     if not codec:
         click.echo("PyAV is not installed: clips are compressed as JPEG only, not as video")
-    config = BatchConfig(preset, clips, side, units, seed, scale4_share, codec)
+    config = BatchConfig(preset, clips, side, units, seed, scale4_share, codec, large_share, uses)
 
-    def batches(step: int) -> Batch:
-        return make_batch(photographs, drawn, config, step)
+    def make(number: int) -> Batch:
+        return make_batch(photographs, drawn, config, number)
 
     if start_from:
         network = TrainableNetwork(find_preset(preset).network, read_bundle(start_from)).to(chosen)
     else:
         fitting = make_batch(photographs, drawn, BatchConfig(preset, 8, 128, units, seed), 0)
-        network = initial_network(fitting.stream, fitting.frames, seed)
+        network = initial_network(fitting.stream, fitting.upscaled, seed)
     run = new_run(network, rate)
     # After the fit, whose normal equations need all of float32.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
@@ -237,7 +310,12 @@ def main(
     click.echo(f"{count} parameters on {chosen}, torch {torch.__version__}")
     if restore(run, out):
         click.echo(f"goes on from step {run.step}")
-    train(run, batches, steps, seconds, rate, out, amp)
+    batches = steps_from(make, run.step, uses, threads, chosen)
+    try:
+        with closing(batches):
+            train(run, batches, steps, seconds, rate, out, amp, cuda_graphs)
+    except KeyboardInterrupt:
+        click.echo(f"stopped at step {run.step}; the same command goes on from there", err=True)
     source = (
         f"training.train --preset {preset} --seed {seed}: {run.step} steps of {clips} clips of {side}x{side}"
     )

@@ -17,7 +17,7 @@ from flashvsr_trt.runtime.session import Session
 from flashvsr_trt.runtime.torch_executor import TorchExecutor
 from flashvsr_trt.signatures import StreamConfig
 from tests.training.small import small_preset
-from training.network import TrainableNetwork, clip_frames, latent_size
+from training.network import TrainableNetwork, clip_frames, latent_size, upscale_frames
 
 UNITS = 5
 
@@ -62,7 +62,7 @@ def test_a_clip_in_one_pass_is_what_the_executor_streams(schedule, attention):
     trained = TrainableNetwork(preset.network, random_weights(preset.network, 3))
     # A second clip in the batch must change nothing in the first.
     clips = torch.stack([torch.from_numpy(frames), torch.from_numpy(frames).flip(0)])
-    made = trained(clips, torch.from_numpy(noise)[None].repeat(2, 1, 1, 1, 1), stream)
+    made = trained(upscale_frames(clips, stream), torch.from_numpy(noise)[None].repeat(2, 1, 1, 1, 1), stream)
 
     streamed = torch.cat(keeper.kept)[3:]
     assert len(streamed) == made.shape[1]

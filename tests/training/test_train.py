@@ -2,6 +2,7 @@
 
 import copy
 from functools import cache
+from itertools import count
 
 import pytest
 import torch
@@ -12,9 +13,9 @@ from training import batches as batches_module
 from training.batches import BatchConfig, make_batch
 from training.evaluate import evaluate, picture_tensors
 from training.initialise import initial_network
-from training.network import TrainableNetwork, upscale_frames
+from training.network import TrainableNetwork
 from training.procedural import procedural_picture
-from training.train import learning_rate, new_run, restore, save, train, write_weights
+from training.train import learning_rate, new_run, restore, train, write_weights
 
 CONFIG = BatchConfig("nano", clips=1, side=128, units=3, seed=7)
 
@@ -36,7 +37,7 @@ def batch_of(step: int):
 
 @cache
 def fitted_once() -> TrainableNetwork:
-    return initial_network(batch_of(0).stream, batch_of(0).frames, seed=0)
+    return initial_network(batch_of(0).stream, batch_of(0).upscaled, seed=0)
 
 
 def fitted() -> TrainableNetwork:
@@ -46,7 +47,7 @@ def fitted() -> TrainableNetwork:
 def run_for(steps: int, folder, resume: bool = False):
     run = new_run(fitted(), 1e-3)
     assert restore(run, folder) == resume
-    lines = train(run, batch_of, steps, 1e6, 1e-3, folder)
+    lines = train(run, map(batch_of, count(run.step)), steps, 1e6, 1e-3, folder)
     return run, [line["total"] for line in lines]
 
 
@@ -78,8 +79,7 @@ def test_a_run_that_was_cut_goes_on_as_if_it_had_not_been(tmp_path):
         return batch_of(step)
 
     with pytest.raises(KeyboardInterrupt):
-        train(start, stop_after_two, 4, 1e6, 1e-3, cut)
-    save(start, cut)
+        train(start, map(stop_after_two, count()), 4, 1e6, 1e-3, cut)
     resumed, rest = run_for(4, cut, resume=True)
     assert done == [0, 1]
     assert rest == curve[2:]
@@ -91,8 +91,8 @@ def test_the_first_network_gives_back_about_its_condition():
     batch = batch_of(0)
     network = new_run(fitted(), 1e-3).network
     with torch.no_grad():
-        made = network(batch.frames, batch.noise, batch.stream)
-    condition = upscale_frames(batch.frames, batch.stream)[:, : made.shape[1]]
+        made = network(batch.upscaled, batch.noise, batch.stream)
+    condition = batch.upscaled[:, : made.shape[1]]
     error = (made - condition).square().mean()
     assert error < 0.2 * condition.var()
 
@@ -103,7 +103,7 @@ def test_every_parameter_that_the_frames_depend_on_learns():
     for block in run.network.decoder.modules():
         if hasattr(block, "conv") and isinstance(block.conv, torch.nn.Sequential):
             torch.nn.init.normal_(block.conv[4].weight, std=0.01)
-    run.network(batch.frames, batch.noise, batch.stream).square().mean().backward()
+    run.network(batch.upscaled, batch.noise, batch.stream).square().mean().backward()
     still = [name for name, value in run.network.named_parameters() if value.grad is None]
     assert still == []
 
