@@ -85,11 +85,13 @@ def _launches(launch: Callable, *arguments) -> Run:
 
 
 def tune_select_blocks(_: str) -> Setting:
-    """Digits and tile of the threshold search, rows and columns of the compaction."""
+    """Tile and lanes of the threshold search, rows and columns of the compaction."""
     problem = attention_problem(*LR_SIZE)
     arguments = (problem.probability, problem.slot_valid, problem.top_k)
     run = _launches(launch_select_blocks, *arguments)
-    settings = _grid((8, 16, 32), TILE=(2048, 4096, 8192), ROWS=(8,), COLUMNS=(512,), GROUPS=(8,))
+    settings = _grid(
+        (8, 16, 32), TILE=(4096, 8192), LANES=(1024,), ROWS=(4, 8), COLUMNS=(512,), GROUPS=(8, 11)
+    )
     return fastest("select_blocks", settings, run, select_blocks_reference(*arguments))
 
 

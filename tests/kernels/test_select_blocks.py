@@ -14,7 +14,9 @@ from flashvsr_trt.kernels.tuning import Setting
 from tests.golden import load_case
 
 # Tiles that small maps cross; two programs a map.
-SMALL = Setting(num_warps=4, constants={"TILE": 512, "ROWS": 4, "COLUMNS": 16, "GROUPS": 2})
+SMALL = Setting(num_warps=4, constants={"TILE": 512, "LANES": 128, "ROWS": 4, "COLUMNS": 16, "GROUPS": 2})
+# Its scratch has room for 24 lines of 32 lanes, as it has for 17 of 1024 at full size.
+NARROW = Setting(num_warps=4, constants={"TILE": 256, "LANES": 32, "ROWS": 8, "COLUMNS": 128, "GROUPS": 3})
 HEADS = 2
 WINDOWS = 6
 GOLDEN = (
@@ -26,14 +28,34 @@ GOLDEN = (
 )
 
 
-def launch(probability, slot_valid, top_k):
+def launch(probability, slot_valid, top_k, setting=SMALL):
     from flashvsr_trt.kernels.select_blocks_triton import launch_select_blocks
 
-    return launch_select_blocks(probability, slot_valid, top_k, SMALL)
+    return launch_select_blocks(probability, slot_valid, top_k, setting)
 
 
-def assert_same_blocks(run_kernel, probability, slot_valid, top_k):
-    index, count = run_kernel(launch, probability, slot_valid, top_k)
+def launch_and_record(probability, slot_valid, top_k, setting):
+    """`launch`, and for each program that collected: the lines it filled and had room for, [programs, 2]."""
+    from flashvsr_trt.kernels import select_blocks_triton
+
+    collect = select_blocks_triton._collect
+    collected = []
+
+    def record(source, size, low, high, scratch, room, *constants):
+        lines = collect(source, size, low, high, scratch, room, *constants)
+        collected.append((int(lines), int(room)))
+        return lines
+
+    select_blocks_triton._collect = record
+    try:
+        index, count = launch(probability, slot_valid, top_k, setting)
+    finally:
+        select_blocks_triton._collect = collect
+    return index, count, torch.tensor(collected).view(-1, 2)
+
+
+def assert_same_blocks(run_kernel, probability, slot_valid, top_k, setting=SMALL):
+    index, count = run_kernel(launch, probability, slot_valid, top_k, setting)
     expected_index, expected_count = select_blocks_reference(probability, slot_valid, top_k)
     assert torch.equal(count, expected_count)
     assert torch.equal(index, expected_index)
@@ -102,6 +124,71 @@ def test_more_rows_and_columns_than_one_tile(run_kernel):
     probability = torch.rand((1, 1, 30, 5 * 30), generator=generator)
     probability[..., 3 * 30 : 4 * 30] = 0
     assert_same_blocks(run_kernel, probability, torch.tensor([True, True, True, False]), 1000)
+
+
+def wide_probability(kind: str, windows: int = 24) -> torch.Tensor:
+    """[1, 1, W, 4*W]: with 3 slots and 1 unit the shape of the large maps."""
+    shape = (1, 1, windows, 4 * windows)
+    generator = torch.Generator().manual_seed(7)
+    random = torch.rand(shape, generator=generator)
+    position = torch.arange(random.numel()).view(shape)
+    match kind:
+        case "nearly uniform":
+            return (1 + 0.02 * torch.randn(shape, generator=generator)) / (4 * windows)
+        case "softmax":
+            return torch.softmax(2 * torch.randn(shape, generator=generator), dim=-1)
+        case "half zero":
+            return torch.where(position % 3 < 2, 0.0, random)
+        case "denormals":
+            return random * 1e-39
+        case "sorted":
+            return position / random.numel()
+        case "ties at the threshold":
+            return torch.where(position % 5 < 3, 0.5, random)
+        case "all equal":
+            return torch.full(shape, 0.25)
+        case "all zero":
+            return torch.zeros(shape)
+        case "one lane":
+            return torch.where(position % 32 == 0, 0.5 + 1e-3 * random, (position % 2) * 0.9)
+    raise ValueError(kind)
+
+
+COLLECTED = ("nearly uniform", "softmax", "half zero", "denormals", "sorted")
+NEVER_COLLECTED = ("ties at the threshold", "all equal", "all zero")
+
+
+@pytest.mark.parametrize("top_k", [0, 2200])
+@pytest.mark.parametrize("kind", [*COLLECTED, *NEVER_COLLECTED, "one lane"])
+def test_wide_maps_give_the_twins_blocks(run_kernel, kind, top_k):
+    probability = wide_probability(kind)
+    assert_same_blocks(run_kernel, probability, torch.ones(3, dtype=torch.bool), top_k, NARROW)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="only the interpreter's functions can be recorded")
+@pytest.mark.parametrize("kind", [*COLLECTED, *NEVER_COLLECTED, "one lane"])
+def test_few_entries_are_collected_and_many_or_uneven_ones_are_not(run_kernel, kind):
+    probability = wide_probability(kind)
+    ranks = {"half zero": 400, "one lane": int((probability > 0.8).sum()) + 36}
+    top_k = ranks.get(kind, 1151)
+    arguments = (probability, torch.ones(3, dtype=torch.bool), top_k)
+    index, count, collected = run_kernel(launch_and_record, *arguments, NARROW)
+    expected_index, expected_count = select_blocks_reference(*arguments)
+    assert torch.equal(index, expected_index)
+    assert torch.equal(count, expected_count)
+    assert len(collected) == (0 if kind in NEVER_COLLECTED else NARROW.constants["GROUPS"])
+    filled, room = collected.unbind(1)
+    assert (room > 0).all()
+    assert (filled > room).all() if kind == "one lane" else (filled <= room).all()
+
+
+@pytest.mark.parametrize("windows", [1, 2, 4, 11])
+def test_programs_of_uneven_or_no_rows(run_kernel, windows):
+    probability = wide_probability("nearly uniform", windows)
+    probability[..., windows : 2 * windows] = 0
+    slot_valid = torch.tensor([True, False, True])
+    for top_k in (0, windows * windows, 10**6):
+        assert_same_blocks(run_kernel, probability, slot_valid, top_k, NARROW)
 
 
 @pytest.mark.parametrize("name", GOLDEN)
