@@ -200,7 +200,7 @@ def test_official_probabilities_give_the_official_mask(run_kernel, name):
     for call, probability in maps.items():
         by_unit = probability.unflatten(1, (-1, windows))
         past = torch.ones(probability.shape[2] // windows - by_unit.shape[1], dtype=torch.bool)
-        index, count = run_kernel(launch, by_unit, past, top_k)
+        index, count = run_kernel(launch, by_unit, past, top_k, NARROW)
         assert torch.equal(expand_mask(index, count), case[f"dbg.mask.{call}"][0])
 
 
