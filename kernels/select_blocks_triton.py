@@ -168,6 +168,8 @@ def select_blocks(
 
     Every program of axis 1 finds the threshold for itself, which costs no more time than waiting for another.
     Its own part of `index`, not written yet, is the scratch of that search.
+    TILE entries are read at once, in lines of LANES: with at least a lane a thread, counting and collecting
+    stay within threads.
     """
     key_windows = (slots + units) * windows
     unit = tl.program_id(0)
