@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from flashvsr_trt.model.balanced_rounding import rounded_decoder
 from flashvsr_trt.model.decoder import Decoder
 from flashvsr_trt.model.dit import DiT, DiTConstants
 from flashvsr_trt.model.folded_decoder import FoldedDecoder
@@ -35,8 +36,9 @@ def build_network(
     """
     projector = _load(Projector, config, weights.projector, device, dtype)
     dit = _load(DiT, config, weights.dit, device, dtype)
-    decoder = _load(Decoder, config, weights.decoder, device, dtype)
-    return Network(projector, dit, FoldedDecoder(decoder), dit.constants(weights.prompt.to(device)))
+    decoder = FoldedDecoder(_load(Decoder, config, weights.decoder, device, torch.float32))
+    constants = dit.constants(weights.prompt.to(device))
+    return Network(projector, dit, rounded_decoder(decoder, dtype), constants)
 
 
 def _load(

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
-from flashvsr_trt.model.state_shapes import state_shapes
+from flashvsr_trt.model.state_shapes import FOLDED, state_shapes
 from flashvsr_trt.presets import NetworkConfig
 
 RECIPE = 1
@@ -46,13 +46,14 @@ def random_weights(
 ) -> dict[str, dict[str, torch.Tensor]]:
     """Part -> key -> tensor. A value depends on the seed, its part and its key alone.
 
-    Values are drawn in float32 and rounded to `dtype`; at most a few chunks of float32 exist at a time.
+    Values are drawn in float32 and rounded to `dtype`, but for those of FOLDED parts; at most a few chunks of
+    float32 exist at a time beside them.
     """
     shapes = state_shapes(network)
-    state = {
-        part: {key: torch.empty(shape, dtype=dtype) for key, shape in keys.items()}
-        for part, keys in shapes.items()
-    }
+    state = {}
+    for part, keys in shapes.items():
+        stored = torch.float32 if part in FOLDED else dtype
+        state[part] = {key: torch.empty(shape, dtype=stored) for key, shape in keys.items()}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         jobs = [
             pool.submit(_fill, tensor, seed, f"{part}.{key}")

@@ -19,6 +19,9 @@ PROMPT = "prompt"
 PARTS = (*NETWORKS, PROMPT)
 """The parts of the weights: three networks, and the prompt as a state dict of the one key `prompt`."""
 
+FOLDED = ("decoder",)
+"""Parts that load as stored whatever dtype is asked for: `balanced_rounding.py` rounds what they fold to."""
+
 _SHOWN_KEYS = 3
 
 

@@ -12,6 +12,7 @@ from flashvsr_trt.errors import WeightsError
 from flashvsr_trt.model.published import FILES, REPOSITORY, VERSION, is_published
 from flashvsr_trt.model.random_weights import random_digest, random_weights
 from flashvsr_trt.model.state_shapes import (
+    FOLDED,
     PARTS,
     PROMPT,
     misfit,
@@ -99,7 +100,8 @@ def load_weights(
     Args:
         source: files are memory-mapped, so a tensor is read when it is first used.
         network: the sizes that every key and shape is checked against.
-        dtype: cast every tensor; None keeps each as stored (random weights are float32).
+        dtype: cast every tensor but those of FOLDED parts; None keeps each as stored (random weights are
+            float32).
         allow_unverified: accept published-size files whose checksums are not those of v1.1.
 
     Raises:
@@ -217,7 +219,7 @@ def _fingerprint(sha256: Mapping[str, str]) -> str:
 
 def _cast(weights: Weights, dtype: torch.dtype) -> Weights:
     cast = {
-        part: {key: tensor.to(dtype) for key, tensor in tensors.items()}
+        part: {key: tensor if part in FOLDED else tensor.to(dtype) for key, tensor in tensors.items()}
         for part, tensors in weights.parts.items()
     }
     prompt = cast.pop(PROMPT)[PROMPT]

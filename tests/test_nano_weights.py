@@ -14,6 +14,7 @@ from bench.demo import enlarge, mean_luma_psnr
 from bench.demo_clip import damage
 from flashvsr_trt.export.export_bundle import export_bundle
 from flashvsr_trt.geometry import Geometry
+from flashvsr_trt.model.state_shapes import FOLDED
 from flashvsr_trt.model.weights import load_weights, resolve_weights
 from flashvsr_trt.model.weights_report import report_weights
 from flashvsr_trt.model.weights_source import packaged_weights
@@ -61,11 +62,11 @@ def test_a_wheel_holds_the_file_and_where_it_is_from():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_tensors_load_in_the_dtype_asked_for_and_are_finite(dtype):
+def test_tensors_load_in_the_dtype_asked_for_but_what_is_folded_and_are_finite(dtype):
     weights = load_weights(resolve_weights(None, NANO), NANO, dtype)
-    tensors = [tensor for part in weights.parts.values() for tensor in part.values()]
-    assert {tensor.dtype for tensor in tensors} == {dtype}
-    assert all(tensor.isfinite().all() for tensor in tensors)
+    for part, tensors in weights.parts.items():
+        assert part in FOLDED or {x.dtype for x in tensors.values()} == {dtype}
+        assert all(x.isfinite().all() for x in tensors.values())
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda schedule: schedule.name)

@@ -14,7 +14,7 @@ from flashvsr_trt.errors import WeightsError
 from flashvsr_trt.model import published, weights, weights_bundle
 from flashvsr_trt.model.published import FILES, VERSION
 from flashvsr_trt.model.random_weights import random_weights
-from flashvsr_trt.model.state_shapes import PARTS, difference, state_shapes
+from flashvsr_trt.model.state_shapes import FOLDED, PARTS, difference, state_shapes
 from flashvsr_trt.model.tensor_files import sha256_of
 from flashvsr_trt.model.weights import (
     UNVERIFIED,
@@ -76,11 +76,12 @@ class TestFiles:
         torch.testing.assert_close(found.prompt, parts["prompt"]["prompt"], rtol=0, atol=0)
         assert str(tmp_path) in found.source
 
-    def test_a_dtype_casts_every_tensor_and_keeps_the_fingerprint(self, tmp_path):
+    def test_a_dtype_casts_all_but_what_is_folded_and_keeps_the_fingerprint(self, tmp_path):
         write_files(tmp_path)
         found = load(tmp_path, dtype=torch.float16)
-        tensors = [tensor for part in found.parts.values() for tensor in part.values()]
-        assert {tensor.dtype for tensor in tensors} == {torch.float16}
+        for part, stored in load(tmp_path).parts.items():
+            dtypes = {key: x.dtype if part in FOLDED else torch.float16 for key, x in stored.items()}
+            assert {key: x.dtype for key, x in found.parts[part].items()} == dtypes
         assert found.fingerprint == load(tmp_path).fingerprint
 
     @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs /proc/self/maps")
