@@ -17,6 +17,7 @@ class BatchConfig:
     """Sizes of a batch. `side` is of the target, a multiple of 128; `units` of 8 frames make a clip.
 
     `codec`: some clips are compressed by a video codec, through PyAV.
+    `clean_share`: clips that are only made smaller.
     `large_share`: steps whose clips have twice the side, and are a quarter as many.
     `uses`: steps that show the same clips, each time flipped and turned another way, with other noise.
     """
@@ -28,6 +29,7 @@ class BatchConfig:
     seed: int
     scale4_share: float = 0.0
     codec: bool = False
+    clean_share: float = 0.25
     large_share: float = 0.0
     uses: int = 1
 
@@ -72,7 +74,7 @@ def make_batch(
     device = chosen[0].device
     on_device = torch.Generator(device).manual_seed(generator.initial_seed())
     sharp = film_pictures(chosen, side, clip_frames(config.units, stream), generator)
-    damages = [draw_damage(generator, config.codec) for _ in chosen]
+    damages = [draw_damage(generator, config.codec, config.clean_share) for _ in chosen]
     frames = degrade(make_smaller(sharp, scale), damages, on_device)
     shown = sharp.shape[1] - stream.schedule.lookahead
     noise = torch.randn(latent_size(stream, len(chosen), config.units), generator=on_device, device=device)

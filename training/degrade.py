@@ -12,9 +12,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-CLEAN_SHARE = 0.25
-"""Clips that are only made smaller."""
-
 BLOCK = 8
 LUMA_TABLE = (
     "16 11 10 16 24 40 51 61 12 12 14 19 26 58 60 55 14 13 16 24 40 57 69 56 14 17 22 29 51 87 80 62 "
@@ -47,13 +44,13 @@ TYPICAL = Damage(blur=0.6, noise=3 / 255, quality=55)
 """What held-out clips are degraded by: a soft lens, some noise, visible compression."""
 
 
-def draw_damage(generator: torch.Generator, codec: bool = False) -> Damage:
-    """A random degradation; each step is left out in some clips, and all in CLEAN_SHARE of them.
+def draw_damage(generator: torch.Generator, codec: bool = False, clean_share: float = 0.25) -> Damage:
+    """A random degradation; each step is left out in some clips, and all in `clean_share` of them.
 
     With `codec`, half of the compressed clips go through `compress_video`.
     """
     uniform = torch.rand(12, generator=generator).tolist()
-    if uniform[0] < CLEAN_SHARE:
+    if uniform[0] < clean_share:
         return CLEAN
     compressed, as_video = uniform[8] < 0.75, codec and uniform[10] < 0.5
     return Damage(

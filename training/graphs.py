@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from training.batches import Batch
+from training.prefetch import MakingThreads
 
 EAGER_STEPS = 2
 """Of each schedule and size, before its step is captured: libraries choose their kernels in these."""
@@ -34,11 +35,11 @@ class ReplayedSteps:
     """`step`, captured once for each schedule and size and replayed from then on.
 
     A step must drop all gradients before it makes its own, wait for nothing, and read no other tensor that is
-    made anew from step to step.
+    made anew from step to step. `threads` rest while it is captured.
     """
 
-    def __init__(self, step: Step) -> None:
-        self.step = step
+    def __init__(self, step: Step, threads: MakingThreads) -> None:
+        self.step, self.threads = step, threads
         self.eager: Counter[tuple] = Counter()
         self.captured: dict[tuple, CapturedStep] = {}
         self.stream = torch.cuda.Stream()
@@ -63,8 +64,7 @@ class ReplayedSteps:
         upscaled, target, noise = (tensor.clone() for tensor in tensors(batch))
         own = replace(batch, upscaled=upscaled, target=target, noise=noise)
         graph = torch.cuda.CUDAGraph()
-        # Threads go on making batches meanwhile.
-        with torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"):
+        with self.threads.resting(), torch.cuda.graph(graph, stream=self.stream):
             made = self.step(own)
         return CapturedStep(graph, own, made)
 

@@ -13,6 +13,7 @@ class LossWeights:
 
     gradient: float = 0.3
     time: float = 0.2
+    square: float = 0.0
 
 
 def charbonnier(difference: torch.Tensor) -> torch.Tensor:
@@ -24,7 +25,7 @@ def clip_loss(made: torch.Tensor, target: torch.Tensor, weights: LossWeights) ->
     """Parts of the loss, and their `total`. Clips [clips, T, 3, H, W] in [-1, 1].
 
     `gradient` is of the differences of neighbouring pixels, `time` of neighbouring frames: flicker at the
-    borders of chunks costs there, and blur in the first.
+    borders of chunks costs there, and blur in the first. `square`, of the levels, is what PSNR measures.
     """
     difference = made - target
     rows = difference[..., 1:, :] - difference[..., :-1, :]
@@ -32,5 +33,6 @@ def clip_loss(made: torch.Tensor, target: torch.Tensor, weights: LossWeights) ->
     frames = difference[:, 1:] - difference[:, :-1]
     level, gradient = charbonnier(difference), charbonnier(rows) + charbonnier(columns)
     time = charbonnier(frames)
-    total = level + weights.gradient * gradient + weights.time * time
-    return {"total": total, "level": level, "gradient": gradient, "time": time}
+    square = difference.square().mean()
+    total = level + weights.gradient * gradient + weights.time * time + weights.square * square
+    return {"total": total, "level": level, "gradient": gradient, "time": time, "square": square}

@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from threading import Lock
 
 import torch
 
@@ -15,14 +16,33 @@ AHEAD = 2
 Ready = tuple[Batch, torch.cuda.Event | None]
 
 
+class MakingThreads:
+    """How many threads make batches, and a way to have them rest: while one captures, no other may launch."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.locks = [Lock() for _ in range(count)]
+
+    @contextmanager
+    def resting(self) -> Iterator[None]:
+        """Wait until all have made the batch in hand, and keep them from the next."""
+        for lock in self.locks:
+            lock.acquire()
+        try:
+            yield
+        finally:
+            for lock in self.locks:
+                lock.release()
+
+
 def steps_from(
-    make: Callable[[int], Batch], first: int, uses: int, threads: int, device: torch.device
+    make: Callable[[int], Batch], first: int, uses: int, threads: MakingThreads, device: torch.device
 ) -> Iterator[Batch]:
     """The batch of step `first`, of the next step, and so on: `make(step // uses)`, turned.
 
     With no threads each batch is made when it is asked for. On a GPU each thread has a stream of its own.
     """
-    if not threads:
+    if not threads.count:
         while True:
             batch = make(first // uses)
             for use in range(first % uses, uses):
@@ -36,22 +56,25 @@ def steps_from(
 
 
 def _made_ahead(
-    make: Callable[[int], Batch], first: int, threads: int, device: torch.device
+    make: Callable[[int], Batch], first: int, threads: MakingThreads, device: torch.device
 ) -> Iterator[Batch]:
     waiting: deque[Future[Ready]] = deque()
-    streams: deque[torch.cuda.Stream] = deque()
-    if device.type == "cuda":
-        streams.extend(torch.cuda.Stream() for _ in range(threads))
+    on_gpu = device.type == "cuda"
+    places = deque((lock, torch.cuda.Stream() if on_gpu else None) for lock in threads.locks)
 
     def make_on_own_stream(number: int) -> Ready:
-        with own_stream(streams) as stream:
-            batch = make(number)
-            return batch, stream.record_event() if stream else None
+        lock, stream = places.popleft()
+        try:
+            with lock, torch.cuda.stream(stream):
+                batch = make(number)
+                return batch, stream.record_event() if stream else None
+        finally:
+            places.append((lock, stream))
 
-    with ThreadPoolExecutor(threads, "batches") as pool:
+    with ThreadPoolExecutor(threads.count, "batches") as pool:
         try:
             while True:
-                while len(waiting) < AHEAD * threads:
+                while len(waiting) < AHEAD * threads.count:
                     waiting.append(pool.submit(make_on_own_stream, first))
                     first += 1
                 batch, made = waiting.popleft().result()
@@ -61,20 +84,6 @@ def _made_ahead(
         finally:
             for future in waiting:
                 future.cancel()
-
-
-@contextmanager
-def own_stream(streams: deque[torch.cuda.Stream]) -> Iterator[torch.cuda.Stream | None]:
-    """One of the free streams as the current one, if there are any."""
-    if not streams:
-        yield None
-        return
-    stream = streams.popleft()
-    try:
-        with torch.cuda.stream(stream):
-            yield stream
-    finally:
-        streams.append(stream)
 
 
 def used_here(batch: Batch, made: torch.cuda.Event) -> None:

@@ -41,17 +41,18 @@ from training.initialise import initial_network
 from training.losses import LossWeights, clip_loss
 from training.network import TrainableNetwork
 from training.pictures import HELD_OUT, TRAIN, load_pictures
-from training.prefetch import steps_from
+from training.prefetch import MakingThreads, steps_from
 from training.procedural import procedural_picture
 
 DRAWN_PICTURES = 24
 WARM_UP_STEPS = 30
 EMA_DECAY = 0.999
 GRADIENT_NORM = 0.5
-PARTS = ("total", "level", "gradient", "time")
+PARTS = ("total", "level", "gradient", "time", "square")
 """Of the loss, as the log has them."""
 LOG_EVERY = 50
 """Steps whose losses are read together."""
+PLAIN_LOSS = LossWeights()
 TELL_EVERY = 15
 """Seconds between lines on the terminal."""
 CHECKPOINT, LOG, WEIGHTS, EVALUATION = "checkpoint.pt", "log.jsonl", "weights.safetensors", "evaluation.json"
@@ -188,20 +189,21 @@ def train(
     seconds: float,
     peak: float,
     folder: Path,
+    weights: LossWeights = PLAIN_LOSS,
     amp: bool = False,
-    replay: bool = False,
+    replay_with: MakingThreads | None = None,
     save_every: float = 120,
 ) -> list[dict]:
     """Train until `steps` or `seconds` are used up, and save, also when it is cut short; the log's lines.
 
-    `batches` begin with that of `run.step`. `replay`: steps are CUDA graphs (see `graphs.py`).
+    `batches` begin with that of `run.step`. With `replay_with`, the threads that make them, steps are CUDA
+    graphs.
     """
-    weights = LossWeights()
 
     def step(batch: Batch) -> torch.Tensor:
         return optimise(run, batch, weights, amp)
 
-    take = ReplayedSteps(step) if replay else step
+    take = ReplayedSteps(step, replay_with) if replay_with else step
     before, started = run.seconds, time.monotonic()
     saved = started
     with (folder / LOG).open("a") as file:
@@ -242,6 +244,8 @@ def train(
 @click.option("--side", default=128, show_default=True, help="Target pixels a side, a multiple of 128.")
 @click.option("--units", default=5, show_default=True, help="Units of 8 frames in a clip, 3 or more.")
 @click.option("--scale4-share", default=0.1, show_default=True, help="Share of the steps that upscale 4x.")
+@click.option("--clean-share", default=0.25, show_default=True, help="Share of clips that are not degraded.")
+@click.option("--square", default=0.0, show_default=True, help="Weight of the squared error in the loss.")
 @click.option(
     "--large-share",
     default=0.0,
@@ -271,6 +275,8 @@ def main(
     side: int,
     units: int,
     scale4_share: float,
+    clean_share: float,
+    square: float,
     large_share: float,
     uses: int,
     threads: int,
@@ -292,7 +298,9 @@ def main(
     codec = find_spec("av") is not None
     if not codec:
         click.echo("PyAV is not installed: clips are compressed as JPEG only, not as video")
-    config = BatchConfig(preset, clips, side, units, seed, scale4_share, codec, large_share, uses)
+    config = BatchConfig(
+        preset, clips, side, units, seed, scale4_share, codec, clean_share, large_share, uses
+    )
 
     def make(number: int) -> Batch:
         return make_batch(photographs, drawn, config, number)
@@ -310,10 +318,21 @@ def main(
     click.echo(f"{count} parameters on {chosen}, torch {torch.__version__}")
     if restore(run, out):
         click.echo(f"goes on from step {run.step}")
-    batches = steps_from(make, run.step, uses, threads, chosen)
+    making = MakingThreads(threads)
+    batches = steps_from(make, run.step, uses, making, chosen)
     try:
         with closing(batches):
-            train(run, batches, steps, seconds, rate, out, amp, cuda_graphs)
+            train(
+                run,
+                batches,
+                steps,
+                seconds,
+                rate,
+                out,
+                LossWeights(square=square),
+                amp,
+                making if cuda_graphs else None,
+            )
     except KeyboardInterrupt:
         click.echo(f"stopped at step {run.step}; the same command goes on from there", err=True)
     source = (

@@ -9,7 +9,7 @@ from tests.training.small import small_preset
 from training import batches as batches_module
 from training.batches import Batch, BatchConfig, make_batch, turned
 from training.evaluate import picture_tensors
-from training.prefetch import steps_from
+from training.prefetch import MakingThreads, steps_from
 from training.procedural import procedural_picture
 
 CPU = torch.device("cpu")
@@ -35,15 +35,16 @@ def assert_same(one: Batch, other: Batch) -> None:
 @pytest.mark.parametrize("first", [0, 3])
 def test_threads_give_the_batches_of_one_by_one(first):
     alone, ahead = (
-        list(islice(steps_from(make, first, uses=2, threads=threads, device=CPU), 4)) for threads in (0, 3)
+        list(islice(steps_from(make, first, uses=2, threads=MakingThreads(threads), device=CPU), 4))
+        for threads in (0, 3)
     )
     for one, other in zip(alone, ahead, strict=True):
         assert_same(one, other)
 
 
 def test_a_run_that_goes_on_sees_what_a_whole_one_does():
-    whole = list(islice(steps_from(make, 0, uses=2, threads=0, device=CPU), 5))
-    rest = list(islice(steps_from(make, 3, uses=2, threads=0, device=CPU), 2))
+    whole = list(islice(steps_from(make, 0, uses=2, threads=MakingThreads(0), device=CPU), 5))
+    rest = list(islice(steps_from(make, 3, uses=2, threads=MakingThreads(0), device=CPU), 2))
     for one, other in zip(whole[3:], rest, strict=True):
         assert_same(one, other)
 
@@ -53,7 +54,7 @@ def test_an_error_in_a_thread_reaches_who_trains():
         raise ValueError("no such picture")
 
     with pytest.raises(ValueError, match="no such picture"):
-        next(steps_from(broken, 0, uses=1, threads=2, device=CPU))
+        next(steps_from(broken, 0, uses=1, threads=MakingThreads(2), device=CPU))
 
 
 def test_a_turned_batch_is_the_same_clips_in_each_of_eight_positions():
