@@ -21,7 +21,9 @@ LUMA_TABLE = (
 CHROMA_TABLE = (
     "17 18 24 47 99 99 99 99 18 21 26 66 99 99 99 99 24 26 56 99 99 99 99 99 47 66 99 99 99 99 99 99 "
 ) + "99 " * 32
-TO_YCC = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
+TO_YCC = torch.tensor([(0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312)])
+# Here, because torch loads its linear algebra at the first use, which threads must not do at once.
+TO_RGB = torch.linalg.inv(TO_YCC)
 
 
 @dataclass(frozen=True)
@@ -119,13 +121,12 @@ def shrink_and_grow(frames: torch.Tensor, factor: float) -> torch.Tensor:
 def jpeg(frames: torch.Tensor, quality: int) -> torch.Tensor:
     """JPEG's loss on [T, 3, h, w] in 0..1: 4:2:0 chroma, quantised 8x8 DCT. h and w multiples of 16."""
     strength = 5000 / quality if quality < 50 else 200 - 2 * quality
-    to_ycc = torch.tensor(TO_YCC, dtype=frames.dtype, device=frames.device)
-    planes = torch.einsum("ij,tjhw->tihw", to_ycc, frames * 255)
+    planes = torch.einsum("ij,tjhw->tihw", TO_YCC.to(frames), frames * 255)
     luma = _quantise(planes[:, :1] - 128, LUMA_TABLE, strength) + 128
     chroma = _quantise(F.avg_pool2d(planes[:, 1:], 2), CHROMA_TABLE, strength)
     chroma = F.interpolate(chroma, scale_factor=2, mode="bilinear")
     merged = torch.cat([luma, chroma], dim=1)
-    rgb = torch.einsum("ij,tjhw->tihw", torch.linalg.inv(to_ycc), merged)
+    rgb = torch.einsum("ij,tjhw->tihw", TO_RGB.to(frames), merged)
     return (rgb / 255).clamp(0, 1)
 
 
