@@ -20,7 +20,6 @@ from contextlib import closing
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TextIO
 
 import click
 import torch
@@ -43,18 +42,13 @@ from training.network import TrainableNetwork
 from training.pictures import HELD_OUT, TRAIN, load_pictures
 from training.prefetch import MakingThreads, steps_from
 from training.procedural import procedural_picture
+from training.step_log import PARTS, StepLog
 
 DRAWN_PICTURES = 24
 WARM_UP_STEPS = 30
 EMA_DECAY = 0.999
 GRADIENT_NORM = 0.5
-PARTS = ("total", "level", "gradient", "time", "square")
-"""Of the loss, as the log has them."""
-LOG_EVERY = 50
-"""Steps whose losses are read together."""
 PLAIN_LOSS = LossWeights()
-TELL_EVERY = 15
-"""Seconds between lines on the terminal."""
 CHECKPOINT, LOG, WEIGHTS, EVALUATION = "checkpoint.pt", "log.jsonl", "weights.safetensors", "evaluation.json"
 
 
@@ -148,40 +142,6 @@ def write_weights(network: TrainableNetwork, preset: str, source: str, path: Pat
     write_bundle(path, parts, BundleInfo(UNPUBLISHED, source, config, digests, digests), overwrite=True)
 
 
-class Log:
-    """A line for each step, written some steps late: reading a loss waits for the GPU."""
-
-    def __init__(self, file: TextIO) -> None:
-        self.file = file
-        self.lines: list[dict] = []
-        self.waiting: list[tuple[dict, torch.Tensor]] = []
-        self.told = time.monotonic()
-
-    def add(self, line: dict, parts: torch.Tensor) -> None:
-        """`parts` as `optimise` gives them."""
-        self.waiting.append((line, parts))
-        if len(self.waiting) == LOG_EVERY:
-            self.flush()
-
-    def flush(self) -> None:
-        """Write what waits, and now and then a line on the terminal."""
-        if not self.waiting:
-            return
-        read = torch.stack([parts for _, parts in self.waiting]).tolist()
-        for (line, _), values in zip(self.waiting, read, strict=True):
-            self.lines.append(line | dict(zip((*PARTS, "gradient_norm"), values, strict=True)))
-            self.file.write(json.dumps(self.lines[-1]) + "\n")
-        self.waiting.clear()
-        if time.monotonic() - self.told > TELL_EVERY:
-            self.told = time.monotonic()
-            self.file.flush()
-            recent = [line["level"] for line in self.lines[-500:]]
-            click.echo(
-                f"step {self.lines[-1]['step']}  {self.lines[-1]['seconds']:.0f} s  "
-                f"level {sum(recent) / len(recent):.5f}"
-            )
-
-
 def train(
     run: Run,
     batches: Iterator[Batch],
@@ -207,7 +167,7 @@ def train(
     before, started = run.seconds, time.monotonic()
     saved = started
     with (folder / LOG).open("a") as file:
-        log = Log(file)
+        log = StepLog(file)
         try:
             while run.step < steps and run.seconds < seconds:
                 progress = max(run.step / steps, run.seconds / seconds)
