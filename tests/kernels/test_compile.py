@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 
 import pytest
@@ -11,7 +12,7 @@ from flashvsr_trt.kernels.ptx import assemble, drop_parameters, read_signature
 from flashvsr_trt.kernels.tuning import ARCHITECTURES, SHARED_LIMIT
 from flashvsr_trt.kernels_cli import kernels
 
-pytest.importorskip("triton", reason="compiling kernels needs Triton (extra 'kernels')")
+triton = pytest.importorskip("triton", reason="compiling kernels needs Triton (extra 'kernels')")
 
 NAMES = ("select_blocks", "block_sparse_attention_bf16_d32", "block_sparse_attention_bf16_d128")
 EVERY_KERNEL = [(architecture, name) for architecture in ARCHITECTURES for name in NAMES]
@@ -133,3 +134,22 @@ def test_assembler_errors_are_reported():
 
     with pytest.raises(ValueError, match="ptxas refuses the kernel for sm_80"):
         assemble(PTX.replace("ret;", "return;"), "sm_80", knobs.nvidia.ptxas.path)
+
+
+@pytest.mark.parametrize("channels", [24, 56, 128, 256])
+def test_split_frames_moves_sixteen_bytes_at_once(channels):
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from flashvsr_trt.kernels.split_frames_triton import split_frames
+
+    pixels = 8192 // channels
+    fixed = {"FRAMES": 2, "CHANNELS": channels, "RELU": True, "PIXELS": pixels, "VALUES": 8192}
+    types = {"grown": "*bf16", "out": "*bf16", "pixels": "i32"} | dict.fromkeys(fixed, "constexpr")
+    aligned = {(place,): [["tt.divisibility", 16]] for place in range(2)}
+    source = ASTSource(split_frames, types, fixed, aligned)
+    options = {"enable_fp_fusion": True}
+    compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
+    accesses = re.findall(r"(?:ld|st)\.global[.\w:]*", compiled.asm["ptx"])
+    assert accesses
+    assert all(access.endswith(".v4.b32") for access in accesses)

@@ -32,7 +32,9 @@ def launch_split(*arguments):
 
 
 @pytest.mark.parametrize("relu", [True, False])
-@pytest.mark.parametrize(("channels", "frames"), [(16, 2), (4, 3), (512, 2)])
+@pytest.mark.parametrize(
+    ("channels", "frames"), [(16, 2), (4, 3), (512, 2), (3, 2), (12, 2), (24, 2), (56, 3), (300, 2)]
+)
 def test_split_frames_moves_what_the_twin_moves(run_kernel, channels, frames, relu):
     grown = random(2, channels * frames, 5, 7).contiguous(memory_format=torch.channels_last)
     got = run_kernel(launch_split, grown, frames, relu)
@@ -152,17 +154,9 @@ def test_a_fused_convolution_equals_its_parts(residual, biased):
         assert torch.equal(conv_relu(x, weight, bias, added), expected)
 
 
-@pytest.mark.parametrize(
-    ("grown", "message"),
-    [
-        (torch.zeros(1, 8, 3, 3), "channels-last"),
-        (torch.zeros(1, 6, 3, 3).contiguous(memory_format=torch.channels_last), "powers of two"),
-    ],
-    ids=["layout", "channels"],
-)
-def test_what_split_frames_cannot_read_is_refused(run_kernel, grown, message):
-    with pytest.raises(ValueError, match=message):
-        run_kernel(launch_split, grown, 2, False)
+def test_a_layout_that_split_frames_cannot_read_is_refused(run_kernel):
+    with pytest.raises(ValueError, match="channels-last"):
+        run_kernel(launch_split, torch.zeros(1, 8, 3, 3), 2, False)
 
 
 @pytest.mark.parametrize("carried", ["a view of the last call's features", "zeros"])

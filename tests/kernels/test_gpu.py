@@ -149,8 +149,12 @@ def channels_last(*shape):
 
 
 @pytest.mark.parametrize("relu", [True, False])
-def test_split_frames_on_the_gpu(relu):
-    grown = channels_last(4, 256, 384, 704)
+@pytest.mark.parametrize(
+    ("channels", "height", "width"),
+    [(128, 384, 704), (256, 96, 176), (3, 37, 53), (12, 64, 96), (24, 64, 96), (56, 37, 53)],
+)
+def test_split_frames_on_the_gpu(channels, height, width, relu):
+    grown = channels_last(4, 2 * channels, height, width)
     assert torch.equal(split_frames(grown, 2, relu), split_frames_reference(grown, 2, relu))
 
 
