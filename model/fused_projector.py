@@ -5,16 +5,12 @@ convolution kernels read them.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
-from flashvsr_trt.kernels.torch_projector_ops import stack_frames
+from flashvsr_trt.kernels.torch_projector_ops import conv_norm_silu, stack_frames
 from flashvsr_trt.model.projector import ChannelNorm, Projector
 from flashvsr_trt.presets import TOKEN_STRIDE
 from flashvsr_trt.signatures import PROJECTOR_TAIL
-
-EPSILON = 1e-27
-"""Keeps the norm of a zero vector from being a division by zero, and changes no other."""
 
 
 def channels_innermost(conv: nn.Conv3d) -> torch.Tensor:
@@ -37,9 +33,7 @@ class FusedCausalConv(nn.Module):
 
     def forward(self, tail: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         """tail [2, h, w, in] and x [T, h, w, in], T even -> [T/2, h, w, out]."""
-        stacked = stack_frames(tail, x)
-        made = F.conv2d(stacked.permute(0, 3, 1, 2), self.weight, self.bias).permute(0, 2, 3, 1)
-        return F.silu(F.rms_norm(made, made.shape[-1:], self.gamma, EPSILON), inplace=True)
+        return conv_norm_silu(stack_frames(tail, x), self.weight, self.bias, self.gamma)
 
 
 class FusedProjector(nn.Module):

@@ -24,11 +24,13 @@ def unit_calls(attention: str, schedule: str = "official") -> dict[str, int]:
     """Of all units: two causal convolutions, also where a clip is primed; 9 MemBlocks of three convolutions,
     two at the entry and one at the exit; two of three grow stages make frames.
     """
+    convolved = 2 * (UNITS + (schedule == "official"))
     onednn = attention == "auto" and torch.backends.mkldnn.is_available()
     return {
         f"conv_relu/{'onednn' if onednn else 'reference'}": 30 * UNITS,
         "split_frames/reference": 2 * UNITS,
-        "stack_frames/reference": 2 * (UNITS + (schedule == "official")),
+        "stack_frames/reference": convolved,
+        "norm_silu/reference": convolved,
         f"conv_to_rgb/{'onednn' if onednn else 'reference'}": UNITS,
     }
 

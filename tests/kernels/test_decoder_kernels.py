@@ -7,6 +7,7 @@ from flashvsr_trt.geometry import Geometry
 from flashvsr_trt.kernels.calls import counted_calls, reference_kernels
 from flashvsr_trt.kernels.conv_relu import conv_relu, conv_relu_reference
 from flashvsr_trt.kernels.conv_to_rgb import conv_to_rgb_reference, tap_columns
+from flashvsr_trt.kernels.norm_silu import norm_silu_reference
 from flashvsr_trt.kernels.split_frames import split_frames_reference
 from flashvsr_trt.kernels.stack_frames import stack_frames_reference
 from flashvsr_trt.kernels.torch_decoder_ops import ConvToRGB
@@ -53,6 +54,65 @@ def launch_stack(*arguments):
 def test_stack_frames_reads_what_the_twin_reads(run_kernel, frames, height, width, channels):
     tail, x = random(2, height, width, channels), random(frames, height, width, channels, seed=1)
     assert torch.equal(run_kernel(launch_stack, tail, x), stack_frames_reference(tail, x))
+
+
+def launch_norm(x, bias, gamma):
+    from flashvsr_trt.kernels.norm_silu_triton import launch_norm_silu
+
+    # The kernel writes into x, whose memory the interpreter's process shares.
+    return launch_norm_silu(x.clone(), bias, gamma, VALUES)
+
+
+def hard_pixels(x, bias, kind):
+    if kind == "zeros":
+        return torch.zeros_like(x), torch.zeros_like(bias)
+    if kind == "the bias undone":
+        return torch.cat([-bias.expand_as(x[:1]), x[1:]]), bias
+    if kind == "tiny":
+        return x * 1e-20, bias * 1e-20
+    return x * 1e15, bias * 1e10
+
+
+@pytest.mark.parametrize(
+    ("shape", "channels"),
+    [((2, 5, 7), 6), ((1, 1, 1), 1), ((2, 3, 9), 24), ((4, 2, 2), 48), ((1, 2, 3), 2048), ((1, 1, 2), 3072)],
+)
+def test_norm_silu_gives_what_the_twin_gives(run_kernel, shape, channels):
+    x, (bias, gamma) = random(*shape, channels) * 3, random(2, channels, seed=1)
+    got = run_kernel(launch_norm, x, bias, gamma)
+    torch.testing.assert_close(got, norm_silu_reference(x, bias, gamma), rtol=1e-5, atol=1e-5)
+    added = norm_silu_reference(x + bias, None, gamma)
+    torch.testing.assert_close(got, added, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["zeros", "the bias undone", "tiny", "huge"])
+@pytest.mark.parametrize("channels", [6, 24, 2048])
+def test_norm_silu_of_hard_pixels_is_the_twin_s(run_kernel, channels, kind):
+    bias, gamma = random(2, channels, seed=1)
+    x, bias = hard_pixels(random(2, 2, 3, channels), bias, kind)
+    expected = norm_silu_reference(x, bias, gamma)
+    assert torch.isfinite(expected).all()
+    torch.testing.assert_close(run_kernel(launch_norm, x, bias, gamma), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_norm_silu_rounds_once(run_kernel, dtype):
+    x, (bias, gamma) = random(2, 4, 4, 48).to(dtype), random(2, 48, seed=1).to(dtype)
+    got = run_kernel(launch_norm, x, bias, gamma)
+    assert got.dtype == dtype
+    expected = norm_silu_reference(x.float(), bias.float(), gamma.float())
+    torch.testing.assert_close(got.float(), expected, rtol=torch.finfo(dtype).eps, atol=1e-6)
+
+
+def test_a_layout_that_norm_silu_cannot_read_is_refused(run_kernel):
+    with pytest.raises(ValueError, match="channels innermost"):
+        run_kernel(launch_strided_norm, torch.zeros(1, 8, 3, 3), *torch.zeros(2, 8))
+
+
+def launch_strided_norm(x, bias, gamma):
+    from flashvsr_trt.kernels.norm_silu_triton import launch_norm_silu
+
+    return launch_norm_silu(x.permute(0, 2, 3, 1), bias, gamma, VALUES)
 
 
 def launch_rgb(x, weight, bias):

@@ -16,13 +16,14 @@ from flashvsr_trt.kernels.launch import launch_kernel, load_kernel, output_shape
 from flashvsr_trt.kernels.linear_gelu import linear_gelu
 from flashvsr_trt.kernels.manifest import find_artifact
 from flashvsr_trt.kernels.norm_rope import norm_rope_reference
+from flashvsr_trt.kernels.norm_silu import norm_silu_reference
 from flashvsr_trt.kernels.select_blocks import select_blocks_reference
 from flashvsr_trt.kernels.split_frames import split_frames_reference
 from flashvsr_trt.kernels.stack_frames import stack_frames_reference
 from flashvsr_trt.kernels.torch_decoder_ops import ConvToRGB, split_frames
 from flashvsr_trt.kernels.torch_fused_ops import add_norm, finish_frames, norm_rope
 from flashvsr_trt.kernels.torch_ops import attention_setting, block_sparse_attention, select_blocks
-from flashvsr_trt.kernels.torch_projector_ops import stack_frames
+from flashvsr_trt.kernels.torch_projector_ops import conv_norm_silu, stack_frames
 from flashvsr_trt.kernels.tuning import setting_for
 from flashvsr_trt.model.upsample import FIXED_POINT_BITS, bicubic_table, fit_to_target, upsample
 
@@ -161,6 +162,23 @@ def test_split_frames_on_the_gpu(channels, height, width, relu):
 def test_stack_frames_on_the_gpu():
     tail, x = (torch.randn(frames, 48, 88, 768, device="cuda").bfloat16() for frames in (2, 8))
     assert torch.equal(stack_frames(tail, x), stack_frames_reference(tail, x))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize(
+    ("inputs", "channels"), [(96, 2048), (96, 3072), (96, 48), (96, 24), (24, 10), (24, 6)]
+)
+def test_norm_silu_on_the_gpu(inputs, channels, dtype):
+    stacked = torch.randn(2, 46, 82, inputs, device="cuda").to(dtype)
+    weight = torch.randn(channels, inputs, 3, 3, device="cuda").to(dtype)
+    weight = weight.contiguous(memory_format=torch.channels_last)
+    bias, gamma = torch.randn(2, channels, device="cuda").to(dtype)
+    reset_kernel_calls()
+    got = conv_norm_silu(stacked, weight, bias, gamma)
+    assert kernel_calls() == {"norm_silu/triton": 1}
+    assert got.is_contiguous()
+    made = F.conv2d(stacked.permute(0, 3, 1, 2), weight).permute(0, 2, 3, 1)
+    assert_near(got, norm_silu_reference(made.float(), bias, gamma))
 
 
 def test_conv_to_rgb_on_the_gpu():
