@@ -124,7 +124,7 @@ NANO = NetworkConfig(
     dit=DiTConfig(dim=96, heads=3, ffn_dim=384, layers=4, text_dim=64, text_tokens=8, freq_dim=64),
     projector=ProjectorConfig(hidden=(24, 48)),
     # An 8x8 cell of 4 frames at 2x holds 192 LR values: narrower could not carry them.
-    decoder=DecoderConfig(channels=(192, 48, 24, 16)),
+    decoder=DecoderConfig(channels=(192, 56, 24, 16)),
 )
 
 PRESETS = (

@@ -33,9 +33,9 @@ from training.procedural import procedural_picture
 FRAMES = 29
 """Four units, of which the official schedule takes three at once."""
 
-GAIN_FLOOR = -1.5
-"""Luma PSNR over bicubic in dB, below which something is wrong: -1.04 was measured with both schedules, and
--12.2 with random weights. Better weights may raise it.
+GAIN_FLOOR = 0.0
+"""Luma PSNR over bicubic in dB, below which something is wrong: +0.40 was measured with both schedules, and -12.2
+with random weights.
 """
 
 
@@ -92,7 +92,7 @@ def test_exported_graphs_and_onnxruntime_agree_with_torch(schedule, tmp_path):
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda schedule: schedule.name)
-def test_a_damaged_clip_comes_out_not_far_below_bicubic(schedule):
+def test_a_damaged_clip_comes_out_better_than_bicubic(schedule):
     # A drawn picture that no training saw: training draws DRAWN_PICTURES of them, from 0.
     pictures = picture_tensors([procedural_picture(1004)], torch.device("cpu"))
     sharp = to_bytes(film_pictures(pictures, 128, FRAMES, step_generator(1, 0)))[0].numpy()
