@@ -12,7 +12,6 @@ from training.prefetch import MakingThreads, steps_from
 from training.procedural import procedural_picture
 from training.train import new_run, train
 
-
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
