@@ -9,11 +9,8 @@ from flashvsr_trt.kernels.tuning import Setting
 
 MAX_ENTRIES = 2**21
 
-STEPS = tl.constexpr(8)
-"""Thresholds that one pass counts entries for: the integer work then takes about as long as reading them."""
-
-MARGIN = tl.constexpr(32)
-"""The sample's ranks may be wrong by 1/32 of it: four standard deviations for 4096 entries, at the median."""
+MARGIN = tl.constexpr(48)
+"""The sample's ranks may be wrong by 1/48 of it: 3.8 standard deviations for 8192 entries, at the median."""
 
 TOP = tl.constexpr(0x7F800001)
 """Above the bits of every float, infinity included."""
@@ -23,128 +20,192 @@ MAGNITUDE = tl.constexpr(0x7FFFFFFF)
 
 
 @triton.jit
-def _below(bits, base, step):
-    """[LINES, LANES] -> [LANES, 2, 2, 2] uint32: how many of a lane are below base, ..., base + 7 * step."""
-    # Joined copies stay in their thread, where a new axis would be dealt out over the threads.
-    copies = tl.join(bits, bits)
-    copies = tl.join(copies, copies)
-    copies = tl.join(copies, copies)
-    threshold = base + step * tl.arange(0, STEPS)
-    difference = copies - tl.reshape(threshold, [1, 1, 2, 2, 2])
-    # The sign bit: two instructions an entry and threshold, and no predicates.
-    return tl.sum(difference.to(tl.uint32, bitcast=True) >> 31, axis=0)
+def _reaching(bits, threshold):
+    """[LINES, LANES] -> [LANES] uint32: how many of a lane reach the threshold."""
+    # The sign bit of a difference: two instructions an entry, and no predicates.
+    return tl.sum((threshold - 1 - bits).to(tl.uint32, bitcast=True) >> 31, axis=0)
 
 
 @triton.jit
-def _count(source, size, base, step, LINES: tl.constexpr, LANES: tl.constexpr):
-    """[8] int32: how many of the `size` entries reach base, base + step, and so on to base + 7 * step."""
-    position = tl.arange(0, LINES)[:, None] * LANES + tl.arange(0, LANES)[None, :]
-    below = tl.zeros([LANES, 2, 2, 2], tl.uint32)
-    for start in range(0, size, LINES * LANES):
-        bits = tl.load(source + start + position, mask=start + position < size, other=MAGNITUDE)
-        below += _below(bits & MAGNITUDE, base, step)
-    return size - tl.reshape(tl.sum(below, axis=0), [STEPS]).to(tl.int32)
+def _narrow(reach_1, reach_2, reach_3, above, rank, low, high, reach_low, reach_high):
+    """The quarter of [low, high) that holds the largest value that `rank` entries reach.
 
-
-@triton.jit
-def _narrow(counts, base, step, rank, low, high, reach_low, reach_high):
-    """The part of [low, high) between neighbouring thresholds, of which `rank` entries reach the lower only.
-
-    `reach_low` and `reach_high` are how many entries reach its ends; `counts` how many reach base + n * step.
+    `reach_low` and `reach_high` are how many entries reach its ends; `reach_n`, by lane, how many reach
+    low + n * step, not counting the `above` entries that are known to.
     """
-    reached = counts >= rank
-    digit = tl.sum(reached.to(tl.int32))
-    reach_low = tl.min(tl.where(reached, counts, reach_low))
-    reach_high = tl.max(tl.where(reached, reach_high, counts))
-    low = tl.where(digit > 0, base + (digit - 1) * step, low)
-    high = tl.minimum(high, tl.where(digit < STEPS, base + digit * step, high))
+    # Three counts of 21 bits in one word: one sum over the program instead of three.
+    packed = tl.sum(reach_1.to(tl.int64) | (reach_2.to(tl.int64) << 21) | (reach_3.to(tl.int64) << 42))
+    count_1 = (packed & 0x1FFFFF).to(tl.int32) + above
+    count_2 = ((packed >> 21) & 0x1FFFFF).to(tl.int32) + above
+    count_3 = (packed >> 42).to(tl.int32) + above
+    step = (high - low + 3) // 4
+    low += step * ((count_1 >= rank).to(tl.int32) + (count_2 >= rank) + (count_3 >= rank))
+    reach_low = tl.where(count_1 >= rank, count_1, reach_low)
+    reach_low = tl.where(count_2 >= rank, count_2, reach_low)
+    reach_low = tl.where(count_3 >= rank, count_3, reach_low)
+    reach_high = tl.maximum(reach_high, tl.where(count_3 >= rank, 0, count_3))
+    reach_high = tl.maximum(reach_high, tl.where(count_2 >= rank, 0, count_2))
+    reach_high = tl.maximum(reach_high, tl.where(count_1 >= rank, 0, count_1))
+    return low, tl.minimum(low + step, high), reach_low, reach_high
+
+
+@triton.jit
+def _search(held, above, rank, low, high, reach_low, reach_high, few):
+    """[low, high) narrowed until `few` entries are left in it, or what reaches `high` is known to be kept."""
+    # With rank - 1 entries from high on, the one of this rank is the largest below: nothing is left to find.
+    while (high - low > 1) & (rank - reach_high > 1) & (reach_low - reach_high > few):
+        step = (high - low + 3) // 4
+        reach_1 = _reaching(held, low + step)
+        reach_2 = _reaching(held, low + 2 * step)
+        reach_3 = _reaching(held, low + 3 * step)
+        low, high, reach_low, reach_high = _narrow(
+            reach_1, reach_2, reach_3, above, rank, low, high, reach_low, reach_high
+        )
     return low, high, reach_low, reach_high
 
 
 @triton.jit
-def _sample_bounds(sample, rank, low, high, TILE: tl.constexpr):
-    """The part of [low, high) that holds the largest value that `rank` entries of the sample reach."""
-    reach_low, reach_high = TILE, 0
-    while (high - low > 1) & (reach_low - reach_high > TILE // (8 * MARGIN)):
-        step = (high - low + STEPS - 1) // STEPS
-        below = tl.reshape(tl.sum(_below(sample, low, step), axis=0), [STEPS])
-        counts = TILE - below.to(tl.int32)
-        low, high, reach_low, reach_high = _narrow(counts, low, step, rank, low, high, reach_low, reach_high)
-    return low, high
+def _extent(held):
+    """(least positive bits, greatest + 1, how many are positive) of the values held."""
+    # One less than zero is the greatest of the unsigned numbers.
+    least = tl.min((held - 1).to(tl.uint32, bitcast=True)).to(tl.int32) + 1
+    return least, tl.max(held) + 1, tl.sum(_reaching(held, 1)).to(tl.int32)
+
+
+@triton.jit
+def _bracket(least, end, positive, size, rank):
+    """(low, high, reach_low, reach_high) to search `size` values from: zeros, often many, are apart."""
+    zero = positive < rank
+    low, high = tl.where(zero, 0, least), tl.where(zero, 1, end)
+    return low, high, tl.where(zero, size, positive), tl.where(zero, positive, 0)
 
 
 @triton.jit
 def _guess(bits_of, entries, rank, LINES: tl.constexpr, LANES: tl.constexpr):
     """(low, high) that the entry of this rank is likely to lie between, from a sample of the whole map."""
     TILE: tl.constexpr = LINES * LANES
-    number = (tl.arange(0, LINES)[:, None] * LANES + tl.arange(0, LANES)[None, :]).to(tl.int64)
+    number = tl.arange(0, TILE).to(tl.int64)
     # One of each TILE-th part of the map; which one, the golden ratio deals, so that no column is preferred.
     within = ((number * 0x9E3779B1 & 0xFFFFFFFF) * entries) >> 32
     sample = tl.load(bits_of + (number * entries + within) // TILE) & MAGNITUDE
+    sample = tl.reshape(sample, [LINES, LANES])
     sample_rank = (rank.to(tl.int64) * TILE // entries).to(tl.int32)
-    low, high = tl.min(sample), tl.max(sample) + 1
-    low, _ = _sample_bounds(sample, tl.minimum(sample_rank + TILE // MARGIN, TILE), low, high, TILE)
-    _, high = _sample_bounds(sample, tl.maximum(sample_rank - TILE // MARGIN, 1), low, high, TILE)
-    return low, high
+    few: tl.constexpr = TILE // (16 * MARGIN)
+    least, end, positive = _extent(sample)
+    deep = tl.minimum(sample_rank + TILE // MARGIN, TILE)
+    low, high, reach_low, reach_high = _bracket(least, end, positive, TILE, deep)
+    guessed_low, _, _, _ = _search(sample, 0, deep, low, high, reach_low, reach_high, few)
+    shallow = tl.maximum(sample_rank - TILE // MARGIN, 1)
+    low, high, reach_low, reach_high = _bracket(least, end, positive, TILE, shallow)
+    _, guessed_high, _, _ = _search(sample, 0, shallow, low, high, reach_low, reach_high, few)
+    return guessed_low, guessed_high
 
 
 @triton.jit
-def _collect(source, size, low, high, scratch, room, LINES: tl.constexpr, LANES: tl.constexpr):
-    """Writes the entries in [low, high) to lines of the scratch, each lane by itself, and 0 after its last.
+def _count(bits_of, entries, low, step, LINES: tl.constexpr, LANES: tl.constexpr):
+    """[LANES] uint32, for n = 1, 2, 3: how many entries of a lane reach low + n * step."""
+    position = tl.arange(0, LINES)[:, None] * LANES + tl.arange(0, LANES)[None, :]
+    reach_1 = tl.zeros([LANES], tl.uint32)
+    reach_2 = tl.zeros([LANES], tl.uint32)
+    reach_3 = tl.zeros([LANES], tl.uint32)
+    loaded = tl.load(bits_of + position, mask=position < entries, other=0)
+    for start in range(0, entries, LINES * LANES):
+        bits = loaded & MAGNITUDE
+        place = start + LINES * LANES + position
+        loaded = tl.load(bits_of + place, mask=place < entries, other=0)
+        reach_1 += _reaching(bits, low + step)
+        reach_2 += _reaching(bits, low + 2 * step)
+        reach_3 += _reaching(bits, low + 3 * step)
+    return reach_1, reach_2, reach_3
 
-    Returns the lines filled; more than `room` of them if a lane had more entries than that.
+
+@triton.jit
+def _collect(bits_of, entries, low, high, scratch, room, LINES: tl.constexpr, LANES: tl.constexpr):
+    """Writes the entries in [low, high) to lines of the scratch, each lane by itself.
+
+    Returns [LANES] int32 twice: how many entries a lane has in [low, high), of which the first `room` were
+    written, and how many it has from `high` on.
     """
-    line = tl.arange(0, LINES)[:, None]
     lane = tl.arange(0, LANES)
+    position = tl.arange(0, LINES)[:, None] * LANES + lane[None, :]
     filled = tl.zeros([LANES], tl.int32)
-    for start in range(0, size, LINES * LANES):
-        place = start + line * LANES + lane[None, :]
-        bits = tl.load(source + place, mask=place < size, other=MAGNITUDE) & MAGNITUDE
+    reach = tl.zeros([LANES], tl.uint32)
+    # Each tile is loaded while the one before is worked on: nothing else would hide the wait.
+    loaded = tl.load(bits_of + position, mask=position < entries, other=0)
+    for start in range(0, entries, LINES * LANES):
+        bits = tl.where(start + position < entries, loaded & MAGNITUDE, -1)
+        place = start + LINES * LANES + position
+        loaded = tl.load(bits_of + place, mask=place < entries, other=0)
         inside = ((bits >= low) & (bits < high)).to(tl.int32)
         at = filled[None, :] + tl.cumsum(inside, axis=0) - inside
-        tl.store(scratch + at * LANES + lane[None, :], bits, mask=(inside > 0) & (at < room))
+        # In one dimension: which of two comes first, compilers choose anew for addresses they cannot foresee.
+        place = tl.reshape(at * LANES + lane[None, :], [LINES * LANES])
+        fits = tl.reshape((inside > 0) & (at < room), [LINES * LANES])
+        tl.store(scratch + place, tl.reshape(bits, [LINES * LANES]), mask=fits)
         filled += tl.sum(inside, axis=0)
-    lines = tl.max(filled)
-    for empty in range(0, tl.minimum(lines, room)):
-        tl.store(scratch + empty * LANES + lane, tl.zeros([LANES], tl.int32), mask=empty >= filled)
-    return lines
+        reach += _reaching(bits, high)
+    return filled, reach.to(tl.int32)
 
 
 @triton.jit
-def _threshold(bits_of, entries, rank, scratch, space, LINES: tl.constexpr, LANES: tl.constexpr):
-    """The bits of the largest value that `rank` of the entries reach.
+def _threshold(
+    bits_of, entries, rank, scratch, space, LINES: tl.constexpr, LANES: tl.constexpr, HELD: tl.constexpr
+):
+    """Bits that exactly the entries above the largest value that `rank` entries reach are greater than.
 
     Non-negative floats order as their bits do, so the bits are searched for, by counting how many entries
-    reach each of eight thresholds: first those that a sample suggests, then ever closer ones. What the guess
+    reach each of three thresholds. A map of HELD lines or fewer is held in registers meanwhile. Of a larger
+    one, the entries between two values that a sample suggests are collected, and those held. What the guess
     was worth decides the time, never the result.
     """
-    guessed_low, guessed_high = _guess(bits_of, entries, rank, LINES, LANES)
-    base = tl.maximum(guessed_low, 1)
-    step = tl.maximum(guessed_high - base, 0) // (STEPS - 1) + 1
+    lane = tl.arange(0, LANES)
     low, high, reach_low, reach_high = 0, TOP, entries, 0
-    room = space // LANES
-    # Lanes do not fill evenly: so many entries, spread at random, fit in 99 of 100 cases or more.
-    few = LANES * room * tl.minimum(room, 16) // 64
-    counts = _count(bits_of, entries, base, step, LINES, LANES)
-    low, high, reach_low, reach_high = _narrow(counts, base, step, rank, low, high, reach_low, reach_high)
-    while (high - low > 1) & (reach_low - reach_high > few):
-        step = (high - low + STEPS - 1) // STEPS
-        counts = _count(bits_of, entries, low, step, LINES, LANES)
-        low, high, reach_low, reach_high = _narrow(counts, low, step, rank, low, high, reach_low, reach_high)
-
-    # Unless one more pass is the last, the few entries left are collected and from then on read alone. If
-    # they do not fit, all are read on.
-    source, size, above = bits_of, entries, 0
-    if high - low > STEPS:
-        lines = _collect(bits_of, entries, low, high, scratch, room, LINES, LANES)
+    source = bits_of
+    filled = (entries - lane + LANES - 1) // LANES
+    if entries > HELD * LANES:
+        source = scratch
+        filled = tl.zeros([LANES], tl.int32)
+        room = tl.minimum(space // LANES, HELD)
+        few = entries
+        guessed_low, guessed_high = _guess(bits_of, entries, rank, LINES, LANES)
+        collected = 0
+        while (high - low > 1) & (rank - reach_high > 1) & (collected == 0):
+            if reach_low - reach_high <= few:
+                filled, reach = _collect(
+                    bits_of, entries, guessed_low, guessed_high, scratch, room, LINES, LANES
+                )
+                reach_end = tl.sum(reach)
+                reach_start = reach_end + tl.sum(filled)
+                collected = ((reach_start >= rank) & (reach_end < rank) & (tl.max(filled) <= room)).to(
+                    tl.int32
+                )
+                # Lanes fill unevenly: so many entries, spread at random, fit almost always. Those that did
+                # not are counted before they are collected again.
+                few = tl.minimum(LANES * room * tl.minimum(room, 16) // 64, (reach_low - reach_high) // 4)
+                if reach_start < rank:
+                    high, reach_high = guessed_low, reach_start
+                elif reach_end >= rank:
+                    low, reach_low = guessed_high, reach_end
+                else:
+                    low, high, reach_low, reach_high = guessed_low, guessed_high, reach_start, reach_end
+            else:
+                step = (high - low + 3) // 4
+                reach_1, reach_2, reach_3 = _count(bits_of, entries, low, step, LINES, LANES)
+                low, high, reach_low, reach_high = _narrow(
+                    reach_1, reach_2, reach_3, 0, rank, low, high, reach_low, reach_high
+                )
+            guessed_low, guessed_high = low, high
+        filled *= collected
         tl.debug_barrier()
-        if lines <= room:
-            source, size, above = scratch, lines * LANES, reach_high
-    while high - low > 1:
-        step = (high - low + STEPS - 1) // STEPS
-        counts = _count(source, size, low, step, LINES, LANES) + above
-        low, high, reach_low, reach_high = _narrow(counts, low, step, rank, low, high, reach_low, reach_high)
-    return low
+    above = reach_high
+    line = tl.arange(0, HELD)[:, None]
+    places = (source + lane)[None, :] + line * LANES
+    held = tl.load(places, mask=line < filled[None, :], other=0) & MAGNITUDE
+    if entries <= HELD * LANES:
+        least, end, positive = _extent(held)
+        low, high, reach_low, reach_high = _bracket(least, end, positive, entries, rank)
+    _, high, _, _ = _search(held, above, rank, low, high, reach_low, reach_high, 0)
+    return high - 1
 
 
 @triton.jit
@@ -163,13 +224,14 @@ def select_blocks(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     GROUPS: tl.constexpr,
+    HELD: tl.constexpr,
 ):
     """One (head, query unit) per program of axis 0; axis 1 deals out its query windows to GROUPS programs.
 
     Every program of axis 1 finds the threshold for itself, which costs no more time than waiting for another.
     Its own part of `index`, not written yet, is the scratch of that search.
     TILE entries are read at once, in lines of LANES: with at least a lane a thread, counting and collecting
-    stay within threads.
+    stay within threads. HELD lines are kept in registers.
     """
     key_windows = (slots + units) * windows
     unit = tl.program_id(0)
@@ -188,7 +250,7 @@ def select_blocks(
     scratch = index + first * key_windows
     space = (last - first) * key_windows
     bits_of = probability.to(tl.pointer_type(tl.int32))
-    threshold = _threshold(bits_of, entries, rank, scratch, space, TILE // LANES, LANES)
+    threshold = _threshold(bits_of, entries, rank, scratch, space, TILE // LANES, LANES, HELD)
     tl.debug_barrier()
 
     column = tl.arange(0, COLUMNS)[None, :]
@@ -203,7 +265,9 @@ def select_blocks(
             bits = tl.load(bits_of + line + start + column, mask=inside, other=0)
             kept = inside & ((bits & MAGNITUDE) > threshold)
             ordinal = kept_before[:, None] + tl.cumsum(kept.to(tl.int32), axis=1) - 1
-            tl.store(out + ordinal, (start + column).broadcast_to(ROWS, COLUMNS), mask=kept)
+            place = tl.reshape(line + ordinal, [ROWS * COLUMNS])
+            number = tl.reshape((start + column).broadcast_to(ROWS, COLUMNS), [ROWS * COLUMNS])
+            tl.store(index + place, number, mask=tl.reshape(kept, [ROWS * COLUMNS]))
             kept_before += tl.sum(kept.to(tl.int32), axis=1)
         for start in range(0, key_windows, COLUMNS):
             unused = (start + column >= kept_before[:, None]) & (start + column < key_windows)

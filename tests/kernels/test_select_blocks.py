@@ -14,9 +14,13 @@ from flashvsr_trt.kernels.tuning import Setting
 from tests.golden import load_case
 
 # Tiles that small maps cross; two programs a map.
-SMALL = Setting(num_warps=4, constants={"TILE": 512, "LANES": 128, "ROWS": 4, "COLUMNS": 16, "GROUPS": 2})
-# Its scratch has room for 24 lines of 32 lanes, as it has for 17 of 1024 at full size.
-NARROW = Setting(num_warps=4, constants={"TILE": 256, "LANES": 32, "ROWS": 8, "COLUMNS": 128, "GROUPS": 3})
+SMALL = Setting(
+    num_warps=4, constants={"TILE": 512, "LANES": 128, "ROWS": 4, "COLUMNS": 16, "GROUPS": 2, "HELD": 8}
+)
+# Its scratch has room for 24 lines of 32 lanes, of which it holds 16, as it has for 37 of 512 at full size.
+NARROW = Setting(
+    num_warps=4, constants={"TILE": 256, "LANES": 32, "ROWS": 8, "COLUMNS": 128, "GROUPS": 3, "HELD": 16}
+)
 HEADS = 2
 WINDOWS = 6
 GOLDEN = (
@@ -35,16 +39,16 @@ def launch(probability, slot_valid, top_k, setting=SMALL):
 
 
 def launch_and_record(probability, slot_valid, top_k, setting):
-    """`launch`, and for each program that collected: the lines it filled and had room for, [programs, 2]."""
+    """`launch`, and for each time that a program collected: the most lines of a lane and the room, [n, 2]."""
     from flashvsr_trt.kernels import select_blocks_triton
 
     collect = select_blocks_triton._collect
     collected = []
 
     def record(source, size, low, high, scratch, room, *constants):
-        lines = collect(source, size, low, high, scratch, room, *constants)
-        collected.append((int(lines), int(room)))
-        return lines
+        filled, reach = collect(source, size, low, high, scratch, room, *constants)
+        collected.append((int(filled.handle.data.max()), int(room)))
+        return filled, reach
 
     select_blocks_triton._collect = record
     try:
@@ -176,10 +180,11 @@ def test_few_entries_are_collected_and_many_or_uneven_ones_are_not(run_kernel, k
     expected_index, expected_count = select_blocks_reference(*arguments)
     assert torch.equal(index, expected_index)
     assert torch.equal(count, expected_count)
-    assert len(collected) == (0 if kind in NEVER_COLLECTED else NARROW.constants["GROUPS"])
-    filled, room = collected.unbind(1)
-    assert (room > 0).all()
-    assert (filled > room).all() if kind == "one lane" else (filled <= room).all()
+    filled, room = collected.view(NARROW.constants["GROUPS"], -1, 2).unbind(-1)
+    assert (room == NARROW.constants["HELD"]).all()
+    # Every program is the same: it collects once or more, and the last time, if ever, holds all.
+    assert torch.equal(filled[:, -1] <= room[:, -1], torch.full([len(filled)], kind not in NEVER_COLLECTED))
+    assert (filled[:, 0] > room[:, 0]).all() == (kind in (*NEVER_COLLECTED, "one lane"))
 
 
 @pytest.mark.parametrize("windows", [1, 2, 4, 11])
