@@ -155,6 +155,8 @@ def measure(
             try:
                 check_memory(stream, torch.device("cuda"), DTYPE, graphs)
                 timings.append(time_scene(network, stream, planned, options, chunks))
+                # A run that is cut has shown what it measured until then.
+                click.echo(timing_row(asdict(timings[-1])), err=True)
             except DeviceError as error:
                 left_out[f"{planned.scene}, CUDA graphs {'on' if graphs else 'off'}"] = str(error)
     return {
@@ -200,16 +202,20 @@ def _timing_lines(report: dict) -> Iterator[str]:
         f"| FPS, {CLIP_FRAMES} frames | peak, GiB | attention |"
     )
     yield "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |"
-    for row in report["timings"]:
-        stages = "".join(f"| {row['stage_ms'][stage]:.1f} " for stage in ("encode", "dit", "decode"))
-        attention = [name for name in row["kernel_calls"] if "attention" in name]
-        yield (
-            f"| {row['scene']} | {'on' if row['cuda_graphs'] else 'off'} {stages}| {row['chunk_ms']:.1f} "
-            f"| {row['fps']:.1f} | {row['of_limit']:.0%} | {row['clip_fps']:.1f} | {row['peak_gib']:.1f} "
-            f"| {', '.join(attention)} |"
-        )
+    yield from map(timing_row, report["timings"])
     for scene, reason in report["left_out"].items():
         yield f"\n{scene} was left out: {reason}"
+
+
+def timing_row(row: dict) -> str:
+    """One line of the table."""
+    stages = "".join(f"| {row['stage_ms'][stage]:.1f} " for stage in ("encode", "dit", "decode"))
+    attention = [name for name in row["kernel_calls"] if "attention" in name]
+    return (
+        f"| {row['scene']} | {'on' if row['cuda_graphs'] else 'off'} {stages}| {row['chunk_ms']:.1f} "
+        f"| {row['fps']:.1f} | {row['of_limit']:.0%} | {row['clip_fps']:.1f} | {row['peak_gib']:.1f} "
+        f"| {', '.join(attention)} |"
+    )
 
 
 @click.command()
