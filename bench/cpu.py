@@ -1,6 +1,6 @@
 """CPU benchmark: each stage's time, and the decoder against a frame-by-frame run of the published layers.
 
-    python -m bench.cpu [--preset nano] [--size 256x256] [--repeats 7] [--threads N]
+    python -m bench.cpu [--preset nano] [--size 256x256] [--repeats 21] [--threads N]
 
 Prints JSON. Times are of this machine and this moment; compare them within one run only.
 """
@@ -100,7 +100,7 @@ def measure(preset_name: str, target: tuple[int, int], repeats: int) -> dict:
 @click.command()
 @click.option("--preset", default="nano", show_default=True)
 @click.option("--size", "target", type=SizeType(), default="256x256", show_default=True, help="Target size.")
-@click.option("--repeats", type=int, default=7, show_default=True)
+@click.option("--repeats", type=int, default=21, show_default=True)
 @click.option("--threads", type=int, help="torch threads.  [default: torch's]")
 def main(preset: str, target: tuple[int, int], repeats: int, threads: int | None) -> None:
     """Print the JSON."""
