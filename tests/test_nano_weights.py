@@ -34,8 +34,8 @@ FRAMES = 29
 """Four units, of which the official schedule takes three at once."""
 
 GAIN_FLOOR = 0.0
-"""Luma PSNR over bicubic in dB, below which something is wrong: +0.40 was measured with both schedules, and -12.2
-with random weights.
+"""Luma PSNR over bicubic in dB, below which something is wrong: +0.40 was measured with both schedules, and
+-12.2 with random weights.
 """
 
 
