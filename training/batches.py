@@ -43,6 +43,11 @@ class Batch:
     noise: torch.Tensor
     stream: StreamConfig
 
+    @property
+    def tensors(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """What a step reads."""
+        return self.upscaled, self.target, self.noise
+
 
 def step_generator(seed: int, step: int) -> torch.Generator:
     """Random numbers of one step, whatever was drawn before."""

@@ -25,7 +25,7 @@ class CapturedStep:
 
     def replay(self, batch: Batch) -> torch.Tensor:
         """The step on another batch of the same kind; the result is a copy."""
-        for place, tensor in zip(tensors(self.batch), tensors(batch), strict=True):
+        for place, tensor in zip(self.batch.tensors, batch.tensors, strict=True):
             place.copy_(tensor)
         self.graph.replay()
         return self.made.clone()
@@ -61,14 +61,9 @@ class ReplayedSteps:
 
     def capture(self, batch: Batch) -> CapturedStep:
         """Record the step on a batch of its own; nothing runs."""
-        upscaled, target, noise = (tensor.clone() for tensor in tensors(batch))
+        upscaled, target, noise = (tensor.clone() for tensor in batch.tensors)
         own = replace(batch, upscaled=upscaled, target=target, noise=noise)
         graph = torch.cuda.CUDAGraph()
         with self.threads.resting(), torch.cuda.graph(graph, stream=self.stream):
             made = self.step(own)
         return CapturedStep(graph, own, made)
-
-
-def tensors(batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """What a step reads of a batch."""
-    return batch.upscaled, batch.target, batch.noise

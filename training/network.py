@@ -123,7 +123,7 @@ def denoise(
 
 @cache
 def rope_tables(latents: int, stream: StreamConfig, device: torch.device) -> list[torch.Tensor]:
-    """Cos and sin [tokens of the clip, head_dim/2], window order."""
+    """Cos and sin [tokens of the clip, head_dim/2], window order; kept, as `clip_attention` is."""
     head_dim, grid = stream.preset.network.dit.head_dim, stream.geometry.tokens
     tables = []
     for time, space in zip(

@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from itertools import count
 from threading import Lock
 
 import torch
@@ -42,13 +43,9 @@ def steps_from(
 
     With no threads each batch is made when it is asked for. On a GPU each thread has a stream of its own.
     """
-    if not threads.count:
-        while True:
-            batch = make(first // uses)
-            for use in range(first % uses, uses):
-                yield turned(batch, use)
-                first += 1
-    with closing(_made_ahead(make, first // uses, threads, device)) as batches:
+    number = first // uses
+    made = _made_ahead(make, number, threads, device) if threads.count else (make(n) for n in count(number))
+    with closing(made) as batches:
         for batch in batches:
             for use in range(first % uses, uses):
                 yield turned(batch, use)
@@ -90,5 +87,5 @@ def used_here(batch: Batch, made: torch.cuda.Event) -> None:
     """Let the current stream wait for a batch, and its memory for the current stream."""
     here = torch.cuda.current_stream()
     here.wait_event(made)
-    for tensor in (batch.upscaled, batch.target, batch.noise):
+    for tensor in batch.tensors:
         tensor.record_stream(here)
