@@ -4,6 +4,8 @@ A convolution, its bias, the residual and the ReLU are one operator. A MemBlock'
 that its input and its past are never copied side by side. On a CPU the same lines run oneDNN's operators.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -13,6 +15,13 @@ from flashvsr_trt.kernels.torch_decoder_ops import ConvToRGB, split_frames
 from flashvsr_trt.model.decoder import CONDITION_CHANNELS, MemBlock
 from flashvsr_trt.model.folded_decoder import FoldedDecoder, Grow
 from flashvsr_trt.presets import FRAMES_PER_LATENT, LATENT_STRIDE
+
+Frames = Sequence[torch.Tensor]
+"""Consecutive frames in one or several tensors [T, C, h, w]."""
+
+ALONE_PIXELS = 2**18
+"""Feature maps this large run frame by frame: one fills a GPU, its past is the one before as it lies, and at
+the output's size there are two frames' activations and not a whole unit's."""
 
 
 class FusedMemBlock(nn.Module):
@@ -25,12 +34,16 @@ class FusedMemBlock(nn.Module):
         for name, weight in zip(("present", "past"), first.weight.chunk(2, dim=1), strict=True):
             self.register_buffer(name, weight.contiguous(memory_format=torch.channels_last))
 
-    def forward(self, x: torch.Tensor, memory: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """See `MemBlock.forward`."""
-        past = F.conv2d(one_frame_earlier(x, memory), self.past, padding=1)
-        hidden = conv_relu(x, self.present, self.bias, past)
-        hidden = conv_relu(hidden, self.second.weight, self.second.bias)
-        return conv_relu(hidden, self.third.weight, self.third.bias, x), x[-1:]
+    def forward(self, parts: Frames, memory: torch.Tensor) -> tuple[Frames, torch.Tensor]:
+        """See `MemBlock.forward`; x comes and goes as `parts`, runs of its frames."""
+        made = []
+        for x in parts:
+            past = F.conv2d(one_frame_earlier(x, memory), self.past, padding=1)
+            hidden = conv_relu(x, self.present, self.bias, past)
+            hidden = conv_relu(hidden, self.second.weight, self.second.bias)
+            made.append(conv_relu(hidden, self.third.weight, self.third.bias, x))
+            memory = x[-1:]
+        return made, memory
 
 
 def one_frame_earlier(x: torch.Tensor, memory: torch.Tensor) -> torch.Tensor:
@@ -38,6 +51,8 @@ def one_frame_earlier(x: torch.Tensor, memory: torch.Tensor) -> torch.Tensor:
 
     Both parts are dense blocks of their tensors, which CUDA copies as bytes where `cat` runs a slower kernel.
     """
+    if len(x) == 1:
+        return memory
     past = torch.empty_like(x)
     past[:1].copy_(memory)
     past[1:].copy_(x[:-1])
@@ -47,8 +62,9 @@ def one_frame_earlier(x: torch.Tensor, memory: torch.Tensor) -> torch.Tensor:
 class FusedDecoder(nn.Module):
     """Same inputs, state and outputs as `FoldedDecoder`, whose weights it shares; frames are float32."""
 
-    def __init__(self, decoder: FoldedDecoder) -> None:
+    def __init__(self, decoder: FoldedDecoder, alone_pixels: int = ALONE_PIXELS) -> None:
         super().__init__()
+        self.alone_pixels = alone_pixels
         self.clamp, self.entry, self.grows = decoder.clamp, decoder.entry, decoder.grows
         self.groups = nn.ModuleList(nn.ModuleList(map(FusedMemBlock, group)) for group in decoder.groups)
         self.inserted, last = decoder.exit
@@ -61,14 +77,24 @@ class FusedDecoder(nn.Module):
         x = self.clamp(decoder_input(latent, condition))
         for conv in self.entry:
             x = conv_relu(x, conv.weight, conv.bias)
+        *grows, last_grow = self.grows
         remaining = iter(memory)
         next_memory = []
-        for place, (blocks, grow) in enumerate(zip(self.groups, self.grows, strict=True)):
+        parts = [x]
+        for place, blocks in enumerate(self.groups):
+            if parts[0][0, 0].numel() >= self.alone_pixels:
+                parts = [frame for part in parts for frame in part.split(1)]
             for block in blocks:
-                x, carried = block(x, next(remaining))
+                parts, carried = block(parts, next(remaining))
                 next_memory.append(carried)
-            x = grow_frames(grow, x, relu=place == len(self.groups) - 1)
-        return self.last(conv_relu(x, self.inserted.weight, self.inserted.bias)), next_memory
+            if place < len(grows):
+                parts = [grow_frames(grows[place], part, relu=False) for part in parts]
+        pixels = [self._exit(grow_frames(last_grow, part, relu=True)) for part in parts]
+        return pixels[0] if len(pixels) == 1 else torch.cat(pixels), next_memory
+
+    def _exit(self, x: torch.Tensor) -> torch.Tensor:
+        """[T, C, tH, tW] -> [T, 3, tH, tW]."""
+        return self.last(conv_relu(x, self.inserted.weight, self.inserted.bias))
 
 
 def decoder_input(latent: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:

@@ -30,6 +30,8 @@ FORMS = {
     "published": lambda decoder: decoder,
     "folded": FoldedDecoder,
     "fused": lambda decoder: FusedDecoder(FoldedDecoder(decoder)),
+    "fused, frame by frame": lambda decoder: FusedDecoder(FoldedDecoder(decoder), alone_pixels=1),
+    "fused, the last group frame by frame": lambda decoder: FusedDecoder(FoldedDecoder(decoder), 16 * 16),
 }
 
 
@@ -60,7 +62,7 @@ def test_the_folded_kernel_equals_upsampling_growing_and_convolving(stride, size
     torch.testing.assert_close(Grow(tgrow, conv)(x), expected)
 
 
-@pytest.mark.parametrize("form", ["folded", "fused"])
+@pytest.mark.parametrize("form", list(FORMS)[1:])
 @pytest.mark.parametrize("frames", [1, 2, 4])
 def test_each_form_of_the_decoder_equals_the_published_one(decoder, frames, form):
     torch.manual_seed(0)
