@@ -35,22 +35,32 @@ def _norm_rope_window(
     factor = tl.load(weight + channel, mask=exists, other=0.0).to(tl.float32)
     even_sum = tl.zeros([PADDED // 2], tl.float32)
     odd_sum = tl.zeros([PADDED // 2], tl.float32)
-    for first in range(part * (BLOCK // PARTS), (part + 1) * (BLOCK // PARTS), TOKENS):
-        token = (window * BLOCK + first + tl.arange(0, TOKENS)).to(tl.int64)
-        wide = tl.load(x + token[:, None] * x_stride + channel[None, :], mask=exists[None, :], other=0.0)
-        wide = wide.to(tl.float32)
-        scale = tl.rsqrt(tl.sum(wide * wide, axis=1) / WIDTH + eps)
-        wide = wide * scale[:, None] * factor[None, :]
-        even, odd = tl.split(tl.reshape(wide, [TOKENS, PADDED // 2, 2]))
+    first = window * BLOCK + part * (BLOCK // PARTS)
+    end = first + BLOCK // PARTS
+    token = (first + tl.arange(0, TOKENS)).to(tl.int64)
+    following = tl.load(x + token[:, None] * x_stride + channel[None, :], mask=exists[None, :], other=0.0)
+    for _ in range(0, BLOCK // PARTS, TOKENS):
+        wide = following.to(tl.float32)
+        # The next tokens are on their way while these are turned: each step would wait for its own.
+        ahead = token + TOKENS
+        following = tl.load(
+            x + ahead[:, None] * x_stride + channel[None, :],
+            mask=exists[None, :] & (ahead < end)[:, None],
+            other=0.0,
+        )
         angle = token[:, None] * (HEAD_DIM // 2) + (pair % (HEAD_DIM // 2))[None, :]
         c = tl.load(cos + angle)
         s = tl.load(sin + angle)
+        scale = tl.rsqrt(tl.sum(wide * wide, axis=1) / WIDTH + eps)
+        wide = wide * scale[:, None] * factor[None, :]
+        even, odd = tl.split(tl.reshape(wide, [TOKENS, PADDED // 2, 2]))
         even_out = (even * c - odd * s).to(out.dtype.element_ty)
         odd_out = (even * s + odd * c).to(out.dtype.element_ty)
         rotated = tl.reshape(tl.join(even_out, odd_out), [TOKENS, PADDED])
         tl.store(out + token[:, None] * out_stride + channel[None, :], rotated, mask=exists[None, :])
         even_sum += tl.sum(even_out.to(tl.float32), axis=0)
         odd_sum += tl.sum(odd_out.to(tl.float32), axis=0)
+        token = ahead
     mean = tl.reshape(tl.join(even_sum, odd_sum), [PADDED]) / BLOCK
     tl.store(means + (part * tl.num_programs(0) + window) * WIDTH + channel, mean, mask=exists)
 
