@@ -20,6 +20,8 @@ from flashvsr_trt.kernels.add_norm_triton import launch_add_norm
 from flashvsr_trt.kernels.attention_arguments import attention_strides
 from flashvsr_trt.kernels.block_sparse_attention import block_sparse_attention_reference
 from flashvsr_trt.kernels.block_sparse_attention_triton import launch_portable
+from flashvsr_trt.kernels.conv_to_rgb import conv_to_rgb_reference, tap_columns
+from flashvsr_trt.kernels.conv_to_rgb_triton import launch_conv_to_rgb
 from flashvsr_trt.kernels.device import architecture_of
 from flashvsr_trt.kernels.finish_frames import finish_frames_reference
 from flashvsr_trt.kernels.finish_frames_triton import launch_finish_frames
@@ -161,6 +163,16 @@ def tune_finish_frames(_: str) -> Setting:
     return fastest("finish_frames", settings, run, expected, atol=1)
 
 
+def tune_conv_to_rgb(_: str) -> Setting:
+    """Columns and rows of a program, and how many rows are on their way to it."""
+    x = torch.randn(8, 768, 1280, 128, device="cuda").bfloat16().permute(0, 3, 1, 2)
+    weight = torch.randn(3, 128, 3, 3, device="cuda").mul(1152**-0.5).bfloat16()
+    bias = torch.randn(3, device="cuda").bfloat16()
+    run = _launches(launch_conv_to_rgb, x, tap_columns(weight), bias)
+    settings = _grid((4, 8), (2, 3, 4), PIXELS=(64, 128), ROWS=(16, 32, 64))
+    return fastest("conv_to_rgb", settings, run, (conv_to_rgb_reference(x, weight, bias),), **BF16)
+
+
 def main() -> None:
     """Tunes and rewrites the table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -175,6 +187,7 @@ def main() -> None:
         "norm_rope": tune_norm_rope,
         "add_norm": tune_add_norm,
         "finish_frames": tune_finish_frames,
+        "conv_to_rgb": tune_conv_to_rgb,
     }
     for kernel in options.only or [*tuners, "block_sparse_attention"]:
         if kernel == "block_sparse_attention":

@@ -17,9 +17,11 @@ def conv_to_rgb_reference(x: torch.Tensor, weight: torch.Tensor, bias: torch.Ten
 
 
 def tap_columns(weight: torch.Tensor) -> torch.Tensor:
-    """The weight as columns of a matrix product, one per tap and colour: [C, 32], the last five are zero."""
-    columns = weight.permute(1, 2, 3, 0).flatten(1)
-    return F.pad(columns, (0, 32 - columns.shape[1])).contiguous()
+    """The weight as a matrix, a column for each tap and colour: [C, 64], column dy*16 + dx*4 + colour.
+
+    A fourth dy, dx and colour are zeros: powers of two are what a kernel can take apart.
+    """
+    return F.pad(weight.permute(1, 2, 3, 0), (0, 1, 0, 1, 0, 1)).flatten(1).contiguous()
 
 
 def neighbour_weight(weight: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,7 @@ import torch
 from flashvsr_trt.geometry import Geometry
 from flashvsr_trt.kernels.calls import counted_calls, reference_kernels
 from flashvsr_trt.kernels.conv_relu import conv_relu, conv_relu_reference
-from flashvsr_trt.kernels.conv_to_rgb import conv_to_rgb_reference, tap_columns
+from flashvsr_trt.kernels.conv_to_rgb import conv_to_rgb_reference
 from flashvsr_trt.kernels.norm_silu import norm_silu_reference
 from flashvsr_trt.kernels.split_frames import split_frames_reference
 from flashvsr_trt.kernels.stack_frames import stack_frames_reference
@@ -113,21 +113,6 @@ def launch_strided_norm(x, bias, gamma):
     from flashvsr_trt.kernels.norm_silu_triton import launch_norm_silu
 
     return launch_norm_silu(x.permute(0, 2, 3, 1), bias, gamma, VALUES)
-
-
-def launch_rgb(x, weight, bias):
-    from flashvsr_trt.kernels.conv_to_rgb_triton import launch_conv_to_rgb
-
-    return launch_conv_to_rgb(x, tap_columns(weight), bias, PIXELS)
-
-
-@pytest.mark.parametrize(("height", "width"), [(1, 1), (5, 70), (70, 130)])
-def test_conv_to_rgb_sums_the_twins_products(run_kernel, height, width):
-    x = random(2, 24, height, width).contiguous(memory_format=torch.channels_last)
-    weight, bias = random(3, 24, 3, 3, seed=1), random(3, seed=2)
-    got = run_kernel(launch_rgb, x, weight, bias)
-    assert got.dtype == torch.float32
-    torch.testing.assert_close(got, conv_to_rgb_reference(x, weight, bias), rtol=1e-5, atol=1e-4)
 
 
 @pytest.fixture

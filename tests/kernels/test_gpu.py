@@ -181,11 +181,30 @@ def test_norm_silu_on_the_gpu(inputs, channels, dtype):
     assert_near(got, norm_silu_reference(made.float(), bias, gamma))
 
 
-def test_conv_to_rgb_on_the_gpu():
-    conv = torch.nn.Conv2d(128, 3, 3, padding=1, device="cuda").bfloat16().requires_grad_(False)
-    x = channels_last(2, 128, 384, 704)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize(
+    ("frames", "channels", "height", "width"),
+    [(2, 128, 384, 704), (1, 128, 45, 131), (2, 16, 1, 1), (1, 24, 37, 53), (1, 300, 21, 70)],
+)
+def test_conv_to_rgb_on_the_gpu(frames, channels, height, width, dtype):
+    conv = torch.nn.Conv2d(channels, 3, 3, padding=1, device="cuda").to(dtype).requires_grad_(False)
+    x = channels_last(frames, channels, height, width).to(dtype)
     expected = F.conv2d(x.double(), conv.weight.double(), conv.bias.double(), padding=1)
-    torch.testing.assert_close(ConvToRGB(conv)(x), expected.float(), rtol=1e-4, atol=1e-4)
+    reset_kernel_calls()
+    got = ConvToRGB(conv)(x)
+    assert kernel_calls() == {"conv_to_rgb/triton": 1}
+    torch.testing.assert_close(got, expected.float(), rtol=1e-4, atol=1e-4)
+
+
+def test_conv_to_rgb_of_more_values_than_32_bits_count():
+    conv = torch.nn.Conv2d(128, 3, 3, padding=1, device="cuda").bfloat16().requires_grad_(False)
+    x = channels_last(1, 128, 1408, 2560).expand(6, -1, -1, -1)
+    x = x.contiguous(memory_format=torch.channels_last)
+    assert x.numel() > 2**31
+    got = ConvToRGB(conv)(x)
+    assert torch.equal(got, got[:1].expand_as(got))
+    corner = F.conv2d(x[:1, :, -9:, -9:].double(), conv.weight.double(), conv.bias.double(), padding=1)
+    torch.testing.assert_close(got[-1:, :, -8:, -8:], corner[..., 1:, 1:].float(), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("residual", [True, False])
