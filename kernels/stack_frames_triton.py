@@ -1,4 +1,4 @@
-"""The kernel form of `stack_frames_reference`: one write of the result, whole vectors of channels."""
+"""The kernel form of `stack_frames_reference`: each frame is read once, whole vectors of channels."""
 
 import torch
 import triton
@@ -12,19 +12,19 @@ from flashvsr_trt.kernels.tuning import Setting
 def stack_frames(
     tail,
     x,
+    first,
     out,
     height,
     width,
     channels,
+    outputs,
     FRAMES: tl.constexpr,
     TAIL: tl.constexpr,
     PIXELS: tl.constexpr,
     CHANNELS: tl.constexpr,
 ):
-    """PIXELS pixels and CHANNELS channels of one frame of one output."""
-    made = tl.program_id(2) // FRAMES
-    part = tl.program_id(2) % FRAMES
-    frame = 2 * made + part
+    """PIXELS pixels and CHANNELS channels of one frame, into the two outputs that see it."""
+    frame = tl.program_id(2)
     pixel = tl.program_id(0) * PIXELS + tl.arange(0, PIXELS)
     channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
     row = tl.minimum(tl.maximum(pixel // (width + 2) - 1, 0), height - 1)
@@ -32,17 +32,26 @@ def stack_frames(
     pixels = (height + 2) * (width + 2)
     inside = (pixel < pixels)[:, None] & (channel < channels)[None, :]
     place = (row * width + column).to(tl.int64)[:, None] * channels + channel[None, :]
-    plane = frame.to(tl.int64) * (height * width) * channels
-    carried = (tl.zeros([PIXELS], tl.int32) + frame < TAIL)[:, None]
-    old = tl.load(tail + plane + place, mask=inside & carried, other=0.0)
-    before = TAIL * height * width * channels
-    new = tl.load(x - before + plane + place, mask=inside & ~carried, other=0.0)
-    value = tl.where(carried, old, new)
+    size = (height * width).to(tl.int64) * channels
+    # Read from memory: a captured graph is replayed for starting and for running clips alike.
+    starts = tl.load(first)
+    if (frame < TAIL) & (starts == 0):
+        value = tl.load(tail + frame * size + place, mask=inside, other=0.0)
+    else:
+        value = tl.load(x + tl.maximum(frame - TAIL, 0) * size + place, mask=inside, other=0.0)
+    made = frame // 2
+    part = frame % 2
     target = ((made * pixels + pixel).to(tl.int64) * FRAMES + part)[:, None] * channels + channel[None, :]
-    tl.store(out + target, value, mask=inside)
+    if made < outputs:
+        tl.store(out + target, value, mask=inside)
+    if made > 0:
+        earlier = out + (2 - pixels.to(tl.int64) * FRAMES) * channels
+        tl.store(earlier + target, value, mask=inside)
 
 
-def launch_stack_frames(tail: torch.Tensor, x: torch.Tensor, setting: Setting) -> torch.Tensor:
+def launch_stack_frames(
+    tail: torch.Tensor, x: torch.Tensor, first: torch.Tensor, setting: Setting
+) -> torch.Tensor:
     """`stack_frames_reference` in one launch: arguments and results are its.
 
     Raises:
@@ -55,14 +64,20 @@ def launch_stack_frames(tail: torch.Tensor, x: torch.Tensor, setting: Setting) -
     out = x.new_empty((outputs, height + 2, width + 2, FRAMES * channels))
     sizes = setting.constants
     pixels = (height + 2) * (width + 2)
-    grid = (triton.cdiv(pixels, sizes["PIXELS"]), triton.cdiv(channels, sizes["CHANNELS"]), outputs * FRAMES)
+    grid = (
+        triton.cdiv(pixels, sizes["PIXELS"]),
+        triton.cdiv(channels, sizes["CHANNELS"]),
+        len(tail) + count,
+    )
     stack_frames[grid](
         tail,
         x,
+        first,
         out,
         height,
         width,
         channels,
+        outputs,
         FRAMES=FRAMES,
         TAIL=len(tail),
         **sizes,

@@ -31,13 +31,14 @@ class FusedCausalConv(nn.Module):
         self.register_buffer("weight", channels_innermost(conv), persistent=False)
         self.bias, self.gamma = conv.bias, norm.gamma.flatten()
 
-    def forward(self, tail: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        """tail [2, h, w, in] and x [T, h, w, in], T even -> [T/2, h, w, out]."""
-        return conv_norm_silu(stack_frames(tail, x), self.weight, self.bias, self.gamma)
+    def forward(self, tail: torch.Tensor, x: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
+        """tail [2, in, h, w] and x [T, h, w, in], T even -> [T/2, h, w, out]; `stack_frames` has `first`."""
+        stacked = stack_frames(tail.permute(0, 2, 3, 1), x, first)
+        return conv_norm_silu(stacked, self.weight, self.bias, self.gamma)
 
 
 class FusedProjector(nn.Module):
-    """Same inputs, state and outputs as `Projector`, whose weights it shares; tails are channels-last."""
+    """`Projector`, whose weights it shares, of pixels already unshuffled; tails are channels-last."""
 
     def __init__(self, projector: Projector) -> None:
         super().__init__()
@@ -46,26 +47,22 @@ class FusedProjector(nn.Module):
         self.head = projector.linear_layers[0]
 
     def forward(
-        self, video: torch.Tensor, first: torch.Tensor, pixel_tail: torch.Tensor, hidden_tail: torch.Tensor
+        self, pixels: torch.Tensor, first: torch.Tensor, pixel_tail: torch.Tensor, hidden_tail: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """See `Projector.forward`."""
-        pixels = unshuffle(video)
-        hidden = self.conv1(start_or(first, pixels, pixel_tail), pixels)
-        features = self.conv2(start_or(first, hidden, hidden_tail), hidden)
+        """See `Projector.forward`; `pixels` are `unshuffle(video)`."""
+        hidden = self.conv1(pixel_tail, pixels, first)
+        features = self.conv2(hidden_tail, hidden, first)
         tokens = self.head(features.flatten(0, 2))
         return tokens, *(x[-PROJECTOR_TAIL:].permute(0, 3, 1, 2) for x in (pixels, hidden))
 
 
 def unshuffle(video: torch.Tensor) -> torch.Tensor:
-    """[T, 3, tH, tW] -> [T, tH/16, tW/16, 768], channels in (colour, row, column) order."""
+    """[T, 3, tH, tW] -> [T, tH/16, tW/16, 768], channels in (colour, row, column) order.
+
+    The layout in which `kernels.upsample_triton` writes pixels.
+    """
     frames, colours, height, width = video.shape
     cells = video.view(
         frames, colours, height // TOKEN_STRIDE, TOKEN_STRIDE, width // TOKEN_STRIDE, TOKEN_STRIDE
     )
     return cells.permute(0, 2, 4, 1, 3, 5).flatten(3)
-
-
-def start_or(first: torch.Tensor, x: torch.Tensor, tail: torch.Tensor) -> torch.Tensor:
-    """The carried [2, C, h, w] as [2, h, w, C], or where a clip starts two copies of the first frame of x."""
-    tail = tail.permute(0, 2, 3, 1)
-    return torch.where(first, x[:1].expand_as(tail), tail)

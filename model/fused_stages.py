@@ -9,7 +9,7 @@ from flashvsr_trt.kernels.tuning import setting_for
 from flashvsr_trt.model.attention import DenseRingAttention, LayerCache, SparseAttention
 from flashvsr_trt.model.fused_decoder import FusedDecoder
 from flashvsr_trt.model.fused_dit import FusedDiT
-from flashvsr_trt.model.fused_projector import FusedProjector
+from flashvsr_trt.model.fused_projector import FusedProjector, unshuffle
 from flashvsr_trt.model.network import Network
 from flashvsr_trt.model.stages import Decode, Denoise, Encode
 from flashvsr_trt.model.upsample import FIXED_POINT_BITS
@@ -23,18 +23,38 @@ class FusedEncode(Encode):
         super().__init__(network, stream)
         self.projector = FusedProjector(network.projector)
 
-    def upscale(self, frames: torch.Tensor) -> torch.Tensor:
-        """See `Encode.upscale`."""
+    def forward(
+        self,
+        frames: torch.Tensor,
+        first: torch.Tensor,
+        pixel_tail: torch.Tensor,
+        hidden_tail: torch.Tensor,
+        condition_tail: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, ...]:
+        """See `Encode.forward`; frames are upscaled to where they lie behind the carried ones."""
+        carried = 0 if condition_tail is None else len(condition_tail)
+        size = (carried + len(frames), 3, *self.stream.geometry.target)
+        timeline = frames.new_empty(size, dtype=torch.float32)
+        pixels = self.upscale_into(timeline[carried:], frames, pixel_tail.dtype)
+        following = self.projector(pixels, first, pixel_tail, hidden_tail)
+        if condition_tail is None:
+            return timeline, *following
+        timeline[:carried] = condition_tail
+        condition, condition_tail = timeline.split([len(frames), carried])
+        return condition, *following, condition_tail
+
+    def upscale_into(self, out: torch.Tensor, frames: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """`Encode.upscale` into `out`; returns it in `dtype` and unshuffled, [T, tH/16, tW/16, 768]."""
         if self.stream.upsampler != "pil" or not runs_kernel(frames):
-            return super().upscale(frames)
+            out.copy_(self.upscale(frames))
+            return unshuffle(out.to(dtype))
         from flashvsr_trt.kernels.upsample_triton import launch_upsample_frames
 
         record_call("upsample_frames", "triton")
-        geometry = self.stream.geometry
         tables = (self.row_table, self.column_table)
         setting = setting_for("upsample_frames", architecture_of(frames.device))
-        size = (geometry.target, geometry.crop_corner)
-        return launch_upsample_frames(frames, tables, *size, FIXED_POINT_BITS, setting)
+        corner = self.stream.geometry.crop_corner
+        return launch_upsample_frames(frames, tables, corner, FIXED_POINT_BITS, out, dtype, setting)
 
 
 class FusedDenoise(Denoise):

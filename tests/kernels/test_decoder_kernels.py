@@ -11,14 +11,17 @@ from flashvsr_trt.kernels.norm_silu import norm_silu_reference
 from flashvsr_trt.kernels.split_frames import split_frames_reference
 from flashvsr_trt.kernels.stack_frames import stack_frames_reference
 from flashvsr_trt.kernels.torch_decoder_ops import ConvToRGB
+from flashvsr_trt.kernels.torch_projector_ops import stack_frames
 from flashvsr_trt.kernels.tuning import Setting
 from flashvsr_trt.model.decoder import condition_cells
 from flashvsr_trt.model.fused_decoder import decoder_input, one_frame_earlier
+from flashvsr_trt.model.fused_projector import unshuffle
 from flashvsr_trt.model.upsample import FIXED_POINT_BITS, bicubic_table, fit_to_target, upsample
 
 VALUES = Setting(num_warps=4, constants={"VALUES": 256})
 CELLS = Setting(num_warps=4, constants={"PIXELS": 16, "CHANNELS": 32})
 PIXELS = Setting(num_warps=4, constants={"PIXELS": 4096})
+COLUMNS = Setting(num_warps=4, constants={"PIXELS": 128})
 needs_onednn = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch without oneDNN")
 
 
@@ -49,11 +52,26 @@ def launch_stack(*arguments):
 
 
 @pytest.mark.parametrize(
-    ("frames", "height", "width", "channels"), [(2, 1, 1, 3), (8, 5, 7, 24), (4, 3, 9, 40)]
+    ("frames", "height", "width", "channels"), [(2, 1, 1, 3), (8, 5, 7, 24), (4, 3, 9, 40), (6, 1, 4, 33)]
 )
-def test_stack_frames_reads_what_the_twin_reads(run_kernel, frames, height, width, channels):
+@pytest.mark.parametrize("starts", [True, False])
+def test_stack_frames_reads_what_the_twin_reads(run_kernel, frames, height, width, channels, starts):
     tail, x = random(2, height, width, channels), random(frames, height, width, channels, seed=1)
-    assert torch.equal(run_kernel(launch_stack, tail, x), stack_frames_reference(tail, x))
+    first = torch.tensor(starts)
+    got = run_kernel(launch_stack, tail, x, first)
+    assert torch.equal(got, stack_frames_reference(tail, x, first))
+
+
+def test_a_clip_that_starts_sees_its_first_frame_before_it():
+    tail, x = random(2, 3, 5, 4), random(4, 3, 5, 4, seed=1)
+    got = stack_frames_reference(tail, x, torch.tensor(True))
+    assert torch.equal(got, stack_frames_reference(x[:1].repeat(2, 1, 1, 1), x, torch.tensor(False)))
+    assert not torch.equal(got, stack_frames_reference(tail, x, torch.tensor(False)))
+
+
+def test_a_tail_of_another_layout_is_read_as_what_it_holds():
+    tail, x, first = random(2, 4, 3, 5).permute(0, 2, 3, 1), random(2, 3, 5, 4, seed=1), torch.tensor(False)
+    assert torch.equal(stack_frames(tail, x, first), stack_frames_reference(tail.contiguous(), x, first))
 
 
 def launch_norm(x, bias, gamma):
@@ -165,26 +183,54 @@ def test_what_onednn_does_not_take_runs_the_twin(to_rgb, case):
     assert torch.equal(got, conv_to_rgb_reference(x, layer.conv.weight, layer.conv.bias))
 
 
-def launch_upsample(frames, rows, columns, target, corner):
+def launch_upsample(frames, rows, columns, target, corner, dtype):
     from flashvsr_trt.kernels.upsample_triton import launch_upsample_frames
 
-    return launch_upsample_frames(frames, (rows, columns), target, corner, FIXED_POINT_BITS, PIXELS)
+    out = torch.full((len(frames), 3, *target), torch.nan, device=frames.device)
+    pixels = launch_upsample_frames(frames, (rows, columns), corner, FIXED_POINT_BITS, out, dtype, COLUMNS)
+    return out, pixels
 
 
-@pytest.mark.parametrize("kind", ["noise", "edges"])
+# Triton's interpreter truncates to bfloat16; the GPU's tests see how the kernel rounds to it.
 @pytest.mark.parametrize(
     ("height", "width", "scale", "fit"),
-    [(64, 70, 2, "pad"), (33, 34, 4, "pad"), (70, 97, 2, "crop"), (35, 41, 4, "crop"), (3, 2, 2, "pad")],
+    [
+        (64, 70, 2, "pad"),
+        (33, 34, 4, "pad"),
+        (70, 97, 2, "crop"),
+        (35, 41, 4, "crop"),
+        (67, 64, 2, "crop"),
+        (37, 33, 4, "crop"),
+        (3, 2, 2, "pad"),
+        (1, 1, 4, "pad"),
+    ],
 )
-def test_upsampled_frames_are_the_twins_bit_for_bit(run_kernel, height, width, scale, fit, kind):
+def test_upsampled_frames_are_the_twins_bit_for_bit(run_kernel, height, width, scale, fit):
     geometry = Geometry(height, width, scale, fit)
     generator = torch.Generator().manual_seed(0)
-    levels = 256 if kind == "noise" else 2
-    frames = torch.randint(0, levels, (2, height, width, 3), generator=generator, dtype=torch.uint8)
-    frames = frames * (255 // (levels - 1))
+    noise, edges = (
+        torch.randint(0, levels, (height, width, 3), generator=generator, dtype=torch.uint8)
+        for levels in (256, 2)
+    )
+    frames = torch.stack([noise, edges * 255])
     tables = (bicubic_table(height, scale), bicubic_table(width, scale))
-    got = run_kernel(launch_upsample, frames, *tables, geometry.target, geometry.crop_corner)
-    assert torch.equal(got, fit_to_target(upsample(frames, scale), geometry))
+    size = (geometry.target, geometry.crop_corner)
+    got, pixels = run_kernel(launch_upsample, frames, *tables, *size, torch.float16)
+    expected = fit_to_target(upsample(frames, scale), geometry)
+    assert torch.equal(got, expected)
+    assert pixels.dtype == torch.float16
+    assert torch.equal(pixels, unshuffle(expected.half()))
+
+
+def test_every_level_of_a_byte_is_the_twins(run_kernel):
+    levels = torch.arange(256, dtype=torch.uint8).view(1, 16, 16, 1)
+    frames = levels.repeat_interleave(4, 1).repeat_interleave(4, 2).repeat(1, 1, 1, 3)
+    table = bicubic_table(64, 2)
+    got, pixels = run_kernel(launch_upsample, frames, table, table, (128, 128), (0, 0), torch.float32)
+    expected = upsample(frames, 2)
+    assert len(expected.unique()) == 256
+    assert torch.equal(got, expected)
+    assert torch.equal(pixels, unshuffle(expected))
 
 
 @pytest.mark.parametrize("biased", [True, False])

@@ -25,6 +25,7 @@ from flashvsr_trt.kernels.torch_fused_ops import add_norm, finish_frames, norm_r
 from flashvsr_trt.kernels.torch_ops import attention_setting, block_sparse_attention, select_blocks
 from flashvsr_trt.kernels.torch_projector_ops import conv_norm_silu, stack_frames
 from flashvsr_trt.kernels.tuning import setting_for
+from flashvsr_trt.model.fused_projector import unshuffle
 from flashvsr_trt.model.upsample import FIXED_POINT_BITS, bicubic_table, fit_to_target, upsample
 
 pytestmark = pytest.mark.gpu
@@ -159,9 +160,25 @@ def test_split_frames_on_the_gpu(channels, height, width, relu):
     assert torch.equal(split_frames(grown, 2, relu), split_frames_reference(grown, 2, relu))
 
 
-def test_stack_frames_on_the_gpu():
-    tail, x = (torch.randn(frames, 48, 88, 768, device="cuda").bfloat16() for frames in (2, 8))
-    assert torch.equal(stack_frames(tail, x), stack_frames_reference(tail, x))
+@pytest.mark.parametrize("starts", [True, False])
+@pytest.mark.parametrize("shape", [(48, 88, 768), (5, 7, 24), (88, 160, 2048)])
+def test_stack_frames_on_the_gpu(shape, starts):
+    tail, x = (torch.randn(frames, *shape, device="cuda").bfloat16() for frames in (2, 4))
+    first = torch.tensor(starts, device="cuda")
+    assert torch.equal(stack_frames(tail, x, first), stack_frames_reference(tail, x, first))
+
+
+def test_a_captured_stacking_follows_the_flag_that_a_clip_starts():
+    tail, x = (torch.randn(frames, 6, 9, 48, device="cuda").bfloat16() for frames in (2, 8))
+    first = torch.tensor(True, device="cuda")
+    stack_frames(tail, x, first)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        out = stack_frames(tail, x, first)
+    for starts in (False, True):
+        first.fill_(starts)
+        graph.replay()
+        assert torch.equal(out, stack_frames_reference(tail, x, first))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
@@ -220,17 +237,21 @@ def test_fused_convolutions_on_the_gpu(channels, height, width, residual):
     assert_near(got, conv_relu_reference(*(a.float() if a is not None else None for a in arguments)))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 @pytest.mark.parametrize(("scale", "fit"), [(2, "pad"), (4, "crop")])
-def test_upsampled_frames_on_the_gpu(scale, fit):
+def test_upsampled_frames_on_the_gpu(scale, fit, dtype):
     geometry = Geometry(352, 500, scale, fit)
     frames = torch.randint(0, 256, (8, 352, 500, 3), device="cuda", dtype=torch.uint8)
     tables = tuple(bicubic_table(size, scale).cuda() for size in (352, 500))
     setting = setting_for("upsample_frames", architecture_of(frames.device))
-    size = (geometry.target, geometry.crop_corner)
     from flashvsr_trt.kernels.upsample_triton import launch_upsample_frames
 
-    got = launch_upsample_frames(frames, tables, *size, FIXED_POINT_BITS, setting)
-    assert torch.equal(got.cpu(), fit_to_target(upsample(frames.cpu(), scale), geometry))
+    out = torch.full((8, 3, *geometry.target), torch.nan, device="cuda")
+    corner = geometry.crop_corner
+    pixels = launch_upsample_frames(frames, tables, corner, FIXED_POINT_BITS, out, dtype, setting)
+    expected = fit_to_target(upsample(frames.cpu(), scale), geometry)
+    assert torch.equal(out.cpu(), expected)
+    assert torch.equal(pixels.cpu(), unshuffle(expected.to(dtype)))
 
 
 def test_linear_gelu_on_the_gpu():

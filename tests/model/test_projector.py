@@ -1,9 +1,11 @@
 """The LR projector against the official one."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
-from flashvsr_trt.model.fused_projector import FusedProjector
+from flashvsr_trt.model.fused_projector import FusedProjector, unshuffle
 from flashvsr_trt.model.projector import Projector
 from flashvsr_trt.presets import AttentionConfig
 from tests.golden import assert_close_to_max, golden_preset, load_case
@@ -12,11 +14,14 @@ CASE = "projector_32x48"
 
 
 @pytest.fixture(params=["published", "fused"])
-def projector(request: pytest.FixtureRequest) -> Projector | FusedProjector:
+def projector(request: pytest.FixtureRequest) -> Callable[..., tuple[torch.Tensor, ...]]:
     module = Projector(golden_preset(AttentionConfig(sparse_ratio=None)).network)
     module.load_state_dict(load_case(CASE).under("weights."))
     module = module.eval().requires_grad_(False)
-    return module if request.param == "published" else FusedProjector(module)
+    if request.param == "published":
+        return module
+    fused = FusedProjector(module)
+    return lambda video, *state: fused(unshuffle(video), *state)
 
 
 def empty_tails() -> tuple[torch.Tensor, torch.Tensor]:
