@@ -32,21 +32,23 @@ def stack_frames(
     pixels = (height + 2) * (width + 2)
     inside = (pixel < pixels)[:, None] & (channel < channels)[None, :]
     place = (row * width + column).to(tl.int64)[:, None] * channels + channel[None, :]
-    size = (height * width).to(tl.int64) * channels
+    before = frame.to(tl.int64) * (height * width) * channels
+    plane = tl.maximum(frame - TAIL, 0).to(tl.int64) * (height * width) * channels
     # Read from memory: a captured graph is replayed for starting and for running clips alike.
     starts = tl.load(first)
     if (frame < TAIL) & (starts == 0):
-        value = tl.load(tail + frame * size + place, mask=inside, other=0.0)
+        value = tl.load(tail + before + place, mask=inside, other=0.0)
     else:
-        value = tl.load(x + tl.maximum(frame - TAIL, 0) * size + place, mask=inside, other=0.0)
+        value = tl.load(x + plane + place, mask=inside, other=0.0)
     made = frame // 2
     part = frame % 2
-    target = ((made * pixels + pixel).to(tl.int64) * FRAMES + part)[:, None] * channels + channel[None, :]
+    line = made.to(tl.int64) * pixels + pixel
     if made < outputs:
+        target = (line * FRAMES + part)[:, None] * channels + channel[None, :]
         tl.store(out + target, value, mask=inside)
     if made > 0:
-        earlier = out + (2 - pixels.to(tl.int64) * FRAMES) * channels
-        tl.store(earlier + target, value, mask=inside)
+        target = ((line - pixels) * FRAMES + part + 2)[:, None] * channels + channel[None, :]
+        tl.store(out + target, value, mask=inside)
 
 
 def launch_stack_frames(
