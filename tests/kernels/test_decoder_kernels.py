@@ -222,6 +222,12 @@ def test_upsampled_frames_are_the_twins_bit_for_bit(run_kernel, height, width, s
     assert torch.equal(pixels, unshuffle(expected.half()))
 
 
+def test_frames_with_colours_outermost_in_memory_are_refused(run_kernel):
+    frames, table = torch.zeros(1, 3, 64, 64, dtype=torch.uint8).permute(0, 2, 3, 1), bicubic_table(64, 2)
+    with pytest.raises(ValueError, match="must be contiguous"):
+        run_kernel(launch_upsample, frames, table, table, (128, 128), (0, 0), torch.float16)
+
+
 def test_every_level_of_a_byte_is_the_twins(run_kernel):
     levels = torch.arange(256, dtype=torch.uint8).view(1, 16, 16, 1)
     frames = levels.repeat_interleave(4, 1).repeat_interleave(4, 2).repeat(1, 1, 1, 3)
