@@ -24,7 +24,7 @@ from flashvsr_trt.runtime.executor import ReadyFrames
 from flashvsr_trt.runtime.host_memory import keep_freed_memory
 from flashvsr_trt.runtime.ring import RingStep
 from flashvsr_trt.runtime.torch_clock import StageClock
-from flashvsr_trt.runtime.torch_copies import ArrivingFrames, start_download, upload, used_here
+from flashvsr_trt.runtime.torch_copies import ArrivingFrames, start_download, take_over, upload
 from flashvsr_trt.runtime.torch_device import check_kernels, check_memory, choose_device, choose_dtype
 from flashvsr_trt.runtime.torch_graphs import Step, StepGraphs, Tensors
 from flashvsr_trt.signatures import (
@@ -44,6 +44,7 @@ class TorchState:
     encode: list[torch.Tensor]
     ring: list[LayerCache]
     memory: list[torch.Tensor]
+    encoding_graphs: StepGraphs | None
     graphs: StepGraphs | None
     decoding_graphs: StepGraphs | None
 
@@ -70,8 +71,11 @@ class TorchExecutor:
         else:
             self.encode_stage = FusedEncode(network, stream)
         self.clock = StageClock(self.device)
-        # Decoding has a stream of its own: it fills what the next unit's small kernels leave of the GPU.
-        self.decoding = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
+        # Streams of their own: the next unit's encoding and the last one's decoding fill what a DiT step's
+        # small kernels leave of the GPU.
+        self.encoding, self.decoding = (
+            torch.cuda.Stream(self.device) if self.device.type == "cuda" else None for _ in range(2)
+        )
         self.kernel_calls: Counter[str] = Counter()
 
     def new_state(self) -> TorchState:
@@ -83,24 +87,30 @@ class TorchExecutor:
         preset = self.stream.preset
         layers, slots = range(preset.network.dit.layers), preset.attention.ring_slots
         try:
-            return TorchState(
+            state = TorchState(
                 encode=[self._zeros_carried(spec) for spec in encode_signature(self.stream).state],
                 ring=[
                     LayerCache(*map(self._zeros, cache_specs(self.stream, layer, slots, "ring")))
                     for layer in layers
                 ],
                 memory=[self._zeros_carried(spec) for spec in decode_signature(self.stream).state],
+                encoding_graphs=StepGraphs(self.device) if self.cuda_graphs else None,
                 graphs=StepGraphs(self.device) if self.cuda_graphs else None,
                 decoding_graphs=StepGraphs(self.device) if self.cuda_graphs else None,
             )
         except torch.OutOfMemoryError as error:
             raise DeviceError(f"{self.device} has too little memory for this size: {error}") from error
+        made_on = self._current_stream()
+        with torch.cuda.stream(self.encoding):
+            take_over(state.encode, made_on)
+        return state
 
     def encode(self, frames: np.ndarray, first: bool, state: TorchState) -> tuple[torch.Tensor, torch.Tensor]:
-        """See `Executor.encode`."""
-        with self._stage("encode"):
+        """See `Executor.encode`. It waits for no DiT step: nothing that it reads comes from one."""
+        with self._stage("encode", self.encoding):
             inputs = torch.from_numpy(frames), torch.tensor(first)
-            condition, tokens = self._run("encode", partial(self._encode, state), inputs, state.graphs)
+            encode = partial(self._encode, state)
+            condition, tokens = self._run("encode", encode, inputs, state.encoding_graphs)
         return condition, tokens
 
     def dit(
@@ -113,6 +123,7 @@ class TorchExecutor:
     ) -> list[torch.Tensor]:
         """See `Executor.dit`. The new K/V is written into the step's slots of the ring."""
         with self._stage("dit"):
+            take_over(tokens, self.encoding)
             inputs = [torch.from_numpy(array) for array in (noise, *rope, step.valid)]
             inputs.insert(1, torch.cat(tokens))
             # Only the steady step comes again: while the ring fills, every step is another one.
@@ -129,8 +140,10 @@ class TorchExecutor:
         self, latent: torch.Tensor, condition: torch.Tensor, state: TorchState
     ) -> ArrivingFrames | ReadyFrames:
         """See `OverlappingExecutor.start_decode`."""
+        denoising = self._current_stream()
         with self._stage("decode", self.decoding):
-            used_here([latent, condition, *state.memory], self.decoding)
+            take_over([latent, *state.memory], denoising)
+            take_over([condition], self.encoding)
             decode = partial(self._decode, state)
             (frames,) = self._run("decode", decode, (latent, condition), state.decoding_graphs)
             return start_download(frames)
@@ -186,15 +199,13 @@ class TorchExecutor:
     def _stage(self, name: str, stream: torch.cuda.Stream | None = None) -> Iterator[None]:
         """What every stage runs in: no gradients, the executor's device, its kernels, clock and counter.
 
-        With a `stream` that one, behind all that the current stream was given so far.
+        With a `stream` that one: what it reads of another stream's, it has to `take_over`.
         """
         with ExitStack() as stack:
             stack.enter_context(torch.inference_mode())
             if self.device.type == "cuda":
                 stack.enter_context(torch.cuda.device(self.device))
-            if stream:
-                stream.wait_stream(torch.cuda.current_stream())
-                stack.enter_context(torch.cuda.stream(stream))
+            stack.enter_context(torch.cuda.stream(stream))
             if self.options.attention == "reference":
                 stack.enter_context(reference_kernels())
             stack.enter_context(self.clock.measure(name))
@@ -207,6 +218,9 @@ class TorchExecutor:
                     f"torch.compile cannot compile {name} here ({reason}); run without --compile"
                 ) from error
             self.kernel_calls.update(calls)
+
+    def _current_stream(self) -> torch.cuda.Stream | None:
+        return torch.cuda.current_stream(self.device) if self.device.type == "cuda" else None
 
     def _zeros_carried(self, spec: TensorSpec) -> torch.Tensor:
         # Features as convolutions want them, or each call would convert them; frames as they come.

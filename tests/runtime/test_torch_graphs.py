@@ -60,7 +60,7 @@ class RerunStep:
     def __init__(self, step: partial, buffers: torch_graphs.Tensors) -> None:
         self.step, self.buffers = step, buffers
         # Capturing runs nothing, so this run is on a copy of the state.
-        state = copy.deepcopy(replace(step.args[0], graphs=None, decoding_graphs=None))
+        state = copy.deepcopy(replace(step.args[0], encoding_graphs=None, graphs=None, decoding_graphs=None))
         self.outputs = list(step.func(state, *step.args[1:], *buffers))
 
     def replay(self) -> None:
