@@ -13,12 +13,13 @@ def finish_frames_reference(frames: torch.Tensor, reference: torch.Tensor) -> to
     """Gives each frame and channel the mean and deviation of the reference, then makes bytes.
 
     Args:
-        frames, reference: [T, 3, H, W] in about [-1, 1].
+        frames: [T, 3, H, W] in about [0, 1], as the decoder makes them.
+        reference: [T, 3, H, W] in about [-1, 1].
 
     Returns:
         [T, H, W, 3] uint8, truncated as the official script does.
     """
-    frames, reference = frames.float(), reference.float()
+    frames, reference = frames.float() * 2 - 1, reference.float()
     mean, wanted_mean = (x.mean(dim=(-2, -1), keepdim=True) for x in (frames, reference))
     deviation, wanted_deviation = (
         (x.var(dim=(-2, -1), correction=0, keepdim=True) + EPSILON).sqrt() for x in (frames, reference)

@@ -9,6 +9,12 @@ from flashvsr_trt.kernels.tuning import Setting
 
 
 @triton.jit
+def _signed(value):
+    """From about [0, 1] to about [-1, 1], float32."""
+    return value.to(tl.float32) * 2 - 1
+
+
+@triton.jit
 def frame_statistics(frames, reference, statistics, pixels, PIXELS: tl.constexpr):
     """Mean and sum of squared deviations of one piece of one plane, of the frames and of the reference."""
     plane = tl.program_id(0)
@@ -19,7 +25,7 @@ def frame_statistics(frames, reference, statistics, pixels, PIXELS: tl.constexpr
     held = tl.minimum(pixels - piece * PIXELS, PIXELS).to(tl.float32)
     place = plane.to(tl.int64) * pixels + offset
     out = statistics + (plane * pieces + piece) * 4
-    value = tl.load(frames + place, mask=inside, other=0.0).to(tl.float32)
+    value = tl.where(inside, _signed(tl.load(frames + place, mask=inside, other=0.0)), 0.0)
     mean = tl.sum(value) / held
     centred = tl.where(inside, value - mean, 0.0)
     tl.store(out, mean)
@@ -66,7 +72,7 @@ def finish_frames(
         line = reference_statistics + (plane * pieces + part) * 4
         mean, deviation = _combine(line, held, exists, pixels, EPSILON)
         wanted_mean, wanted_deviation = _combine(line + 2, held, exists, pixels, EPSILON)
-        value = tl.load(frames + plane.to(tl.int64) * pixels + offset, mask=inside, other=0.0).to(tl.float32)
+        value = _signed(tl.load(frames + plane.to(tl.int64) * pixels + offset, mask=inside, other=0.0))
         matched = (value - mean) / deviation * wanted_deviation + wanted_mean
         matched = tl.minimum(tl.maximum(matched, -1.0), 1.0)
         byte = ((matched + 1) * 127.5).to(tl.uint8)

@@ -111,11 +111,11 @@ class Decode(nn.Module):
         """See `decode_signature`: returns frames uint8 and the next memory."""
         dtype = memory[0].dtype
         decoded, memory = self.decoder(latent.to(dtype), condition.to(dtype), memory)
-        return self.finish(decoded.float() * 2 - 1, condition), memory
+        return self.finish(decoded, condition), memory
 
     def finish(self, frames: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
-        """[T, 3, H, W] in about [-1, 1] -> corrected frames as bytes [T, H, W, 3]."""
-        return quantise(fix_color(frames, condition, self.color_fix))
+        """The decoder's [T, 3, H, W] in about [0, 1] -> corrected frames as bytes [T, H, W, 3]."""
+        return quantise(fix_color(frames.float() * 2 - 1, condition, self.color_fix))
 
 
 def quantise(frames: torch.Tensor) -> torch.Tensor:

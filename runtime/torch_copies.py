@@ -44,13 +44,8 @@ def pin(value: torch.Tensor, device: torch.device) -> torch.Tensor:
     return value.pin_memory() if device.type == "cuda" and not value.is_cuda else value
 
 
-def take_over(tensors: Iterable[torch.Tensor], maker: torch.cuda.Stream | None) -> None:
-    """The current stream goes on with tensors of the stream `maker`, behind all that it was given so far.
-
-    Their memory is not given away before the current stream is done with it, whoever drops them first.
-    """
-    if maker:
-        here = torch.cuda.current_stream(maker.device)
-        here.wait_stream(maker)
+def used_here(tensors: Iterable[torch.Tensor], stream: torch.cuda.Stream | None) -> None:
+    """Memory of another stream's tensors is not to be given away before this stream is done with it."""
+    if stream:
         for tensor in tensors:
-            tensor.record_stream(here)
+            tensor.record_stream(stream)

@@ -1,7 +1,7 @@
 """The PyTorch executor: the reference every other backend is compared with, on CPU or CUDA."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -24,7 +24,7 @@ from flashvsr_trt.runtime.executor import ReadyFrames
 from flashvsr_trt.runtime.host_memory import keep_freed_memory
 from flashvsr_trt.runtime.ring import RingStep
 from flashvsr_trt.runtime.torch_clock import StageClock
-from flashvsr_trt.runtime.torch_copies import ArrivingFrames, start_download, take_over, upload
+from flashvsr_trt.runtime.torch_copies import ArrivingFrames, start_download, upload, used_here
 from flashvsr_trt.runtime.torch_device import check_kernels, check_memory, choose_device, choose_dtype
 from flashvsr_trt.runtime.torch_graphs import Step, StepGraphs, Tensors
 from flashvsr_trt.signatures import (
@@ -100,9 +100,9 @@ class TorchExecutor:
             )
         except torch.OutOfMemoryError as error:
             raise DeviceError(f"{self.device} has too little memory for this size: {error}") from error
-        made_on = self._current_stream()
-        with torch.cuda.stream(self.encoding):
-            take_over(state.encode, made_on)
+        if self.encoding:
+            self.encoding.wait_stream(torch.cuda.current_stream(self.device))
+            used_here(state.encode, self.encoding)
         return state
 
     def encode(self, frames: np.ndarray, first: bool, state: TorchState) -> tuple[torch.Tensor, torch.Tensor]:
@@ -122,8 +122,8 @@ class TorchExecutor:
         state: TorchState,
     ) -> list[torch.Tensor]:
         """See `Executor.dit`. The new K/V is written into the step's slots of the ring."""
-        with self._stage("dit"):
-            take_over(tokens, self.encoding)
+        with self._stage("dit", self._denoising(), after=[self.encoding]):
+            used_here(tokens, self._denoising())
             inputs = [torch.from_numpy(array) for array in (noise, *rope, step.valid)]
             inputs.insert(1, torch.cat(tokens))
             # Only the steady step comes again: while the ring fills, every step is another one.
@@ -140,10 +140,8 @@ class TorchExecutor:
         self, latent: torch.Tensor, condition: torch.Tensor, state: TorchState
     ) -> ArrivingFrames | ReadyFrames:
         """See `OverlappingExecutor.start_decode`."""
-        denoising = self._current_stream()
-        with self._stage("decode", self.decoding):
-            take_over([latent, *state.memory], denoising)
-            take_over([condition], self.encoding)
+        with self._stage("decode", self.decoding, after=[self.encoding, self._denoising()]):
+            used_here([latent, condition, *state.memory], self.decoding)
             decode = partial(self._decode, state)
             (frames,) = self._run("decode", decode, (latent, condition), state.decoding_graphs)
             return start_download(frames)
@@ -196,16 +194,21 @@ class TorchExecutor:
         return step(*(upload(value, self.device) for value in inputs))
 
     @contextmanager
-    def _stage(self, name: str, stream: torch.cuda.Stream | None = None) -> Iterator[None]:
+    def _stage(
+        self, name: str, stream: torch.cuda.Stream | None, after: Sequence[torch.cuda.Stream | None] = ()
+    ) -> Iterator[None]:
         """What every stage runs in: no gradients, the executor's device, its kernels, clock and counter.
 
-        With a `stream` that one: what it reads of another stream's, it has to `take_over`.
+        On a GPU its stream, behind all that the streams `after` were given so far.
         """
         with ExitStack() as stack:
             stack.enter_context(torch.inference_mode())
             if self.device.type == "cuda":
                 stack.enter_context(torch.cuda.device(self.device))
-            stack.enter_context(torch.cuda.stream(stream))
+            if stream:
+                for earlier in after:
+                    stream.wait_stream(earlier)
+                stack.enter_context(torch.cuda.stream(stream))
             if self.options.attention == "reference":
                 stack.enter_context(reference_kernels())
             stack.enter_context(self.clock.measure(name))
@@ -219,7 +222,8 @@ class TorchExecutor:
                 ) from error
             self.kernel_calls.update(calls)
 
-    def _current_stream(self) -> torch.cuda.Stream | None:
+    def _denoising(self) -> torch.cuda.Stream | None:
+        """The stream of DiT steps, which is the caller's."""
         return torch.cuda.current_stream(self.device) if self.device.type == "cuda" else None
 
     def _zeros_carried(self, spec: TensorSpec) -> torch.Tensor:

@@ -71,6 +71,7 @@ def launch_finish(*arguments):
 @pytest.mark.parametrize(("height", "width"), [(16, 24), (70, 130)])
 def test_finish_frames_gives_the_twins_bytes(run_kernel, height, width, kind):
     frames, reference = random(2, 2, 3, height, width) * 0.4
+    frames = frames / 2 + 0.5
     if kind == "one colour":
         frames = torch.full_like(frames, 0.25)
     elif kind == "saturated":
