@@ -1,6 +1,6 @@
 """Inputs of the kernels at real sizes, random and reproducible, on a CUDA device."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -66,3 +66,22 @@ def attention_problem(
     probability = block_probability(window_means(q, WINDOW_TOKENS), k_means, slot_valid, neighbourhood)
     top_k = geometry.top_k(preset.attention)
     return AttentionProblem(q, k, v, ring_k, ring_v, slot_valid, probability, top_k)
+
+
+def in_ring(problem: AttentionProblem) -> AttentionProblem:
+    """The same with the step's own keys and values in the slot that is not valid: the torch backend's way."""
+    slots = len(problem.slot_valid)
+    own = int((~problem.slot_valid).nonzero())
+    ring_k, ring_v = problem.ring_k.clone(), problem.ring_v.clone()
+    ring_k[own], ring_v[own] = problem.k, problem.v
+    units = problem.probability.unflatten(-1, (slots + 1, -1)).clone()
+    units[..., own, :] = units[..., slots, :]
+    return replace(
+        problem,
+        k=problem.k[:0],
+        v=problem.v[:0],
+        ring_k=ring_k,
+        ring_v=ring_v,
+        slot_valid=torch.ones_like(problem.slot_valid),
+        probability=units[..., :slots, :].flatten(-2).contiguous(),
+    )

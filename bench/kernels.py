@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
 from bench.gpu_timing import copy_ceiling, matmul_ceiling, median_microseconds, require_gpu
-from bench.kernel_problems import SCENES, AttentionProblem, attention_problem
+from bench.kernel_problems import SCENES, AttentionProblem, attention_problem, in_ring
 from flashvsr_trt.kernels.add_norm import add_norm_reference
 from flashvsr_trt.kernels.block_sparse_attention import block_sparse_attention_reference
 from flashvsr_trt.kernels.finish_frames import finish_frames_reference
@@ -62,6 +62,7 @@ class Ceilings:
 
 def attention_lines(scene: str, problem: AttentionProblem, ceilings: Ceilings, flex: bool) -> Iterator[Line]:
     """Block selection and attention of one layer."""
+    problem = in_ring(problem)
     chosen = (problem.probability, problem.slot_valid, problem.top_k)
     index, count = select_blocks(*chosen)
     size = problem.probability.nbytes + index.nbytes + count.nbytes
@@ -71,11 +72,10 @@ def attention_lines(scene: str, problem: AttentionProblem, ceilings: Ceilings, f
     tensors = (problem.q, problem.k, problem.v, problem.ring_k, problem.ring_v, index, count)
     head_dim = problem.q.shape[-1]
     flop = int(count.sum()) * 4 * WINDOW_TOKENS**2 * head_dim
-    keys = torch.cat([problem.ring_k.flatten(0, 1), problem.k]).transpose(0, 1)[None].contiguous()
-    values = torch.cat([problem.ring_v.flatten(0, 1), problem.v]).transpose(0, 1)[None].contiguous()
-    query = problem.q.transpose(0, 1)[None].contiguous()
-    visible = keys.shape[2] - problem.ring_k.shape[1]
-    dense = (query, keys[:, :, :visible].contiguous(), values[:, :, :visible].contiguous())
+    dense = query, keys, values = [
+        tokens.transpose(0, 1)[None].contiguous()
+        for tokens in (problem.q, problem.ring_k.flatten(0, 1), problem.ring_v.flatten(0, 1))
+    ]
     instead = {"dense SDPA": median_microseconds(lambda: F.scaled_dot_product_attention(*dense))}
     if flex:
         mask = BlockMask.from_kv_blocks(count[None], index[None], BLOCK_SIZE=WINDOW_TOKENS)

@@ -14,7 +14,7 @@ from triton.compiler.errors import CompilationError
 from triton.runtime.errors import OutOfResources
 
 from bench.gpu_timing import median_microseconds, require_gpu
-from bench.kernel_problems import attention_problem
+from bench.kernel_problems import attention_problem, in_ring
 from flashvsr_trt.kernels.add_norm import add_norm_reference
 from flashvsr_trt.kernels.add_norm_triton import launch_add_norm
 from flashvsr_trt.kernels.attention_arguments import attention_strides
@@ -88,7 +88,7 @@ def _launches(launch: Callable, *arguments) -> Run:
 
 def tune_select_blocks(_: str) -> Setting:
     """Tile and lanes of the threshold search, rows and columns of the compaction."""
-    problem = attention_problem(*LR_SIZE)
+    problem = in_ring(attention_problem(*LR_SIZE))
     arguments = (problem.probability, problem.slot_valid, problem.top_k)
     run = _launches(launch_select_blocks, *arguments)
     settings = _grid(
@@ -99,7 +99,7 @@ def tune_select_blocks(_: str) -> Setting:
 
 def tune_attention(architecture: str, head_dim: int) -> Setting:
     """The portable kernel's tiles, and on Hopper the warp-specialised one's."""
-    problem = attention_problem(*LR_SIZE, head_dim=head_dim)
+    problem = in_ring(attention_problem(*LR_SIZE, head_dim=head_dim))
     index, count = select_blocks_reference(problem.probability, problem.slot_valid, problem.top_k)
     tensors = (problem.q, problem.k, problem.v, problem.ring_k, problem.ring_v, index, count)
     strides = attention_strides(*tensors)

@@ -21,10 +21,11 @@ def block_sparse_attention_reference(
     """softmax(q k^T / sqrt(head_dim)) v over the listed key windows; zeros for a row that lists none.
 
     Args:
-        q, k, v: [units*W*128, heads, head_dim] in window order, any strides.
+        q: [units*W*128, heads, head_dim] in window order, any strides.
+        k, v: the step's own, as q; or empty [0, heads, head_dim] where these are in slots of the ring.
         ring_k, ring_v: [slots, W*128, heads, head_dim], any strides.
-        index: [heads, units*W, (slots+units)*W] int32, key windows: slot s holds s*W .. s*W+W-1, the
-            new units follow.
+        index: [heads, units*W, (slots+own)*W] int32, key windows: slot s holds s*W .. s*W+W-1, the
+            own units of k and v follow.
         count: [heads, units*W] int32, how many entries of `index` are listed.
 
     Returns:

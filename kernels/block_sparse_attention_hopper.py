@@ -127,6 +127,7 @@ def _produce(
     v_free,
     BLOCK: gl.constexpr,
     STAGES: gl.constexpr,
+    OWN: gl.constexpr,
 ):
     """Copies the query window, then each listed key window's K and V, as room in the ring comes free."""
     HALF: gl.constexpr = BLOCK // 2
@@ -140,7 +141,6 @@ def _produce(
         stage = tile % STAGES
         free = ((tile // STAGES) & 1) ^ 1
         in_ring = window < ring_windows
-        fresh = window >= ring_windows
         ring_token = window * BLOCK
         token = ring_token - ring_windows * BLOCK
 
@@ -148,13 +148,21 @@ def _produce(
         ready = k_ready.index(stage)
         mbarrier.expect(ready, k_tiles.block_type.nbytes)
         tma_load(ring_k_tiles, [ring_token, channel], ready, keys.index(stage), pred=in_ring)
-        tma_load(k_tiles, [token, channel], ready, keys.index(stage), pred=fresh)
+        if OWN:
+            tma_load(k_tiles, [token, channel], ready, keys.index(stage), pred=window >= ring_windows)
 
         mbarrier.wait(v_free.index(stage), free)
         ready = v_ready.index(stage)
         mbarrier.expect(ready, v_tiles.block_type.nbytes)
         tma_load(ring_v_tiles, [ring_token, channel], ready, values.index(stage), pred=in_ring)
-        tma_load(v_tiles, [token, channel], ready, values.index(stage), pred=fresh)
+        if OWN:
+            tma_load(v_tiles, [token, channel], ready, values.index(stage), pred=window >= ring_windows)
+
+
+@gluon.jit
+def _rank_key(count, rows, row):
+    """A number that no other row has: of equal counts the first row's is the greatest."""
+    return gl.load(count + row) * rows + rows - 1 - row
 
 
 @gluon.jit
@@ -164,11 +172,15 @@ def _row_of_rank(count, rows, rank):
     found = 0
     for first in range(0, rows, 256):
         row = first + gl.arange(0, 256, layout)
-        own = gl.load(count + row, mask=row < rows, other=-1)
+        own = gl.load(count + row, mask=row < rows, other=0) * rows + rows - 1 - row
         ahead = gl.zeros([256], gl.int32, layout)
-        for other in range(rows):
-            listed = gl.load(count + other)
-            ahead += ((listed > own) | ((listed == own) & (other < row))).to(gl.int32)
+        # Sixteen loads on their way at once: nothing else runs yet that would hide the wait.
+        whole = rows // 16 * 16
+        for others in range(0, whole, 16):
+            for other in gl.static_range(16):
+                ahead += (_rank_key(count, rows, others + other) > own).to(gl.int32)
+        for other in range(whole, rows):
+            ahead += (_rank_key(count, rows, other) > own).to(gl.int32)
         found += gl.sum(gl.where((ahead == rank) & (row < rows), row, 0), axis=0)
     return found
 
@@ -193,6 +205,7 @@ def block_sparse_attention_hopper(
     STAGES: gl.constexpr,
     SCALE: gl.constexpr,
     LONGEST_FIRST: gl.constexpr,
+    OWN: gl.constexpr,
 ):
     """One query window of one head per program. Arguments as of the portable kernel."""
     HALF: gl.constexpr = BLOCK // 2
@@ -203,7 +216,7 @@ def block_sparse_attention_hopper(
         row = _row_of_rank(count + head * rows, rows, row)
     width = gl.num_programs(1) * HEAD_DIM
     listed = gl.load(count + head * rows + row)
-    line = index + (head * rows + row).to(gl.int64) * (ring_windows + rows)
+    line = index + (head * rows + row).to(gl.int64) * (ring_windows + (rows if OWN else 0))
 
     dtype: gl.constexpr = q.dtype.element_ty
     tile_layout: gl.constexpr = gl.NVMMASharedLayout.get_default_for([BLOCK, HEAD_DIM], dtype)
@@ -211,14 +224,21 @@ def block_sparse_attention_hopper(
     tokens = rows * BLOCK
     ring_tokens = gl.maximum(ring_windows, 1) * BLOCK
     q_tiles = tma.make_tensor_descriptor(q, [tokens, width], [q_stride, 1], [HALF, HEAD_DIM], half_layout)
-    k_tiles = tma.make_tensor_descriptor(k, [tokens, width], [k_stride, 1], [BLOCK, HEAD_DIM], tile_layout)
-    v_tiles = tma.make_tensor_descriptor(v, [tokens, width], [v_stride, 1], [BLOCK, HEAD_DIM], tile_layout)
     ring_k_tiles = tma.make_tensor_descriptor(
         ring_k, [ring_tokens, width], [ring_stride, 1], [BLOCK, HEAD_DIM], tile_layout
     )
     ring_v_tiles = tma.make_tensor_descriptor(
         ring_v, [ring_tokens, width], [ring_stride, 1], [BLOCK, HEAD_DIM], tile_layout
     )
+    k_tiles = ring_k_tiles
+    v_tiles = ring_v_tiles
+    if OWN:
+        k_tiles = tma.make_tensor_descriptor(
+            k, [tokens, width], [k_stride, 1], [BLOCK, HEAD_DIM], tile_layout
+        )
+        v_tiles = tma.make_tensor_descriptor(
+            v, [tokens, width], [v_stride, 1], [BLOCK, HEAD_DIM], tile_layout
+        )
 
     queries = gl.allocate_shared_memory(dtype, [2, HALF, HEAD_DIM], half_layout)
     keys = gl.allocate_shared_memory(dtype, [STAGES, BLOCK, HEAD_DIM], tile_layout)
@@ -245,7 +265,7 @@ def block_sparse_attention_hopper(
                         v_ready, v_free, HEAD_DIM, BLOCK, STAGES, SCALE)),
             (_produce, (line, listed, row * BLOCK, head * HEAD_DIM, ring_windows, q_tiles, k_tiles, v_tiles,
                         ring_k_tiles, ring_v_tiles, queries, keys, values, q_ready, k_ready, k_free,
-                        v_ready, v_free, BLOCK, STAGES)),
+                        v_ready, v_free, BLOCK, STAGES, OWN)),
         ],
         [4, 1],
         [240, 24],
@@ -290,6 +310,7 @@ def launch_hopper(
         HEAD_DIM=head_dim,
         BLOCK=BLOCK,
         SCALE=math.log2(math.e) / math.sqrt(head_dim),
+        OWN=len(k) > 0,
         **setting.constants,
         num_warps=setting.num_warps,
     )

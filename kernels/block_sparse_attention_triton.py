@@ -33,12 +33,14 @@ def block_sparse_attention(
     KEYS: tl.constexpr,
     SCALE: tl.constexpr,
     MULTIPLIED: tl.constexpr,
+    OWN: tl.constexpr,
 ):
     """One query window of one head per program, over its listed key windows, KEYS keys at a time.
 
     Strides are elements from token to token; a head's channels are adjacent and heads follow each other.
     SCALE is log2(e)/sqrt(head_dim): the softmax is taken with exp2. MULTIPLIED is the dtype that products are
-    taken in: the tensors' own, or float32 under the interpreter, which has no bf16 arithmetic.
+    taken in: the tensors' own, or float32 under the interpreter, which has no bf16 arithmetic. Without OWN
+    the ring holds all keys and values, and k and v are not read.
     """
     row = tl.program_id(0)
     head = tl.program_id(1)
@@ -53,7 +55,7 @@ def block_sparse_attention(
     query = tl.load(q + query_token[:, None] * q_stride + (head_offset + channel)[None, :]).to(MULTIPLIED)
 
     listed = tl.load(count + head * rows + row)
-    line = index + (head * rows + row).to(tl.int64) * (ring_windows + rows)
+    line = index + (head * rows + row).to(tl.int64) * (ring_windows + (rows if OWN else 0))
     ring_offset = key[:, None] * ring_stride + (head_offset + channel)[None, :]
     k_offset = key[:, None] * k_stride + (head_offset + channel)[None, :]
     v_offset = key[:, None] * v_stride + (head_offset + channel)[None, :]
@@ -117,6 +119,7 @@ def launch_portable(
         BLOCK=BLOCK,
         MULTIPLIED=MULTIPLIED[q.dtype] if q.is_cuda else tl.float32,
         SCALE=math.log2(math.e) / math.sqrt(head_dim),
+        OWN=len(k) > 0,
         **setting.constants,
         num_warps=setting.num_warps,
         num_stages=setting.num_stages,

@@ -69,7 +69,7 @@ def _select_blocks(architecture: str) -> KernelSpec:
             _pointer("index", "output", "*i32", (heads, rows, "probability[3]")),
             _pointer("count", "output", "*i32", (heads, rows)),
         ),
-        constants={"MAX_SLOTS": MAX_SLOTS, **setting.constants},
+        constants={"MAX_SLOTS": MAX_SLOTS, "OWN": True, **setting.constants},
         grid=(f"{heads} * {units}", str(setting.constants["GROUPS"]), "1"),
         setting=setting,
     )
@@ -80,6 +80,7 @@ def _attention(architecture: str, dtype: str, head_dim: int) -> KernelSpec:
     hopper = setting.implementation == "hopper"
     tensor = f"*{dtype}"
     constants = {"HEAD_DIM": head_dim, "BLOCK": BLOCK, "SCALE": math.log2(math.e) / math.sqrt(head_dim)}
+    constants["OWN"] = True
     if not hopper:
         constants["MULTIPLIED"] = dtype
     return KernelSpec(

@@ -38,18 +38,19 @@ def block_probability(
 
     Args:
         q_means: [units*W, heads, head_dim] float32.
-        k_means: [(slots+units)*W, heads, head_dim] float32; the ring's slots first, then the new units.
+        k_means: [(slots+own)*W, heads, head_dim] float32; the ring's slots first, then the step's own units,
+            if these are not among the slots.
         slot_valid: [slots] bool; an invalid slot gets probability 0.
         neighbourhood: [W, W] bool.
 
     Returns:
-        [heads, units, W, (slots+units)*W] float32.
+        [heads, units, W, (slots+own)*W] float32.
     """
     windows = neighbourhood.shape[0]
     units = q_means.shape[0] // windows
     kv_units = k_means.shape[0] // windows
     scores = torch.einsum("qhd,khd->hqk", q_means, k_means) * q_means.shape[-1] ** -0.5
-    unit_valid = torch.cat([slot_valid, slot_valid.new_ones(units)])
+    unit_valid = torch.cat([slot_valid, slot_valid.new_ones(kv_units - slot_valid.shape[0])])
     visible = (unit_valid[None, :, None] & neighbourhood[:, None, :]).reshape(windows, kv_units * windows)
     scores = scores.view(-1, units, windows, kv_units * windows)
     return torch.softmax(scores.masked_fill(~visible, float("-inf")), dim=-1)
@@ -61,20 +62,22 @@ def select_blocks_reference(
     """Keep, per head and query unit, the entries strictly greater than the (m+1)-th largest.
 
     m = min(entries - 1, top_k), where entries counts the W query windows times the key windows of valid
-    slots and of the new units. Entries of invalid slots must be 0, as `block_probability` makes them.
+    slots and of own units. Entries of invalid slots must be 0, as `block_probability` makes them.
 
     Args:
-        probability: [heads, units, W, (slots+units)*W] float32, non-negative.
+        probability: [heads, units, W, (slots+own)*W] float32, non-negative; own is `units`, or 0 where the
+            step's own units are among the slots.
         slot_valid: [slots] bool.
         top_k: blocks a head may keep per query unit.
 
     Returns:
-        index: [heads, units*W, (slots+units)*W] int32, the kept key windows of each query window in
+        index: [heads, units*W, (slots+own)*W] int32, the kept key windows of each query window in
             ascending order; entries from `count` on are 0.
         count: [heads, units*W] int32, may be 0.
     """
     heads, units, windows, key_windows = probability.shape
-    entries = windows * windows * (slot_valid.sum() + units)
+    own = key_windows // windows - slot_valid.shape[0]
+    entries = windows * windows * (slot_valid.sum() + own)
     kept = torch.clamp(entries - 1, max=top_k)
     ranked = probability.flatten(2).sort(dim=-1, descending=True).values
     threshold = ranked.index_select(-1, kept.reshape(1))[..., None]

@@ -225,6 +225,7 @@ def select_blocks(
     COLUMNS: tl.constexpr,
     GROUPS: tl.constexpr,
     HELD: tl.constexpr,
+    OWN: tl.constexpr,
 ):
     """One (head, query unit) per program of axis 0; axis 1 deals out its query windows to GROUPS programs.
 
@@ -233,7 +234,8 @@ def select_blocks(
     TILE entries are read at once, in lines of LANES: with at least a lane a thread, counting and collecting
     stay within threads. HELD lines are kept in registers.
     """
-    key_windows = (slots + units) * windows
+    own = units if OWN else 0
+    key_windows = (slots + own) * windows
     unit = tl.program_id(0)
     entries = windows * key_windows
     probability += unit.to(tl.int64) * entries
@@ -245,7 +247,7 @@ def select_blocks(
 
     slot = tl.arange(0, MAX_SLOTS)
     valid = tl.load(slot_valid + slot, mask=slot < slots, other=0).to(tl.int32)
-    visible = windows * windows * (tl.sum(valid) + units)
+    visible = windows * windows * (tl.sum(valid) + own)
     rank = tl.minimum(visible - 1, top_k) + 1
     scratch = index + first * key_windows
     space = (last - first) * key_windows
@@ -289,7 +291,7 @@ def launch_select_blocks(
     slots = slot_valid.shape[0]
     if probability.dtype != torch.float32 or not probability.is_contiguous():
         raise ValueError(f"probability must be contiguous float32, not {probability.dtype}")
-    if key_windows != (slots + units) * windows:
+    if key_windows not in (slots * windows, (slots + units) * windows):
         raise ValueError(f"{key_windows} key windows do not fit {slots} slots + {units} units of {windows}")
     if slots > MAX_SLOTS:
         raise ValueError(f"{slots} ring slots; the kernel reads at most {MAX_SLOTS}")
@@ -307,6 +309,7 @@ def launch_select_blocks(
         index,
         count,
         MAX_SLOTS=MAX_SLOTS,
+        OWN=key_windows > slots * windows,
         **setting.constants,
         num_warps=setting.num_warps,
     )

@@ -138,7 +138,7 @@ class FusedDiT(nn.Module):
     ) -> torch.Tensor:
         """Velocity [T, 16, h, w]. Arguments as in `DiT.forward`, and the step's T/2 `slots` of the ring.
 
-        The slots are not valid in this step: nothing reads what they held, so they are written as it runs.
+        The slots count as valid: a layer writes them before it reads any.
         """
         grid = (noise.shape[2] // PATCH, noise.shape[3] // PATCH)
         x = to_windows(self.embed(to_patches(noise).to(lr_tokens.dtype)) + lr_tokens, grid)

@@ -6,7 +6,7 @@ from flashvsr_trt.kernels.calls import record_call, runs_kernel
 from flashvsr_trt.kernels.device import architecture_of
 from flashvsr_trt.kernels.torch_fused_ops import finish_frames
 from flashvsr_trt.kernels.tuning import setting_for
-from flashvsr_trt.model.attention import DenseRingAttention, LayerCache, SparseAttention
+from flashvsr_trt.model.attention import DenseRingAttention, LayerCache, ring_attention_for
 from flashvsr_trt.model.fused_decoder import FusedDecoder
 from flashvsr_trt.model.fused_dit import FusedDiT
 from flashvsr_trt.model.fused_projector import FusedProjector, unshuffle
@@ -61,10 +61,10 @@ class FusedDenoise(Denoise):
     """`Denoise` that writes the new keys and values into the ring itself."""
 
     def __init__(self, network: Network, stream: StreamConfig) -> None:
-        super().__init__(network, stream)
+        device = network.dit.head.head.weight.device
+        attention = ring_attention_for(stream.geometry, stream.preset.attention, device)
+        super().__init__(network, stream, attention)
         self.dit = FusedDiT(network.dit, network.constants)
-        if not isinstance(self.attention, SparseAttention):
-            self.attention = DenseRingAttention()
 
     def forward(
         self,
@@ -77,12 +77,14 @@ class FusedDenoise(Denoise):
         slots: slice,
         filled: int,
     ) -> torch.Tensor:
-        """The clean latent; the ring's `slots`, not valid in this step, hold its keys and values afterwards.
+        """The clean latent; the ring's `slots`, not valid before, hold the step's keys and values afterwards.
 
         `filled` slots, the first ones, are valid or written: dense attention sees these and has no mask.
         """
         if isinstance(self.attention, DenseRingAttention):
             ring = [cache.part(slice(filled)) for cache in ring]
+        slot_valid = slot_valid.clone()
+        slot_valid[slots] = True
         rope = self.rope_table(time_cos, time_sin)
         velocity = self.dit(noise, tokens, rope, ring, slots, slot_valid, self.attention)
         return noise - velocity.float()

@@ -25,7 +25,8 @@ def launch(*arguments):
     return launch_portable(*arguments, attention_strides(*arguments), setting)
 
 
-def arguments(dtype, head_dim, windows=2, slots=3, units=1, mask=None, seed=0):
+def arguments(dtype, head_dim, windows=2, slots=3, units=1, mask=None, seed=0, own=True):
+    """With `own` k and v hold the step's own windows, else these are in the ring."""
     generator = torch.Generator().manual_seed(seed)
 
     def tokens(*shape):
@@ -34,7 +35,10 @@ def arguments(dtype, head_dim, windows=2, slots=3, units=1, mask=None, seed=0):
     q, k, v = (tokens(units * windows * BLOCK) for _ in range(3))
     ring_k, ring_v = (tokens(slots, windows * BLOCK) for _ in range(2))
     if mask is None:
-        mask = torch.rand(HEADS, units * windows, (slots + units) * windows, generator=generator) < 0.5
+        key_windows = (slots + units * own) * windows
+        mask = torch.rand(HEADS, units * windows, key_windows, generator=generator) < 0.5
+    if not own:
+        k, v = k[:0], v[:0]
     return q, k, v, ring_k, ring_v, *compact_mask(mask)
 
 
@@ -48,11 +52,12 @@ def assert_matches_twin(run_kernel, arguments):
     torch.testing.assert_close(got.double(), wanted, **TOLERANCE[got.dtype])
 
 
+@pytest.mark.parametrize("own", [True, False])
 @pytest.mark.parametrize("units", [1, 2])
 @pytest.mark.parametrize("head_dim", [32, 128])
 @pytest.mark.parametrize("dtype", TOLERANCE)
-def test_random_blocks(run_kernel, dtype, head_dim, units):
-    assert_matches_twin(run_kernel, arguments(dtype, head_dim, units=units))
+def test_random_blocks(run_kernel, dtype, head_dim, units, own):
+    assert_matches_twin(run_kernel, arguments(dtype, head_dim, units=units, own=own))
 
 
 @pytest.mark.parametrize("listed", ["none", "all", "one in the ring", "one of the chunk", "some rows empty"])

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from bench.kernel_problems import SCENES, attention_problem
+from bench.kernel_problems import SCENES, attention_problem, in_ring
 from flashvsr_trt.geometry import Geometry
 from flashvsr_trt.kernels.add_norm import add_norm_reference
 from flashvsr_trt.kernels.block_sparse_attention import block_sparse_attention_reference
@@ -49,10 +49,12 @@ def expected_attention(arguments):
     return block_sparse_attention_reference(*(x.float() if x.is_floating_point() else x for x in arguments))
 
 
+@pytest.mark.parametrize("own_in_ring", [True, False])
 @pytest.mark.parametrize("contrast", [0.1, 3.0])
 @pytest.mark.parametrize("scene", SCENES)
-def test_select_blocks_keeps_the_twins_blocks(scene, contrast):
+def test_select_blocks_keeps_the_twins_blocks(scene, contrast, own_in_ring):
     problem = attention_problem(*SCENES[scene], contrast=contrast)
+    problem = in_ring(problem) if own_in_ring else problem
     arguments = (problem.probability, problem.slot_valid, problem.top_k)
     index, count = select_blocks(*arguments)
     expected_index, expected_count = select_blocks_reference(*arguments)
@@ -63,6 +65,7 @@ def test_select_blocks_keeps_the_twins_blocks(scene, contrast):
     assert torch.equal(count, again_count)
 
 
+@pytest.mark.parametrize("own_in_ring", [True, False])
 @pytest.mark.parametrize(
     ("scene", "head_dim", "dtype"),
     [
@@ -73,8 +76,9 @@ def test_select_blocks_keeps_the_twins_blocks(scene, contrast):
         ("1280x704", 128, "bf16"),
     ],
 )
-def test_attention_is_the_twins(scene, head_dim, dtype):
+def test_attention_is_the_twins(scene, head_dim, dtype, own_in_ring):
     problem = attention_problem(*SCENES[scene], head_dim, contrast=3.0, dtype=DTYPES[dtype])
+    problem = in_ring(problem) if own_in_ring else problem
     arguments = attention_arguments(problem)
     reset_kernel_calls()
     out = block_sparse_attention(*arguments)

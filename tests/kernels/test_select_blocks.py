@@ -113,11 +113,12 @@ def test_random_maps_give_the_twins_blocks(run_kernel, data):
     rows, columns, local_range = (data.draw(st.integers(1, 4)) for _ in range(3))
     units = data.draw(st.integers(1, 3))
     slot_valid = torch.tensor(data.draw(st.lists(st.booleans(), max_size=4)), dtype=torch.bool)
+    own = units * (data.draw(st.booleans()) or not slot_valid.any())
     windows = rows * columns
     top_k = data.draw(st.integers(0, 2 * windows * windows))
     generator = torch.Generator().manual_seed(data.draw(st.integers(0, 99)))
     q_means = torch.randn(units * windows, HEADS, 32, generator=generator)
-    k_means = torch.randn((len(slot_valid) + units) * windows, HEADS, 32, generator=generator)
+    k_means = torch.randn((len(slot_valid) + own) * windows, HEADS, 32, generator=generator)
     neighbourhood = local_neighbourhood(rows, columns, local_range)
     probability = block_probability(q_means, k_means, slot_valid, neighbourhood)
     assert_same_blocks(run_kernel, probability, slot_valid, top_k)
@@ -219,7 +220,7 @@ def test_compact_and_expand_are_inverse():
     [
         (torch.rand(1, 1, 4, 8, dtype=torch.float64), 1, "float32"),
         (torch.rand(1, 1, 4, 16)[..., ::2], 1, "contiguous"),
-        (torch.rand(1, 1, 4, 8), 2, "do not fit"),
+        (torch.rand(1, 1, 4, 8), 3, "do not fit"),
         (torch.rand(1, 1, 1, 18), 17, "17 ring slots"),
     ],
 )
