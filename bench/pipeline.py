@@ -84,7 +84,7 @@ def plan(scene: str, preset: str) -> Plan:
         tokens=stream.geometry.unit_tokens,
         windows=stream.geometry.unit_windows,
         kept_blocks=None if stream.preset.attention.sparse_ratio is None else kept_blocks(stream),
-        memory_gib=stream_memory(stream, DTYPE, cuda_graphs=True).total / 2**30,
+        memory_gib=stream_memory(stream, DTYPE).total / 2**30,
         tflop={stage: flop / 1e12 for stage, flop in asdict(work).items()},
         limit_ms=work.limit_ms,
     )
@@ -153,7 +153,7 @@ def measure(
         for graphs in (False, True):
             options = TorchOptions(compile=compiled, cuda_graphs=graphs)
             try:
-                check_memory(stream, torch.device("cuda"), DTYPE, graphs)
+                check_memory(stream, torch.device("cuda"), DTYPE)
                 timings.append(time_scene(network, stream, planned, options, chunks))
                 # A run that is cut has shown what it measured until then.
                 click.echo(timing_row(asdict(timings[-1])), err=True)

@@ -13,10 +13,14 @@ from flashvsr_trt.signatures import (
     encode_signature,
 )
 
+ALONE_PIXELS = 2**18
+"""Feature maps this large are decoded frame by frame: one fills a GPU, its past is the one before as it lies,
+and at the output's size there are two frames' activations and not a whole unit's."""
+
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Bytes: `weights`, `state` (K/V ring, tails, decoder memory) and the largest stage's `working` set."""
+    """Bytes: `weights`, `state` (K/V ring, tails, decoder memory) and what the stages are `working` with."""
 
     weights: int
     state: int
@@ -34,10 +38,11 @@ def estimate_memory(stream: StreamConfig, parameters: int, compute: str) -> Memo
     dit = dit_signature(stream, first_units)
     ring = [spec for spec in dit.inputs if spec.name.startswith("ring_")]
     carried = [*ring, *encode_signature(stream).state, *decode_signature(stream).state]
-    working = max(
-        _encode_bytes(stream, compute),
-        _dit_bytes(stream, compute, first_units),
-        _decode_bytes(stream, compute),
+    # On a GPU the stages of different units run side by side.
+    working = (
+        _encode_bytes(stream, compute)
+        + _dit_bytes(stream, compute, first_units)
+        + _decode_bytes(stream, compute)
     )
     return MemoryEstimate(
         weights=parameters * DTYPE_BYTES[compute],
@@ -73,7 +78,8 @@ def _dit_bytes(stream: StreamConfig, compute: str, units: int) -> int:
 
 
 def _decode_bytes(stream: StreamConfig, compute: str) -> int:
-    """Three full-resolution feature maps of a unit, and its frames in float32."""
+    """Three full-resolution feature maps of a unit, or of two frames and what these grow from; its pixels."""
     pixels = stream.geometry.target[0] * stream.geometry.target[1]
+    frames = 3 if pixels // 4 >= ALONE_PIXELS else UNIT_FRAMES
     features = stream.preset.network.decoder.channels[2]
-    return UNIT_FRAMES * pixels * (3 * features * DTYPE_BYTES[compute] + 6 * 3 * 4)
+    return pixels * (frames * 3 * features * DTYPE_BYTES[compute] + UNIT_FRAMES * 6 * 3 * 4)

@@ -12,16 +12,13 @@ from torch import nn
 
 from flashvsr_trt.kernels.conv_relu import conv_relu
 from flashvsr_trt.kernels.torch_decoder_ops import ConvToRGB, split_frames
+from flashvsr_trt.memory import ALONE_PIXELS
 from flashvsr_trt.model.decoder import CONDITION_CHANNELS, MemBlock
 from flashvsr_trt.model.folded_decoder import FoldedDecoder, Grow
 from flashvsr_trt.presets import FRAMES_PER_LATENT, LATENT_STRIDE
 
 Frames = Sequence[torch.Tensor]
 """Consecutive frames in one or several tensors [T, C, h, w]."""
-
-ALONE_PIXELS = 2**18
-"""Feature maps this large run frame by frame: one fills a GPU, its past is the one before as it lies, and at
-the output's size there are two frames' activations and not a whole unit's."""
 
 
 class FusedMemBlock(nn.Module):

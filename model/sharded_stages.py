@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from flashvsr_trt.model.attention import LayerCache, self_attention_for
-from flashvsr_trt.model.color import fix_color
 from flashvsr_trt.model.dit import from_patches, to_patches
 from flashvsr_trt.model.network import Network
 from flashvsr_trt.model.projector import Projector
@@ -17,7 +16,7 @@ from flashvsr_trt.model.ranks import Ranks
 from flashvsr_trt.model.row_band import RowBand, band_decoder
 from flashvsr_trt.model.sharded_attention import ShardedAttention
 from flashvsr_trt.model.sharding import Sharding, length
-from flashvsr_trt.model.stages import Decode, Denoise, Encode, quantise
+from flashvsr_trt.model.stages import Decode, Denoise, Encode
 from flashvsr_trt.model.token_exchange import TokenExchange
 from flashvsr_trt.model.upsample import bicubic_table
 from flashvsr_trt.model.windows import to_windows
@@ -90,13 +89,9 @@ class ShardedDenoise(Denoise):
 
 
 class ShardedDecode(Decode):
-    """This rank's rows of latent and condition to its rows of frames."""
+    """This rank's rows of latent and condition to its rows of frames; colours are fixed by whole frames."""
 
     def __init__(self, network: Network, sharding: Sharding, ranks: Ranks) -> None:
         super().__init__(network, sharding.stream)
         self.decoder = band_decoder(network.decoder, ranks)
         self.extent = RowBand(ranks)
-
-    def finish(self, frames: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
-        """See `Decode.finish`; colour statistics are of the whole frame."""
-        return quantise(fix_color(frames, condition, self.color_fix, self.extent))

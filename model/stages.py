@@ -8,6 +8,7 @@ from torch import nn
 
 from flashvsr_trt.model.attention import Attention, LayerCache, self_attention_for
 from flashvsr_trt.model.color import fix_color
+from flashvsr_trt.model.extent import WHOLE_FRAME
 from flashvsr_trt.model.network import Network
 from flashvsr_trt.model.upsample import bicubic_table, fit_to_target, upsample
 from flashvsr_trt.model.windows import to_windows
@@ -103,7 +104,7 @@ class Decode(nn.Module):
     def __init__(self, network: Network, stream: StreamConfig) -> None:
         super().__init__()
         self.decoder = network.decoder
-        self.color_fix = stream.color_fix
+        self.color_fix, self.extent = stream.color_fix, WHOLE_FRAME
 
     def forward(
         self, latent: torch.Tensor, condition: torch.Tensor, memory: list[torch.Tensor]
@@ -115,7 +116,11 @@ class Decode(nn.Module):
 
     def finish(self, frames: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
         """The decoder's [T, 3, H, W] in about [0, 1] -> corrected frames as bytes [T, H, W, 3]."""
-        return quantise(fix_color(frames.float() * 2 - 1, condition, self.color_fix))
+        return quantise(self.correct(frames, condition))
+
+    def correct(self, frames: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
+        """The same frames before they become bytes: [T, 3, H, W] float32 in [-1, 1]."""
+        return fix_color(frames.float() * 2 - 1, condition, self.color_fix, self.extent)
 
 
 def quantise(frames: torch.Tensor) -> torch.Tensor:

@@ -262,14 +262,15 @@ def open_torch_executor(request: ExecutorRequest, notify: Notify) -> TorchExecut
     """
     device = choose_device(request.device)
     dtype = choose_dtype(request.dtype, device)
-    cuda_graphs = choose_cuda_graphs(request.torch, device)
+    # Refused here if they cannot be had, before anything is loaded.
+    choose_cuda_graphs(request.torch, device)
     if device.type == "cuda" and request.torch.attention == "auto":
         check_kernels(device)
     if device.type == "cpu":
         keep_freed_memory()
     network = request.stream.preset.network
     source = resolve_weights(request.weights, network)
-    check_memory(request.stream, device, dtype, cuda_graphs)
+    check_memory(request.stream, device, dtype)
     notify(describe(source))
     weights = load_weights(source, network, dtype)
     return TorchExecutor(build_network(network, weights, device, dtype), request.stream, request.torch)

@@ -8,8 +8,6 @@ import torch
 from torch import nn
 
 from flashvsr_trt.geometry import Geometry
-from flashvsr_trt.model.color import fix_color
-from flashvsr_trt.model.extent import WHOLE_FRAME
 from flashvsr_trt.model.stages import quantise
 from flashvsr_trt.presets import AttentionConfig, Preset, find_preset, find_schedule
 from flashvsr_trt.runtime.executor import Executor
@@ -74,8 +72,7 @@ def keep_floats(decode_stage: nn.Module) -> list[torch.Tensor]:
     kept: list[torch.Tensor] = []
 
     def finish(frames: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
-        extent = getattr(decode_stage, "extent", WHOLE_FRAME)
-        kept.append(fix_color(frames, condition, decode_stage.color_fix, extent))
+        kept.append(decode_stage.correct(frames, condition))
         return quantise(kept[-1])
 
     decode_stage.finish = finish

@@ -30,9 +30,7 @@ class KeepFloats(Decode):
         self.kept = []
 
     def finish(self, frames, condition):
-        from flashvsr_trt.model.color import fix_color
-
-        self.kept.append(fix_color(frames, condition, self.color_fix))
+        self.kept.append(self.correct(frames, condition))
         return super().finish(frames, condition)
 
 
