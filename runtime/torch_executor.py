@@ -1,7 +1,7 @@
 """The PyTorch executor: the reference every other backend is compared with, on CPU or CUDA."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -111,6 +111,9 @@ class TorchExecutor:
             inputs = torch.from_numpy(frames), torch.tensor(first)
             encode = partial(self._encode, state)
             condition, tokens = self._run("encode", encode, inputs, state.encoding_graphs)
+        if self.encoding:
+            self._denoising().wait_stream(self.encoding)
+            used_here([condition, tokens], self._denoising())
         return condition, tokens
 
     def dit(
@@ -122,8 +125,7 @@ class TorchExecutor:
         state: TorchState,
     ) -> list[torch.Tensor]:
         """See `Executor.dit`. The new K/V is written into the step's slots of the ring."""
-        with self._stage("dit", self._denoising(), after=[self.encoding]):
-            used_here(tokens, self._denoising())
+        with self._stage("dit", self._denoising()):
             inputs = [torch.from_numpy(array) for array in (noise, *rope, step.valid)]
             inputs.insert(1, torch.cat(tokens))
             # Only the steady step comes again: while the ring fills, every step is another one.
@@ -140,7 +142,7 @@ class TorchExecutor:
         self, latent: torch.Tensor, condition: torch.Tensor, state: TorchState
     ) -> ArrivingFrames | ReadyFrames:
         """See `OverlappingExecutor.start_decode`."""
-        with self._stage("decode", self.decoding, after=[self.encoding, self._denoising()]):
+        with self._stage("decode", self.decoding, after=self._denoising()):
             used_here([latent, condition, *state.memory], self.decoding)
             decode = partial(self._decode, state)
             (frames,) = self._run("decode", decode, (latent, condition), state.decoding_graphs)
@@ -195,19 +197,19 @@ class TorchExecutor:
 
     @contextmanager
     def _stage(
-        self, name: str, stream: torch.cuda.Stream | None, after: Sequence[torch.cuda.Stream | None] = ()
+        self, name: str, stream: torch.cuda.Stream | None, after: torch.cuda.Stream | None = None
     ) -> Iterator[None]:
         """What every stage runs in: no gradients, the executor's device, its kernels, clock and counter.
 
-        On a GPU its stream, behind all that the streams `after` were given so far.
+        On a GPU its stream, behind all that the stream `after` was given so far.
         """
         with ExitStack() as stack:
             stack.enter_context(torch.inference_mode())
             if self.device.type == "cuda":
                 stack.enter_context(torch.cuda.device(self.device))
             if stream:
-                for earlier in after:
-                    stream.wait_stream(earlier)
+                if after:
+                    stream.wait_stream(after)
                 stack.enter_context(torch.cuda.stream(stream))
             if self.options.attention == "reference":
                 stack.enter_context(reference_kernels())

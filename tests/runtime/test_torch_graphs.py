@@ -168,3 +168,19 @@ def test_the_kernels_give_the_twins_frames_on_a_gpu(preset):
     made, expected = (upscale(executor).astype(np.float64) for executor in (kernels, twins))
     assert all(name.endswith(("/reference", "/torch")) for name in twins.kernel_calls)
     assert 10 * np.log10(255**2 / np.mean((made - expected) ** 2)) > 30
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_what_encode_gives_can_be_read_at_once():
+    executor = executor_on("cuda", "sparse", "official", torch.bfloat16, TorchOptions(cuda_graphs=False))
+    state = executor.new_state()
+    frames = np.random.default_rng(0).integers(0, 256, (8, 64, 128, 3), np.uint8)
+    with torch.cuda.stream(executor.encoding):
+        busy = torch.full((8192, 8192), 0.5, device="cuda", dtype=torch.bfloat16)
+        for _ in range(50):
+            busy = busy @ busy
+    given = executor.encode(frames, True, state)
+    read = [tensor.cpu() for tensor in given]
+    torch.cuda.synchronize()
+    assert all(torch.equal(early, late.cpu()) for early, late in zip(read, given, strict=True))
