@@ -8,7 +8,6 @@ import triton
 import triton.language as tl
 
 from flashvsr_trt.kernels.tuning import Setting
-from flashvsr_trt.presets import TOKEN_STRIDE
 
 
 @triton.jit
@@ -131,6 +130,7 @@ def launch_upsample_frames(
     tables: tuple[torch.Tensor, torch.Tensor],
     corner: tuple[int, int],
     bits: int,
+    cell: int,
     out: torch.Tensor,
     dtype: torch.dtype,
     setting: Setting,
@@ -142,11 +142,12 @@ def launch_upsample_frames(
         tables: the bicubic tables of rows and of columns, int32 [scale, 4, H] and [scale, 4, W].
         corner: row and column of the upscaled frame that the result starts at.
         bits: fraction bits of the tables.
-        out: float32 [T, 3, tH, tW], contiguous, tH and tW multiples of 16; the result, about [-1, 1].
+        cell: pixels on each side of what becomes one place when it is unshuffled.
+        out: float32 [T, 3, tH, tW], contiguous, tH and tW multiples of `cell`; the result, about [-1, 1].
         dtype: of the network.
 
     Returns:
-        The result rounded to `dtype` and unshuffled, [T, tH/16, tW/16, 768].
+        The result rounded to `dtype` and unshuffled, [T, tH/cell, tW/cell, 3*cell*cell].
 
     Raises:
         ValueError: a tensor is not contiguous.
@@ -157,11 +158,11 @@ def launch_upsample_frames(
     target = out.shape[2:]
     rows, columns = tables
     scale, top = len(rows), corner[0]
-    cells = tuple(side // TOKEN_STRIDE for side in target)
-    pixels = frames.new_empty((count, *cells, 3 * TOKEN_STRIDE**2), dtype=dtype)
+    cells = tuple(side // cell for side in target)
+    pixels = frames.new_empty((count, *cells, 3 * cell**2), dtype=dtype)
     size = setting.constants["PIXELS"]
     # A program makes as many rows as a cell has: the four rows upscaled ahead of the first are then few.
-    source_rows = TOKEN_STRIDE // scale
+    source_rows = cell // scale
     touched = triton.cdiv(top + target[0], scale) - top // scale
     upsample_frames[(triton.cdiv(target[1], size), triton.cdiv(touched, source_rows), count * 3)](
         frames,
@@ -175,7 +176,7 @@ def launch_upsample_frames(
         *corner,
         SCALE=scale,
         BITS=bits,
-        CELL=TOKEN_STRIDE,
+        CELL=cell,
         ROWS=source_rows,
         PIXELS=size,
         num_warps=setting.num_warps,

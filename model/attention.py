@@ -68,7 +68,7 @@ class SparseAttention(Attention):
         ring: LayerCache,
         slot_valid: torch.Tensor,
     ) -> torch.Tensor:
-        """The same with the window means of q given."""
+        """The same with the window means of q given. `new` is empty where the ring holds its units."""
         index, count = self.select(q_means, new, ring, slot_valid)
         return block_sparse_attention(
             q, new.keys.flatten(0, 1), new.values.flatten(0, 1), ring.keys, ring.values, index, count
@@ -82,21 +82,6 @@ class SparseAttention(Attention):
         k_means = k_means.flatten(0, 1)
         probability = block_probability(q_means, k_means, slot_valid, self.neighbourhood)
         return select_blocks(probability, slot_valid, self.top_k)
-
-
-class SparseRingAttention(SparseAttention):
-    """`SparseAttention` where the step's own units are in the ring, in slots that count as valid."""
-
-    def attend(
-        self,
-        q: torch.Tensor,
-        q_means: torch.Tensor,
-        new: LayerCache,
-        ring: LayerCache,
-        slot_valid: torch.Tensor,
-    ) -> torch.Tensor:
-        """See `SparseAttention.attend`; nothing is read of `new`, which is part of `ring`."""
-        return super().attend(q, q_means, new.part(slice(0)), ring, slot_valid)
 
 
 class DenseAttention(Attention):
@@ -150,12 +135,3 @@ def self_attention_for(
     if attention.sparse_ratio is None:
         return DenseAttention()
     return SparseAttention(geometry, attention, device)
-
-
-def ring_attention_for(
-    geometry: Geometry, attention: AttentionConfig, device: torch.device | str = "cpu"
-) -> SparseRingAttention | DenseRingAttention:
-    """`self_attention_for` steps that write their keys and values into the ring first."""
-    if attention.sparse_ratio is None:
-        return DenseRingAttention()
-    return SparseRingAttention(geometry, attention, device)

@@ -51,7 +51,7 @@ class RingAttention(Protocol):
         ring: LayerCache,
         slot_valid: torch.Tensor,
     ) -> torch.Tensor:
-        """See `SparseAttention.attend`."""
+        """See `SparseAttention.attend`; `new` is empty."""
 
 
 class FusedBlock(nn.Module):
@@ -103,7 +103,9 @@ class FusedBlock(nn.Module):
         projected = F.linear(h, self.qk_weight, self.qk_bias).chunk(2, dim=1)
         q_means, k_means = norm_rope(*projected, *weights, *rope, self.eps, q, new.keys.flatten(0, 1))
         new.key_means.copy_(k_means.view_as(new.key_means))
-        return layer.o(attention.attend(q, q_means, new, ring, slot_valid).flatten(1))
+        # The ring holds them by now.
+        nothing = new.part(slice(0))
+        return layer.o(attention.attend(q, q_means, nothing, ring, slot_valid).flatten(1))
 
     def _attend_to_prompt(self, h: torch.Tensor) -> torch.Tensor:
         layer = self.cross_attn

@@ -6,13 +6,14 @@ from flashvsr_trt.kernels.calls import record_call, runs_kernel
 from flashvsr_trt.kernels.device import architecture_of
 from flashvsr_trt.kernels.torch_fused_ops import finish_frames
 from flashvsr_trt.kernels.tuning import setting_for
-from flashvsr_trt.model.attention import DenseRingAttention, LayerCache, ring_attention_for
+from flashvsr_trt.model.attention import DenseRingAttention, LayerCache, SparseAttention
 from flashvsr_trt.model.fused_decoder import FusedDecoder
 from flashvsr_trt.model.fused_dit import FusedDiT
 from flashvsr_trt.model.fused_projector import FusedProjector, unshuffle
 from flashvsr_trt.model.network import Network
 from flashvsr_trt.model.stages import Decode, Denoise, Encode
 from flashvsr_trt.model.upsample import FIXED_POINT_BITS
+from flashvsr_trt.presets import TOKEN_STRIDE
 from flashvsr_trt.signatures import StreamConfig
 
 
@@ -54,17 +55,19 @@ class FusedEncode(Encode):
         tables = (self.row_table, self.column_table)
         setting = setting_for("upsample_frames", architecture_of(frames.device))
         corner = self.stream.geometry.crop_corner
-        return launch_upsample_frames(frames, tables, corner, FIXED_POINT_BITS, out, dtype, setting)
+        return launch_upsample_frames(
+            frames, tables, corner, FIXED_POINT_BITS, TOKEN_STRIDE, out, dtype, setting
+        )
 
 
 class FusedDenoise(Denoise):
     """`Denoise` that writes the new keys and values into the ring itself."""
 
     def __init__(self, network: Network, stream: StreamConfig) -> None:
-        device = network.dit.head.head.weight.device
-        attention = ring_attention_for(stream.geometry, stream.preset.attention, device)
-        super().__init__(network, stream, attention)
+        super().__init__(network, stream)
         self.dit = FusedDiT(network.dit, network.constants)
+        if not isinstance(self.attention, SparseAttention):
+            self.attention = DenseRingAttention()
 
     def forward(
         self,

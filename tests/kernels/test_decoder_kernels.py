@@ -17,6 +17,7 @@ from flashvsr_trt.model.decoder import condition_cells
 from flashvsr_trt.model.fused_decoder import decoder_input, one_frame_earlier
 from flashvsr_trt.model.fused_projector import unshuffle
 from flashvsr_trt.model.upsample import FIXED_POINT_BITS, bicubic_table, fit_to_target, upsample
+from flashvsr_trt.presets import TOKEN_STRIDE
 
 VALUES = Setting(num_warps=4, constants={"VALUES": 256})
 CELLS = Setting(num_warps=4, constants={"PIXELS": 16, "CHANNELS": 32})
@@ -187,7 +188,9 @@ def launch_upsample(frames, rows, columns, target, corner, dtype):
     from flashvsr_trt.kernels.upsample_triton import launch_upsample_frames
 
     out = torch.full((len(frames), 3, *target), torch.nan, device=frames.device)
-    pixels = launch_upsample_frames(frames, (rows, columns), corner, FIXED_POINT_BITS, out, dtype, COLUMNS)
+    pixels = launch_upsample_frames(
+        frames, (rows, columns), corner, FIXED_POINT_BITS, TOKEN_STRIDE, out, dtype, COLUMNS
+    )
     return out, pixels
 
 

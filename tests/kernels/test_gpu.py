@@ -27,6 +27,7 @@ from flashvsr_trt.kernels.torch_projector_ops import conv_norm_silu, stack_frame
 from flashvsr_trt.kernels.tuning import setting_for
 from flashvsr_trt.model.fused_projector import unshuffle
 from flashvsr_trt.model.upsample import FIXED_POINT_BITS, bicubic_table, fit_to_target, upsample
+from flashvsr_trt.presets import TOKEN_STRIDE
 
 pytestmark = pytest.mark.gpu
 
@@ -253,7 +254,9 @@ def test_upsampled_frames_on_the_gpu(scale, fit, dtype):
 
     out = torch.full((8, 3, *geometry.target), torch.nan, device="cuda")
     corner = geometry.crop_corner
-    pixels = launch_upsample_frames(frames, tables, corner, FIXED_POINT_BITS, out, dtype, setting)
+    pixels = launch_upsample_frames(
+        frames, tables, corner, FIXED_POINT_BITS, TOKEN_STRIDE, out, dtype, setting
+    )
     expected = fit_to_target(upsample(frames.cpu(), scale), geometry)
     assert torch.equal(out.cpu(), expected)
     assert torch.equal(pixels.cpu(), unshuffle(expected.to(dtype)))
