@@ -1,5 +1,6 @@
 """Bundles that several rooms' tests run: each is exported once a test session."""
 
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,12 @@ from flashvsr_trt.model.weights import load_weights, resolve_weights
 from flashvsr_trt.presets import AttentionConfig, Preset, find_preset, find_schedule
 from flashvsr_trt.signatures import StreamConfig
 from tests.golden import end_to_end_weights, golden_preset, load_case
+
+
+def pytest_configure() -> None:
+    """Ctrl-C is tested also where a shell ignores SIGINT for what it starts in the background."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def ignore(line: str) -> None:
