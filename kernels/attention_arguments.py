@@ -53,7 +53,7 @@ def attention_strides(
         if ring.stride()[:2] != (slot_tokens * strides["ring"], strides["ring"]):
             raise ValueError(f"{name}'s slots must follow each other: stride {ring.stride()}")
     for name, tensor, shape in (
-        ("index", index, (heads, rows, ring_windows + len(k) // BLOCK)),
+        ("index", index, (heads, rows, ring_windows + (rows if len(k) else 0))),
         ("count", count, (heads, rows)),
     ):
         if tensor.shape != shape or tensor.dtype != torch.int32 or not tensor.is_contiguous():

@@ -44,8 +44,14 @@ def pin(value: torch.Tensor, device: torch.device) -> torch.Tensor:
     return value.pin_memory() if device.type == "cuda" and not value.is_cuda else value
 
 
-def used_here(tensors: Iterable[torch.Tensor], stream: torch.cuda.Stream | None) -> None:
-    """Memory of another stream's tensors is not to be given away before this stream is done with it."""
-    if stream:
+def hand_over(
+    tensors: Iterable[torch.Tensor], giver: torch.cuda.Stream | None, taker: torch.cuda.Stream | None
+) -> None:
+    """The stream `taker` goes on with tensors of `giver`, behind all that this was given so far.
+
+    Their memory is not given away before `taker` is done with it, whoever drops them first.
+    """
+    if giver and taker:
+        taker.wait_stream(giver)
         for tensor in tensors:
-            tensor.record_stream(stream)
+            tensor.record_stream(taker)

@@ -24,7 +24,7 @@ from flashvsr_trt.runtime.executor import ReadyFrames
 from flashvsr_trt.runtime.host_memory import keep_freed_memory
 from flashvsr_trt.runtime.ring import RingStep
 from flashvsr_trt.runtime.torch_clock import StageClock
-from flashvsr_trt.runtime.torch_copies import ArrivingFrames, start_download, upload, used_here
+from flashvsr_trt.runtime.torch_copies import ArrivingFrames, hand_over, start_download, upload
 from flashvsr_trt.runtime.torch_device import check_kernels, check_memory, choose_device, choose_dtype
 from flashvsr_trt.runtime.torch_graphs import Step, StepGraphs, Tensors
 from flashvsr_trt.signatures import (
@@ -100,9 +100,7 @@ class TorchExecutor:
             )
         except torch.OutOfMemoryError as error:
             raise DeviceError(f"{self.device} has too little memory for this size: {error}") from error
-        if self.encoding:
-            self.encoding.wait_stream(torch.cuda.current_stream(self.device))
-            used_here(state.encode, self.encoding)
+        hand_over(state.encode, self._denoising(), self.encoding)
         return state
 
     def encode(self, frames: np.ndarray, first: bool, state: TorchState) -> tuple[torch.Tensor, torch.Tensor]:
@@ -111,9 +109,7 @@ class TorchExecutor:
             inputs = torch.from_numpy(frames), torch.tensor(first)
             encode = partial(self._encode, state)
             condition, tokens = self._run("encode", encode, inputs, state.encoding_graphs)
-        if self.encoding:
-            self._denoising().wait_stream(self.encoding)
-            used_here([condition, tokens], self._denoising())
+        hand_over([condition, tokens], self.encoding, self._denoising())
         return condition, tokens
 
     def dit(
@@ -125,7 +121,7 @@ class TorchExecutor:
         state: TorchState,
     ) -> list[torch.Tensor]:
         """See `Executor.dit`. The new K/V is written into the step's slots of the ring."""
-        with self._stage("dit", self._denoising()):
+        with self._stage("dit"):
             inputs = [torch.from_numpy(array) for array in (noise, *rope, step.valid)]
             inputs.insert(1, torch.cat(tokens))
             # Only the steady step comes again: while the ring fills, every step is another one.
@@ -142,8 +138,8 @@ class TorchExecutor:
         self, latent: torch.Tensor, condition: torch.Tensor, state: TorchState
     ) -> ArrivingFrames | ReadyFrames:
         """See `OverlappingExecutor.start_decode`."""
-        with self._stage("decode", self.decoding, after=self._denoising()):
-            used_here([latent, condition, *state.memory], self.decoding)
+        hand_over([latent, condition, *state.memory], self._denoising(), self.decoding)
+        with self._stage("decode", self.decoding):
             decode = partial(self._decode, state)
             (frames,) = self._run("decode", decode, (latent, condition), state.decoding_graphs)
             return start_download(frames)
@@ -196,20 +192,16 @@ class TorchExecutor:
         return step(*(upload(value, self.device) for value in inputs))
 
     @contextmanager
-    def _stage(
-        self, name: str, stream: torch.cuda.Stream | None, after: torch.cuda.Stream | None = None
-    ) -> Iterator[None]:
+    def _stage(self, name: str, stream: torch.cuda.Stream | None = None) -> Iterator[None]:
         """What every stage runs in: no gradients, the executor's device, its kernels, clock and counter.
 
-        On a GPU its stream, behind all that the stream `after` was given so far.
+        On `stream` if there is one. What the stage reads was handed over to it before its clock starts.
         """
         with ExitStack() as stack:
             stack.enter_context(torch.inference_mode())
             if self.device.type == "cuda":
                 stack.enter_context(torch.cuda.device(self.device))
             if stream:
-                if after:
-                    stream.wait_stream(after)
                 stack.enter_context(torch.cuda.stream(stream))
             if self.options.attention == "reference":
                 stack.enter_context(reference_kernels())
