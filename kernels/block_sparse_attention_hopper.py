@@ -160,9 +160,9 @@ def _produce(
 
 
 @gluon.jit
-def _rank_key(listed, rows, row):
-    """A number that no other row has: of equal counts `listed` the first row's is the greatest."""
-    return listed * rows + rows - 1 - row
+def _rank_key(count, rows, row):
+    """A number that no other row has: of equal counts the first row's is the greatest."""
+    return gl.load(count + row) * rows + rows - 1 - row
 
 
 @gluon.jit
@@ -172,15 +172,15 @@ def _row_of_rank(count, rows, rank):
     found = 0
     for first in range(0, rows, 256):
         row = first + gl.arange(0, 256, layout)
-        own = _rank_key(gl.load(count + row, mask=row < rows, other=0), rows, row)
+        own = gl.load(count + row, mask=row < rows, other=0) * rows + rows - 1 - row
         ahead = gl.zeros([256], gl.int32, layout)
         # Sixteen loads on their way at once: nothing else runs yet that would hide the wait.
         whole = rows // 16 * 16
         for others in range(0, whole, 16):
             for other in gl.static_range(16):
-                ahead += (_rank_key(gl.load(count + others + other), rows, others + other) > own).to(gl.int32)
+                ahead += (_rank_key(count, rows, others + other) > own).to(gl.int32)
         for other in range(whole, rows):
-            ahead += (_rank_key(gl.load(count + other), rows, other) > own).to(gl.int32)
+            ahead += (_rank_key(count, rows, other) > own).to(gl.int32)
         found += gl.sum(gl.where((ahead == rank) & (row < rows), row, 0), axis=0)
     return found
 
