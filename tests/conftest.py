@@ -14,6 +14,7 @@ from flashvsr_trt.model.network import Network, build_network
 from flashvsr_trt.model.weights import load_weights, resolve_weights
 from flashvsr_trt.presets import AttentionConfig, Preset, find_preset, find_schedule
 from flashvsr_trt.signatures import StreamConfig
+from tests.file_tree import FILESYSTEMS
 from tests.golden import end_to_end_weights, golden_preset, load_case
 
 
@@ -21,6 +22,13 @@ def pytest_configure() -> None:
     """Ctrl-C is tested also where a shell ignores SIGINT for what it starts in the background."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(params=FILESYSTEMS)
+def filesystem(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The calls that a filesystem has for renames; files must behave alike with all."""
+    FILESYSTEMS[request.param](monkeypatch)
+    return request.param
 
 
 def ignore(line: str) -> None:

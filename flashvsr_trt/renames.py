@@ -1,0 +1,123 @@
+"""Renames that lose nothing, and what makes them last through a power cut."""
+
+import ctypes
+import errno
+import os
+import sys
+from functools import cache
+
+_AT_FDCWD = -100
+_NOREPLACE, _EXCHANGE = 1, 2
+"""Flags of Linux's renameat2(2)."""
+
+_NO_SUCH_CALL = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EPERM)
+"""What renameat2 and link say on a filesystem that cannot do what was asked."""
+
+
+def rename_new(source: str, target: str) -> None:
+    """Give a file or folder a name that is free, in one step.
+
+    Linux has a call for it. Elsewhere, and on filesystems without it, a file gets the name by a hard link and
+    a folder by a rename over an empty one that is made for it. Where there are no hard links either, an empty
+    file reserves the name, and is replaced at once.
+
+    Raises:
+        FileExistsError: the name is taken; both are as before.
+        OSError: it cannot be renamed.
+    """
+    if os.name == "nt":
+        os.rename(source, target)  # Windows refuses by itself
+    elif _renameat2(source, target, _NOREPLACE):
+        return
+    elif os.path.isdir(source):
+        os.mkdir(target)
+        os.rename(source, target)
+    else:
+        _link_or_reserve(source, target)
+
+
+def _link_or_reserve(source: str, target: str) -> None:
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in _NO_SUCH_CALL:
+            raise
+        os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        os.replace(source, target)
+    else:
+        os.unlink(source)
+
+
+def swap_folders(new: str, target: str, previous: str) -> str:
+    """Put the folder `new` in the place of `target`; where the old one is now.
+
+    One step on Linux. Elsewhere two: the old one waits at `previous`, and comes back when the second fails.
+
+    Raises:
+        OSError: nothing was swapped.
+    """
+    if _renameat2(new, target, _EXCHANGE):
+        return new
+    os.rename(target, previous)
+    try:
+        rename_new(new, target)
+    except BaseException:
+        os.rename(previous, target)
+        raise
+    return previous
+
+
+def sync_file(descriptor: int) -> None:
+    """Wait until a file is on the disk. A pipe or a device has nothing to wait for."""
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+
+
+def sync_folder(path: str) -> None:
+    """Wait until a folder's names are on the disk. Windows cannot and need not open one for that."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        sync_file(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_tree(path: str) -> None:
+    """Wait until everything in a folder is on the disk."""
+    for folder, _, names in os.walk(path):
+        for name in names:
+            descriptor = os.open(os.path.join(folder, name), os.O_RDWR | getattr(os, "O_BINARY", 0))
+            try:
+                sync_file(descriptor)
+            finally:
+                os.close(descriptor)
+        sync_folder(folder)
+
+
+def _renameat2(source: str, target: str, flags: int) -> bool:
+    """False where there is no such call, or not for this filesystem."""
+    call = _linux_call()
+    if call is None:
+        return False
+    if call(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), flags) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in _NO_SUCH_CALL:
+        return False
+    raise OSError(code, os.strerror(code), source, None, target)
+
+
+@cache
+def _linux_call():
+    if sys.platform != "linux":
+        return None
+    call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if call is not None:
+        call.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
+        call.restype = ctypes.c_int
+    return call
