@@ -1,64 +1,242 @@
-"""Whether an input ended early or was damaged: what the demuxer and decoder said, and what was announced."""
+"""Whether an input was damaged or ends early, from what is seen of it in one pass from packets to frames.
 
-from dataclasses import dataclass
+What counts, per container:
+
+- mp4, mov: samples of the index that could not be read (edit lists leave some out: the index knows);
+- AVI: frame slots of the header that never came (an empty chunk is a slot: the last frame is shown longer);
+- IVF: frames the header announces;
+- Matroska, WebM, FLV, ASF: the announced duration;
+- MPEG-TS and PS: packets whose counters do not follow, unless the file goes on with a key frame where one
+  recording was joined to another; holes between frames of MPEG-1 and 2, which have one rate;
+- all: errors of the demuxer, packets that gave no frame, frames that FFmpeg had to conceal.
+"""
+
 from fractions import Fraction
 
 import av
 
-COUNTED_FORMATS = ("mov", "avi")
-"""Formats (FFmpeg's names begin so) whose header says the number of frames."""
+from flashvsr_trt.runtime.clock_jumps import JUMPING_FORMATS
+from flashvsr_trt.runtime.damage_words import Places
+from flashvsr_trt.runtime.ffmpeg_log import FFmpegLog
+from flashvsr_trt.runtime.ffmpeg_words import Speech, listen
+from flashvsr_trt.runtime.frame_gaps import FrameGaps
 
-COUNT_SLACK = Fraction(1, 50)
-"""AVI writers count a few empty frames as well: this part of all, and one, may be missing."""
+INDEXED_FORMATS = ("mov",)
+"""Formats (FFmpeg's names begin so) with an index of all samples."""
+
+SLOT_FORMATS = ("avi",)
+"""Formats whose header counts frame durations, empty ones as well."""
+
+COUNTED_FORMATS = ("ivf",)
+"""Formats whose header says the number of frames."""
 
 TIMED_FORMATS = ("matroska", "webm", "flv", "asf")
-"""Formats whose header says the duration; elsewhere it is estimated."""
+"""Formats whose header says when the file ends; elsewhere it is estimated."""
 
 MISSING_SECONDS = Fraction(1, 2)
-"""A file may end this much before its announced duration and still be whole."""
+"""A file may end this much before its announced end and still be whole."""
+
+ONE_RATE_CODECS = ("mpeg1video", "mpeg2video")
+"""Codecs whose frames follow one another without pauses."""
+
+ONE_FRAME_CODECS = ("h264", "hevc", "ffv1", *ONE_RATE_CODECS)
+"""Codecs beside the intra-only ones of which each packet holds one frame, unless it is interlaced."""
 
 
-@dataclass
 class DamageWatch:
-    """Notes every packet and failure of one demuxing pass, and says at its end what was wrong."""
+    """Notes every packet, frame and failure of one pass over a file, and says at its end what was wrong."""
 
-    container: av.container.InputContainer
-    stream: av.VideoStream
-    packets: int = 0
-    end: Fraction = Fraction(0)
-    read_error: str | None = None
-    undecodable: int = 0
-    corrupt_frames: int = 0
+    def __init__(
+        self, container: av.container.InputContainer, stream: av.VideoStream, rate: Fraction, log: FFmpegLog
+    ) -> None:
+        self._container, self._stream, self._log = container, stream, log
+        self._format, self._codec = container.format.name, stream.codec_context.name
+        self._delay_at_start = stream.codec_context.has_b_frames
+        self.origin = Fraction(0)
+        """Seconds on the file's clock that are 0 for the user."""
+        self.read_error: str | None = None
+        self.cut_off: str | None = None
+        """What the end of the file lacks."""
+        self.read_to = 0
+        """The byte after the last packet."""
+        self._packets, self._before_first, self._frames = 0, 0, 0
+        self._end, self._video_end = Fraction(0), Fraction(0)
+        self._first: Fraction | None = None
+        self._has_times = False
+        """Whether packets say when their frames are shown, so that a frame is known by its time."""
+        self._waiting: set[Fraction] = set()
+        self._undecodable: list[Fraction] = []
+        self._concealed: list[Fraction] = []
+        self._incomplete: list[Fraction] = []
+        self._suspect: Fraction | None = None
+        self._joins = 0
+        self._interlaced = False
+        self._read, self._lines_before = 0, 0
+        self._gaps = FrameGaps(rate)
 
-    def saw_packet(self, packet: av.Packet) -> None:
-        """Counts a packet of any stream, and how far in time the file reaches."""
+    @property
+    def undecodable(self) -> int:
+        """Packets so far that FFmpeg could not decode."""
+        return len(self._undecodable)
+
+    def saw_packet(self, packet: av.Packet, jumped: bool) -> None:
+        """Counts a packet of any stream; `jumped` when the file's clock jumps before it."""
         time = packet.dts if packet.pts is None else packet.pts
-        if time is not None:
-            self.end = max(self.end, (time + (packet.duration or 0)) * packet.time_base)
-        if packet.stream is self.stream:
-            self.packets += 1
+        begin = None if time is None else time * packet.time_base
+        end = self._end if begin is None else begin + (packet.duration or 0) * packet.time_base
+        self._end = max(self._end, end)
+        if packet.pos is not None and packet.pos >= 0:
+            self.read_to = max(self.read_to, packet.pos + packet.size)
+        if packet.stream is not self._stream:
+            return
+        self._judge_suspect(packet, begin, jumped)
+        if packet.is_corrupt:
+            self._suspect = self._video_end if begin is None else begin
+        self._video_end = max(self._video_end, end)
+        self._read += 1
+        if packet.is_discard:
+            return
+        self._packets += 1
+        if packet.pts is not None:
+            self._waiting.add(begin)
 
-    def decoding_failures(self) -> str | None:
-        """What could not be decoded so far, in words; None when all could."""
-        if self.undecodable:
-            return f"{self.undecodable} packets could not be decoded"
-        if self.corrupt_frames:
-            return f"{self.corrupt_frames} frames were damaged"
-        return None
+    def _judge_suspect(self, packet: av.Packet, begin: Fraction | None, jumped: bool) -> None:
+        """Whether an incomplete packet was the last of one recording and `packet` the first of another."""
+        if self._suspect is None:
+            return
+        follows = begin is not None and begin <= self._suspect + 2 * self._gaps.usual
+        if packet.is_keyframe and (jumped or follows):
+            self._joins += 1
+        else:
+            self._incomplete.append(self._suspect)
+        self._suspect = None
+
+    def saw_undecodable(self, packet: av.Packet | None) -> None:
+        """Counts a packet that the decoder refuses; None for what was still inside it at the end."""
+        time = None if packet is None else packet.dts if packet.pts is None else packet.pts
+        self._undecodable.append(self._video_end if time is None else time * packet.time_base)
+
+    def skip_beginning(self) -> None:
+        """What came before the first frame is a recording that begins inside a scene, no damage."""
+        self._undecodable.clear()
+        self._lines_before = len(self._log.lines)
+
+    def saw_frame(self, frame: av.VideoFrame) -> None:
+        """Counts a decoded frame, in display order."""
+        if not self._frames:
+            self._before_first = max(0, self._packets - 1 - self._stream.codec_context.has_b_frames)
+        self._frames += 1
+        self._interlaced |= bool(frame.interlaced_frame)
+        stamp = frame.dts if frame.pts is None else frame.pts
+        time = None if stamp is None else stamp * self._stream.time_base
+        if frame.is_corrupt:
+            self._concealed.append(self._video_end if time is None else time)
+        if time is None:
+            return
+        if self._first is None:
+            self._first = time
+        self._has_times |= frame.pts is not None
+        self._waiting.discard(time)
+        if not self._format.startswith(SLOT_FORMATS):
+            self._gaps.saw(time)
+
+    def so_far(self, until: Fraction) -> str | None:
+        """What was wrong with the frames up to `until` seconds on the file's clock, in words, or None."""
+        undecodable = [time for time in self._undecodable if time <= until]
+        concealed = [time for time in self._concealed if time <= until]
+        if not undecodable and not concealed:
+            return None
+        places = Places(self.origin)
+        places.lost(len(undecodable), undecodable)
+        places.damaged(concealed)
+        return str(places)
 
     def at_end(self) -> str | None:
         """What is wrong with the file now that it ended, in words; None for a whole file."""
-        if self.read_error:
-            return self.read_error
-        if self.decoding_failures():
-            return self.decoding_failures()
-        name = self.container.format.name
-        announced = self.stream.frames
-        if name.startswith(COUNTED_FORMATS) and announced - self.packets > 1 + announced * COUNT_SLACK:
-            return f"{self.packets} frames of {announced} announced"
-        if name.startswith(TIMED_FORMATS) and self.container.duration:
-            start = Fraction(self.container.start_time or 0, av.time_base)
-            announced_end = start + Fraction(self.container.duration, av.time_base)
-            if announced_end - self.end > MISSING_SECONDS:
-                return f"it stops at {float(self.end):.2f} s of {float(announced_end):.2f} s announced"
-        return None
+        if self._suspect is not None:
+            self._incomplete.append(self._suspect)
+            self._suspect = None
+        speech = listen(
+            self._log.lines, self._format, self._codec, self._stream.index, begin=self._lines_before
+        )
+        reasons = self._reasons(speech)
+        missing, without_frame = self._never_came(), self._gave_no_frame()
+        evidence = reasons or self._undecodable or self._concealed or self._incomplete or missing
+        if self._each_packet_is_a_frame() or speech.decoder_errors:
+            evidence = evidence or without_frame
+        if self._has_one_rate():
+            evidence = evidence or self._gaps.missing()
+        return self._in_words(reasons, missing, without_frame) if evidence else None
+
+    def _in_words(self, reasons: list[str], missing: int, without_frame: int) -> str:
+        places = Places(self.origin)
+        lost_times = self._lost_times()
+        if self._announces_count():
+            lost = missing + without_frame
+            places.lost(lost, [*lost_times, self._video_end] if missing else lost_times)
+        else:
+            in_holes = self._gaps.missing()
+            holes = [place for hole in self._gaps.holes() for place in (hole.begin, hole.end)]
+            lost = max(in_holes, without_frame)
+            places.lost(lost, holes if in_holes >= without_frame else lost_times)
+            places.lost(self._short_of_end(), [self._video_end], about=True)
+        places.damaged(list({*self._concealed, *self._incomplete} - {*lost_times}))
+        places.why(reasons)
+        return str(places)
+
+    def _reasons(self, speech: Speech) -> list[str]:
+        """What else than counting shows damage."""
+        reasons = [f"reading stopped: {self.read_error}"] if self.read_error else []
+        if self.cut_off:
+            reasons.append(self.cut_off)
+        announced = self._announced_end()
+        if announced - self._end > MISSING_SECONDS:
+            reasons.append(f"it stops at {float(self._end):.2f} s of {float(announced):.2f} s announced")
+        reasons += [f"FFmpeg: {line}" for line in speech.lines]
+        if speech.incomplete > self._joins * (len(self._container.streams) - 1):
+            reasons.append(f"incomplete packets of other streams: {speech.incomplete}")
+        return reasons
+
+    def _announced_end(self) -> Fraction:
+        """When the file ends as its header says; 0 where it does not."""
+        timed = self._format.startswith(TIMED_FORMATS) and self._container.duration
+        return Fraction(self._container.duration, av.time_base) if timed else Fraction(0)
+
+    def _short_of_end(self) -> int:
+        """About how many frames lie between the last packet and the announced end."""
+        if not self._gaps.regular:
+            return 0
+        return max(0, int((self._announced_end() - self._video_end) / self._gaps.usual))
+
+    def _announces_count(self) -> bool:
+        return self._format.startswith((*INDEXED_FORMATS, *SLOT_FORMATS, *COUNTED_FORMATS))
+
+    def _never_came(self) -> int:
+        """Packets the file announces that were not read."""
+        if self._format.startswith(INDEXED_FORMATS):
+            return max(0, len(self._stream.index_entries) - self._read)
+        if self._format.startswith(SLOT_FORMATS):
+            return max(0, self._stream.frames - round(self._video_end / self._stream.time_base))
+        if self._format.startswith(COUNTED_FORMATS):
+            return max(0, self._stream.frames - self._read)
+        return 0
+
+    def _has_one_rate(self) -> bool:
+        """Whether a hole between frames can only be lost frames."""
+        one_rate = self._codec in ONE_RATE_CODECS and self._format in JUMPING_FORMATS
+        return one_rate or self._format == "nut"
+
+    def _each_packet_is_a_frame(self) -> bool:
+        delay_grew = self._stream.codec_context.has_b_frames != self._delay_at_start
+        one_frame = self._codec in ONE_FRAME_CODECS and not self._interlaced and not delay_grew
+        return self._stream.codec_context.codec.intra_only or one_frame
+
+    def _lost_times(self) -> list[Fraction]:
+        """When packets without a frame would have been shown, after the first frame; in order."""
+        return sorted(time for time in self._waiting if self._first is None or time > self._first)
+
+    def _gave_no_frame(self) -> int:
+        """Packets since the first frame of which no frame came."""
+        if self._has_times or not self._frames:
+            return len(self._lost_times())
+        return max(0, self._packets - self._before_first - self._frames)

@@ -22,7 +22,8 @@ def find_images(path: str) -> list[str] | None:
     Raises VideoError when a sequence is empty or its numbers have a gap.
     """
     if os.path.isdir(path):
-        images = [os.path.join(path, name) for name in os.listdir(path)]
+        # A Mac leaves "._00001.png" beside "00001.png" on foreign disks: hidden files are no pictures.
+        images = [os.path.join(path, name) for name in os.listdir(path) if not name.startswith(".")]
         return _images_in_order(path, images)
     if os.path.exists(path):
         return None

@@ -1,6 +1,5 @@
 """Frames in: any container FFmpeg reads, image sequences and pipes, decoded lazily as RGB."""
 
-import io
 import itertools
 import logging
 import os
@@ -14,8 +13,13 @@ import av
 from av.video.reformatter import VideoReformatter
 
 from flashvsr_trt.errors import TruncatedInputError, UsageError, VideoError
+from flashvsr_trt.runtime.clock_jumps import JUMPING_FORMATS
 from flashvsr_trt.runtime.damage import DamageWatch
+from flashvsr_trt.runtime.ffmpeg_log import FFmpegLog
+from flashvsr_trt.runtime.file_end import CountedPipe, file_size, what_is_cut
+from flashvsr_trt.runtime.frame_clock import FrameClock
 from flashvsr_trt.runtime.frame_facts import announce_losses, display_matrix, error_reason
+from flashvsr_trt.runtime.frame_reader import read_frames
 from flashvsr_trt.runtime.image_input import open_images
 from flashvsr_trt.runtime.image_sequence import find_images
 from flashvsr_trt.runtime.video_color import read_color_tags, to_rgb
@@ -27,8 +31,6 @@ DEFAULT_RATE = Fraction(24)
 LOG = logging.getLogger(__name__)
 
 STDIN = "-"
-BROADCAST_FORMATS = ("mpegts", "mpeg")
-"""Formats whose clock starts anywhere: hours of nothing would precede the first frame in an mp4."""
 
 
 def open_input(
@@ -68,11 +70,16 @@ def open_input(
     if rate is not None and not raw_size:
         raise UsageError(f"a rate is for images and raw video; {path} has its own timestamps")
     options = _raw_options(raw_size, raw_format, rate or DEFAULT_RATE) if raw_size else {}
-    container = _open_container(path, "rawvideo" if raw_size else None, options)
+    log = FFmpegLog()
     try:
-        return _open_stream(path, container, start, frames, threads, notify)
+        container, pipe = _open_container(path, "rawvideo" if raw_size else None, options, log)
+        try:
+            return _open_stream(path, container, pipe, start, frames, threads, log, notify)
+        except BaseException:
+            container.close()
+            raise
     except BaseException:
-        container.close()
+        log.close()
         raise
 
 
@@ -80,28 +87,34 @@ def _raw_options(size: tuple[int, int], pixel_format: str, rate: Fraction) -> di
     return {"video_size": f"{size[1]}x{size[0]}", "pixel_format": pixel_format, "framerate": str(rate)}
 
 
-def _open_container(path: str, format_name: str | None, options: dict) -> av.container.InputContainer:
+def _open_container(
+    path: str, format_name: str | None, options: dict, log: FFmpegLog
+) -> tuple[av.container.InputContainer, CountedPipe | None]:
     if path != STDIN and "://" not in path and not os.path.exists(path):
         raise VideoError(f"no such file: {path}; check the name")
     try:
-        # Unbuffered: a thread blocked in a buffered stdin stops Python from exiting after Ctrl-C.
-        file = io.FileIO(sys.stdin.fileno(), closefd=False) if path == STDIN else path
-        container = av.open(file, format=format_name, container_options=options, metadata_errors="replace")
+        pipe = CountedPipe(sys.stdin.fileno()) if path == STDIN else None
+        with log.listening():
+            container = av.open(
+                pipe or path, format=format_name, container_options=options, metadata_errors="replace"
+            )
     except (av.FFmpegError, OSError, ValueError) as error:
         raise VideoError(
             f"{path} cannot be read as a video ({error_reason(error)}); check that the file is complete"
         ) from error
     # PyAV has FFmpeg invent timestamps where a file has none (AVI): those of B-frames would be out of order.
     container.flags &= ~av.container.core.Flags.gen_pts.value
-    return container
+    return container, pipe
 
 
 def _open_stream(
     path: str,
     container: av.container.InputContainer,
+    pipe: CountedPipe | None,
     start: int,
     limit: int | None,
     threads: int,
+    log: FFmpegLog,
     notify: Callable[[str], None],
 ) -> VideoInput:
     attached = av.stream.Disposition.attached_pic
@@ -111,24 +124,27 @@ def _open_stream(
         raise VideoError(f"{path} has no video stream (it holds: {kinds}); name a file with video")
     if stream.codec_context is None:
         raise VideoError(f"{path}: this FFmpeg has no decoder for its video; convert it first")
-    stream.thread_type, stream.thread_count = "AUTO", threads
+    # With threads by frame an error comes with a later packet, or takes what is behind it along at the end.
+    stream.thread_type, stream.thread_count = "SLICE", threads
 
-    watch = DamageWatch(container, stream)
-    decoded = itertools.islice(_decode(container, stream, watch, notify), start, None)
+    rate = stream.average_rate or stream.guessed_rate or stream.base_rate or DEFAULT_RATE
+    log.codec = stream.codec_context.name
+    watch = DamageWatch(container, stream, rate, log)
+    decoded = itertools.islice(read_frames(container, stream, watch, log, notify), start, None)
     first = next(decoded, None)
     if first is None:
         reason = watch.at_end() or (f"it has no frame {start}" if start else "it has no frames")
         raise VideoError(f"no frame of {path} can be decoded: {reason}; nothing is written")
     announce_losses(path, first, notify)
 
-    rate = stream.average_rate or stream.guessed_rate or stream.base_rate or DEFAULT_RATE
     shift = Fraction(0)
     if start:
         shift = start / rate if first.pts is None else first.pts * stream.time_base
-    broadcast_start = Fraction(container.start_time or 0, av.time_base)
-    if not start and broadcast_start > 0 and container.format.name in BROADCAST_FORMATS:
-        shift = broadcast_start
-        notify(f"{path}: its clock starts at {float(shift):.3f} s; the output starts at 0")
+    if container.start_time and container.format.name in JUMPING_FORMATS:
+        watch.origin = Fraction(container.start_time, av.time_base)
+        if not start:  # their clock starts anywhere: hours of nothing would precede the first frame
+            shift = watch.origin
+            notify(f"{path}: its clock starts at {float(shift):.3f} s; the output starts at 0")
     total = stream.frames or round(_announced_seconds(container, stream) * rate)
     remaining = max(total - start, 1) if total else None
     info = VideoInfo(
@@ -150,12 +166,22 @@ def _open_stream(
         shift=shift,
         trimmed=limit is not None,
     )
-    timed = _timed(info, itertools.islice(itertools.chain([first], decoded), limit), notify)
-    frames = _until_damage(info, timed, watch, limit)
+
+    def cut_off() -> str | None:
+        size = pipe.count if pipe else file_size(path)
+        return what_is_cut(None if pipe else path, container.format.name, watch.read_to, size)
+
+    announced = _announced_seconds(container, stream)
+    clock = FrameClock(path, stream.time_base, rate, shift, announced and shift + announced, notify)
+    timed = _timed(info, itertools.islice(itertools.chain([first], decoded), limit), clock)
+    frames = _until_damage(info, timed, watch, limit, cut_off)
 
     def close() -> None:
         # A thread that is blocked in a read of a pipe still uses the container: it goes with the process.
         if not frames.gi_running:
+            # The decoder's threads may still have something to say: they end before the log does.
+            stream.codec_context.flush_buffers()
+            log.close()
             container.close()
 
     return VideoInput(info, frames, close)
@@ -171,93 +197,37 @@ def _announced_seconds(container: av.container.InputContainer, stream: av.VideoS
     return Fraction(container.duration or 0, av.time_base)
 
 
-def _decode(
-    container: av.container.InputContainer,
-    stream: av.VideoStream,
-    watch: DamageWatch,
-    notify: Callable[[str], None],
-) -> Iterator[av.VideoFrame]:
-    """Every frame that can be decoded, in display order; `watch` learns what could not."""
-    started = False
-    for packet in _read(container, watch):
-        watch.saw_packet(packet)
-        if packet.stream is not stream:
-            continue
-        try:
-            decoded = packet.decode()
-        except av.FFmpegError:
-            watch.undecodable += 1
-            continue
-        if decoded and not started:
-            started = True
-            if watch.undecodable:
-                notify(f"{watch.undecodable} packets before the first key frame were skipped")
-                watch.undecodable = 0
-        for frame in decoded:
-            watch.corrupt_frames += frame.is_corrupt
-            yield frame
-    try:
-        remaining = stream.decode(None)
-    except av.FFmpegError:
-        watch.undecodable += 1
-        return
-    for frame in remaining:
-        watch.corrupt_frames += frame.is_corrupt
-        yield frame
-
-
-def _read(container: av.container.InputContainer, watch: DamageWatch) -> Iterator[av.Packet]:
-    """Packets of all streams, up to the end or the first error."""
-    try:
-        for packet in container.demux():
-            # PyAV marks the end with empty packets; the decoder is flushed once, after errors as well.
-            if packet.size or packet.dts is not None:
-                watch.undecodable += packet.is_corrupt and packet.stream is watch.stream
-                yield packet
-    except av.FFmpegError as error:
-        watch.read_error = error_reason(error)
-
-
-def _timed(
-    info: VideoInfo, decoded: Iterator[av.VideoFrame], notify: Callable[[str], None]
-) -> Iterator[DecodedFrame]:
+def _timed(info: VideoInfo, decoded: Iterator[av.VideoFrame], clock: FrameClock) -> Iterator[DecodedFrame]:
     """Frames as RGB with timestamps that grow. Raises VideoError when the size changes."""
     reformatter = VideoReformatter()
-    shift = round(info.shift / info.time_base)
-    usual_duration = max(1, round(1 / (info.rate * info.time_base)))
-    expected, last, repaired, delay = 0, None, False, None
     for index, frame in enumerate(decoded):
         if (frame.height, frame.width) != (info.height, info.width):
             raise VideoError(
                 f"{info.name}: frame {index} is {frame.width}x{frame.height} and those before are "
                 f"{info.width}x{info.height}; split the video where its size changes"
             )
-        if frame.pts is not None:
-            pts = frame.pts - shift
-        elif frame.dts is not None:
-            delay = frame.dts - expected if delay is None else delay
-            pts = frame.dts - delay
-        else:
-            pts = expected
-        if last is not None and pts <= last:
-            pts = last + 1
-            if not repaired:
-                notify(f"{info.name}: frame {index} does not come after the one before; moved to do so")
-            repaired = True
-        duration = frame.duration or usual_duration
-        expected, last = pts + duration, pts
+        pts, duration = clock.time(frame)
         yield DecodedFrame(to_rgb(frame, info.color, reformatter), pts, duration)
 
 
 def _until_damage(
-    info: VideoInfo, timed: Iterator[DecodedFrame], watch: DamageWatch, limit: int | None
+    info: VideoInfo,
+    timed: Iterator[DecodedFrame],
+    watch: DamageWatch,
+    limit: int | None,
+    cut_off: Callable[[], str | None],
 ) -> Iterator[DecodedFrame]:
     """The same frames, then TruncatedInputError when the file was damaged."""
-    count = 0
+    count, end = 0, Fraction(0)
     for frame in timed:
         count += 1
+        end = frame.pts * info.time_base
         yield frame
-    reason = watch.decoding_failures() if count == limit else watch.at_end()
+    if count == limit:
+        reason = watch.so_far(end + info.shift)
+    else:
+        watch.cut_off = cut_off()
+        reason = watch.at_end()
     if reason:
         raise TruncatedInputError(
             f"{info.name} is damaged or ends early ({reason}); the {count} frames that could be decoded "

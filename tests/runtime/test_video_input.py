@@ -244,7 +244,7 @@ def test_no_frame_can_be_decoded(tmp_path):
                 packet.stream = video
                 packet.update(bytes(packet.size))
                 target.mux(packet)
-    with pytest.raises(VideoError, match=r"no frame of .*empty\.mkv can be decoded: . packets"):
+    with pytest.raises(VideoError, match=r"no frame of .*empty\.mkv can be decoded: 3 frames lost"):
         open_input(str(tmp_path / "empty.mkv"))
 
 

@@ -1,0 +1,59 @@
+"""Whether a file stops in the middle of something, where FFmpeg's demuxer says nothing of it."""
+
+import io
+import os
+
+SYNC = 0x47
+TRANSPORT_PACKETS = {188: 0, 192: 4, 204: 0}
+"""Sizes of MPEG-TS packets, and where in one the sync byte lies."""
+
+PACKED_FORMATS = {"yuv4mpegpipe": 0, "gif": 1}
+"""Formats whose packets fill the file, and bytes that may follow the last one."""
+
+
+class CountedPipe(io.FileIO):
+    """A pipe that FFmpeg reads from, with the bytes it gave.
+
+    Unbuffered: a thread blocked in a buffered stdin stops Python from exiting after Ctrl-C.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__(descriptor, closefd=False)
+        self.count = 0
+
+    def read(self, size: int = -1) -> bytes:
+        """At most `size` bytes; none at the end."""
+        data = super().read(size)
+        self.count += len(data)
+        return data
+
+
+def what_is_cut(path: str | None, format_name: str, read_to: int, size: int) -> str | None:
+    """What the end of a file lacks, in words; None when nothing is known to lack.
+
+    `read_to` is the byte after the last packet, `size` that of the file or of what a pipe gave. `path` is
+    None for a pipe.
+    """
+    if format_name in PACKED_FORMATS and read_to and size - read_to > PACKED_FORMATS[format_name]:
+        return f"its last {size - read_to} bytes are no whole frame"
+    if format_name == "mpegts" and path is not None and size:
+        packet = _transport_packet_size(path)
+        if packet and size % packet:
+            return f"it ends {size % packet} bytes into a transport packet of {packet}"
+    return None
+
+
+def file_size(path: str) -> int:
+    """Bytes of a file; 0 where there is none, as behind a URL."""
+    return os.path.getsize(path) if os.path.isfile(path) else 0
+
+
+def _transport_packet_size(path: str) -> int | None:
+    """188, 192 or 204, when the file begins with such packets."""
+    with open(path, "rb") as file:
+        head = file.read(max(TRANSPORT_PACKETS) * 6)
+    for size, first in TRANSPORT_PACKETS.items():
+        places = range(first, len(head), size)
+        if len(places) >= 3 and all(head[place] == SYNC for place in places):
+            return size
+    return None
