@@ -22,7 +22,7 @@ from flashvsr_trt.engines.cache import (
 )
 from flashvsr_trt.engines.cancellation import Cancellation, cancel_on_interrupt
 from flashvsr_trt.engines.device import current_device
-from flashvsr_trt.engines.engine_file import BuildSetting, ReportPhase, build_engine_file
+from flashvsr_trt.engines.engine_file import BuildSetting, build_engine_file
 from flashvsr_trt.engines.flavours import RTX, Target
 from flashvsr_trt.engines.lowering import LoweredGraph, keep_custom_nodes, lower_graph
 from flashvsr_trt.engines.manifest import (
@@ -36,10 +36,12 @@ from flashvsr_trt.engines.manifest import (
 from flashvsr_trt.engines.manifest import write_manifest as write_engine_manifest
 from flashvsr_trt.engines.options import DEFAULT_OPTIONS, BuildOptions
 from flashvsr_trt.engines.plan import EngineStep
+from flashvsr_trt.engines.progress_monitor import ReportPhase
 from flashvsr_trt.engines.timing_cache import timing_cache_path
 from flashvsr_trt.engines.transposed_convolution import replace_bfloat16_transposed_convolutions
-from flashvsr_trt.errors import DeviceError, EngineError
-from flashvsr_trt.plugins.op_kernels import compile_operator_kernels, read_operator_kernels
+from flashvsr_trt.errors import DeviceError, EngineError, UsageError
+from flashvsr_trt.kernels.tuning import PLAIN_SHARED_LIMIT, SHARED_LIMIT
+from flashvsr_trt.plugins.op_kernels import compile_operator_kernels, read_plugin_kernels
 from flashvsr_trt.plugins.sparse_attention import OPERATORS
 from flashvsr_trt.plugins.tensorrt_plugin import plugin_id, register_plugins
 
@@ -105,9 +107,15 @@ def build_engines(
         BundleError: a file of the bundle was changed.
         EngineError: a graph cannot be lowered or built, or the folder not written.
         DeviceError: the options need a GPU to build with.
+        UsageError: an option that these engines cannot have.
         MissingDependencyError: the flavour, or Triton for a sparse preset, is not installed.
         KeyboardInterrupt: Ctrl-C; nothing is left.
     """
+    if options.large_shared_memory and cuts(target, options):
+        raise UsageError(
+            "--large-shared-memory is for kernels inside engines, and these are launched between them, where "
+            "they take what they need: leave it out"
+        )
     if options.strip_weights and current_device() is None:
         raise DeviceError(
             f"{target.flavour.title} strips weights only on a machine with a GPU; leave out --strip-weights"
@@ -122,12 +130,10 @@ def build_engines(
             notify(f"compiling kernels for {target.architecture}")
             _add_kernels(root, bundle, target, part)
             cancellation.check()
-        lower = lower_graph if cuts(target, options) else keep_custom_nodes
+        plugins = _registered_plugins(bundle, target, options, part, notify)
+        lower = lower_graph if plugins is None else keep_custom_nodes
         lowered = {name: lower(bundle.graph_path(name)) for name in bundle.graphs}
-        if not cuts(target, options) and needed_kernels(bundle, target):
-            _register_plugins(bundle, target, part)
-        plugins = () if cuts(target, options) else PLUGINS
-        setting = BuildSetting(target, options, plugins, timing_cache_path(root, target))
+        setting = BuildSetting(target, options, plugins or (), timing_cache_path(root, target))
         files = _build_all(lowered, part, setting, cancellation, report, debug_folder)
         manifest = EngineManifest(
             key=key,
@@ -217,11 +223,30 @@ def _keep(model_path: Path, debug_folder: Path | None) -> str:
     return f"; the graph is kept as {kept}"
 
 
-def _register_plugins(bundle: Bundle, target: Target, folder: Path) -> None:
-    """Make the kernels known to the builder, which puts them into the engine."""
+def _registered_plugins(
+    bundle: Bundle, target: Target, options: BuildOptions, folder: Path, notify: Notify
+) -> tuple[str, ...] | None:
+    """Make the kernels known to the builder, which puts them into the engine; None where graphs are cut.
+
+    TensorRT is not known to raise a kernel's limit of shared memory, and a launch above it fails. What its
+    timing makes of a tactic that fails is not known either, so by default it is offered none that may.
+    """
+    if cuts(target, options):
+        return None
+    if not needed_kernels(bundle, target):
+        return PLUGINS
     head_dim = bundle.stream.preset.network.dit.head_dim
-    kernels = read_operator_kernels(target.architecture, bundle.precision, head_dim, folder / KERNELS)
-    register_plugins({operator: (kernel,) for operator, kernel in kernels.items()}, folder / KERNELS)
+    limit = SHARED_LIMIT[target.architecture] if options.large_shared_memory else PLAIN_SHARED_LIMIT
+    kernels = read_plugin_kernels(target.architecture, bundle.precision, head_dim, folder / KERNELS, limit)
+    without = [operator for operator, tactics in kernels.items() if not tactics]
+    if without:
+        notify(
+            f"cutting the graphs at their custom nodes: no kernel of {', '.join(without)} for "
+            f"{target.architecture} takes {limit >> 10} KB of shared memory or less"
+        )
+        return None
+    register_plugins(kernels, folder / KERNELS)
+    return PLUGINS
 
 
 def _add_kernels(root: Path, bundle: Bundle, target: Target, folder: Path) -> None:

@@ -16,22 +16,15 @@ from flashvsr_trt.engines.flavours import Target
 from flashvsr_trt.engines.manifest import FORMAT_VERSION, MANIFEST, EngineSet, open_engines
 from flashvsr_trt.engines.options import BuildOptions
 from flashvsr_trt.errors import EngineError
+from flashvsr_trt.imported_sources import sources_digest
 from flashvsr_trt.plugins.op_kernels import kernel_hashes
 
 PART = ".part."
 
 _DIGEST_CHARACTERS = 32
 
-_LOWERING = (
-    "lowering.py",
-    "views.py",
-    "plan.py",
-    "transposed_convolution.py",
-    "build.py",
-    "tensorrt_api.py",
-    "../plugins/tensorrt_plugin.py",
-)
-"""What makes an engine of a graph: a change in one of these files makes another."""
+_BUILDER = "flashvsr_trt.engines.build"
+"""What makes an engine of a graph: a change in it, or in a source that it imports, makes another."""
 
 
 def engine_key(bundle: Bundle, target: Target, options: BuildOptions) -> dict[str, Any]:
@@ -66,11 +59,8 @@ def needed_kernels(bundle: Bundle, target: Target) -> dict[str, str]:
 
 
 def lowering_hash() -> str:
-    """Of the source that turns graphs into engines."""
-    digest = hashlib.sha256()
-    for name in _LOWERING:
-        digest.update((Path(__file__).parent / name).read_bytes())
-    return digest.hexdigest()
+    """Of the sources that turn graphs into engines, as imports name them."""
+    return sources_digest(_BUILDER)
 
 
 def engine_folder(root: Path, bundle: Bundle, key: Mapping[str, Any]) -> Path:

@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from flashvsr_trt.engines.lowering import custom_nodes
 from flashvsr_trt.engines.manifest import EngineFile
 from flashvsr_trt.engines.options import DEFAULT_OPTIONS, BuildOptions
 from flashvsr_trt.engines.plan import PlanTensor
+from flashvsr_trt.engines.progress_monitor import ReportPhase, progress_monitor
 from flashvsr_trt.engines.tensorrt_api import (
     configure,
     create_network,
@@ -29,9 +30,6 @@ from flashvsr_trt.engines.tensorrt_api import (
 )
 from flashvsr_trt.engines.timing_cache import keep_timings
 from flashvsr_trt.errors import EngineError
-
-ReportPhase = Callable[[str, int, int], None]
-"""Gets a phase of the builder, how many of its steps are done, and how many there are."""
 
 
 @dataclass(frozen=True)
@@ -83,9 +81,11 @@ def build_engine_file(
     config = builder.create_builder_config()
     workspace_bytes = options.workspace_mb and options.workspace_mb << 20
     configure(trt, config, target, options.strip_weights, options.optimization_level, workspace_bytes)
-    config.progress_monitor = _monitor(trt, cancellation, report)
+    monitor = progress_monitor(trt, cancellation, report)
+    config.progress_monitor = monitor
     with _stdout_for_data(), keep_timings(config, setting.timing_cache):
         plan = builder.build_serialized_network(network, config)
+    monitor.raise_failure()
     cancellation.check()
     if plan is None:
         raise EngineError(f"{target.flavour.title} cannot build {model_path.name}: {_joined(logger.errors)}")
@@ -120,26 +120,6 @@ def _check_bindings(trt: ModuleType, network: Any, name: str, bindings: list[Pla
                 f"{name} was parsed with {binding} as {found.get(binding)}, and its plan binds "
                 f"{wanted.get(binding)}: export the bundle again"
             )
-
-
-def _monitor(trt: ModuleType, cancellation: Cancellation, report: ReportPhase) -> Any:
-    class Monitor(trt.IProgressMonitor):
-        def __init__(self) -> None:
-            super().__init__()
-            self.steps: dict[str, int] = {}
-
-        def phase_start(self, phase_name, parent_phase, num_steps) -> None:
-            self.steps[phase_name] = num_steps
-            report(phase_name, 0, num_steps)
-
-        def step_complete(self, phase_name, step) -> bool:
-            report(phase_name, step + 1, self.steps[phase_name])
-            return not cancellation.requested
-
-        def phase_finish(self, phase_name) -> None:
-            del self.steps[phase_name]
-
-    return Monitor()
 
 
 @contextmanager

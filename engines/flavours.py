@@ -16,7 +16,6 @@ class Flavour:
     Attributes:
         module: the Python module, `distribution` the package that has it, `extra` ours that installs it.
         oldest: the first version whose API is known to fit, `below` the first that is not.
-        broken: versions in between that do not work.
         capabilities: compute capabilities that it builds for.
         portable: builds without a GPU, for any of them; else only for the device that it builds on.
         takes_plugins: custom nodes can be plugins, inside the engines.
@@ -29,7 +28,6 @@ class Flavour:
     extra: str
     oldest: tuple[int, int]
     below: tuple[int, int]
-    broken: tuple[tuple[int, int], ...]
     capabilities: tuple[str, ...]
     portable: bool
     takes_plugins: bool
@@ -43,7 +41,6 @@ RTX = Flavour(
     extra="rtx",
     oldest=(1, 7),
     below=(2, 0),
-    broken=(),
     capabilities=("7.5", "8.0", "8.6", "8.9", "12.0", "12.1"),
     portable=True,
     takes_plugins=False,
@@ -55,10 +52,9 @@ TENSORRT = Flavour(
     module="tensorrt",
     distribution="tensorrt",
     extra="tensorrt",
-    oldest=(10, 13),
+    # 10.13 loses the name of a plugin's kernel, and the plugins of 10.14 do not work.
+    oldest=(10, 15),
     below=(12, 0),
-    # Quick-deployable plugins do not work in 10.14.
-    broken=((10, 14),),
     capabilities=("7.5", "8.0", "8.6", "8.7", "8.9", "9.0", "10.0", "10.3", "11.0", "12.0", "12.1"),
     portable=False,
     takes_plugins=True,
@@ -134,11 +130,11 @@ def supported_version(flavour: Flavour) -> str:
     if version is None:
         raise MissingDependencyError(f"{flavour.name} engines need {flavour.title}: {install}")
     major, minor = (int(part) for part in version.split(".")[:2])
-    if not flavour.oldest <= (major, minor) < flavour.below or (major, minor) in flavour.broken:
+    if not flavour.oldest <= (major, minor) < flavour.below:
         oldest, below = (".".join(map(str, v)) for v in (flavour.oldest, flavour.below))
         raise MissingDependencyError(
-            f"{flavour.title} {version} is not supported, but {oldest} and later below {below}"
-            f"{''.join(f' and not {a}.{b}' for a, b in flavour.broken)}: {install}"
+            f"{flavour.title} {version} is not supported, but {oldest} and later below {below}: "
+            f"pip install --upgrade 'flashvsr-trt[{flavour.extra}]'"
         )
     return version
 

@@ -18,6 +18,9 @@ class BuildOptions:
             Many sizes then share one copy. Building so needs a GPU.
         optimization_level: 0 to 5, how long the builder searches; None is its default.
         workspace_mb: most scratch memory that a kernel may take; None is all of the device.
+        large_shared_memory: offer the builder also those kernels of the custom nodes that take more than
+            48 KB of shared memory, and let it time them all. Nothing shows that TensorRT can launch them:
+            verify such engines.
 
     Raises:
         UsageError: a value that no builder takes.
@@ -27,6 +30,7 @@ class BuildOptions:
     strip_weights: bool = False
     optimization_level: int | None = None
     workspace_mb: int | None = None
+    large_shared_memory: bool = False
 
     def __post_init__(self) -> None:
         if self.optimization_level is not None and self.optimization_level not in OPTIMIZATION_LEVELS:

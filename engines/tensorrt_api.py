@@ -1,4 +1,4 @@
-"""What differs between TensorRT 10.13-11.x and TensorRT-RTX, in one place. Modules are imported lazily."""
+"""What differs between TensorRT 10.15-11.x and TensorRT-RTX, in one place. Modules are imported lazily."""
 
 import functools
 import importlib
@@ -55,7 +55,12 @@ def configure(
     optimization_level: int | None,
     workspace_bytes: int | None,
 ) -> None:
-    """Set what a build is asked for. Flags that a version lacks are those whose behaviour it always has."""
+    """Set what a build is asked for. Flags that a version lacks are those whose behaviour it always has.
+
+    Float32 is computed as float32 in every engine. TF32, on by default, rounds factors to 10 bits: other
+    blocks would be selected, and no parity check could be exact.
+    """
+    config.clear_flag(trt.BuilderFlag.TF32)
     if optimization_level is not None:
         config.builder_optimization_level = optimization_level
     if workspace_bytes is not None:

@@ -38,6 +38,11 @@ def engines() -> None:
 @click.option("--strip-weights", is_flag=True, help="Leave weights out, to share one file; needs a GPU.")
 @click.option("--optimization-level", type=int, help="0 to 5.  [default: the builder's]")
 @click.option("--workspace", "workspace_mb", type=int, metavar="MB", help="Most scratch memory of a kernel.")
+@click.option(
+    "--large-shared-memory",
+    is_flag=True,
+    help="Let TensorRT time kernels of more than 48 KB as well, which it may fail to launch; then verify.",
+)
 @_ROOT
 @click.pass_context
 def build(
@@ -59,6 +64,7 @@ def build(
     strip_weights: bool,
     optimization_level: int | None,
     workspace_mb: int | None,
+    large_shared_memory: bool,
     root: Path | None,
 ) -> None:
     """Build the engines of a stream, or find them built; a stream that was not exported yet is."""
@@ -69,7 +75,7 @@ def build(
     from flashvsr_trt.engines.options import BuildOptions
 
     target = choose_target(flavour, device_arch, current_device(), _say)
-    options = BuildOptions(cut, strip_weights, optimization_level, workspace_mb)
+    options = BuildOptions(cut, strip_weights, optimization_level, workspace_mb, large_shared_memory)
     if bundle:
         opened = read_bundle(bundle, verify=False)
     else:

@@ -10,6 +10,9 @@ DTYPES = ("bf16", "fp16")
 
 HEAD_DIMS = (32, 128)
 
+SMALL_HEAD_DIMS = (128,)
+"""Whose attention has a second form, within PLAIN_SHARED_LIMIT; the first form of the others is within it."""
+
 BLOCK = 128
 """Tokens of a block, which is one attention window."""
 
@@ -19,7 +22,10 @@ MAX_SLOTS = 16
 
 @dataclass(frozen=True)
 class KernelSpec:
-    """One kernel before compilation: where its source is, and everything that is fixed at compile time."""
+    """One kernel before compilation: where its source is, and everything that is fixed at compile time.
+
+    `small` is the second form of a kernel, for launchers that do not raise the limit of shared memory.
+    """
 
     name: str
     kernel: str
@@ -30,14 +36,18 @@ class KernelSpec:
     constants: dict[str, int | float | str]
     grid: tuple[str, str, str]
     setting: Setting
+    small: bool = False
 
 
 def kernel_specs(
     architecture: str, dtypes: tuple[str, ...] = DTYPES, head_dims: tuple[int, ...] = HEAD_DIMS
 ) -> list[KernelSpec]:
-    """Every kernel for one architecture: block selection, and attention per dtype and head_dim."""
+    """Every kernel for one architecture: block selection, and attention per dtype, head_dim and form."""
     return [_select_blocks(architecture)] + [
-        _attention(architecture, dtype, head_dim) for dtype in dtypes for head_dim in head_dims
+        _attention(architecture, dtype, head_dim, small)
+        for dtype in dtypes
+        for head_dim in head_dims
+        for small in ((False, True) if head_dim in SMALL_HEAD_DIMS else (False,))
     ]
 
 
@@ -75,8 +85,9 @@ def _select_blocks(architecture: str) -> KernelSpec:
     )
 
 
-def _attention(architecture: str, dtype: str, head_dim: int) -> KernelSpec:
-    setting = setting_for("block_sparse_attention", architecture, head_dim)
+def _attention(architecture: str, dtype: str, head_dim: int, small: bool) -> KernelSpec:
+    form = "_48k" if small else ""
+    setting = setting_for(f"block_sparse_attention{form}", architecture, head_dim)
     hopper = setting.implementation == "hopper"
     tensor = f"*{dtype}"
     constants = {"HEAD_DIM": head_dim, "BLOCK": BLOCK, "SCALE": math.log2(math.e) / math.sqrt(head_dim)}
@@ -84,7 +95,7 @@ def _attention(architecture: str, dtype: str, head_dim: int) -> KernelSpec:
     if not hopper:
         constants["MULTIPLIED"] = dtype
     return KernelSpec(
-        name=f"block_sparse_attention_{dtype}_d{head_dim}",
+        name=f"block_sparse_attention_{dtype}_d{head_dim}{form}",
         kernel="block_sparse_attention",
         module=f"flashvsr_trt.kernels.block_sparse_attention_{'hopper' if hopper else 'triton'}",
         function="block_sparse_attention_hopper" if hopper else "block_sparse_attention",
@@ -102,4 +113,5 @@ def _attention(architecture: str, dtype: str, head_dim: int) -> KernelSpec:
         constants=constants | setting.constants,
         grid=("count[1]", "count[0]", "1"),
         setting=setting,
+        small=small,
     )

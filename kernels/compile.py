@@ -2,7 +2,6 @@
 
 import hashlib
 import importlib
-import importlib.util
 import json
 import os
 from concurrent.futures import ProcessPoolExecutor
@@ -11,10 +10,23 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from flashvsr_trt.errors import MissingDependencyError, UsageError
+from flashvsr_trt.imported_sources import sources_digest
 from flashvsr_trt.kernels.catalogue import DTYPES, HEAD_DIMS, KernelSpec, kernel_specs
-from flashvsr_trt.kernels.manifest import MANIFEST, Argument, Artifact, read_manifest, write_manifest
+from flashvsr_trt.kernels.manifest import (
+    MANIFEST,
+    SCRATCH_WORD_BYTES,
+    Argument,
+    Artifact,
+    read_manifest,
+    write_manifest,
+)
 from flashvsr_trt.kernels.ptx import assemble, drop_parameters, read_signature
-from flashvsr_trt.kernels.tuning import ARCHITECTURES, SHARED_LIMIT, capability_number
+from flashvsr_trt.kernels.tuning import (
+    ARCHITECTURES,
+    PLAIN_SHARED_LIMIT,
+    SHARED_LIMIT,
+    capability_number,
+)
 
 PTX_VERSION = 87
 """PTX ISA 8.7: the oldest that knows sm_120, so that drivers of CUDA 12.8 and newer can load it."""
@@ -97,10 +109,11 @@ def compile_kernel(spec: KernelSpec, architecture: str, directory: Path) -> Arti
     arguments = spec.arguments + _scratch(spec, metadata)
     ptx = drop_parameters(_without_debug(compiled.asm["ptx"]), keep=len(arguments))
     _check_signature(spec.name, ptx, arguments)
-    if metadata.shared > SHARED_LIMIT[architecture]:
+    limit = PLAIN_SHARED_LIMIT if spec.small else SHARED_LIMIT[architecture]
+    if metadata.shared > limit:
         raise ValueError(
-            f"{spec.name} takes {metadata.shared} bytes of shared memory; {architecture} has "
-            f"{SHARED_LIMIT[architecture]}: change its entry in tuning.json"
+            f"{spec.name} takes {metadata.shared} bytes of shared memory; on {architecture} it may take "
+            f"{limit}: change its entry in tuning.json"
         )
     target = f"{architecture}a" if number >= 90 else architecture
     assembled = assemble(ptx, target, knobs.nvidia.ptxas.path)
@@ -139,14 +152,18 @@ def _constant(value: int | float | str):
 
 
 def _scratch(spec: KernelSpec, metadata) -> tuple[Argument, ...]:
-    """Triton ends every signature with two scratch pointers; only one that is needed stays, as an output."""
+    """Triton ends every signature with two scratch pointers; only one that is needed stays, as an output.
+
+    It is a tensor of int32: TensorRT has rules of its own for int8 ones, which it takes as quantised.
+    """
     if metadata.profile_scratch_size:
         raise ValueError(f"{spec.name} was compiled for profiling; unset Triton's instrumentation variables")
     if not metadata.global_scratch_size:
         return ()
     programs = " * ".join(f"({part})" for part in spec.grid)
-    size = f"{metadata.global_scratch_size} * {programs}"
-    return (Argument("scratch", "scratch", "*i8", shape=(size,), aligned=True),)
+    words = -(-metadata.global_scratch_size // SCRATCH_WORD_BYTES)
+    size = f"{words} * {programs}"
+    return (Argument("scratch", "scratch", "*i32", shape=(size,), aligned=True),)
 
 
 def _without_debug(ptx: str) -> str:
@@ -170,13 +187,13 @@ def _complete(directory: Path, artifact: Artifact | None) -> bool:
 
 
 def source_hash(spec: KernelSpec, architecture: str) -> str:
-    """Of everything that decides what a kernel computes and how: its source, constants and arguments.
+    """Of everything that decides what a kernel computes and how: its sources, constants and arguments.
 
     Needs no Triton, so that what was built can be told from what would be built anywhere.
     """
-    source = Path(importlib.util.find_spec(spec.module).origin).read_bytes()
-    facts = json.dumps([asdict(spec), architecture, PTX_VERSION], sort_keys=True)
-    return hashlib.sha256(source + Path(__file__).read_bytes() + facts.encode()).hexdigest()
+    sources = [sources_digest(module) for module in (spec.module, __name__)]
+    facts = json.dumps([asdict(spec), architecture, PTX_VERSION, *sources], sort_keys=True)
+    return hashlib.sha256(facts.encode()).hexdigest()
 
 
 def _hash(spec: KernelSpec, architecture: str, version: str) -> str:

@@ -1,12 +1,13 @@
 """Loading a compiled kernel and launching it through the CUDA driver: no torch, no Triton, no compiler."""
 
 import ctypes
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from flashvsr_trt.errors import DeviceError, MissingDependencyError
-from flashvsr_trt.kernels.manifest import Artifact, evaluate
+from flashvsr_trt.kernels.manifest import SCRATCH_WORD_BYTES, Argument, Artifact, evaluate
 
 
 @dataclass(frozen=True)
@@ -43,48 +44,68 @@ def load_kernel(artifact: Artifact, directory: Path) -> LoadedKernel:
     return LoadedKernel(artifact, library, function)
 
 
-def launch_kernel(
-    kernel: LoadedKernel,
-    stream: int,
-    pointers: dict[str, int],
-    shapes: dict[str, tuple[int, ...]],
-    values: dict[str, int] | None = None,
-) -> None:
-    """Launches a kernel asynchronously on a stream; safe inside a CUDA graph capture.
+@dataclass(frozen=True)
+class PreparedLaunch:
+    """A kernel with all that does not change from launch to launch of the same shapes: grid and ints."""
+
+    kernel: LoadedKernel
+    grid: tuple[int, ...]
+    numbers: dict[str, int]
+
+
+def prepare_launch(
+    kernel: LoadedKernel, shapes: dict[str, tuple[int, ...]], values: dict[str, int] | None = None
+) -> PreparedLaunch:
+    """Evaluates a launch's expressions, once for all launches of these shapes.
 
     Args:
-        stream: CUDA stream handle.
-        pointers: device address of every input, output and scratch argument.
         shapes: dimensions of every input.
         values: parameters that no shape tells (`top_k`), and ints that differ from the manifest's expression,
             such as strides of tensors that are not contiguous.
 
     Raises:
-        ValueError: an argument without address or value, or one that is not aligned as compiled.
-        DeviceError: CUDA refuses, named with the kernel and CUDA's own message.
+        ValueError: a size or value that is unknown, or an int that is not aligned as compiled.
     """
-    cuda = _driver()
     artifact, values = kernel.artifact, values or {}
-    words, types = [], []
+    numbers = {}
     for argument in artifact.arguments:
         if argument.role == "int":
             given = values.get(argument.name)
-            words.append(evaluate(argument.value, shapes, values) if given is None else given)
+            numbers[argument.name] = evaluate(argument.value, shapes, values) if given is None else given
+            _check_aligned(artifact, argument, numbers[argument.name])
+    return PreparedLaunch(kernel, tuple(evaluate(size, shapes, values) for size in artifact.grid), numbers)
+
+
+def launch_prepared(launch: PreparedLaunch, stream: int, pointers: Mapping[str, int]) -> None:
+    """Launches a kernel asynchronously on a stream; safe inside a CUDA graph capture.
+
+    Args:
+        stream: CUDA stream handle.
+        pointers: device address of every input, output and scratch argument.
+
+    Raises:
+        ValueError: an argument without address, or one that is not aligned as compiled.
+        DeviceError: CUDA refuses, named with the kernel and CUDA's own message.
+    """
+    cuda = _driver()
+    artifact = launch.kernel.artifact
+    words, types = [], []
+    for argument in artifact.arguments:
+        if argument.role == "int":
+            words.append(launch.numbers[argument.name])
             types.append(ctypes.c_int32)
         elif argument.name in pointers:
+            _check_aligned(artifact, argument, pointers[argument.name])
             words.append(pointers[argument.name])
             types.append(ctypes.c_void_p)
         else:
             raise ValueError(f"{artifact.name}: no address for argument '{argument.name}'")
-        if argument.aligned and words[-1] % 16:
-            raise ValueError(f"{artifact.name}: {argument.name} is {words[-1]}, which is no multiple of 16")
-    grid = [evaluate(size, shapes, values) for size in artifact.grid]
     _checked(
         artifact,
-        f"cuLaunchKernel with grid {grid}",
+        f"cuLaunchKernel with grid {list(launch.grid)}",
         lambda: cuda.cuLaunchKernel(
-            kernel.function,
-            *grid,
+            launch.kernel.function,
+            *launch.grid,
             artifact.block,
             1,
             1,
@@ -94,6 +115,17 @@ def launch_kernel(
             0,
         ),
     )
+
+
+def launch_kernel(
+    kernel: LoadedKernel,
+    stream: int,
+    pointers: Mapping[str, int],
+    shapes: dict[str, tuple[int, ...]],
+    values: dict[str, int] | None = None,
+) -> None:
+    """`prepare_launch` and `launch_prepared` in one, for a kernel that is launched once."""
+    launch_prepared(prepare_launch(kernel, shapes, values), stream, pointers)
 
 
 def unload_kernel(kernel: LoadedKernel) -> None:
@@ -108,6 +140,21 @@ def output_shape(
     """Dimensions of an output or of the scratch, given those of the inputs."""
     argument = {item.name: item for item in artifact.arguments}[name]
     return tuple(evaluate(size, shapes, values) for size in argument.shape)
+
+
+def scratch_bytes(
+    artifact: Artifact, shapes: dict[str, tuple[int, ...]], values: dict[str, int] | None = None
+) -> int:
+    """Global memory that a launch needs besides its tensors: 0 for a kernel without scratch."""
+    if all(argument.role != "scratch" for argument in artifact.arguments):
+        return 0
+    (words,) = output_shape(artifact, "scratch", shapes, values)
+    return words * SCRATCH_WORD_BYTES
+
+
+def _check_aligned(artifact: Artifact, argument: Argument, word: int) -> None:
+    if argument.aligned and word % 16:
+        raise ValueError(f"{artifact.name}: {argument.name} is {word}, which is no multiple of 16")
 
 
 def _driver():

@@ -10,6 +10,9 @@ from flashvsr_trt.errors import UsageError
 
 MANIFEST = "manifest.json"
 
+SCRATCH_WORD_BYTES = 4
+"""Scratch is a tensor of int32."""
+
 
 @dataclass(frozen=True)
 class Argument:
@@ -17,7 +20,7 @@ class Argument:
 
     Attributes:
         role: "input", "int", "output", or "scratch": an output whose content means nothing afterwards.
-        type: Triton's spelling: "*bf16", "*fp32", "*i32", "*i1", "*i8", "i32".
+        type: Triton's spelling: "*bf16", "*fp32", "*i32", "*i1", "i32".
         shape: an output's or the scratch's dimensions, as expressions (see `evaluate`).
         value: an int's value for contiguous tensors, as an expression.
         aligned: the pointer is aligned to 16 bytes, or the int is a multiple of 16.

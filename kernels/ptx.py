@@ -50,6 +50,19 @@ def drop_parameters(ptx: str, keep: int) -> str:
     return ptx[:head] + "\n".join(lines) + ptx[body:]
 
 
+def add_parameters(ptx: str, count: int) -> str:
+    """The same PTX with `count` pointers more at the end, which nothing reads.
+
+    Raises:
+        ValueError: the text does not hold exactly one kernel.
+    """
+    name, parameters = read_signature(ptx)
+    _, end = _ENTRY.search(ptx).span(2)
+    first = len(parameters)
+    added = "".join(f",\n\t.param .u64 {name}_param_{first + position}" for position in range(count))
+    return ptx[:end] + added + ptx[end:]
+
+
 def assemble(ptx: str, target: str, ptxas: str) -> Assembled:
     """Runs ptxas for one target, such as "sm_90a".
 

@@ -17,6 +17,9 @@ SHARED_LIMIT = {
 }
 """Largest dynamic shared memory of a program in bytes (CUDA C++ Programming Guide, compute capabilities)."""
 
+PLAIN_SHARED_LIMIT = 49_152
+"""Largest dynamic shared memory of a launch where nobody has raised the function's limit, on any of them."""
+
 ARCHITECTURES = tuple(SHARED_LIMIT)
 """Architectures that kernels are compiled for ahead of time."""
 

@@ -16,7 +16,6 @@ POINTER_DTYPES = {
     "*bf16": "bfloat16",
     "*i32": "int32",
     "*i1": "bool",
-    "*i8": "int8",
 }
 """Types of a kernel's pointers as ONNX names the dtype that they point to."""
 
@@ -44,6 +43,7 @@ def check_contract(operator: Operator, artifact: Artifact, ptx: str) -> None:
         raise _mismatch(artifact, f"its arguments are in the order {roles}; a plugin's are {list(_ROLES)}")
     _check_ports(artifact, "input", operator.inputs)
     _check_ports(artifact, "output", operator.outputs)
+    _check_scratch(artifact)
     _check_generic_dtype(operator, artifact)
     _check_expressions(operator, artifact)
     _check_launch(artifact)
@@ -65,6 +65,13 @@ def _check_ports(artifact: Artifact, role: str, ports: tuple[Port, ...]) -> None
         if role == "output" and len(argument.shape) != len(port.axes):
             axes = ", ".join(port.axes)
             raise _mismatch(artifact, f"its {port.name} is shaped {argument.shape}; the node's is ({axes})")
+
+
+def _check_scratch(artifact: Artifact) -> None:
+    """int32, because TensorRT takes an int8 tensor as a quantised one."""
+    for argument in artifact.arguments:
+        if argument.role == "scratch" and argument.type != "*i32":
+            raise _mismatch(artifact, f"its scratch is {argument.type}; a plugin's is *i32")
 
 
 def _check_generic_dtype(operator: Operator, artifact: Artifact) -> None:

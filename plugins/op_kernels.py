@@ -1,4 +1,7 @@
-"""Which compiled kernels the custom nodes run as, for one architecture, dtype and head_dim. No torch."""
+"""Which compiled kernels the custom nodes run as, for one architecture, dtype and head_dim. No torch.
+
+Launched by us, a node is the fastest kernel there is; inside a TensorRT engine, one of `read_plugin_kernels`.
+"""
 
 from pathlib import Path
 
@@ -11,7 +14,7 @@ from flashvsr_trt.plugins.sparse_attention import OPERATORS
 
 
 def operator_kernels(architecture: str, precision: str, head_dim: int) -> dict[str, str]:
-    """Operator name -> name of the kernel that computes it.
+    """Operator name -> name of the kernel that computes it where the launcher is ours.
 
     Args:
         architecture: "sm_89" and the like.
@@ -36,12 +39,13 @@ def operator_kernels(architecture: str, precision: str, head_dim: int) -> dict[s
             f"the sparse presets' kernels are made for heads of {', '.join(map(str, HEAD_DIMS))} channels, "
             f"and not {head_dim}"
         )
-    names = {spec.kernel: spec.name for spec in kernel_specs(architecture, (precision,), (head_dim,))}
-    return {operator.name: names[operator.name] for operator in OPERATORS}
+    return {
+        operator: names[0] for operator, names in _kernel_names(architecture, precision, head_dim).items()
+    }
 
 
 def kernel_hashes(architecture: str, precision: str, head_dim: int) -> dict[str, str]:
-    """Kernel name -> hash of its source, for `operator_kernels` of the same arguments. Raises EngineError."""
+    """Kernel name -> hash of its sources, for what `compile_operator_kernels` makes. Raises EngineError."""
     operator_kernels(architecture, precision, head_dim)
     specs = kernel_specs(architecture, (precision,), (head_dim,))
     return {spec.name: source_hash(spec, architecture) for spec in specs}
@@ -70,12 +74,40 @@ def read_operator_kernels(
         UsageError: the directory has no manifest of kernels, or none for these.
     """
     artifacts = read_manifest(directory)
-    found = {
-        operator: find_artifact(artifacts, name, architecture)
+    return {
+        operator: _whole(find_artifact(artifacts, name, architecture), directory)
         for operator, name in operator_kernels(architecture, precision, head_dim).items()
     }
-    for artifact in found.values():
-        for name in (artifact.cubin, artifact.ptx):
-            if not (directory / name).is_file():
-                raise EngineError(f"{directory} lacks {name}: build the engines again")
+
+
+def read_plugin_kernels(
+    architecture: str, precision: str, head_dim: int, directory: Path, shared_bytes: int
+) -> dict[str, tuple[Artifact, ...]]:
+    """Operator name -> those kernels of `compile_operator_kernels` that a plugin may run; there may be none.
+
+    Args:
+        shared_bytes: most dynamic shared memory that they may take.
+
+    Raises:
+        EngineError, UsageError: as `read_operator_kernels`.
+    """
+    operator_kernels(architecture, precision, head_dim)
+    artifacts = read_manifest(directory)
+    found = {}
+    for operator, names in _kernel_names(architecture, precision, head_dim).items():
+        kernels = [_whole(find_artifact(artifacts, name, architecture), directory) for name in names]
+        found[operator] = tuple(kernel for kernel in kernels if kernel.shared_bytes <= shared_bytes)
     return found
+
+
+def _kernel_names(architecture: str, precision: str, head_dim: int) -> dict[str, list[str]]:
+    """Operator name -> names of its kernels, the fastest first."""
+    specs = sorted(kernel_specs(architecture, (precision,), (head_dim,)), key=lambda spec: spec.small)
+    return {item.name: [spec.name for spec in specs if spec.kernel == item.name] for item in OPERATORS}
+
+
+def _whole(artifact: Artifact, directory: Path) -> Artifact:
+    for name in (artifact.cubin, artifact.ptx):
+        if not (directory / name).is_file():
+            raise EngineError(f"{directory} lacks {name}: build the engines again")
+    return artifact

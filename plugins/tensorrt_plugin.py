@@ -14,11 +14,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy
+
 from flashvsr_trt.errors import EngineError, MissingDependencyError
-from flashvsr_trt.kernels.manifest import Artifact, evaluate
-from flashvsr_trt.plugins.kernel_contract import POINTER_DTYPES, check_contract
+from flashvsr_trt.kernels.manifest import Argument, Artifact, evaluate
+from flashvsr_trt.plugins.kernel_contract import POINTER_DTYPES
 from flashvsr_trt.plugins.sparse_attention import DOMAIN, OPERATORS, Operator
 from flashvsr_trt.plugins.symbolic_size import Size, unwrapped
+from flashvsr_trt.plugins.tactics import Tactic, read_tactics
 
 TRT_DTYPES = {
     "float": "FLOAT",
@@ -26,22 +29,19 @@ TRT_DTYPES = {
     "bfloat16": "BF16",
     "int32": "INT32",
     "bool": "BOOL",
-    "int8": "INT8",
 }
 """ONNX name -> member of `tensorrt.DataType`."""
 
 TYPE_NAMES = {"float": "FP32", "float16": "FP16", "bfloat16": "BF16"} | {
-    name: TRT_DTYPES[name] for name in ("int32", "bool", "int8")
+    name: TRT_DTYPES[name] for name in ("int32", "bool")
 }
 """ONNX name -> how `AutoTuneCombination` spells it."""
 
+ATTRIBUTE = numpy.ndarray[tuple[Any, ...], numpy.dtype[numpy.int64]]
+"""An integer attribute as TensorRT hands it over: an array of one.
 
-@dataclass(frozen=True)
-class Tactic:
-    """One way to run a node: an entry of the tuning table, compiled. Tactics are numbered from 1."""
-
-    artifact: Artifact
-    ptx: str
+Declared as `int`, TensorRT before 11.2 would make one of the array, in a way that numpy 2.4 refuses.
+"""
 
 
 @dataclass(frozen=True)
@@ -93,29 +93,6 @@ def plugin_id(operator: Operator) -> str:
     return f"{DOMAIN}::{operator.name}"
 
 
-def read_tactics(operator: Operator, artifacts: tuple[Artifact, ...], directory: Path) -> tuple[Tactic, ...]:
-    """An operator's compiled kernels with their PTX, each checked against the node.
-
-    Raises:
-        EngineError: a kernel is not the one that the node calls, or its PTX is missing, or they differ in
-            their outputs.
-    """
-    tactics = []
-    for artifact in artifacts:
-        path = directory / artifact.ptx
-        try:
-            ptx = path.read_text()
-        except OSError as error:
-            raise EngineError(
-                f"{path} cannot be read ({error.strerror}): compile the kernels again"
-            ) from error
-        check_contract(operator, artifact, ptx)
-        tactics.append(Tactic(artifact, ptx))
-    if len({_output_types(tactic) for tactic in tactics}) != 1:
-        raise EngineError(f"the tactics of {plugin_id(operator)} must be some, with the same outputs")
-    return tuple(tactics)
-
-
 def plugin_functions(
     operator: Operator, tactics: tuple[Tactic, ...], trt: ModuleType, plugin: ModuleType
 ) -> PluginFunctions:
@@ -126,64 +103,90 @@ def plugin_functions(
             no node has: it is memory that TensorRT then provides.
         trt: `tensorrt`, `plugin`: `tensorrt.plugin`.
     """
-    inputs = [port.name for port in operator.inputs]
-    attributes = list(operator.attributes)
+    tensor = plugin.TensorDesc
+    outputs = tuple[(tensor,) * len(_output_arguments(tactics[0]))]
+    taken = {port.name: tensor for port in operator.inputs} | dict.fromkeys(operator.attributes, ATTRIBUTE)
+    launch = tuple[str | bytes, str | bytes, plugin.KernelLaunchParams, plugin.SymExprs]
 
-    def describe(*arguments):
-        shapes = _symbolic_shapes(plugin, inputs, arguments)
-        values = dict(zip(attributes, arguments[len(inputs) :], strict=True))
+    def describe(node: _NodeCall):
         return tuple(
             plugin.from_shape_expr(
-                tuple(unwrapped(evaluate(size, shapes, values)) for size in argument.shape),
+                tuple(unwrapped(node.evaluate(size)) for size in argument.shape),
                 getattr(trt.DataType, TRT_DTYPES[POINTER_DTYPES[argument.type]]),
             )
-            for argument in tactics[0].artifact.arguments
-            if argument.role in ("output", "scratch")
+            for argument in _output_arguments(tactics[0])
         )
 
-    def tune(*arguments):
+    def tune(node: _NodeCall):
         types = [TYPE_NAMES[POINTER_DTYPES[kind]] for kind in _tensor_types(tactics[0])]
         numbers = list(range(1, len(tactics) + 1))
         return [plugin.AutoTuneCombination(", ".join(types), "LINEAR", numbers)]
 
-    def implement(*arguments):
-        shapes = _symbolic_shapes(plugin, inputs, arguments)
-        *values, _, number = arguments[len(inputs) :]
-        tactic = tactics[number - 1]
-        return _launch(plugin, tactic, shapes, dict(zip(attributes, values, strict=True)))
+    def implement(node: _NodeCall):
+        return _launch(plugin, tactics[node.arguments["tactic"] - 1], node)
 
-    tensor = plugin.TensorDesc
-    outputs = tuple[(tensor,) * len(_output_types(tactics[0]))]
-    taken = {name: tensor for name in inputs} | {name: int for name in attributes}
-    launch = tuple[str | bytes, str | bytes, plugin.KernelLaunchParams, plugin.SymExprs]
-    _sign(describe, taken, outputs)
-    _sign(tune, taken | {"outputs": outputs}, list[plugin.AutoTuneCombination])
-    _sign(implement, taken | {"outputs": outputs, "tactic": int}, launch)
-    return PluginFunctions(describe, tune, implement)
+    def signed(function: Callable[..., Any], arguments: Mapping[str, Any], returned: Any):
+        return _signed(function, operator, plugin, arguments, returned)
+
+    return PluginFunctions(
+        signed(describe, taken, outputs),
+        signed(tune, taken | {"outputs": outputs}, list[plugin.AutoTuneCombination]),
+        signed(implement, taken | {"outputs": outputs, "tactic": int}, launch),
+    )
 
 
-def _launch(
-    plugin: ModuleType, tactic: Tactic, shapes: Mapping[str, list[Size]], values: Mapping[str, int]
-) -> tuple[str, str, Any, Any]:
+@dataclass(frozen=True)
+class _NodeCall:
+    """What TensorRT said in one call: arguments by name, sizes and attributes as expressions take them."""
+
+    arguments: Mapping[str, Any]
+    shapes: Mapping[str, list[Size]]
+    values: Mapping[str, int]
+
+    def evaluate(self, expression: str) -> "int | Size":
+        return evaluate(expression, self.shapes, self.values)
+
+
+def _signed(
+    function: Callable[[_NodeCall], Any],
+    operator: Operator,
+    plugin: ModuleType,
+    parameters: Mapping[str, Any],
+    returned: Any,
+) -> Callable[..., Any]:
+    """A function of a node as TensorRT calls it: it reads the signature, and gives what that has in any way.
+
+    It describes with attributes by keyword, and tunes and implements with them by position.
+    """
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    taken = [inspect.Parameter(name, kind, annotation=type_) for name, type_ in parameters.items()]
+    signature = inspect.Signature(taken, return_annotation=returned)
+
+    def called(*positional: Any, **named: Any) -> Any:
+        arguments = signature.bind(*positional, **named).arguments
+        shapes = {
+            port.name: [Size(side, plugin.ShapeExpr) for side in arguments[port.name].shape_expr]
+            for port in operator.inputs
+        }
+        values = {name: int(numpy.asarray(arguments[name]).item()) for name in operator.attributes}
+        return function(_NodeCall(arguments, shapes, values))
+
+    called.__name__ = f"{operator.name}_{function.__name__}"
+    called.__signature__ = signature
+    return called
+
+
+def _launch(plugin: ModuleType, tactic: Tactic, node: _NodeCall) -> tuple[str, str, Any, Any]:
     artifact = tactic.artifact
     launch = plugin.KernelLaunchParams()
-    grid = [unwrapped(evaluate(size, shapes, values)) for size in artifact.grid]
-    launch.grid_x, launch.grid_y, launch.grid_z = grid
+    launch.grid_x, launch.grid_y, launch.grid_z = (unwrapped(node.evaluate(size)) for size in artifact.grid)
     launch.block_x = artifact.block
     launch.shared_mem = artifact.shared_bytes
     numbers = [argument.value for argument in artifact.arguments if argument.role == "int"]
     extra = plugin.SymIntExprs(len(numbers))
     for position, expression in enumerate(numbers):
-        extra[position] = plugin.SymInt32(unwrapped(evaluate(expression, shapes, values)))
+        extra[position] = plugin.SymInt32(unwrapped(node.evaluate(expression)))
     return artifact.entry, tactic.ptx, launch, extra
-
-
-def _symbolic_shapes(plugin: ModuleType, names: list[str], arguments: tuple) -> dict[str, list[Size]]:
-    """Each input's dimensions. Arguments past the inputs are none of them."""
-    return {
-        name: [Size(dimension, plugin.ShapeExpr) for dimension in tensor.shape_expr]
-        for name, tensor in zip(names, arguments, strict=False)
-    }
 
 
 def _tensor_types(tactic: Tactic) -> list[str]:
@@ -191,14 +194,8 @@ def _tensor_types(tactic: Tactic) -> list[str]:
     return [argument.type for argument in tactic.artifact.arguments if argument.role != "int"]
 
 
-def _output_types(tactic: Tactic) -> tuple[str, ...]:
-    return tuple(item.type for item in tactic.artifact.arguments if item.role in ("output", "scratch"))
-
-
-def _sign(function: Callable[..., Any], arguments: Mapping[str, Any], returned: Any) -> None:
-    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    parameters = [inspect.Parameter(name, kind, annotation=taken) for name, taken in arguments.items()]
-    function.__signature__ = inspect.Signature(parameters, return_annotation=returned)
+def _output_arguments(tactic: Tactic) -> list[Argument]:
+    return [item for item in tactic.artifact.arguments if item.role in ("output", "scratch")]
 
 
 def _load(module: str) -> ModuleType:

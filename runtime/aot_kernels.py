@@ -4,7 +4,14 @@ from collections.abc import Mapping
 
 from flashvsr_trt.engines.manifest import EngineSet
 from flashvsr_trt.engines.plan import KernelStep, SegmentPlan
-from flashvsr_trt.kernels.launch import LoadedKernel, launch_kernel, load_kernel, output_shape
+from flashvsr_trt.kernels.launch import (
+    LoadedKernel,
+    PreparedLaunch,
+    launch_prepared,
+    load_kernel,
+    prepare_launch,
+    scratch_bytes,
+)
 from flashvsr_trt.plugins.op_kernels import read_operator_kernels
 
 
@@ -19,6 +26,7 @@ class AotKernels:
     def __init__(self, engines: EngineSet) -> None:
         manifest = engines.manifest
         self.loaded: dict[str, LoadedKernel] = {}
+        self._prepared: dict[tuple[str, ...], PreparedLaunch] = {}
         if not any(plan.kernels for plan in manifest.plans.values()):
             return
         architecture = "sm_" + manifest.capability.replace(".", "")
@@ -29,20 +37,18 @@ class AotKernels:
 
     def scratch_bytes(self, plan: SegmentPlan, step: KernelStep) -> int:
         """See `EngineRunner.scratch_bytes`."""
-        artifact = self.loaded[step.operator].artifact
-        if not any(argument.role == "scratch" for argument in artifact.arguments):
-            return 0
-        (size,) = output_shape(artifact, "scratch", _shapes(plan, step), dict(step.attributes))
-        return size
+        return scratch_bytes(self.loaded[step.operator].artifact, _shapes(plan, step), dict(step.attributes))
 
     def launch(
         self, plan: SegmentPlan, step: KernelStep, addresses: Mapping[str, int], scratch: int, stream: int
     ) -> None:
         """See `EngineRunner.launch`."""
-        pointers = dict(addresses) | {"scratch": scratch}
-        launch_kernel(
-            self.loaded[step.operator], stream, pointers, _shapes(plan, step), dict(step.attributes)
-        )
+        # Shapes are the plan's, so grid and integers are worked out at a step's first launch only.
+        name = plan.graph, *step.outputs.values()
+        if name not in self._prepared:
+            kernel = self.loaded[step.operator]
+            self._prepared[name] = prepare_launch(kernel, _shapes(plan, step), dict(step.attributes))
+        launch_prepared(self._prepared[name], stream, {**addresses, "scratch": scratch})
 
 
 def _shapes(plan: SegmentPlan, step: KernelStep) -> dict[str, tuple[int, ...]]:

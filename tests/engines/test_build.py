@@ -119,6 +119,16 @@ def test_ctrl_c_stops_a_build_and_leaves_nothing(bundle_of, tmp_path, rtx_target
     assert signal.getsignal(signal.SIGINT) is before
 
 
+def test_a_report_that_fails_stops_the_build_and_is_raised(bundle_of, tmp_path, rtx_target):
+    def report(progress):
+        if progress.phase:
+            raise LookupError("nobody is listening")
+
+    with pytest.raises(LookupError, match="nobody is listening"):
+        build_engines(tmp_path, bundle_of(SMALLEST), rtx_target, notify=ignore, report=report)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_other_threads_cannot_take_ctrl_c():
     seen = []
 
@@ -271,6 +281,31 @@ def test_tensorrt_keeps_custom_nodes_for_plugins_that_are_registered_first(
     assert engines.manifest.plans["dit"].kernels == ()
     assert engines.manifest.kernels
     assert next(c for c in verify_engines(engines, None) if c.name == "bindings").passed
+
+
+def test_tensorrt_is_offered_only_what_it_can_launch_unless_asked(
+    bundle_of, tmp_path, tensorrt_build, monkeypatch
+):
+    bundle = bundle_of("sparse-low-latency-4x")
+    monkeypatch.setattr(building, "PLAIN_SHARED_LIMIT", 1024)
+    notices = []
+    engines = build_engines(tmp_path, bundle, HOPPER, notify=notices.append)
+    assert all(what != "register" and nodes == [] for what, nodes, *_ in tensorrt_build)
+    assert engines.manifest.plans["dit"].kernels
+    assert "no kernel of block_sparse_attention for sm_90 takes 1 KB of shared memory or less" in notices[-1]
+    tensorrt_build.clear()
+    build_engines(tmp_path, bundle, HOPPER, BuildOptions(large_shared_memory=True), ignore)
+    what, kernels = tensorrt_build[0]
+    assert what == "register"
+    assert kernels["block_sparse_attention"] == ["block_sparse_attention_bf16_d32"]
+
+
+@pytest.mark.parametrize("cut", [True, False])
+def test_large_shared_memory_is_refused_where_kernels_are_launched_between_engines(bundle_of, tmp_path, cut):
+    target = HOPPER if cut else Target(RTX, "1.7.1", "8.9")
+    options = BuildOptions(cut=cut, large_shared_memory=True)
+    with pytest.raises(UsageError, match="--large-shared-memory is for kernels inside engines"):
+        build_engines(tmp_path, bundle_of("sparse-low-latency-4x"), target, options, ignore)
 
 
 def test_tensorrt_cuts_when_asked_to(bundle_of, tmp_path, tensorrt_build):

@@ -14,6 +14,7 @@ from flashvsr_trt.engines.options import BuildOptions
 from flashvsr_trt.engines.stale import why_stale
 from flashvsr_trt.engines.verify import verify_engines
 from flashvsr_trt.errors import EngineError
+from flashvsr_trt.imported_sources import sources_digest, sources_of
 from tests.engines.conftest import SMALLEST
 
 SPARSE = "sparse-official-2x"
@@ -66,6 +67,25 @@ def test_what_would_make_an_engine_wrong_misses(
         case "lowering":
             monkeypatch.setattr(cache, "lowering_hash", lambda: "other source")
     assert find_engines(engines_root, bundle, engine_key(bundle, target, options)) is None
+
+
+def test_every_source_of_the_builder_is_in_the_key():
+    found = {f"{path.parent.name}/{path.name}" for path in sources_of("flashvsr_trt.engines.build")}
+    assert found >= {
+        "engines/build.py",
+        "engines/engine_file.py",
+        "engines/flavours.py",
+        "engines/lowering.py",
+        "engines/progress_monitor.py",
+        "engines/transposed_convolution.py",
+        "plugins/kernel_contract.py",
+        "plugins/symbolic_size.py",
+        "plugins/tactics.py",
+        "plugins/tensorrt_plugin.py",
+        "kernels/manifest.py",
+        "kernels/ptx.py",
+    }
+    assert cache.lowering_hash() == sources_digest("flashvsr_trt.engines.build")
 
 
 def test_only_engines_that_are_not_portable_depend_on_the_model_of_gpu(bundle_of):

@@ -26,7 +26,7 @@ def installed(monkeypatch):
     ("versions", "capability", "device", "expected"),
     [
         ({"rtx": "1.7.1", "tensorrt": "11.0"}, None, ADA, "rtx"),
-        ({"tensorrt": "10.13.3"}, None, ADA, "tensorrt"),
+        ({"tensorrt": "10.15.1"}, None, ADA, "tensorrt"),
         ({"rtx": "1.7.1", "tensorrt": "11.0"}, None, HOPPER, "tensorrt"),
         ({"rtx": "1.7.1"}, None, None, "rtx"),
         ({"rtx": "1.7.1", "tensorrt": "11.0"}, "12.0", HOPPER, "rtx"),
@@ -84,7 +84,7 @@ def test_a_missing_flavour_names_its_extra(installed):
 
 @pytest.mark.parametrize(
     ("flavour", "version"),
-    [(RTX, "1.6.0"), (RTX, "2.0"), (TENSORRT, "10.12.0"), (TENSORRT, "10.14.1"), (TENSORRT, "12.0")],
+    [(RTX, "1.6.0"), (RTX, "2.0"), (TENSORRT, "10.13.3"), (TENSORRT, "10.14.1"), (TENSORRT, "12.0")],
 )
 def test_versions_of_another_api_are_refused(installed, flavour, version):
     installed(**{flavour.name: version})

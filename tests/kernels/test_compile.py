@@ -8,13 +8,18 @@ from click.testing import CliRunner
 from flashvsr_trt.errors import UsageError
 from flashvsr_trt.kernels.compile import build_kernels
 from flashvsr_trt.kernels.manifest import MANIFEST, find_artifact, read_manifest
-from flashvsr_trt.kernels.ptx import assemble, drop_parameters, read_signature
-from flashvsr_trt.kernels.tuning import ARCHITECTURES, SHARED_LIMIT
+from flashvsr_trt.kernels.ptx import add_parameters, assemble, drop_parameters, read_signature
+from flashvsr_trt.kernels.tuning import ARCHITECTURES, PLAIN_SHARED_LIMIT, SHARED_LIMIT
 from flashvsr_trt.kernels_cli import kernels
 
 triton = pytest.importorskip("triton", reason="compiling kernels needs Triton (extra 'kernels')")
 
-NAMES = ("select_blocks", "block_sparse_attention_bf16_d32", "block_sparse_attention_bf16_d128")
+NAMES = (
+    "select_blocks",
+    "block_sparse_attention_bf16_d32",
+    "block_sparse_attention_bf16_d128",
+    "block_sparse_attention_bf16_d128_48k",
+)
 EVERY_KERNEL = [(architecture, name) for architecture in ARCHITECTURES for name in NAMES]
 
 
@@ -50,6 +55,8 @@ def test_kernel_fits_its_architecture(built, architecture, name):
     assert artifact.spill_bytes == 0
     assert artifact.registers * artifact.block <= 65536
     assert artifact.shared_bytes <= SHARED_LIMIT[architecture]
+    if name != "block_sparse_attention_bf16_d128":
+        assert artifact.shared_bytes <= PLAIN_SHARED_LIMIT
     assert (built / artifact.cubin).read_bytes()[:4] == b"\x7fELF"
     assert artifact.cluster == 1
 
@@ -116,6 +123,16 @@ def test_unread_parameters_are_dropped():
         "add",
         [("u64", "add_param_0"), ("u32", "add_param_1")],
     )
+
+
+def test_parameters_that_nothing_reads_can_be_added():
+    from triton import knobs
+
+    ptx = add_parameters(PTX, 2)
+    added = [("u64", "add_param_3"), ("u64", "add_param_4")]
+    assert read_signature(ptx)[1] == read_signature(PTX)[1] + added
+    assert drop_parameters(ptx, keep=3) == PTX
+    assert assemble(ptx, "sm_80", knobs.nvidia.ptxas.path).cubin[:4] == b"\x7fELF"
 
 
 @pytest.mark.parametrize(("keep", "message"), [(1, "reads add_param_1"), (4, "3 parameters")])

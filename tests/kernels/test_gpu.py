@@ -283,7 +283,7 @@ def run_cubin(built, name, inputs, values=None):
     directory, architecture, artifacts = built
     artifact = find_artifact(artifacts, name, architecture)
     shapes = {key: tuple(tensor.shape) for key, tensor in inputs.items()}
-    types = {"*i32": torch.int32, "*i8": torch.int8, "*bf16": torch.bfloat16, "*fp16": torch.float16}
+    types = {"*i32": torch.int32, "*bf16": torch.bfloat16, "*fp16": torch.float16}
     outputs = {
         item.name: torch.zeros(
             output_shape(artifact, item.name, shapes, values), dtype=types[item.type], device="cuda"

@@ -1,10 +1,13 @@
-"""Stands for `tensorrt.plugin`, and keeps what is registered.
+"""Stands for `tensorrt.plugin`, keeps what is registered, and calls it as TensorRT does.
 
-Its symbolic dimensions take integers on the right only, as TensorRT's own do.
+Its symbolic dimensions take integers on the right only, as TensorRT's own do. The calls are those of
+`tensorrt/plugin/_plugin_class.py`: attributes by keyword for a description, by position for the others.
 """
 
 from dataclasses import dataclass, field
 from enum import Enum
+
+import numpy as np
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,6 @@ class DataType(Enum):
     BF16 = "bfloat16"
     INT32 = "int32"
     BOOL = "bool"
-    INT8 = "int8"
 
 
 class TensorDesc:
@@ -84,3 +86,20 @@ class RecordedPlugin:
 
     def aot_impl(self, identity):
         return lambda function: self.registered.setdefault((identity, "implement"), function)
+
+
+def attribute(number: int) -> np.ndarray:
+    """An integer attribute of an ONNX node, as the parser makes a plugin's field of it."""
+    return np.array([number], np.int32).astype(np.int64)
+
+
+def described(functions, tensors, attributes):
+    return functions.describe(*tensors, **attributes)
+
+
+def tuned(functions, tensors, attributes, outputs):
+    return functions.tune(*tensors, *attributes.values(), outputs)
+
+
+def implemented(functions, tensors, attributes, outputs, tactic):
+    return functions.implement(*tensors, *attributes.values(), outputs, tactic)

@@ -10,12 +10,14 @@ import pytest
 import torch
 
 from flashvsr_trt.errors import EngineError, MissingDependencyError
+from flashvsr_trt.kernels.manifest import Argument
 from flashvsr_trt.kernels.ptx import read_signature
 from flashvsr_trt.plugins import tensorrt_plugin
 from flashvsr_trt.plugins.kernel_contract import check_contract
 from flashvsr_trt.plugins.op_kernels import compile_operator_kernels, read_operator_kernels
 from flashvsr_trt.plugins.sparse_attention import BLOCK_SPARSE_ATTENTION, DOMAIN, OPERATORS, SELECT_BLOCKS
-from flashvsr_trt.plugins.tensorrt_plugin import plugin_functions, plugin_id, read_tactics, register_plugins
+from flashvsr_trt.plugins.tactics import read_tactics
+from flashvsr_trt.plugins.tensorrt_plugin import ATTRIBUTE, plugin_functions, plugin_id, register_plugins
 from tests.plugins.recorded_plugin import (
     AutoTuneCombination,
     DataType,
@@ -24,6 +26,10 @@ from tests.plugins.recorded_plugin import (
     RecordedPlugin,
     SymExprs,
     TensorDesc,
+    attribute,
+    described,
+    implemented,
+    tuned,
     value_of,
 )
 
@@ -73,7 +79,7 @@ def functions_of(operator, kernels):
 def arguments_of(operator, head_dim):
     shapes = {name: (*shape[:-1], head_dim) if shape[-1] == 128 else shape for name, shape in SHAPES.items()}
     tensors = [TensorDesc([Dimension(side) for side in shapes[port.name]]) for port in operator.inputs]
-    return [*tensors, *[TOP_K for _ in operator.attributes]]
+    return tensors, {name: attribute(TOP_K) for name in operator.attributes}
 
 
 def head_dim_of(artifact):
@@ -84,7 +90,7 @@ def head_dim_of(artifact):
 def test_every_argument_is_annotated_as_tensorrt_asks(operator, kernels):
     functions = functions_of(operator, kernels)
     inputs = [(port.name, TensorDesc) for port in operator.inputs]
-    attributes = [(name, int) for name in operator.attributes]
+    attributes = [(name, ATTRIBUTE) for name in operator.attributes]
     scratch = "scratch" in {argument.role for argument in kernels[0][operator.name].arguments}
     outputs = tuple[(TensorDesc,) * (len(operator.outputs) + scratch)]
     expected = {
@@ -105,9 +111,9 @@ def test_every_argument_is_annotated_as_tensorrt_asks(operator, kernels):
 
 @pytest.mark.parametrize("operator", OPERATORS, ids=lambda operator: operator.name)
 def test_the_ptx_takes_inputs_ints_and_outputs_as_tensorrt_passes_them(operator, kernels):
-    functions, arguments = functions_of(operator, kernels), arguments_of(operator, 128)
-    outputs = functions.describe(*arguments)
-    entry, ptx, launch, extra = functions.implement(*arguments, outputs, 1)
+    functions, call = functions_of(operator, kernels), arguments_of(operator, 128)
+    outputs = described(functions, *call)
+    entry, ptx, launch, extra = implemented(functions, *call, outputs, 1)
     name, parameters = read_signature(ptx)
     assert name == entry
     expected = ["u64"] * len(operator.inputs) + ["u32"] * len(extra) + ["u64"] * len(outputs)
@@ -120,15 +126,15 @@ def test_the_ptx_takes_inputs_ints_and_outputs_as_tensorrt_passes_them(operator,
 def test_outputs_have_the_shapes_and_dtypes_of_the_operators(kernels):
     artifacts, _ = kernels
     head_dim = head_dim_of(artifacts["block_sparse_attention"])
-    described = functions_of(SELECT_BLOCKS, kernels).describe(*arguments_of(SELECT_BLOCKS, head_dim))
-    found = [([value_of(side) for side in output.shape_expr], output.dtype) for output in described]
+    outputs = described(functions_of(SELECT_BLOCKS, kernels), *arguments_of(SELECT_BLOCKS, head_dim))
+    found = [([value_of(side) for side in output.shape_expr], output.dtype) for output in outputs]
     assert found == [([3, 6, 30], DataType.INT32), ([3, 6], DataType.INT32)]
     functions = functions_of(BLOCK_SPARSE_ATTENTION, kernels)
-    out, *scratch = functions.describe(*arguments_of(BLOCK_SPARSE_ATTENTION, head_dim))
+    out, *scratch = described(functions, *arguments_of(BLOCK_SPARSE_ATTENTION, head_dim))
     assert [value_of(side) for side in out.shape_expr] == [768, 3, head_dim]
     assert out.dtype == DataType.BF16
     for output in scratch:
-        assert output.dtype == DataType.INT8
+        assert output.dtype == DataType.INT32
         (size,) = output.shape_expr
         assert value_of(size) % (3 * 6) == 0
 
@@ -141,7 +147,7 @@ def test_only_hopper_declares_scratch_and_declares_it_last(compiled):
 
 @pytest.mark.parametrize("operator", OPERATORS, ids=lambda operator: operator.name)
 def test_tactics_are_numbered_from_one_with_the_types_of_the_kernel(operator, kernels):
-    (combination,) = functions_of(operator, kernels).tune(*arguments_of(operator, 128), ())
+    (combination,) = tuned(functions_of(operator, kernels), *arguments_of(operator, 128), ())
     types = combination.io_types.split(", ")
     artifact = kernels[0][operator.name]
     assert len(types) == sum(argument.role != "int" for argument in artifact.arguments)
@@ -166,7 +172,7 @@ class RecordedKernel:
 def launch_of(operator, kernels):
     functions = functions_of(operator, kernels)
     head_dim = head_dim_of(kernels[0]["block_sparse_attention"])
-    _, _, launch, extra = functions.implement(*arguments_of(operator, head_dim), (), 1)
+    _, _, launch, extra = implemented(functions, *arguments_of(operator, head_dim), (), 1)
     grid = tuple(value_of(size) for size in (launch.grid_x, launch.grid_y, launch.grid_z))
     return grid, [value_of(number) for number in extra]
 
@@ -237,6 +243,10 @@ BROKEN = {
     "another order": (lambda a: replace(a, arguments=a.arguments[::-1]), "its arguments are in the order"),
     "another input": (lambda a: changed(a, 0, name="query"), "its inputs are query, k"),
     "another dtype": (lambda a: changed(a, 5, type="*i8"), r"its input index is \*i8; the node's is int32"),
+    "int8 scratch": (
+        lambda a: replace(a, arguments=(*a.arguments, Argument("scratch", "scratch", "*i8", ("8",)))),
+        r"its scratch is \*i8; a plugin's is \*i32",
+    ),
     "mixed dtypes": (lambda a: changed(a, 1, type="*fp16"), "its tensors of one dtype"),
     "float tensors": (
         lambda a: replace(
@@ -318,5 +328,5 @@ def test_tensorrt_takes_the_plugins_and_a_network_of_one_node(compiled):
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.PREFER_AOT_PYTHON_PLUGINS))
     probability = network.add_input("probability", trt.float32, SHAPES["probability"])
     valid = network.add_input("slot_valid", trt.bool, SHAPES["slot_valid"])
-    layer = network.add_plugin(plugin.op.flashvsr.select_blocks(probability, valid, top_k=TOP_K))
+    layer = network.add_plugin(plugin.op.flashvsr.select_blocks(probability, valid, top_k=attribute(TOP_K)))
     assert [tuple(layer.get_output(i).shape) for i in range(2)] == [(3, 6, 30), (3, 6)]

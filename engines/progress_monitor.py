@@ -1,0 +1,51 @@
+"""What a builder tells of its progress, and how it is asked to stop.
+
+It calls from native code, where an exception ends the process: none leaves these calls. The first is kept,
+the builder is stopped at its next step, and `raise_failure` raises it afterwards.
+"""
+
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+from flashvsr_trt.engines.cancellation import Cancellation
+
+ReportPhase = Callable[[str, int, int], None]
+"""Gets a phase of the builder, how many of its steps are done, and how many there are."""
+
+
+def progress_monitor(trt: ModuleType, cancellation: Cancellation, report: ReportPhase) -> Any:
+    """An `IProgressMonitor`. It has `raise_failure`, to be called when the builder has returned."""
+
+    class Monitor(trt.IProgressMonitor):
+        def __init__(self) -> None:
+            super().__init__()
+            self.steps: dict[str, int] = {}
+            self.failure: BaseException | None = None
+
+        def phase_start(self, phase_name, parent_phase, num_steps) -> None:
+            self.steps[phase_name] = num_steps
+            self._tell(phase_name, 0)
+
+        def step_complete(self, phase_name, step) -> bool:
+            self._tell(phase_name, step + 1)
+            return not cancellation.requested and self.failure is None
+
+        def phase_finish(self, phase_name) -> None:
+            # Phases of one name may run side by side, and end twice.
+            self.steps.pop(phase_name, None)
+
+        def _tell(self, phase_name: str, done: int) -> None:
+            if self.failure is not None:
+                return
+            try:
+                report(phase_name, done, max(done, self.steps.get(phase_name, 0)))
+            except BaseException as error:
+                self.failure = error
+
+        def raise_failure(self) -> None:
+            """Raise what a report raised, if one did."""
+            if self.failure is not None:
+                raise self.failure
+
+    return Monitor()
