@@ -1,9 +1,10 @@
-"""Ctrl-C in a build: the builder is asked to stop, and stops at its next step."""
+"""Ctrl-C in a build, or another signal: the builder is asked to stop, and stops at its next step."""
 
 import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from flashvsr_trt.signals import Ended, handled_by
 
 
 class Cancellation:
@@ -11,26 +12,21 @@ class Cancellation:
 
     def __init__(self) -> None:
         self.requested = False
+        self.signal = int(signal.SIGINT)
 
     def check(self) -> None:
-        """Raise KeyboardInterrupt if it was asked for."""
+        """Raise Ended, a KeyboardInterrupt, if it was asked for."""
         if self.requested:
-            raise KeyboardInterrupt
+            raise Ended(self.signal)
 
 
 @contextmanager
 def cancel_on_interrupt() -> Iterator[Cancellation]:
-    """While inside, Ctrl-C only makes the request. In other threads than the main one nothing changes."""
+    """While inside, Ctrl-C, SIGTERM and SIGHUP only make the request. In other threads nothing changes."""
     cancellation = Cancellation()
-    if threading.current_thread() is not threading.main_thread():
-        yield cancellation
-        return
 
-    def request(number, frame) -> None:
-        cancellation.requested = True
+    def request(number: int, frame: object) -> None:
+        cancellation.requested, cancellation.signal = True, number
 
-    previous = signal.signal(signal.SIGINT, request)
-    try:
+    with handled_by(request):
         yield cancellation
-    finally:
-        signal.signal(signal.SIGINT, previous)

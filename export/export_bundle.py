@@ -1,7 +1,7 @@
 """A network and a stream to a bundle: trace every graph, share the weights, check, and name it when whole."""
 
+import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,6 +42,7 @@ from flashvsr_trt.export.weights_file import (
     weights_file_name,
     write_weights,
 )
+from flashvsr_trt.files import new_folder, write_errors
 from flashvsr_trt.model.network import Network, build_network
 from flashvsr_trt.model.weights import load_weights, resolve_weights
 from flashvsr_trt.signatures import StageSignature, StreamConfig, stage_signatures
@@ -177,7 +178,7 @@ def compute_dtype(precision: str) -> torch.dtype:
 
 def check_output(output: Path) -> None:
     """Raise BundleError where a bundle cannot be made, before anything is loaded for it."""
-    if output.exists():
+    if os.path.lexists(output):
         raise BundleError(f"{output} exists; remove it or choose another folder with -o")
 
 
@@ -195,17 +196,9 @@ def _write_weights(path: Path, tensors: dict[str, torch.Tensor], notify: Notify)
 
 @contextmanager
 def _writing(output: Path) -> Iterator[Path]:
-    """A folder beside `output` that takes its name at the end, and goes away if there is none."""
-    try:
+    """A folder that takes the name `output` at the end, and goes away if there is none."""
+    with write_errors(output, BundleError):
         output.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f"{output.name}.part.", dir=output.parent))
-    except OSError as error:
-        raise BundleError(f"{output} cannot be written: {error.strerror}") from error
-    try:
-        yield folder
-        folder.chmod(0o755)
-        folder.rename(output)
-    except OSError as error:
-        raise BundleError(f"{output} cannot be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        with new_folder(output) as folder:
+            yield Path(folder.part)
+            folder.finish()

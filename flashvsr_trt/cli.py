@@ -2,29 +2,29 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
-from pathlib import Path
 
 import click
 
 from flashvsr_trt import __version__
 from flashvsr_trt.compare_cli import compare
 from flashvsr_trt.engines_cli import engines
-from flashvsr_trt.errors import FlashVSRError, UsageError
+from flashvsr_trt.errors import FlashVSRError
 from flashvsr_trt.export_cli import export, inspect, parity
+from flashvsr_trt.files import FINISHED, new_file, write_errors
 from flashvsr_trt.geometry import FITS
 from flashvsr_trt.kernels_cli import kernels
 from flashvsr_trt.option_types import SizeType
 from flashvsr_trt.presets import CHUNK_SIZES, DEFAULT_PRESET, PRESETS, SCALES, SCHEDULES
 from flashvsr_trt.progress import show_progress
 from flashvsr_trt.runtime.backends import ATTENTIONS
+from flashvsr_trt.signals import ended_by_signals, exit_code
 from flashvsr_trt.signatures import COLOR_FIXES, UPSAMPLERS
+from flashvsr_trt.staging import remove_unfinished
+from flashvsr_trt.targets import STANDARD_STREAM, local_path
 from flashvsr_trt.weights_cli import weights
-
-INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells use it."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -111,9 +111,7 @@ def number_choice(numbers: Sequence[int]) -> click.Choice:
     "--cuda-graphs/--no-cuda-graphs", default=None, help="Replay steady steps.  [default: on a GPU]"
 )
 @click.option("--no-build", "build", flag_value=False, default=True, help="Do not build missing engines.")
-@click.option(
-    "--profile", type=click.Path(path_type=Path), help="Print times by layer of engines, and write a trace."
-)
+@click.option("--profile", metavar="FILE", help="Print times by layer of engines, and write a trace.")
 @click.option("--start", type=int, default=0, help="Skip this many frames.")
 @click.option("--frames", type=int, help="Stop after this many frames.")
 @click.option("--rate", type=RateType(), help="Frames a second of images and raw video.")
@@ -126,12 +124,12 @@ def number_choice(numbers: Sequence[int]) -> click.Choice:
     "--encoder-option", "encoder_options", type=EncoderOption(), multiple=True, help="Say preset=slow."
 )
 @click.option("--threads", type=int, default=0, help="Of decoder and encoder.  [default: theirs]")
-@click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write a report; - for stdout.")
+@click.option("--overwrite", is_flag=True, help="Replace what exists: the output, the report, the trace.")
+@click.option("--json", "json_file", metavar="FILE", help="Write a report; - for stdout.")
 @click.pass_obj
 def run(
     arguments: Sequence[str],
-    json_file: Path | None,
+    json_file: str | None,
     scale: str,
     chunk_size: str,
     gpus: int | None,
@@ -139,27 +137,41 @@ def run(
 ) -> None:
     """Upscale INPUT: a video, a folder, glob or %05d pattern of images, or - for a pipe."""
     from flashvsr_trt.runtime.distributed import launch_if_asked, run_ranks
-    from flashvsr_trt.runtime.upscale import RunOptions, upscale_file
+    from flashvsr_trt.runtime.upscale import RunOptions, check_files, upscale_file
 
-    if json_file and str(json_file) != "-" and not json_file.parent.is_dir():
-        raise UsageError(f"the report {json_file} cannot be written: there is no folder {json_file.parent}")
-    profile = options["profile"]
-    if profile and not profile.parent.is_dir():
-        raise UsageError(f"the trace {profile} cannot be written: there is no folder {profile.parent}")
     run_options = RunOptions(scale=int(scale), chunk_size=int(chunk_size), **options)
+    check_files(run_options, {"--json": json_file})
     launch_if_asked(gpus, run_options, arguments)
-    with run_ranks(run_options), show_progress() as progress:
+    with (
+        run_ranks(run_options),
+        report_file(json_file, run_options.overwrite) as write_report,
+        show_progress() as progress,
+    ):
         result = upscale_file(run_options, say, progress)
-    if json_file:
-        text = json.dumps(result.report, indent=2)
-        if str(json_file) == "-":
-            click.echo(text)
-        else:
-            json_file.write_text(text + "\n")
+        write_report(json.dumps(result.report, indent=2) + "\n")
     report = result.report
     say(f"{result.output}: {report['frames']} frames in {report['seconds']:.1f} s ({report['fps']:.2f} FPS)")
     if result.truncated:
         raise result.truncated
+
+
+@contextmanager
+def report_file(path: str | None, overwrite: bool) -> Iterator[Callable[[str], None]]:
+    """Gives `write(text)` for the report that --json asks for; the file is opened now, not after the work."""
+    if path in (None, STANDARD_STREAM):
+        yield lambda text: click.echo(text, nl=False) if path else None
+        return
+    path = local_path(path)
+    with write_errors(path):
+        file = new_file(path, overwrite=overwrite)
+
+    def write(text: str) -> None:
+        with write_errors(path):
+            file.file.write(text.encode())
+            file.finish()
+
+    with file:
+        yield write
 
 
 def say(line: str) -> None:
@@ -223,15 +235,22 @@ def reported_errors(debug: bool):
             raise
         say(f"error: {error}")
         sys.exit(error.exit_code)
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, click.Abort) as error:
         if debug:
             raise
-        say("interrupted; nothing was written")
-        sys.exit(INTERRUPTED)
+        # click makes an Abort of a KeyboardInterrupt.
+        cause = error if isinstance(error, KeyboardInterrupt) else error.__cause__
+        code = exit_code(cause)
+        how = "interrupted" if code == exit_code(KeyboardInterrupt()) else f"ended by {cause}"
+        say(f"{how}; {f'only {FINISHED[-1]}' if FINISHED else 'nothing'} was written")
+        sys.exit(code)
+    finally:
+        remove_unfinished()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `flashvsr-trt` and of `python -m flashvsr_trt`."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    with reported_errors(debug="--debug" in arguments):
+    FINISHED.clear()
+    with ended_by_signals(), reported_errors(debug="--debug" in arguments):
         cli.main(arguments, prog_name="flashvsr-trt", standalone_mode=False, obj=arguments)

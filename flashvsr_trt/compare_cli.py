@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING
 import click
 
 from flashvsr_trt.errors import TruncatedInputError, UsageError
-from flashvsr_trt.new_file import new_file
+from flashvsr_trt.files import new_file, write_errors
 from flashvsr_trt.progress import show_progress
 from flashvsr_trt.table import print_table
+from flashvsr_trt.targets import STANDARD_STREAM, check_outputs, local_path
 
 if TYPE_CHECKING:
     # The command imports what decodes and measures itself, so that `--help` does not wait for it.
     from flashvsr_trt.quality.compare import Comparison
-
-STDOUT = "-"
 
 
 @click.command()
@@ -34,18 +33,20 @@ def compare(a: str, b: str, json_file: str | None, html_file: str | None, overwr
     from flashvsr_trt.quality.page import comparison_page
     from flashvsr_trt.quality.shown_frames import ShownFrames
 
-    if html_file and html_file in (STDOUT, json_file):
+    if html_file == STANDARD_STREAM:
         raise UsageError(f"--html {html_file}: the page needs a file of its own; name one, like compare.html")
+    check_outputs({"--json": json_file, "--html": html_file}, (a, b), overwrite)
     shown = ShownFrames()
     texts = {}
-    if json_file and json_file != STDOUT:
-        texts[json_file] = json_text
+    if json_file and json_file != STANDARD_STREAM:
+        texts[local_path(json_file)] = json_text
     if html_file:
-        texts[html_file] = lambda comparison: comparison_page(comparison, shown.chosen())
+        texts[local_path(html_file)] = lambda comparison: comparison_page(comparison, shown.chosen())
     with ExitStack() as outputs:
-        writes = {
-            name: outputs.enter_context(new_file(name, inputs=(a, b), overwrite=overwrite)) for name in texts
-        }
+        files = {}
+        for name in texts:
+            with write_errors(name):
+                files[name] = outputs.enter_context(new_file(name, overwrite=overwrite))
         with show_progress("comparing") as progress:
             comparison = compare_videos(
                 a,
@@ -54,9 +55,13 @@ def compare(a: str, b: str, json_file: str | None, html_file: str | None, overwr
                 progress=progress,
                 watch=shown.add if html_file else None,
             )
-        for name, write in writes.items():
-            write(texts[name](comparison))
-    if json_file == STDOUT:
+        for name, file in files.items():
+            with write_errors(name):
+                file.file.write(texts[name](comparison).encode())
+        for name, file in files.items():
+            with write_errors(name):
+                file.finish()
+    if json_file == STANDARD_STREAM:
         click.echo(json_text(comparison), nl=False)
     else:
         _print_comparison(comparison)

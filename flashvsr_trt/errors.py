@@ -31,6 +31,10 @@ class TruncatedInputError(VideoError):
     exit_code = 3
 
 
+class FileError(FlashVSRError):
+    """A file or folder cannot be written."""
+
+
 class MissingDependencyError(FlashVSRError):
     """An optional part is not installed; the message names the extra that installs it."""
 

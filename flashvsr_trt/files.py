@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
-from flashvsr_trt.errors import FlashVSRError, UsageError, VideoError
+from flashvsr_trt.errors import FileError, FlashVSRError, UsageError
 from flashvsr_trt.renames import rename_new, swap_folders, sync_file, sync_folder, sync_tree
 from flashvsr_trt.staging import Staging, merge_into, open_staging
 
@@ -117,8 +117,7 @@ class NewFile(_Unfinished):
         self.file.close()
         # A library may have put a file of its own there, which only the user can read.
         os.chmod(self.part, stat.S_IMODE(self._mode))
-        with open(self.part, "r+b") as file:
-            sync_file(file.fileno())
+        sync_file(self.part)
         if self._overwrite:
             os.replace(self.part, self._target())
         else:
@@ -144,7 +143,7 @@ class OpenedFile(_Unfinished):
         self.file = PartFile(os.open(path, os.O_WRONLY) if number is None else os.dup(number), "w")
 
     def _complete(self) -> None:
-        sync_file(self.file.fileno())
+        self.file.close()
 
     def _remove(self) -> None:
         self.file.close()
@@ -293,7 +292,7 @@ def write_text(path: str | os.PathLike, text: str, *, overwrite: bool = False) -
 
 
 @contextmanager
-def write_errors(path: str | os.PathLike, kind: type[FlashVSRError] = VideoError) -> Iterator[None]:
+def write_errors(path: str | os.PathLike, kind: type[FlashVSRError] = FileError) -> Iterator[None]:
     """Turns what the system or FFmpeg says while `path` is written into an error of this kind."""
     try:
         yield

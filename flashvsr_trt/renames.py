@@ -67,36 +67,37 @@ def swap_folders(new: str, target: str, previous: str) -> str:
     return previous
 
 
-def sync_file(descriptor: int) -> None:
-    """Wait until a file is on the disk. A pipe or a device has nothing to wait for."""
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
-            raise
+def sync_file(path: str) -> None:
+    """Wait until a file is on the disk."""
+    # Windows wants one that is open for writing; elsewhere it may be a file that only can be read.
+    _sync(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
 
 
 def sync_folder(path: str) -> None:
     """Wait until a folder's names are on the disk. Windows cannot and need not open one for that."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        sync_file(descriptor)
-    finally:
-        os.close(descriptor)
+    if os.name != "nt":
+        _sync(path, os.O_RDONLY | os.O_DIRECTORY)
 
 
 def sync_tree(path: str) -> None:
     """Wait until everything in a folder is on the disk."""
     for folder, _, names in os.walk(path):
         for name in names:
-            descriptor = os.open(os.path.join(folder, name), os.O_RDWR | getattr(os, "O_BINARY", 0))
-            try:
-                sync_file(descriptor)
-            finally:
-                os.close(descriptor)
+            place = os.path.join(folder, name)
+            if not os.path.islink(place):
+                sync_file(place)
         sync_folder(folder)
+
+
+def _sync(path: str, flags: int) -> None:
+    descriptor = os.open(path, flags)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # of filesystems that have no such thing
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def _renameat2(source: str, target: str, flags: int) -> bool:

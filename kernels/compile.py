@@ -10,6 +10,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from flashvsr_trt.errors import MissingDependencyError, UsageError
+from flashvsr_trt.files import new_folder, write_errors
 from flashvsr_trt.imported_sources import sources_digest
 from flashvsr_trt.kernels.catalogue import DTYPES, HEAD_DIMS, KernelSpec, kernel_specs
 from flashvsr_trt.kernels.manifest import (
@@ -27,6 +28,7 @@ from flashvsr_trt.kernels.tuning import (
     SHARED_LIMIT,
     capability_number,
 )
+from flashvsr_trt.signals import end_with_parent
 
 PTX_VERSION = 87
 """PTX ISA 8.7: the oldest that knows sm_120, so that drivers of CUDA 12.8 and newer can load it."""
@@ -47,6 +49,7 @@ def build_kernels(
 
     Raises:
         UsageError: an architecture or dtype that is not known.
+        FileError: the directory cannot be written.
         MissingDependencyError: Triton is not installed.
         ValueError: a kernel does not fit its architecture, or its signature is not the declared one.
     """
@@ -58,7 +61,6 @@ def build_kernels(
     if not set(dtypes) <= set(DTYPES):
         raise UsageError(f"no kernels for dtypes {', '.join(dtypes)}; use {', '.join(DTYPES)}")
     version = _triton_version()
-    directory.mkdir(parents=True, exist_ok=True)
     kept = {}
     if (directory / MANIFEST).exists():
         kept = {artifact.hash: artifact for artifact in read_manifest(directory)}
@@ -70,14 +72,33 @@ def build_kernels(
     hashes = [_hash(spec, architecture, version) for spec, architecture in wanted]
     artifacts = [kept.get(key) if _complete(directory, kept.get(key)) else None for key in hashes]
     missing = [position for position, artifact in enumerate(artifacts) if artifact is None]
-    # A spawned process has its own Triton: compiling is not safe in threads, nor after a fork.
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_compile_not_interpret)
-    with pool:
-        jobs = [pool.submit(compile_kernel, *wanted[position], directory) for position in missing]
-        for position, job in zip(missing, jobs, strict=True):
-            artifacts[position] = job.result()
-    write_manifest(directory, artifacts)
+    with write_errors(directory):
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        # What is in the directory besides is the user's, and stays.
+        with new_folder(directory, overwrite=True, owns=lambda name: False) as folder:
+            made = _compile_all([wanted[position] for position in missing], Path(folder.part), workers)
+            for position, artifact in zip(missing, made, strict=True):
+                artifacts[position] = artifact
+            write_manifest(Path(folder.part), artifacts)
+            folder.finish()
     return artifacts
+
+
+def _compile_all(wanted: list[tuple[KernelSpec, str]], directory: Path, workers: int) -> list[Artifact]:
+    # A spawned process has its own Triton: compiling is not safe in threads, nor after a fork.
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_begin_worker)
+    try:
+        jobs = [pool.submit(compile_kernel, *spec, directory) for spec in wanted]
+        return [job.result() for job in jobs]
+    except BaseException:
+        # Nobody waits for kernels that nobody will use. A copy, as the pool forgets them.
+        workers_now = list((pool._processes or {}).values())
+        pool.shutdown(wait=False, cancel_futures=True)
+        for worker in workers_now:
+            worker.terminate()
+        raise
+    finally:
+        pool.shutdown()
 
 
 def compile_kernel(spec: KernelSpec, architecture: str, directory: Path) -> Artifact:
@@ -141,7 +162,8 @@ def compile_kernel(spec: KernelSpec, architecture: str, directory: Path) -> Arti
     )
 
 
-def _compile_not_interpret() -> None:
+def _begin_worker() -> None:
+    end_with_parent()
     os.environ.pop("TRITON_INTERPRET", None)
 
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from flashvsr_trt.errors import UsageError
+from flashvsr_trt.files import write_text
 
 MANIFEST = "manifest.json"
 
@@ -73,9 +74,8 @@ class Artifact:
 def write_manifest(directory: Path, artifacts: list[Artifact]) -> Path:
     """Writes `manifest.json`; it appears complete or not at all."""
     path = directory / MANIFEST
-    part = directory / f"{MANIFEST}.part.json"
-    part.write_text(json.dumps({"kernels": [asdict(artifact) for artifact in artifacts]}, indent=1) + "\n")
-    part.replace(path)
+    text = json.dumps({"kernels": [asdict(artifact) for artifact in artifacts]}, indent=1) + "\n"
+    write_text(path, text, overwrite=True)
     return path
 
 

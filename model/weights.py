@@ -40,6 +40,7 @@ from flashvsr_trt.model.weights_source import (
     resolve_weights,
 )
 from flashvsr_trt.presets import NetworkConfig
+from flashvsr_trt.targets import refuse_input
 
 __all__ = [
     "BundleFile",
@@ -128,10 +129,13 @@ def convert_weights(
 ) -> Weights:
     """Fold what `spec` names (see `resolve_weights`) into the bundle `path`, and return those weights.
 
-    Raises WeightsError as `load_weights` does, and where `path` exists and may not be replaced.
+    Raises WeightsError as `load_weights` does, and where `path` exists and may not be replaced; UsageError
+    where it is one of the files that are folded.
     """
     check_target(path, overwrite)
     source = resolve_weights(spec, network, prompt)
+    files = [str(file) for file in vars(source).values() if isinstance(file, Path)]
+    refuse_input("the bundle", str(path), files)
     weights = load_weights(source, network, allow_unverified=allow_unverified)
     info = BundleInfo(
         version=weights.version,

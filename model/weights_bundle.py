@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from flashvsr_trt.errors import WeightsError
+from flashvsr_trt.files import new_file, write_errors
 from flashvsr_trt.model.state_shapes import NETWORKS, PARTS, PROMPT
 from flashvsr_trt.model.tensor_files import SAFETENSORS, file_format, read_safetensors_metadata, read_tensors
 from flashvsr_trt.presets import NetworkConfig
@@ -44,32 +46,26 @@ def check_target(path: Path, overwrite: bool) -> None:
     """Raise WeightsError where a bundle cannot be written, before anything is loaded for it."""
     if path.suffix != ".safetensors":
         raise WeightsError(f"{path} is no name for a bundle: end it in .safetensors")
-    if path.exists() and not overwrite:
+    if os.path.lexists(path) and not overwrite:
         raise WeightsError(f"{path} exists; pass --overwrite to replace it")
     if not path.parent.is_dir():
         raise WeightsError(f"the directory {path.parent} does not exist; create it first")
 
 
 def write_bundle(path: Path, parts: Parts, info: BundleInfo, overwrite: bool = False) -> None:
-    """Write under a temporary name beside `path` and rename when complete."""
+    """Write the bundle; it appears under its name when it is complete. Raises WeightsError."""
     check_target(path, overwrite)
     metadata = {"format": FORMAT, "format_version": str(FORMAT_VERSION)}
     metadata |= {name: json.dumps(value) for name, value in dataclasses.asdict(info).items()}
     tensors = {
         bundle_key(part, key): tensor.contiguous() for part in PARTS for key, tensor in parts[part].items()
     }
-    partial = path.with_name(f"{path.stem}.part.{os.getpid()}{path.suffix}")
-    try:
-        partial.touch()
-        mode = partial.stat().st_mode
-        save_file(tensors, partial, metadata=metadata)
-        # The library makes the file private to the user; others get what the umask grants them.
-        partial.chmod(mode)
-        partial.replace(path)
-    except OSError as error:
-        raise WeightsError(f"cannot write {path}: {error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    with write_errors(path, WeightsError), new_file(path, overwrite=overwrite) as file:
+        try:
+            save_file(tensors, Path(file.part), metadata=metadata)
+        except SafetensorError as error:  # of a full disk, too
+            raise WeightsError(f"{path} cannot be written: {error}; nothing unfinished is left") from error
+        file.finish()
 
 
 def read_bundle_info(path: Path) -> BundleInfo:

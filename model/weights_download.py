@@ -1,6 +1,6 @@
 """Downloading the published files, with every checksum verified."""
 
-import os
+import hashlib
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -10,6 +10,7 @@ from typing import TypeVar
 import huggingface_hub
 
 from flashvsr_trt.errors import WeightsError
+from flashvsr_trt.files import new_file
 from flashvsr_trt.model.published import NETWORK_FILES, PROMPT_FILE, PROMPT_URL, REPOSITORY
 from flashvsr_trt.model.tensor_files import sha256_of
 from flashvsr_trt.model.weights_source import prompt_cache
@@ -42,6 +43,9 @@ def pull_weights(
     """
     expected = _hub_checksums(repository, revision)
     for file in NETWORK_FILES:
+        if directory and _is_there(directory / file.name, expected[file.name]):
+            report(f"{directory / file.name}: sha256 verified")
+            continue
         path = Path(
             _ask_hub(
                 lambda name=file.name: huggingface_hub.hf_hub_download(
@@ -52,10 +56,12 @@ def pull_weights(
         )
         _verify(path, file.name, expected[file.name])
         report(f"{path}: sha256 verified")
+        directory_of_networks = path.parent
     prompt = prompt_cache() if directory is None else directory / PROMPT_FILE.name
-    _download_prompt(prompt)
+    if directory is None or not _is_there(prompt, PROMPT_FILE.sha256):
+        _download_prompt(prompt)
     report(f"{prompt}: sha256 verified")
-    return path.parent
+    return directory or directory_of_networks
 
 
 def _hub_checksums(repository: str, revision: str) -> dict[str, str]:
@@ -80,6 +86,19 @@ def _hub_checksums(repository: str, revision: str) -> dict[str, str]:
     return found
 
 
+def _is_there(path: Path, expected: str) -> bool:
+    """Whether the user's directory has the file already. Raises WeightsError where it is another one."""
+    if not path.exists():
+        return False
+    found = sha256_of(path)
+    if found != expected:
+        raise WeightsError(
+            f"{path} is there with sha256 {found}, expected {expected}: it is kept; move it, or choose "
+            "another directory with -o"
+        )
+    return True
+
+
 def _ask_hub(call: Callable[[], T], what: str) -> T:
     try:
         return call()
@@ -99,7 +118,11 @@ def _verify(path: Path, name: str, expected: str) -> None:
     # A cached file is a link to its blob: both go, or the next download would keep the damaged blob.
     path.resolve().unlink()
     path.unlink(missing_ok=True)
-    raise WeightsError(
+    raise _damaged(name, found, expected)
+
+
+def _damaged(name: str, found: str, expected: str) -> WeightsError:
+    return WeightsError(
         f"{name} arrived with sha256 {found}, expected {expected}: it was removed; run the command again"
     )
 
@@ -108,13 +131,16 @@ def _download_prompt(path: Path) -> None:
     if path.is_file() and sha256_of(path) == PROMPT_FILE.sha256:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.stem}.part.{os.getpid()}{path.suffix}")
     try:
-        with urllib.request.urlopen(PROMPT_URL, timeout=_TIMEOUT_S) as response:
-            partial.write_bytes(response.read(PROMPT_FILE.size + 1))
-        _verify(partial, path.name, PROMPT_FILE.sha256)
-        partial.replace(path)
+        with (
+            new_file(path, overwrite=True) as file,
+            urllib.request.urlopen(PROMPT_URL, timeout=_TIMEOUT_S) as response,
+        ):
+            content = response.read(PROMPT_FILE.size + 1)
+            found = hashlib.sha256(content).hexdigest()
+            if found != PROMPT_FILE.sha256:
+                raise _damaged(path.name, found, PROMPT_FILE.sha256)
+            file.file.write(content)
+            file.finish()
     except (urllib.error.URLError, OSError) as error:
         raise WeightsError(f"cannot get {PROMPT_URL}: {error}; or save it yourself as {path}") from error
-    finally:
-        partial.unlink(missing_ok=True)

@@ -9,11 +9,16 @@ import time
 from collections.abc import Callable
 
 from flashvsr_trt.errors import DistributedError
+from flashvsr_trt.staging import remove_unfinished
 
 GRACE_SECONDS = 5.0
 """How long the main thread has to clean up and report before it is no longer waited for."""
 
 BY_SIGNAL = "the job was ended by a signal"
+
+
+JOB_SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""What ends a job: torchrun sends on to its ranks what it got itself, and SIGTERM when a rank is gone."""
 
 
 class EndWatch:
@@ -33,13 +38,18 @@ class EndWatch:
         self.writer.setblocking(False)
         # Python hands a signal's number to this socket even while the main thread is in native code.
         signal.set_wakeup_fd(self.writer.fileno())
-        signal.signal(signal.SIGTERM, self._raise)
+        self.previous = {
+            number: signal.signal(number, self._raise)
+            for number in JOB_SIGNALS
+            if signal.getsignal(number) is not signal.SIG_IGN
+        }
         threading.Thread(target=self._watch, name="end of the job", daemon=True).start()
 
     def close(self) -> None:
         """Back to the usual handling."""
         signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number, handler in self.previous.items():
+            signal.signal(number, handler)
         self.writer.close()
 
     def _raise(self, *_: object) -> None:
@@ -48,10 +58,11 @@ class EndWatch:
 
     def _watch(self) -> None:
         while received := self.reader.recv(1):
-            if received[0] == signal.SIGTERM:
+            if received[0] in self.previous:
                 time.sleep(GRACE_SECONDS)
                 if not self.reported():
                     print(f"error: {self.end(BY_SIGNAL)}", file=sys.stderr)
+                remove_unfinished()
                 leave_at_once(DistributedError.exit_code)
         self.reader.close()
 

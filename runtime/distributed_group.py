@@ -6,7 +6,6 @@ which waits as long as the input takes.
 
 import atexit
 import os
-import signal
 import socket
 import time
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from flashvsr_trt.model.ranks import Ranks
 from flashvsr_trt.runtime.distributed import Place
 from flashvsr_trt.runtime.distributed_end import EndWatch, leave_at_once
 from flashvsr_trt.runtime.torch_device import choose_device
+from flashvsr_trt.signals import exit_code, leave_end_to_system
 
 WAIT_FOR_INPUT = timedelta(days=30)
 """A rank waits this long for rank 0's next command: a pipe may pause."""
@@ -147,8 +147,8 @@ def join_group(device_name: str, place: Place) -> Group:
     if rank == 0:
         group.watch = EndWatch(lambda: group.failed, group.end)
     else:
-        # Rank 0 decides what an interrupt means and the others have nothing to save.
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        # Rank 0 decides what a signal means and the others have nothing to save.
+        leave_end_to_system()
     return group
 
 
@@ -171,7 +171,7 @@ def leave_group(group: Group, error: BaseException | None = None) -> None:
     interrupted = error is not None and not isinstance(error, FlashVSRError)
     if interrupted or group.failed or group.working:
         group.failed = True
-        code = 128 + signal.SIGINT if isinstance(error, KeyboardInterrupt) else getattr(error, "exit_code", 1)
+        code = exit_code(error) if isinstance(error, KeyboardInterrupt) else getattr(error, "exit_code", 1)
         # NCCL's own farewell would wait for ranks that are gone.
         atexit.register(leave_at_once, code)
         return

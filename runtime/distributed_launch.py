@@ -8,12 +8,14 @@ import uuid
 from collections.abc import Sequence
 
 from flashvsr_trt.errors import DistributedError, UsageError
+from flashvsr_trt.signals import END_SIGNALS
 
 
 def launch_ranks(count: int, device: str, arguments: Sequence[str]) -> int:
     """Run `flashvsr-trt ARGUMENTS` on `count` ranks of this machine; the exit code of rank 0.
 
-    Rank 0 prints what there is to say. SIGINT and SIGTERM go on to the ranks.
+    Rank 0 prints what there is to say. SIGINT, SIGTERM and SIGHUP go on to the ranks, those that are ignored
+    do not.
 
     Raises:
         UsageError: more ranks than GPUs, unless `device` is "cpu".
@@ -33,6 +35,11 @@ def launch_ranks(count: int, device: str, arguments: Sequence[str]) -> int:
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
     # The launcher's own account of a failure is a page, and rank 0 says it in a line.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    taken = [number for number in END_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    handled = ",".join(signal.Signals(number).name for number in taken)
+    os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = handled
+    # Newer releases set the variable from the configuration.
+    takes = {"signals_to_handle": handled} if "signals_to_handle" in LaunchConfig.__dataclass_fields__ else {}
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -41,6 +48,7 @@ def launch_ranks(count: int, device: str, arguments: Sequence[str]) -> int:
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",
         max_restarts=0,
+        **takes,
     )
     command = ["-m", "flashvsr_trt", *arguments]
     try:

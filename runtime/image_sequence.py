@@ -34,13 +34,18 @@ def find_images(path: str) -> list[str] | None:
     return None
 
 
-def matching_numbers(pattern: str) -> dict[int, str]:
-    """Existing files that a numbered pattern names, by number."""
-    folder, name = os.path.split(pattern)
+def numbered_names(pattern: str) -> re.Pattern[str]:
+    """What the file names of a numbered pattern match; the group is the number."""
+    name = os.path.basename(pattern)
     number = NUMBER.search(name)
     width = number.group(1)
     digits = rf"(\d{{{int(width)},}})" if width else r"([1-9]\d*|0)"
-    expected = re.compile(re.escape(name[: number.start()]) + digits + re.escape(name[number.end() :]))
+    return re.compile(re.escape(name[: number.start()]) + digits + re.escape(name[number.end() :]))
+
+
+def matching_numbers(pattern: str) -> dict[int, str]:
+    """Existing files that a numbered pattern names, by number."""
+    folder, expected = os.path.dirname(pattern), numbered_names(pattern)
     if not os.path.isdir(folder or "."):
         return {}
     matches = (expected.fullmatch(entry) for entry in os.listdir(folder or "."))

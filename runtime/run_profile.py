@@ -3,10 +3,8 @@
 import json
 from collections import defaultdict, deque
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from flashvsr_trt.errors import UsageError
 from flashvsr_trt.runtime.stage_timer import Span
 
 MOST_LAYERS = 20
@@ -70,12 +68,9 @@ class RunProfile:
                 begin += layer.seconds
         return {"traceEvents": events, "displayTimeUnit": "ms"}
 
-    def write(self, path: Path) -> None:
-        """The trace as a file. Raises UsageError if it cannot be written."""
-        try:
-            path.write_text(json.dumps(self.chrome_trace()) + "\n")
-        except OSError as error:
-            raise UsageError(f"the trace {path} cannot be written: {error.strerror}") from error
+    def trace_text(self) -> str:
+        """The trace as the content of a file."""
+        return json.dumps(self.chrome_trace()) + "\n"
 
 
 def _times(seconds: list[float]) -> str:

@@ -1,10 +1,13 @@
 """One video file to another: input, executor, session, output, report."""
 
+import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import av
@@ -12,6 +15,7 @@ import numpy as np
 
 from flashvsr_trt import __version__
 from flashvsr_trt.errors import TruncatedInputError, UsageError
+from flashvsr_trt.files import new_file, write_errors
 from flashvsr_trt.geometry import Geometry
 from flashvsr_trt.presets import DEFAULT_PRESET, UNIT_FRAMES, find_preset, find_schedule
 from flashvsr_trt.runtime.backends import (
@@ -23,11 +27,13 @@ from flashvsr_trt.runtime.backends import (
     open_executor,
 )
 from flashvsr_trt.runtime.executor import Executor
+from flashvsr_trt.runtime.image_output import is_image_output, refuse_among_pictures
 from flashvsr_trt.runtime.pipeline import PipelineReport, upscale_video
 from flashvsr_trt.runtime.session import Session
 from flashvsr_trt.runtime.video_input import open_input
 from flashvsr_trt.runtime.video_output import open_output
 from flashvsr_trt.signatures import StreamConfig
+from flashvsr_trt.targets import STANDARD_STREAM, check_outputs, local_path
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,7 @@ class RunOptions:
     compile: bool = False
     cuda_graphs: bool | None = None
     build: bool = True
-    profile: Path | None = None
+    profile: str | None = None
     start: int = 0
     frames: int | None = None
     rate: Fraction | None = None
@@ -85,20 +91,28 @@ def upscale_file(
     Raises:
         FlashVSRError: one of its kinds; nothing is left under the output's name.
     """
-    output_name = options.output or default_output(options.input, options.scale)
+    check_files(options)
+    output_name = local_path(options.output or default_output(options.input, options.scale))
+    profile_name = local_path(options.profile) if options.profile else None
     preset, schedule = find_preset(options.preset), find_schedule(options.schedule)
-    with open_input(
-        options.input,
-        start=options.start,
-        frames=options.frames,
-        rate=options.rate,
-        raw_size=options.raw_size,
-        raw_format=options.raw_format,
-        threads=options.threads,
-        notify=notify,
-    ) as source:
+    with (
+        ExitStack() as files,
+        open_input(
+            options.input,
+            start=options.start,
+            frames=options.frames,
+            rate=options.rate,
+            raw_size=options.raw_size,
+            raw_format=options.raw_format,
+            threads=options.threads,
+            notify=notify,
+        ) as source,
+    ):
         geometry = Geometry(source.info.height, source.info.width, options.scale, options.fit)
         stream = StreamConfig(preset, geometry, schedule, options.upsampler, options.color_fix)
+        if profile_name:
+            with write_errors(profile_name):
+                trace = files.enter_context(new_file(profile_name, overwrite=options.overwrite))
         with open_output(
             output_name,
             source,
@@ -123,12 +137,34 @@ def upscale_file(
             executor = open_executor(options.backend, request, notify)
             session = Session(executor, chunk_size=options.chunk_size, seed=options.seed, overlap=True)
             run = upscale_video(source, session, output, batch=options.chunk_size, progress=progress)
+        if profile_name:
+            with write_errors(profile_name):
+                trace.file.write(executor.profile.trace_text().encode())
+                trace.finish()
+            for line in (*executor.profile.table(), f"trace for Perfetto: {profile_name}"):
+                notify(line)
     report = run_report(options, output_name, executor, run)
-    if options.profile:
-        executor.profile.write(options.profile)
-        for line in (*executor.profile.table(), f"trace for Perfetto: {options.profile}"):
-            notify(line)
     return RunResult(output_name, report, run.truncated)
+
+
+def check_files(options: RunOptions, reports: Mapping[str, str | None] = MappingProxyType({})) -> None:
+    """Raise UsageError where an output is the input or another output, or exists without `overwrite`.
+
+    `reports` are files that the caller writes: what each is called -> its name, None or "-" for none.
+    """
+    reports = {"--profile": options.profile, **reports}
+    for what, path in reports.items():
+        folder = os.path.dirname(local_path(path or "")) or "."
+        if not os.path.isdir(folder):
+            raise UsageError(f"{what} {path} cannot be written: there is no folder {folder}")
+    output = local_path(options.output or default_output(options.input, options.scale))
+    outputs = {"the output": output}
+    if is_image_output(output):
+        outputs = {}
+        for what, path in reports.items():
+            if path and path != STANDARD_STREAM:
+                refuse_among_pictures(output, what, local_path(path))
+    check_outputs(outputs | reports, [options.input], options.overwrite)
 
 
 def default_output(name: str, scale: int) -> str:

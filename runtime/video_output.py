@@ -1,7 +1,6 @@
 """Frames out: a file that appears under its name only when it is complete."""
 
 import logging
-import os
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 from types import TracebackType
@@ -11,13 +10,14 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from flashvsr_trt.errors import UsageError
+from flashvsr_trt.errors import UsageError, VideoError
+from flashvsr_trt.files import NewFile, OpenedFile, new_file, write_errors
 from flashvsr_trt.runtime.image_output import ImageOutput, is_image_output
-from flashvsr_trt.runtime.part_file import PartFile, named_errors, part_name
 from flashvsr_trt.runtime.stream_copy import StreamCopy, content_metadata, kept_chapters, muxer_options
 from flashvsr_trt.runtime.video_color import encoded_color_tags, from_rgb
 from flashvsr_trt.runtime.video_encoder import EncoderSettings, choose_encoder
 from flashvsr_trt.runtime.video_info import VideoInfo, VideoInput
+from flashvsr_trt.targets import check_outputs, local_path
 
 LOG = logging.getLogger(__name__)
 
@@ -64,32 +64,24 @@ def open_output(
     was chosen.
 
     Raises UsageError for a codec, pixel format or crf that cannot be used, an output that exists without
-    `overwrite` or is the input; VideoError when the folder cannot be written. `write` and `finish` raise
-    VideoError when the disk is full.
+    `overwrite`, is the input or is being written by another run; VideoError when the folder cannot be
+    written. `write` and `finish` raise VideoError when the disk is full.
+
+    A pipe that is there takes the video as it is made, if its container can do without seeking (.mkv, .ts).
     """
-    info = source.info
+    info, path = source.info, local_path(path)
     if is_image_output(path):
         return ImageOutput(path, info, threads, overwrite, notify)
-    _check_target(path, info, overwrite)
+    check_outputs({"the output": path}, [info.name], overwrite)
     container_format = _container_format(path)
     settings = choose_encoder(container_format, size, codec, crf, pixel_format, encoder_options, notify)
-    part = part_name(path)
-    with named_errors(path):
-        file = PartFile(part, "w")
-    try:
-        with named_errors(path):
-            return VideoOutput(path, part, file, container_format, info, size, settings, threads, notify)
-    except BaseException:
-        file.close()
-        os.unlink(part)
-        raise
-
-
-def _check_target(path: str, info: VideoInfo, overwrite: bool) -> None:
-    if os.path.exists(path) and os.path.exists(info.name) and os.path.samefile(path, info.name):
-        raise UsageError(f"the output {path} is the input; give it another name")
-    if os.path.exists(path) and not overwrite:
-        raise UsageError(f"{path} exists already; choose another name or overwrite it (--overwrite)")
+    with write_errors(path, VideoError):
+        file = new_file(path, overwrite=overwrite)
+        try:
+            return VideoOutput(file, container_format, info, size, settings, threads, notify)
+        except BaseException:
+            file.abort()
+            raise
 
 
 def _container_format(path: str) -> str:
@@ -109,9 +101,7 @@ class VideoOutput:
 
     def __init__(
         self,
-        path: str,
-        part: str,
-        file: PartFile,
+        new: NewFile | OpenedFile,
         container_format: str,
         info: VideoInfo,
         size: tuple[int, int],
@@ -119,12 +109,12 @@ class VideoOutput:
         threads: int,
         notify: Callable[[str], None],
     ) -> None:
-        self._path, self._part, self._file = path, part, file
+        self._new = new
         self._info, self._settings = info, settings
         self._color = encoded_color_tags(info.color, settings.pixel_format)
         metadata = content_metadata(info.metadata)
         self._container = av.open(
-            file,
+            new.file,
             "w",
             format=container_format,
             container_options=muxer_options(container_format, metadata),
@@ -144,7 +134,6 @@ class VideoOutput:
         self._shape = (*size, 3)
         self._durations: dict[int, int] = {}
         self._end = 0
-        self._open = True
 
     def _add_video_stream(self, size: tuple[int, int], threads: int) -> av.VideoStream:
         info, settings = self._info, self._settings
@@ -185,7 +174,7 @@ class VideoOutput:
         """
         if pixels.shape != self._shape:
             raise ValueError(f"frames of the output have shape {self._shape}, not {pixels.shape}")
-        with named_errors(self._path):
+        with write_errors(self._new.path, VideoError):
             frame = from_rgb(pixels, self._color, self._settings.pixel_format, self._reformatter)
             frame.pts, frame.duration, frame.time_base = pts, duration, self._info.time_base
             self._durations[pts] = duration
@@ -197,26 +186,20 @@ class VideoOutput:
 
         Raises VideoError when it cannot be written.
         """
-        with named_errors(self._path):
+        with write_errors(self._new.path, VideoError):
             self._mux(self._stream.encode(None))
             if self._copy:
                 self._copy.mux_rest(self._end * self._info.time_base if self._info.trimmed else None)
                 self._copy.close()
             self._container.close()
-            self._file.close()
-            os.replace(self._part, self._path)
-        self._open = False
+            self._new.finish()
 
     def abort(self) -> None:
         """Removes the unfinished file. Nothing happens after `finish`."""
-        if self._open:
-            self._open = False
-            self._file.close()  # PyAV writes no trailer to a closed file
-            self._container.close()
-            if self._copy:
-                self._copy.close()
-            if os.path.exists(self._part):
-                os.unlink(self._part)
+        self._new.abort()
+        self._container.close()  # PyAV writes no trailer to a file that is closed
+        if self._copy:
+            self._copy.close()
 
     def __enter__(self) -> "VideoOutput":
         return self

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from flashvsr_trt import files, renames
-from flashvsr_trt.errors import UsageError, VideoError, WeightsError
+from flashvsr_trt.errors import FileError, UsageError, WeightsError
 from flashvsr_trt.files import new_file, new_folder, write_errors, write_text
 from flashvsr_trt.staging import UNFINISHED
 from tests.file_tree import fill, numbered, tree
@@ -292,5 +292,5 @@ class TestFolder:
     ],
 )
 def test_what_the_system_says_is_one_error(code, advice):
-    with pytest.raises(VideoError, match=advice), write_errors("somewhere/out.mp4"):
+    with pytest.raises(FileError, match=advice), write_errors("somewhere/out.mp4"):
         raise OSError(code, os.strerror(code))

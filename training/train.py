@@ -13,7 +13,8 @@ so does one that was stopped by Ctrl-C.
 import copy
 import json
 import math
-import os
+import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -24,6 +25,7 @@ from pathlib import Path
 import click
 import torch
 
+from flashvsr_trt.files import new_file, write_text
 from flashvsr_trt.model.weights import UNPUBLISHED
 from flashvsr_trt.model.weights_bundle import (
     BundleInfo,
@@ -33,6 +35,7 @@ from flashvsr_trt.model.weights_bundle import (
     write_bundle,
 )
 from flashvsr_trt.presets import find_preset
+from flashvsr_trt.signals import Ended, ended_by_signals, exit_code
 from training.batches import Batch, BatchConfig, make_batch
 from training.evaluate import evaluate, picture_tensors, table
 from training.graphs import ReplayedSteps
@@ -107,7 +110,7 @@ def update_average(run: Run) -> None:
 
 
 def save(run: Run, folder: Path) -> None:
-    """Write the checkpoint under a temporary name and rename it when complete."""
+    """Write the checkpoint; it takes the place of the last one when it is complete."""
     state = {
         "network": run.network.state_dict(),
         "average": run.average.state_dict(),
@@ -115,9 +118,9 @@ def save(run: Run, folder: Path) -> None:
         "step": run.step,
         "seconds": run.seconds,
     }
-    partial = folder / f"{CHECKPOINT}.part.{os.getpid()}"
-    torch.save(state, partial)
-    partial.replace(folder / CHECKPOINT)
+    with new_file(folder / CHECKPOINT, overwrite=True) as file:
+        torch.save(state, file.file)
+        file.finish()
 
 
 def restore(run: Run, folder: Path) -> bool:
@@ -281,7 +284,7 @@ def main(
     making = MakingThreads(threads)
     batches = steps_from(make, run.step, uses, making, chosen)
     try:
-        with closing(batches):
+        with ended_by_signals(), closing(batches):
             train(
                 run,
                 batches,
@@ -293,7 +296,10 @@ def main(
                 amp,
                 making if cuda_graphs else None,
             )
-    except KeyboardInterrupt:
+    except Ended as ended:
+        if ended.number != signal.SIGINT:
+            click.echo(f"ended by {ended} at step {run.step}; the same command goes on from there", err=True)
+            sys.exit(exit_code(ended))
         click.echo(f"stopped at step {run.step}; the same command goes on from there", err=True)
     source = (
         f"training.train --preset {preset} --seed {seed}: {run.step} steps of {clips} clips of {side}x{side}"
@@ -301,7 +307,7 @@ def main(
     write_weights(run.average, preset, source, out / WEIGHTS)
     pictures = picture_tensors(load_pictures(data, HELD_OUT), chosen) if data else drawn[:2]
     rows = evaluate(run.average, pictures, preset, evaluation_side)
-    (out / EVALUATION).write_text(json.dumps(rows, indent=1) + "\n")
+    write_text(out / EVALUATION, json.dumps(rows, indent=1) + "\n", overwrite=True)
     click.echo(table(rows))
 
 
