@@ -8,6 +8,7 @@ from av.video.reformatter import VideoReformatter
 
 from flashvsr_trt.errors import TruncatedInputError, VideoError
 from flashvsr_trt.runtime.frame_facts import announce_losses, display_matrix, error_reason
+from flashvsr_trt.runtime.media_open import open_media
 from flashvsr_trt.runtime.video_color import read_color_tags, to_rgb
 from flashvsr_trt.runtime.video_info import DecodedFrame, VideoInfo, VideoInput
 
@@ -68,5 +69,5 @@ def _image_frames(info: VideoInfo, images: list[str]) -> Iterator[DecodedFrame]:
 
 
 def _decode_image(path: str) -> av.VideoFrame:
-    with av.open(path) as container:
+    with open_media(path) as container:
         return next(container.decode(video=0))

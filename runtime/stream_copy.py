@@ -6,6 +6,7 @@ from fractions import Fraction
 
 import av
 
+from flashvsr_trt.runtime.media_open import create_media, open_media
 from flashvsr_trt.runtime.video_info import VideoInfo
 
 COPIED_TYPES = ("audio", "subtitle", "attachment")
@@ -73,7 +74,7 @@ class StreamCopy:
     ) -> None:
         self._info = info
         self._output = output
-        self._input = av.open(info.copy_from, metadata_errors="replace")
+        self._input = open_media(info.copy_from)
         self._targets: dict[int, av.stream.Stream] = {}
         has_chapters = bool(info.chapters)
         for stream in self._input.streams:
@@ -167,7 +168,7 @@ class StreamCopy:
 def _can_hold(format_name: str, stream: av.stream.Stream) -> bool:
     """Whether the container takes such a stream: asked by writing a header with it alone, to memory."""
     try:
-        with av.open(io.BytesIO(), "w", format=format_name) as trial:
+        with create_media(io.BytesIO(), format_name=format_name) as trial:
             trial.add_stream_from_template(stream)
             trial.start_encoding()
     except (ValueError, av.FFmpegError):

@@ -22,6 +22,7 @@ from flashvsr_trt.runtime.frame_facts import announce_losses, display_matrix, er
 from flashvsr_trt.runtime.frame_reader import read_frames
 from flashvsr_trt.runtime.image_input import open_images
 from flashvsr_trt.runtime.image_sequence import find_images
+from flashvsr_trt.runtime.media_open import exact_fraction, is_url, open_media
 from flashvsr_trt.runtime.video_color import read_color_tags, to_rgb
 from flashvsr_trt.runtime.video_info import DecodedFrame, VideoInfo, VideoInput
 
@@ -90,14 +91,12 @@ def _raw_options(size: tuple[int, int], pixel_format: str, rate: Fraction) -> di
 def _open_container(
     path: str, format_name: str | None, options: dict, log: FFmpegLog
 ) -> tuple[av.container.InputContainer, CountedPipe | None]:
-    if path != STDIN and "://" not in path and not os.path.exists(path):
+    if path != STDIN and not is_url(path) and not os.path.exists(path):
         raise VideoError(f"no such file: {path}; check the name")
     try:
         pipe = CountedPipe(sys.stdin.fileno()) if path == STDIN else None
         with log.listening():
-            container = av.open(
-                pipe or path, format=format_name, container_options=options, metadata_errors="replace"
-            )
+            container = open_media(pipe or path, format_name=format_name, options=options)
     except (av.FFmpegError, OSError, ValueError) as error:
         raise VideoError(
             f"{path} cannot be read as a video ({error_reason(error)}); check that the file is complete"
@@ -127,7 +126,9 @@ def _open_stream(
     # With threads by frame an error comes with a later packet, or takes what is behind it along at the end.
     stream.thread_type, stream.thread_count = "SLICE", threads
 
-    rate = stream.average_rate or stream.guessed_rate or stream.base_rate or DEFAULT_RATE
+    rates = (stream.average_rate, stream.guessed_rate, stream.base_rate)
+    rate = next(filter(None, map(exact_fraction, rates)), DEFAULT_RATE)
+    time_base = exact_fraction(stream.time_base)
     log.codec = stream.codec_context.name
     watch = DamageWatch(container, stream, rate, log)
     decoded = itertools.islice(read_frames(container, stream, watch, log, notify), start, None)
@@ -139,7 +140,7 @@ def _open_stream(
 
     shift = Fraction(0)
     if start:
-        shift = start / rate if first.pts is None else first.pts * stream.time_base
+        shift = start / rate if first.pts is None else first.pts * time_base
     if container.start_time and container.format.name in JUMPING_FORMATS:
         watch.origin = Fraction(container.start_time, av.time_base)
         if not start:  # their clock starts anywhere: hours of nothing would precede the first frame
@@ -152,10 +153,10 @@ def _open_stream(
         height=first.height,
         width=first.width,
         rate=rate,
-        time_base=stream.time_base,
+        time_base=time_base,
         color=read_color_tags(first),
         frames=min((count for count in (remaining, limit) if count), default=None),
-        sample_aspect_ratio=stream.sample_aspect_ratio or None,
+        sample_aspect_ratio=exact_fraction(stream.sample_aspect_ratio),
         display_matrix=display_matrix(first),
         metadata=dict(container.metadata),
         stream_metadata=dict(stream.metadata),
@@ -172,7 +173,7 @@ def _open_stream(
         return what_is_cut(None if pipe else path, container.format.name, watch.read_to, size)
 
     announced = _announced_seconds(container, stream)
-    clock = FrameClock(path, stream.time_base, rate, shift, announced and shift + announced, notify)
+    clock = FrameClock(path, time_base, rate, shift, announced and shift + announced, notify)
     timed = _timed(info, itertools.islice(itertools.chain([first], decoded), limit), clock)
     frames = _until_damage(info, timed, watch, limit, cut_off)
 
@@ -190,7 +191,7 @@ def _open_stream(
 def _announced_seconds(container: av.container.InputContainer, stream: av.VideoStream) -> Fraction:
     """How long the video says it is; 0 when it does not. Matroska says it of each stream in a tag."""
     if stream.duration:
-        return stream.duration * stream.time_base
+        return stream.duration * exact_fraction(stream.time_base)
     if clock := re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", "")):
         hours, minutes, seconds = clock.groups()
         return int(hours) * 3600 + int(minutes) * 60 + Fraction(seconds)
@@ -236,4 +237,4 @@ def _until_damage(
 
 
 def _can_be_read_again(path: str) -> bool:
-    return "://" in path or (path != STDIN and stat.S_ISREG(os.stat(path).st_mode))
+    return path != STDIN and (not os.path.exists(path) or stat.S_ISREG(os.stat(path).st_mode))

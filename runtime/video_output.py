@@ -13,6 +13,7 @@ from av.video.reformatter import VideoReformatter
 from flashvsr_trt.errors import UsageError, VideoError
 from flashvsr_trt.files import NewFile, OpenedFile, new_file, write_errors
 from flashvsr_trt.runtime.image_output import ImageOutput, is_image_output
+from flashvsr_trt.runtime.media_open import create_media
 from flashvsr_trt.runtime.stream_copy import StreamCopy, content_metadata, kept_chapters, muxer_options
 from flashvsr_trt.runtime.video_color import encoded_color_tags, from_rgb
 from flashvsr_trt.runtime.video_encoder import EncoderSettings, choose_encoder
@@ -113,11 +114,10 @@ class VideoOutput:
         self._info, self._settings = info, settings
         self._color = encoded_color_tags(info.color, settings.pixel_format)
         metadata = content_metadata(info.metadata)
-        self._container = av.open(
+        self._container = create_media(
             new.file,
-            "w",
-            format=container_format,
-            container_options=muxer_options(container_format, metadata),
+            format_name=container_format,
+            options=muxer_options(container_format, metadata),
             buffer_size=WRITE_BUFFER,
         )
         self._stream = self._add_video_stream(size, threads)
