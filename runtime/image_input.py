@@ -4,12 +4,11 @@ from collections.abc import Callable, Iterator
 from fractions import Fraction
 
 import av
-from av.video.reformatter import VideoReformatter
 
 from flashvsr_trt.errors import TruncatedInputError, VideoError
-from flashvsr_trt.runtime.frame_facts import announce_losses, display_matrix, error_reason
+from flashvsr_trt.runtime.frame_facts import error_reason
 from flashvsr_trt.runtime.media_open import open_media
-from flashvsr_trt.runtime.video_color import read_color_tags, to_rgb
+from flashvsr_trt.runtime.picture_input import PictureReader
 from flashvsr_trt.runtime.video_info import DecodedFrame, VideoInfo, VideoInput
 
 
@@ -36,38 +35,37 @@ def open_images(
         raise VideoError(
             f"{images[0]} cannot be read as an image ({error_reason(error)}); remove it"
         ) from error
-    announce_losses(images[0], first, notify)
+    frame, codec = first
+    reader = PictureReader(path, frame, codec, notify, turn=True)
     info = VideoInfo(
         name=path,
-        height=first.height,
-        width=first.width,
+        height=reader.size[0],
+        width=reader.size[1],
         rate=rate,
         time_base=1 / rate,
-        color=read_color_tags(first),
+        color=reader.color,
+        bits=reader.bits,
+        alpha=reader.alpha,
+        chroma_location=reader.chroma_location,
         frames=len(images),
-        display_matrix=display_matrix(first),
     )
-    return VideoInput(info, _image_frames(info, images), lambda: None)
+    return VideoInput(info, _image_frames(reader, images), lambda: None)
 
 
-def _image_frames(info: VideoInfo, images: list[str]) -> Iterator[DecodedFrame]:
-    reformatter = VideoReformatter()
+def _image_frames(reader: PictureReader, images: list[str]) -> Iterator[DecodedFrame]:
     for index, image in enumerate(images):
         try:
-            frame = _decode_image(image)
+            frame, _ = _decode_image(image)
         except (av.FFmpegError, OSError, ValueError) as error:
             raise TruncatedInputError(
                 f"{image} cannot be read ({error_reason(error)}); "
                 f"the {index} images before it were used and the output is kept"
             ) from error
-        if (frame.height, frame.width) != (info.height, info.width):
-            raise VideoError(
-                f"{image} (frame {index}) is {frame.width}x{frame.height} and those before are "
-                f"{info.width}x{info.height}; a sequence needs one size"
-            )
-        yield DecodedFrame(to_rgb(frame, read_color_tags(frame), reformatter), index, 1)
+        pixels, beside = reader.read(frame, index, image)
+        yield DecodedFrame(pixels, index, 1, beside)
 
 
-def _decode_image(path: str) -> av.VideoFrame:
+def _decode_image(path: str) -> tuple[av.VideoFrame, str]:
+    """The picture and the name of its decoder."""
     with open_media(path) as container:
-        return next(container.decode(video=0))
+        return next(container.decode(video=0)), container.streams.video[0].codec_context.name

@@ -6,12 +6,13 @@ from types import TracebackType
 
 import av
 import numpy as np
-from av.video.reformatter import VideoReformatter
 
 from flashvsr_trt.errors import UsageError, VideoError
 from flashvsr_trt.files import PartFile, is_stream, new_folder, write_errors
+from flashvsr_trt.runtime.beside import NOTHING, Beside
 from flashvsr_trt.runtime.image_sequence import is_pattern, matching_numbers, numbered_names
-from flashvsr_trt.runtime.video_color import encoded_color_tags, from_rgb
+from flashvsr_trt.runtime.picture_output import PictureWriter
+from flashvsr_trt.runtime.video_encoder import announce_losses
 from flashvsr_trt.runtime.video_info import VideoInfo
 from flashvsr_trt.targets import identity, refuse_input
 
@@ -19,7 +20,13 @@ DEFAULT_PATTERN = "%05d.png"
 FIRST_NUMBER = 1
 """As FFmpeg counts."""
 
-PIXEL_FORMAT = "rgb24"
+PIXEL_FORMATS = {
+    (False, False): "rgb24",
+    (False, True): "rgba",
+    (True, False): "rgb48be",
+    (True, True): "rgba64be",
+}
+"""By deeper than 8 bits, and alpha."""
 
 
 def is_image_output(path: str) -> bool:
@@ -46,11 +53,21 @@ def refuse_among_pictures(path: str, what: str, file: str) -> None:
 class ImageOutput:
     """A PNG sequence. It holds the video alone: what else the input has is announced as not kept.
 
-    Raises UsageError for another image type, or files of the sequence that exist without `overwrite`.
+    `pixel_format` None holds the input's bits and alpha. `upscaled` is the frames' size before --fit crop.
+
+    Raises UsageError for another image type or a pixel format that PNG lacks, or files of the sequence that
+    exist without `overwrite`.
     """
 
     def __init__(
-        self, path: str, info: VideoInfo, threads: int, overwrite: bool, notify: Callable[[str], None]
+        self,
+        path: str,
+        info: VideoInfo,
+        upscaled: tuple[int, int] | None,
+        pixel_format: str | None,
+        threads: int,
+        overwrite: bool,
+        notify: Callable[[str], None],
     ) -> None:
         self._pattern = picture_pattern(path)
         if not self._pattern.lower().endswith(".png"):
@@ -63,12 +80,16 @@ class ImageOutput:
         ):
             if lost:
                 notify(f"{path} is a PNG sequence: {what}")
-        self._color = encoded_color_tags(info.color, PIXEL_FORMAT)
+        self._info, self._upscaled = info, upscaled
+        self._format = pixel_format or PIXEL_FORMATS[info.bits > 8, info.alpha]
+        if self._format not in PIXEL_FORMATS.values():
+            raise UsageError(f"no {pixel_format} in PNG; use one of {', '.join(PIXEL_FORMATS.values())}")
+        announce_losses("PNG", self._format, info, notify)
+        self._pictures = None
         self._sample_aspect_ratio = info.sample_aspect_ratio
         self._time_base = info.time_base
         self._threads = threads
         self._encoder = None
-        self._reformatter = VideoReformatter()
         self._written = 0
         names = numbered_names(self._pattern)
         with write_errors(self._pattern, VideoError):
@@ -78,14 +99,16 @@ class ImageOutput:
                 owns=lambda name: names.fullmatch(name) is not None,
             )
 
-    def write(self, pixels: np.ndarray, pts: int, duration: int) -> None:
+    def write(self, pixels: np.ndarray, pts: int, duration: int, beside: Beside = NOTHING) -> None:
         """Encodes one frame, uint8 RGB [H, W, 3]. The timestamps order the files and are not kept.
 
         Raises VideoError when it cannot be written.
         """
         if self._encoder is None:
-            self._encoder = self._open_encoder(pixels.shape[0], pixels.shape[1])
-        frame = from_rgb(pixels, self._color, PIXEL_FORMAT, self._reformatter)
+            size = pixels.shape[0], pixels.shape[1]
+            self._encoder = self._open_encoder(*size)
+            self._pictures = PictureWriter(self._info, size, self._upscaled or size, self._format, "left")
+        frame = self._pictures.frame(pixels, beside)
         frame.pts, frame.duration, frame.time_base = pts, duration, self._time_base
         self._save(self._encoder.encode(frame))
 
@@ -113,7 +136,7 @@ class ImageOutput:
 
     def _open_encoder(self, height: int, width: int) -> av.VideoCodecContext:
         encoder = av.CodecContext.create("png", "w")
-        encoder.height, encoder.width, encoder.pix_fmt = height, width, PIXEL_FORMAT
+        encoder.height, encoder.width, encoder.pix_fmt = height, width, self._format
         encoder.time_base = self._time_base
         encoder.thread_count, encoder.thread_type = self._threads, "FRAME"
         if self._sample_aspect_ratio:

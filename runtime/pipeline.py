@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from flashvsr_trt.errors import TruncatedInputError
+from flashvsr_trt.runtime.beside import Beside
 from flashvsr_trt.runtime.bounded_queue import BoundedQueue, QueueStopped
 from flashvsr_trt.runtime.video_info import DecodedFrame, VideoInput
 from flashvsr_trt.runtime.video_output import FrameOutput
@@ -56,10 +57,11 @@ class PipelineReport:
 
 @dataclass(frozen=True)
 class Stamp:
-    """When a frame is shown, in units of the input's time base."""
+    """When a frame is shown, in units of the input's time base, and what of it went round the session."""
 
     pts: int
     duration: int
+    beside: Beside
 
 
 class Stage(threading.Thread):
@@ -129,7 +131,7 @@ def upscale_video(
         while (chunk := upscaled.get()) is not None:
             for pixels, stamp in zip(*chunk, strict=True):
                 with encode_time:
-                    output.write(pixels, stamp.pts, stamp.duration)
+                    output.write(pixels, stamp.pts, stamp.duration, stamp.beside)
                 encoded += 1
         with encode_time:
             output.finish()
@@ -149,7 +151,7 @@ def upscale_video(
         for stage in stages:
             stage.start()
         while (frames := _timed_get(decoded, decode_wait)) is not None:
-            stamps.extend(Stamp(frame.pts, frame.duration) for frame in frames)
+            stamps.extend(Stamp(frame.pts, frame.duration, frame.beside) for frame in frames)
             with upscale_time:
                 out = session.push(np.stack([frame.pixels for frame in frames]))
             hand_on(out)

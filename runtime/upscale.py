@@ -117,6 +117,7 @@ def upscale_file(
             output_name,
             source,
             geometry.output,
+            upscaled=geometry.upscaled,
             codec=options.codec,
             crf=options.crf,
             pixel_format=options.pixel_format,

@@ -7,6 +7,7 @@ from types import TracebackType
 
 import numpy as np
 
+from flashvsr_trt.runtime.beside import NOTHING, Beside
 from flashvsr_trt.runtime.video_color import ColorTags
 
 
@@ -17,6 +18,7 @@ class DecodedFrame:
     pixels: np.ndarray
     pts: int
     duration: int
+    beside: Beside = NOTHING
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,11 @@ class VideoInfo:
     time_base: Fraction
     """Seconds of one unit of `pts` and `duration`."""
     color: ColorTags
+    bits: int = 8
+    """Bits a sample; what is beyond 8 goes beside the network."""
+    alpha: bool = False
+    chroma_location: str = "left"
+    """Where chroma samples lie, in FFmpeg's words."""
     frames: int | None = None
     """Frames that iteration will give, as far as the container announces it; None when unknown."""
     sample_aspect_ratio: Fraction | None = None

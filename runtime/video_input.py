@@ -10,20 +10,20 @@ from collections.abc import Callable, Iterator
 from fractions import Fraction
 
 import av
-from av.video.reformatter import VideoReformatter
 
 from flashvsr_trt.errors import TruncatedInputError, UsageError, VideoError
 from flashvsr_trt.runtime.clock_jumps import JUMPING_FORMATS
+from flashvsr_trt.runtime.container_crop import container_crop
 from flashvsr_trt.runtime.damage import DamageWatch
 from flashvsr_trt.runtime.ffmpeg_log import FFmpegLog
 from flashvsr_trt.runtime.file_end import CountedPipe, file_size, what_is_cut
 from flashvsr_trt.runtime.frame_clock import FrameClock
-from flashvsr_trt.runtime.frame_facts import announce_losses, display_matrix, error_reason
+from flashvsr_trt.runtime.frame_facts import display_matrix, error_reason
 from flashvsr_trt.runtime.frame_reader import read_frames
 from flashvsr_trt.runtime.image_input import open_images
 from flashvsr_trt.runtime.image_sequence import find_images
 from flashvsr_trt.runtime.media_open import exact_fraction, is_url, open_media
-from flashvsr_trt.runtime.video_color import read_color_tags, to_rgb
+from flashvsr_trt.runtime.picture_input import PictureReader
 from flashvsr_trt.runtime.video_info import DecodedFrame, VideoInfo, VideoInput
 
 DEFAULT_RATE = Fraction(24)
@@ -136,7 +136,8 @@ def _open_stream(
     if first is None:
         reason = watch.at_end() or (f"it has no frame {start}" if start else "it has no frames")
         raise VideoError(f"no frame of {path} can be decoded: {reason}; nothing is written")
-    announce_losses(path, first, notify)
+    crop = container_crop(container, stream)
+    reader = PictureReader(path, first, stream.codec_context.name, notify, crop)
 
     shift = Fraction(0)
     if start:
@@ -150,11 +151,14 @@ def _open_stream(
     remaining = max(total - start, 1) if total else None
     info = VideoInfo(
         name=path,
-        height=first.height,
-        width=first.width,
+        height=reader.size[0],
+        width=reader.size[1],
         rate=rate,
         time_base=time_base,
-        color=read_color_tags(first),
+        color=reader.color,
+        bits=reader.bits,
+        alpha=reader.alpha,
+        chroma_location=reader.chroma_location,
         frames=min((count for count in (remaining, limit) if count), default=None),
         sample_aspect_ratio=exact_fraction(stream.sample_aspect_ratio),
         display_matrix=display_matrix(first),
@@ -174,7 +178,7 @@ def _open_stream(
 
     announced = _announced_seconds(container, stream)
     clock = FrameClock(path, time_base, rate, shift, announced and shift + announced, notify)
-    timed = _timed(info, itertools.islice(itertools.chain([first], decoded), limit), clock)
+    timed = _timed(reader, itertools.islice(itertools.chain([first], decoded), limit), clock)
     frames = _until_damage(info, timed, watch, limit, cut_off)
 
     def close() -> None:
@@ -198,17 +202,14 @@ def _announced_seconds(container: av.container.InputContainer, stream: av.VideoS
     return Fraction(container.duration or 0, av.time_base)
 
 
-def _timed(info: VideoInfo, decoded: Iterator[av.VideoFrame], clock: FrameClock) -> Iterator[DecodedFrame]:
+def _timed(
+    reader: PictureReader, decoded: Iterator[av.VideoFrame], clock: FrameClock
+) -> Iterator[DecodedFrame]:
     """Frames as RGB with timestamps that grow. Raises VideoError when the size changes."""
-    reformatter = VideoReformatter()
     for index, frame in enumerate(decoded):
-        if (frame.height, frame.width) != (info.height, info.width):
-            raise VideoError(
-                f"{info.name}: frame {index} is {frame.width}x{frame.height} and those before are "
-                f"{info.width}x{info.height}; split the video where its size changes"
-            )
+        pixels, beside = reader.read(frame, index)
         pts, duration = clock.time(frame)
-        yield DecodedFrame(to_rgb(frame, info.color, reformatter), pts, duration)
+        yield DecodedFrame(pixels, pts, duration, beside)
 
 
 def _until_damage(

@@ -8,14 +8,14 @@ from typing import Protocol
 
 import av
 import numpy as np
-from av.video.reformatter import VideoReformatter
 
 from flashvsr_trt.errors import UsageError, VideoError
 from flashvsr_trt.files import NewFile, OpenedFile, new_file, write_errors
+from flashvsr_trt.runtime.beside import NOTHING, Beside
 from flashvsr_trt.runtime.image_output import ImageOutput, is_image_output
 from flashvsr_trt.runtime.media_open import create_media
+from flashvsr_trt.runtime.picture_output import PictureWriter
 from flashvsr_trt.runtime.stream_copy import StreamCopy, content_metadata, kept_chapters, muxer_options
-from flashvsr_trt.runtime.video_color import encoded_color_tags, from_rgb
 from flashvsr_trt.runtime.video_encoder import EncoderSettings, choose_encoder
 from flashvsr_trt.runtime.video_info import VideoInfo, VideoInput
 from flashvsr_trt.targets import check_outputs, local_path
@@ -32,8 +32,11 @@ APPLE_HEVC_TAG = "hvc1"
 class FrameOutput(Protocol):
     """What the pipeline writes to. Leaving its `with` block without `finish` removes what was written."""
 
-    def write(self, pixels: np.ndarray, pts: int, duration: int) -> None:
-        """Encodes one frame, uint8 RGB [H, W, 3]; `pts` and `duration` in the input's time base."""
+    def write(self, pixels: np.ndarray, pts: int, duration: int, beside: Beside = NOTHING) -> None:
+        """Encodes one frame, uint8 RGB [H, W, 3]; `pts` and `duration` in the input's time base.
+
+        `beside` is what of the input's frame the network did not take.
+        """
 
     def finish(self) -> None:
         """Completes the output and gives it its final name."""
@@ -47,6 +50,7 @@ def open_output(
     source: VideoInput,
     size: tuple[int, int],
     *,
+    upscaled: tuple[int, int] | None = None,
     codec: str | None = None,
     crf: float | None = None,
     pixel_format: str | None = None,
@@ -60,9 +64,10 @@ def open_output(
     The extension decides the container; a folder (an existing one, or a name that ends in a slash or has no
     extension) or a `%05d.png` pattern makes a PNG sequence. Audio, subtitles, chapters and metadata of
     `source` are copied. `codec` None is libx264 (libvpx-vp9 for webm); `crf` None is the codec's visually
-    good value; `pixel_format` None is yuv420p, or yuv444p where a side is odd. `encoder_options` go to the
-    encoder as they are (`{"preset": "slow"}`). `notify` gets one line for each thing that is not kept or
-    was chosen.
+    good value; `pixel_format` None holds the input's alpha and 10 bits where the codec can, in 4:2:0, or
+    4:4:4 where a side is odd. `upscaled` is the size before --fit crop took the middle. `encoder_options` go
+    to the encoder as they are (`{"preset": "slow"}`). `notify` gets one line for each thing that is not
+    kept or was chosen.
 
     Raises UsageError for a codec, pixel format or crf that cannot be used, an output that exists without
     `overwrite`, is the input or is being written by another run; VideoError when the folder cannot be
@@ -72,14 +77,15 @@ def open_output(
     """
     info, path = source.info, local_path(path)
     if is_image_output(path):
-        return ImageOutput(path, info, threads, overwrite, notify)
+        return ImageOutput(path, info, upscaled, pixel_format, threads, overwrite, notify)
     check_outputs({"the output": path}, [info.name], overwrite)
     container_format = _container_format(path)
-    settings = choose_encoder(container_format, size, codec, crf, pixel_format, encoder_options, notify)
+    settings = choose_encoder(container_format, size, info, codec, crf, pixel_format, encoder_options, notify)
+    pictures = PictureWriter(info, size, upscaled or size, settings.pixel_format, settings.chroma_location)
     with write_errors(path, VideoError):
         file = new_file(path, overwrite=overwrite)
         try:
-            return VideoOutput(file, container_format, info, size, settings, threads, notify)
+            return VideoOutput(file, container_format, info, size, settings, pictures, threads, notify)
         except BaseException:
             file.abort()
             raise
@@ -107,12 +113,13 @@ class VideoOutput:
         info: VideoInfo,
         size: tuple[int, int],
         settings: EncoderSettings,
+        pictures: PictureWriter,
         threads: int,
         notify: Callable[[str], None],
     ) -> None:
         self._new = new
         self._info, self._settings = info, settings
-        self._color = encoded_color_tags(info.color, settings.pixel_format)
+        self._pictures, self._color = pictures, pictures.color
         metadata = content_metadata(info.metadata)
         self._container = create_media(
             new.file,
@@ -130,8 +137,6 @@ class VideoOutput:
             notify(
                 f"{info.name} can be read only once: its {info.other_streams} other streams are not copied"
             )
-        self._reformatter = VideoReformatter()
-        self._shape = (*size, 3)
         self._durations: dict[int, int] = {}
         self._end = 0
 
@@ -167,15 +172,13 @@ class VideoOutput:
             raise UsageError(f"the encoder {settings.codec} has no option {', '.join(unused)}; leave it out")
         return stream
 
-    def write(self, pixels: np.ndarray, pts: int, duration: int) -> None:
+    def write(self, pixels: np.ndarray, pts: int, duration: int, beside: Beside = NOTHING) -> None:
         """Encodes one frame, uint8 RGB [H, W, 3]; `pts` and `duration` in the input's time base.
 
         Raises VideoError when it cannot be written, ValueError for pixels of another size.
         """
-        if pixels.shape != self._shape:
-            raise ValueError(f"frames of the output have shape {self._shape}, not {pixels.shape}")
         with write_errors(self._new.path, VideoError):
-            frame = from_rgb(pixels, self._color, self._settings.pixel_format, self._reformatter)
+            frame = self._pictures.frame(pixels, beside)
             frame.pts, frame.duration, frame.time_base = pts, duration, self._info.time_base
             self._durations[pts] = duration
             self._end = pts + duration

@@ -30,7 +30,7 @@ class Recorder:
         self.frames, self.state = [], "open"
         self.fail_at, self.error = fail_at, error
 
-    def write(self, pixels, pts, duration):
+    def write(self, pixels, pts, duration, beside):
         if len(self.frames) == self.fail_at:
             raise self.error
         self.frames.append((int(pixels[0, 0, 0]), pts, duration))
@@ -155,9 +155,9 @@ def test_no_stage_runs_ahead_of_a_slow_encoder():
             yield frame
 
     class Slow(Recorder):
-        def write(self, pixels, pts, duration):
+        def write(self, pixels, pts, duration, beside):
             hashlib.sha256(bytes(2**21)).digest()  # work that lets the other threads run ahead if they can
-            super().write(pixels, pts, duration)
+            super().write(pixels, pts, duration, beside)
             alive.append(taken - len(self.frames))
 
     upscale_video(source_of(frames()), NearestSession(), Slow())

@@ -105,18 +105,22 @@ def test_an_untagged_video_keeps_its_colors_when_the_output_crosses_720_lines(tm
     assert result.planes == pytest.approx(yuv, abs=2)
 
 
-def test_ten_bits_are_rounded_to_the_nearest_of_eight_and_announced(tmp_path):
-    levels = range(65, 941, 25)
-    for level in levels:
+def test_the_network_gets_the_nearest_of_eight_bits_and_the_rest_goes_beside_it(tmp_path):
+    for level in range(65, 941, 25):
         clip = make_yuv_clip(
             tmp_path / "in.mkv", (level, 512, 512), pixel_format="yuv444p10le", matrix=1, color_range=LIMITED
         )
         notices = []
         with open_input(str(clip), notify=notices.append) as video:
-            pixel = next(iter(video)).pixels[3, 3]
-        assert notices == [f"{clip}: yuv444p10le is rounded to 8 bits a sample"]
+            frame = next(iter(video))
+        assert notices == [
+            f"{clip}: yuv444p10le: the network takes 8 bits a sample; the rest is upscaled beside it"
+        ]
+        exact = (level - 64) / 876 * 255
         # 0.51: the nearest level, with the scaler's own 15-bit arithmetic.
-        np.testing.assert_allclose(pixel, (level - 64) / 876 * 255, atol=0.51)
+        np.testing.assert_allclose(frame.pixels[3, 3], exact, atol=0.51)
+        beside = frame.beside.remainder[3, 3].astype(float)
+        np.testing.assert_allclose(frame.pixels[3, 3] + (beside - 128) / 256, exact, atol=0.02)
 
 
 def test_a_gray_ramp_of_ten_bits_keeps_every_level_in_order(tmp_path):

@@ -208,11 +208,6 @@ def test_a_cover_picture_is_not_the_video(tmp_path):
     assert (info.height, info.width, len(decoded)) == (48, 64, 5)
 
 
-def test_alpha_is_announced_as_lost(tmp_path):
-    clip = make_clip(tmp_path / "clip.mkv", codec="ffv1", pixel_format="yuva444p", frames=1)
-    assert read(clip)[2] == [f"{clip}: the alpha channel of yuva444p is not kept"]
-
-
 def test_no_such_file(tmp_path):
     with pytest.raises(VideoError, match=r"no such file: .*missing\.mp4"):
         open_input(str(tmp_path / "missing.mp4"))
