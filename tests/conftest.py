@@ -14,6 +14,7 @@ from flashvsr_trt.model.network import Network, build_network
 from flashvsr_trt.model.weights import load_weights, resolve_weights
 from flashvsr_trt.presets import AttentionConfig, Preset, find_preset, find_schedule
 from flashvsr_trt.signatures import StreamConfig
+from tests.compiled_kernels import compiled_kernels  # noqa: F401
 from tests.file_tree import FILESYSTEMS
 from tests.golden import end_to_end_weights, golden_preset, load_case
 

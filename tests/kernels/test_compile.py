@@ -24,8 +24,10 @@ EVERY_KERNEL = [(architecture, name) for architecture in ARCHITECTURES for name 
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("kernels")
+def built(compiled_kernels, tmp_path_factory):
+    """A folder that `flashvsr-trt kernels build` says is whole; what another test compiled is kept."""
+    directory = tmp_path_factory.mktemp("built") / "kernels"
+    shutil.copytree(compiled_kernels, directory)
     options = [part for name in ARCHITECTURES for part in ("--arch", name)]
     result = CliRunner().invoke(
         kernels, ["build", *options, "--dtype", "bf16", "-o", str(directory)], catch_exceptions=False

@@ -11,10 +11,11 @@ import torch
 
 from flashvsr_trt.errors import EngineError, MissingDependencyError
 from flashvsr_trt.kernels.manifest import Argument
-from flashvsr_trt.kernels.ptx import read_signature
+from flashvsr_trt.kernels.ptx import assemble, read_signature
+from flashvsr_trt.kernels.tuning import SHARED_LIMIT
 from flashvsr_trt.plugins import tensorrt_plugin
 from flashvsr_trt.plugins.kernel_contract import check_contract
-from flashvsr_trt.plugins.op_kernels import compile_operator_kernels, read_operator_kernels
+from flashvsr_trt.plugins.op_kernels import read_operator_kernels, read_plugin_kernels
 from flashvsr_trt.plugins.sparse_attention import BLOCK_SPARSE_ATTENTION, DOMAIN, OPERATORS, SELECT_BLOCKS
 from flashvsr_trt.plugins.tactics import read_tactics
 from flashvsr_trt.plugins.tensorrt_plugin import ATTRIBUTE, plugin_functions, plugin_id, register_plugins
@@ -55,14 +56,15 @@ TOP_K = 17
 
 
 @pytest.fixture(scope="module")
-def compiled(tmp_path_factory):
+def compiled(compiled_kernels):
     """(architecture, head_dim) -> the compiled kernels by operator, and where they are."""
-    made = {}
-    for architecture, head_dim in KINDS:
-        folder = tmp_path_factory.mktemp(architecture)
-        compile_operator_kernels(architecture, "bf16", head_dim, folder)
-        made[architecture, head_dim] = read_operator_kernels(architecture, "bf16", head_dim, folder), folder
-    return made
+    return {
+        (architecture, head_dim): (
+            read_operator_kernels(architecture, "bf16", head_dim, compiled_kernels),
+            compiled_kernels,
+        )
+        for architecture, head_dim in KINDS
+    }
 
 
 @pytest.fixture(params=KINDS, ids=["portable", "hopper"])
@@ -305,9 +307,26 @@ def test_tactics_must_have_the_same_outputs(compiled):
     artifacts, folder = compiled["sm_89", 32]
     with pytest.raises(EngineError, match="with the same outputs"):
         read_tactics(SELECT_BLOCKS, (), folder)
+    other = replace(artifacts["select_blocks"], name="other", arguments=())
+    with pytest.raises(EngineError, match="other"):
+        read_tactics(SELECT_BLOCKS, (artifacts["select_blocks"], other), folder)
     missing = replace(artifacts["select_blocks"], ptx="missing.ptx")
     with pytest.raises(EngineError, match=r"missing\.ptx cannot be read"):
         read_tactics(SELECT_BLOCKS, (missing,), folder)
+
+
+def test_tactics_without_scratch_take_the_scratch_of_the_others(compiled_kernels):
+    from triton import knobs
+
+    kernels = read_plugin_kernels("sm_90", "bf16", 128, compiled_kernels, SHARED_LIMIT["sm_90"])
+    artifacts = kernels["block_sparse_attention"]
+    large, small = read_tactics(BLOCK_SPARSE_ATTENTION, artifacts, compiled_kernels)
+    assert [tactic.artifact.arguments[-1].role for tactic in (large, small)] == ["scratch", "scratch"]
+    assert "scratch" not in [argument.role for argument in artifacts[1].arguments]
+    assert len(read_signature(large.ptx)[1]) == len(read_signature(small.ptx)[1])
+    assert assemble(small.ptx, "sm_90a", knobs.nvidia.ptxas.path).spill_bytes == 0
+    (alone,) = read_tactics(BLOCK_SPARSE_ATTENTION, artifacts[1:], compiled_kernels)
+    assert alone.artifact == artifacts[1]
 
 
 @pytest.mark.skipif(HAS_TENSORRT, reason="TensorRT is installed here")
