@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install test lint format demo engines bench clean
+.PHONY: install test oldest-tensorrt lint format demo engines bench clean
 
 install: $(INSTALLED)
 
@@ -12,12 +12,16 @@ install: $(INSTALLED)
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "flashvsr-trt needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,dev-tensorrt]'
 	touch $@
 
 # One worker a core, each with one thread: small networks gain more from the second worker.
-test: $(INSTALLED) lint
+test: $(INSTALLED) oldest-tensorrt lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
+
+# The Python classes of the oldest supported TensorRT, in build/: beside the newest they cannot be installed.
+oldest-tensorrt: $(INSTALLED)
+	$(BIN)/python -m tests.plugins.stand_in
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +26,15 @@ OLDEST = ".".join(map(str, TENSORRT.oldest))
 STUB = "int initLibNvInferPlugins(void *logger, const char *name) { return 1; }\n"
 
 
+OLDEST_FOLDER = ROOT / "build" / f"tensorrt-{OLDEST}-{sys.implementation.cache_tag}"
+
+
 def bindings_folder(age: str) -> Path:
     """Where `tensorrt_bindings` of the oldest or the newest supported version is; skips without."""
     if age == "oldest":
-        folder = ROOT / "build" / f"tensorrt-{OLDEST}"
-        if not (folder / "tensorrt_bindings").is_dir():
-            pytest.skip(
-                f"no TensorRT {OLDEST} bindings in build/: make test puts them there, where there are any"
-            )
-        return folder
+        if not OLDEST_FOLDER.is_dir():
+            pytest.skip(f"no TensorRT {OLDEST} bindings in build/: make oldest-tensorrt, where there are any")
+        return OLDEST_FOLDER
     spec = importlib.util.find_spec("tensorrt_bindings")
     if spec is None:
         pytest.skip("no TensorRT bindings: pip install 'flashvsr-trt[dev-tensorrt]'")
@@ -83,3 +84,24 @@ def run_in_tensorrt(bindings: Path, libraries: Path, job: dict[str, Any], result
     if done.returncode:
         raise RuntimeError(f"the worker ended with {done.returncode}: {done.stderr}")
     return json.loads(result.read_text())
+
+
+def fetch_oldest() -> None:
+    """Put the oldest version's bindings into `build/`, unless they are there; say so where there are none."""
+    if OLDEST_FOLDER.is_dir():
+        return
+    OLDEST_FOLDER.parent.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=OLDEST_FOLDER.parent) as part:
+        wanted = f"tensorrt-cu13-bindings=={OLDEST}.*"
+        target = Path(part, "bindings")
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", target, wanted]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            reason = "".join(done.stderr.strip().splitlines()[-1:])
+            print(f"the tests with TensorRT {OLDEST} are skipped: {reason}")
+        else:
+            target.rename(OLDEST_FOLDER)
+
+
+if __name__ == "__main__":
+    fetch_oldest()
