@@ -51,6 +51,10 @@ class BundleError(FlashVSRError):
     """An exported bundle is missing, damaged, of another version, or cannot be written."""
 
 
+class SessionError(FlashVSRError):
+    """A session that failed or was closed was given more to do."""
+
+
 class CompareError(FlashVSRError):
     """Two videos cannot be compared: their frames differ in size, or are too small."""
 

@@ -93,13 +93,17 @@ class ClipMemory:
         self.specs = clip_buffers(stream)
         self.compute = compute
         layout = clip_layout(stream, compute)
-        self.block = device.allocate(layout.size)
+        self.block, self.block_bytes = device.allocate(layout.size), layout.size
         self.addresses: Mapping[str, int] = {
             name: self.block + offset for name, offset in layout.offsets.items()
         }
         self.pinned = {name: self._pin(name) for name in self.specs if _is_copied(name)}
-        device.zero(self.block, layout.size, cuda_stream)
-        device.synchronize(cuda_stream)
+        self.zero(cuda_stream)
+
+    def zero(self, cuda_stream: int) -> None:
+        """All of the block zero, once this returns."""
+        self.device.zero(self.block, self.block_bytes, cuda_stream)
+        self.device.synchronize(cuda_stream)
 
     def part(self, name: str, first_row: int) -> int:
         """Address of a row of a buffer's first axis."""

@@ -101,6 +101,10 @@ class DistributedExecutor:
         (state,) = self._make(1, "new_state")
         return state
 
+    def reset_state(self, state: Remote) -> None:
+        """See `Executor.reset_state`."""
+        self._call(Command("reset_state", self._shares((state,))))
+
     def encode(self, frames: np.ndarray, first: bool, state: Remote) -> tuple[Remote, Remote]:
         """See `Executor.encode`."""
         condition, tokens = self._make(2, "encode", first, state, payload=frames)

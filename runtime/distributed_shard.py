@@ -41,8 +41,12 @@ class ShardState:
 
     def size_bytes(self) -> int:
         """Bytes of all of it."""
+        return sum(tensor.nbytes for tensor in self.tensors())
+
+    def tensors(self) -> list[torch.Tensor]:
+        """All of it, flat."""
         ring = [part for cache in self.ring for part in (cache.keys, cache.values, cache.key_means)]
-        return sum(tensor.nbytes for tensor in (*self.encode, *ring, *self.memory))
+        return [*self.encode, *ring, *self.memory]
 
 
 class Shard:
@@ -75,6 +79,12 @@ class Shard:
         )
         self.state_bytes = state.size_bytes()
         return state
+
+    def reset_state(self, state: ShardState) -> None:
+        """Zero the state of a clip for the next one."""
+        with torch.inference_mode():
+            for tensor in state.tensors():
+                tensor.zero_()
 
     def encode(
         self, first: bool, state: ShardState, frames: np.ndarray | None = None

@@ -23,6 +23,9 @@ class Executor(Protocol):
     def new_state(self) -> State:
         """Zeroed state of a fresh clip."""
 
+    def reset_state(self, state: State) -> None:
+        """Zero a state for the next clip, in its place: CUDA graphs that were captured with it stay valid."""
+
     def encode(self, frames: np.ndarray, first: bool, state: State) -> tuple[DeviceTensor, DeviceTensor]:
         """uint8 [8, H, W, 3] -> condition and tokens of one unit. `first` starts from its first frame."""
 

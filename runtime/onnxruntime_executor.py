@@ -103,6 +103,12 @@ class OnnxRuntimeExecutor:
             *({spec.name: self._zeros(spec) for spec in specs} for specs in (carried, carried, ring))
         )
 
+    def reset_state(self, state: OrtState) -> None:
+        """See `Executor.reset_state`."""
+        for tensors in vars(state).values():
+            for tensor in tensors.values():
+                tensor.owner.update_inplace(np.zeros(tensor.shape, tensor.dtype))
+
     def encode(self, frames: np.ndarray, first: bool, state: OrtState) -> tuple[OrtTensor, OrtTensor]:
         """See `Executor.encode`."""
         signature = self.bundle.signatures[ENCODE]

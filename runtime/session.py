@@ -2,10 +2,12 @@
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import TracebackType
 
 import numpy as np
 
-from flashvsr_trt.errors import UsageError
+from flashvsr_trt.errors import SessionError, UsageError
 from flashvsr_trt.presets import CHUNK_SIZES, FRAMES_PER_LATENT, UNIT_FRAMES, UNIT_LATENT_FRAMES
 from flashvsr_trt.rope import time_table
 from flashvsr_trt.runtime.executor import (
@@ -27,6 +29,9 @@ class Session:
 
     Units of 8 frames flow encode -> dit -> decode. The first DiT step takes the schedule's `first_units`
     at once; with look-ahead, encoding is that many frames ahead of decoding.
+
+    A session that failed stays failed, Ctrl-C included: what is carried may be half written. `reset` makes it
+    fit for the next clip. As a context manager it gives its clip's memory back at the end.
 
     Args:
         executor: runs the stages; its `stream` says sizes, preset and schedule.
@@ -64,16 +69,61 @@ class Session:
         size = self.stream.geometry.latent
         self.noise = noise or (lambda latent: latent_noise(seed, latent, size))
         self.position = position or (lambda latent: latent)
+        self.first_latent = first_latent
+        self.overlap = overlap and isinstance(executor, OverlappingExecutor)
         self.state = executor.new_state()
+        self.failure: str | None = None
+        self.closed = False
+        self._start_clip()
+
+    def _start_clip(self) -> None:
         self.ring = KVRing(self.stream.preset.attention)
-        self.next_latent = first_latent
+        self.next_latent = self.first_latent
         self.pending: deque[np.ndarray] = deque()
         self.pushed = self.returned = self.units_encoded = 0
         self.last_frame: np.ndarray | None = None
         self.flushed = False
-        self.overlap = overlap and isinstance(executor, OverlappingExecutor)
         self.decoding: deque[PendingFrames] = deque()
         self.warm_up = WARM_UP_FRAMES
+
+    def reset(self) -> None:
+        """Start the next clip with the weights, engines and CUDA graphs that are there.
+
+        After a failure the state is allocated anew, since nobody knows what it holds.
+
+        Raises:
+            SessionError: the session was closed.
+            DeviceError: the device has no room for a new state.
+        """
+        if self.closed:
+            raise SessionError("this session was closed; open a new one")
+        self.decoding.clear()
+        if self.failure is None:
+            with self._lasting_failure():
+                self.executor.reset_state(self.state)
+        else:
+            self.state = None  # first: two states may not fit
+            self.state = self.executor.new_state()
+            self.failure = None
+        self._start_clip()
+
+    def close(self) -> None:
+        """Give the clip's memory back; the executor stays as it is. A second time nothing happens."""
+        self.closed = True
+        self.state = None
+        self.pending.clear()
+        self.decoding.clear()
+
+    def __enter__(self) -> "Session":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
 
     def push(self, frames: np.ndarray) -> np.ndarray:
         """Take frames in, give the frames that became ready.
@@ -85,37 +135,63 @@ class Session:
             uint8 [m, outH, outW, 3], m may be 0.
 
         Raises:
-            UsageError: the frames have another shape or dtype than the stream's, or the clip has ended.
+            UsageError: the frames have another shape or dtype than the stream's, or the clip has ended. The
+                session goes on.
+            SessionError: the session failed before, or was closed.
+            Anything that a stage raises; the session has failed then.
         """
         geometry = self.stream.geometry
+        self._check_usable()
         if self.flushed:
-            raise UsageError("this clip was flushed; start a new session for the next one")
+            raise UsageError("this clip was flushed; reset the session for the next one, or start a new one")
         if frames.dtype != np.uint8 or frames.shape[1:] != (geometry.height, geometry.width, 3):
             raise UsageError(
                 f"frames of {frames.dtype} {list(frames.shape)} do not fit this session; "
                 f"push uint8 [n, {geometry.height}, {geometry.width}, 3]"
             )
-        if len(frames):
-            frames = frames.copy()
-            self.pending.extend(frames)
-            if self.last_frame is None:
-                self._start(frames[0])
-            self.pushed += len(frames)
-            self.last_frame = frames[-1]
-        return self._run(self._ready_units())
+        with self._lasting_failure():
+            if len(frames):
+                frames = frames.copy()
+                self.pending.extend(frames)
+                if self.last_frame is None:
+                    self._start(frames[0])
+                self.pushed += len(frames)
+                self.last_frame = frames[-1]
+            return self._run(self._ready_units())
 
     def flush(self) -> np.ndarray:
         """End the clip: the frames still inside, uint8 [m, outH, outW, 3].
 
         The last frame is repeated to fill the look-ahead and the last unit; what that adds is trimmed.
+        Raises as `push`.
         """
+        self._check_usable()
         self.flushed = True
-        if self.last_frame is None:
-            return self._run(0)
-        units = max(-(-(self.pushed + WARM_UP_FRAMES) // UNIT_FRAMES), self.stream.schedule.first_units)
-        units -= self.units_encoded
-        self.pending.extend([self.last_frame] * (units * UNIT_FRAMES - len(self.pending)))
-        return self._run(units)
+        with self._lasting_failure():
+            if self.last_frame is None:
+                return self._run(0)
+            units = max(-(-(self.pushed + WARM_UP_FRAMES) // UNIT_FRAMES), self.stream.schedule.first_units)
+            units -= self.units_encoded
+            self.pending.extend([self.last_frame] * (units * UNIT_FRAMES - len(self.pending)))
+            return self._run(units)
+
+    def _check_usable(self) -> None:
+        if self.closed:
+            raise SessionError("this session was closed; open a new one")
+        if self.failure is not None:
+            raise SessionError(
+                f"this session failed before ({self.failure}); reset it for another clip, or open a new one"
+            )
+
+    @contextmanager
+    def _lasting_failure(self) -> Iterator[None]:
+        """Whatever is raised inside ends the clip: what is carried may be half written."""
+        try:
+            yield
+        except BaseException as failure:
+            # In words: the exception's frames would hold the session, and so the device's memory.
+            self.failure = str(failure) or type(failure).__name__
+            raise
 
     def _start(self, frame: np.ndarray) -> None:
         """Fill the time before the clip with its first frame."""

@@ -89,6 +89,13 @@ class TensorRTExecutor:
         self.device.activate()
         return ClipState(self, self.device, self.stream, self.bundle.compute, self.streams, self.cuda_graphs)
 
+    def reset_state(self, state: ClipState) -> None:
+        """See `Executor.reset_state`."""
+        self.device.activate()
+        for stream in self.streams:
+            self.device.synchronize(stream)
+        state.reset(self.compute)
+
     def encode(self, frames: np.ndarray, first: bool, state: ClipState) -> tuple[UnitTensor, UnitTensor]:
         """See `Executor.encode`."""
         device, place = self.device, state.next_place()

@@ -108,6 +108,13 @@ class ClipState:
         self.release = weakref.finalize(self, _release, device, streams, self.memory, self.graphs, events)
         self.release.atexit = False
 
+    def reset(self, stream: int) -> None:
+        """Zero the clip's memory for the next one; nothing may be using it. CUDA graphs are kept."""
+        self.memory.zero(stream)
+        for place in self.places:
+            place.decoding = None
+        self.encoded_units = 0
+
     def next_place(self) -> UnitPlace:
         """The place of the unit that is encoded next."""
         place = self.places[self.encoded_units % len(self.places)]

@@ -103,6 +103,16 @@ class TorchExecutor:
         hand_over(state.encode, self._denoising(), self.encoding)
         return state
 
+    def reset_state(self, state: TorchState) -> None:
+        """See `Executor.reset_state`."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        ring = [tensor for cache in state.ring for tensor in vars(cache).values()]
+        with torch.inference_mode():
+            for tensor in (*state.encode, *ring, *state.memory):
+                tensor.zero_()
+        hand_over(state.encode, self._denoising(), self.encoding)
+
     def encode(self, frames: np.ndarray, first: bool, state: TorchState) -> tuple[torch.Tensor, torch.Tensor]:
         """See `Executor.encode`. It waits for no DiT step: nothing that it reads comes from one."""
         with self._stage("encode", self.encoding):

@@ -136,8 +136,8 @@ def upscale_file(
                 EngineOptions(options.build, options.profile is not None),
             )
             executor = open_executor(options.backend, request, notify)
-            session = Session(executor, chunk_size=options.chunk_size, seed=options.seed, overlap=True)
-            run = upscale_video(source, session, output, batch=options.chunk_size, progress=progress)
+            with Session(executor, chunk_size=options.chunk_size, seed=options.seed, overlap=True) as session:
+                run = upscale_video(source, session, output, batch=options.chunk_size, progress=progress)
         if profile_name:
             with write_errors(profile_name):
                 trace.file.write(executor.profile.trace_text().encode())

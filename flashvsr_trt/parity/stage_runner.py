@@ -39,6 +39,11 @@ class StageExecutor:
         specs = (*signatures[ENCODE].state, *signatures[DECODE].state, *ring)
         return {spec.name: np.zeros(spec.shape, self.bundle.dtype_of(spec)) for spec in specs}
 
+    def reset_state(self, state: Arrays) -> None:
+        """See `Executor.reset_state`."""
+        for tensor in state.values():
+            tensor[...] = 0
+
     def encode(self, frames: np.ndarray, first: bool, state: Arrays) -> tuple[np.ndarray, np.ndarray]:
         """See `Executor.encode`."""
         made = self._run(ENCODE, {"frames": frames, "first": np.array(first)}, state)

@@ -86,6 +86,17 @@ def test_sessions_of_one_executor_do_not_mix(dense_bundle):
         np.testing.assert_array_equal(np.concatenate([*made, session.flush()]), expected)
 
 
+def test_a_reset_session_makes_the_next_clip_as_a_new_one_would(dense_bundle):
+    session = Session(OnnxRuntimeExecutor(dense_bundle, threads=1))
+    clips = [synthetic_frames(dense_bundle, 13), 255 - synthetic_frames(dense_bundle, 13)]
+    made = []
+    for clip in clips:
+        made.append(np.concatenate([session.push(clip), session.flush()]))
+        session.reset()
+    np.testing.assert_array_equal(made[1], upscale(session.executor, clips[1]))
+    assert (made[0] != made[1]).any()
+
+
 def test_a_bundle_runs_where_torch_cannot_be_imported(dense_bundle, tmp_path):
     frames = synthetic_frames(dense_bundle, 13)
     np.save(tmp_path / "in.npy", frames)

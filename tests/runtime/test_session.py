@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flashvsr_trt.errors import UsageError
+from flashvsr_trt.errors import SessionError, UsageError
 from flashvsr_trt.geometry import Geometry
 from flashvsr_trt.presets import AttentionConfig, find_schedule
 from flashvsr_trt.runtime.noise import latent_noise
@@ -169,3 +169,66 @@ def test_noise_is_standard_normal_and_a_function_of_seed_and_frame(seed, latent)
     assert abs(noise.std() - 1) < 0.05
     np.testing.assert_array_equal(noise, latent_noise(seed, latent, (32, 32)))
     assert (noise != latent_noise(seed, latent + 1, (32, 32))).any()
+
+
+class BreakingExecutor:
+    """Hands on to a real executor until a stage is told to raise."""
+
+    def __init__(self, executor):
+        self.executor, self.stream, self.error = executor, executor.stream, None
+
+    def __getattr__(self, name):
+        return getattr(self.executor, name)
+
+    def dit(self, *arguments):
+        if self.error:
+            raise self.error
+        return self.executor.dit(*arguments)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no memory"), KeyboardInterrupt(), SystemExit(1)], ids=repr)
+@pytest.mark.parametrize("end", ["push", "flush"])
+def test_a_session_that_failed_stays_failed_until_it_is_reset(error, end):
+    breaking = BreakingExecutor(executor("official"))
+    session = Session(breaking)
+    session.push(clip(24))
+    breaking.error = error
+    with pytest.raises(type(error)):
+        session.push(clip(25)[24:]) if end == "push" else session.flush()
+    breaking.error = None
+    for call in (lambda: session.push(clip(1)), session.flush):
+        with pytest.raises(SessionError, match="failed before"):
+            call()
+    session.reset()
+    np.testing.assert_array_equal(stream_through(session, clip(53), 8), expected("official", 53))
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("after", ["flush", "push", "nothing"])
+def test_a_reset_session_makes_the_next_clip_as_a_new_one_would(schedule, after):
+    session = Session(executor(schedule))
+    if after != "nothing":
+        session.push(clip(33)[::-1])
+    if after == "flush":
+        session.flush()
+    state = session.state
+    session.reset()
+    assert session.state is state
+    np.testing.assert_array_equal(stream_through(session, clip(53), 8), expected(schedule, 53))
+
+
+def test_frames_of_another_kind_do_not_end_a_session():
+    session = Session(executor("official"))
+    with pytest.raises(UsageError):
+        session.push(np.zeros((1, 1, 1, 3), np.uint8))
+    np.testing.assert_array_equal(stream_through(session, clip(53), 8), expected("official", 53))
+
+
+def test_a_session_gives_its_memory_back_at_the_end_of_its_block():
+    with Session(executor("official")) as session:
+        session.push(clip(25))
+    assert session.state is None
+    session.close()
+    for call in (lambda: session.push(clip(1)), session.flush, session.reset):
+        with pytest.raises(SessionError, match="closed"):
+            call()

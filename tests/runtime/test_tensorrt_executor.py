@@ -243,6 +243,22 @@ def test_sessions_of_one_executor_do_not_mix(dense_bundle):
         np.testing.assert_array_equal(np.concatenate([*made, session.flush()]), wanted)
 
 
+def test_a_reset_session_keeps_its_graphs_and_makes_the_next_clip_as_a_new_one_would(dense_bundle):
+    executor = open_executor(dense_bundle, ComputingRunner)
+    clips = [synthetic_frames(dense_bundle, 21), 255 - synthetic_frames(dense_bundle, 21)]
+    session = Session(executor, overlap=True)
+    made = []
+    for clip in clips:
+        session.reset()
+        captured = dict(session.state.graphs.replays)
+        made.append(np.concatenate([session.push(clip), session.flush()]))
+    assert captured
+    assert dict(session.state.graphs.replays) == captured
+    other = Session(executor)
+    np.testing.assert_array_equal(made[1], np.concatenate([other.push(clips[1]), other.flush()]))
+    assert (made[0] != made[1]).any()
+
+
 def test_an_engine_that_cannot_be_captured_names_the_option(dense_bundle):
     executor = open_executor(dense_bundle)
     executor.runner.capturable = False
