@@ -310,11 +310,11 @@ def test_the_built_block_selection_keeps_the_twins_blocks(built):
     assert torch.equal(count, expected[1])
 
 
-@pytest.mark.parametrize("head_dim", [32, 128])
+@pytest.mark.parametrize(("head_dim", "form"), [(32, ""), (128, ""), (128, "_48k")])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_the_built_attention_is_the_twins(built, dtype, head_dim):
+def test_the_built_attention_is_the_twins(built, dtype, head_dim, form):
     arguments = attention_arguments(attention_problem(384, 384, head_dim, dtype=DTYPES[dtype]))
     names = ("q", "k", "v", "ring_k", "ring_v", "index", "count")
     inputs = dict(zip(names, arguments, strict=True))
-    (out,) = run_cubin(built, f"block_sparse_attention_{dtype}_d{head_dim}", inputs)
+    (out,) = run_cubin(built, f"block_sparse_attention_{dtype}_d{head_dim}{form}", inputs)
     assert_near(out, expected_attention(arguments))
