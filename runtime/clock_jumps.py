@@ -9,6 +9,8 @@ from fractions import Fraction
 
 import av
 
+from flashvsr_trt.runtime.media_open import exact_fraction
+
 JUMPING_FORMATS = ("mpegts", "mpeg")
 """Formats that are joined byte by byte and whose clock may start anywhere."""
 
@@ -19,13 +21,22 @@ BACKWARD_SECONDS = Fraction(1, 10)
 """A clock that is this far behind has jumped; less is the overlap of interleaved streams."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class StreamTime:
     """How far one stream has got, in seconds of the corrected clock."""
 
     last: Fraction
     expected: Fraction
     duration: Fraction
+
+
+@dataclass(frozen=True)
+class Jump:
+    """From somewhere between two byte positions on, `offset` seconds are added to the file's clock."""
+
+    after: int
+    until: int
+    offset: Fraction
 
 
 class ClockJumps:
@@ -38,61 +49,64 @@ class ClockJumps:
         self._active = format_name in JUMPING_FORMATS
         self._streams: dict[int, StreamTime] = {}
         self._positions: dict[int, int] = {}
-        self._jumps: list[tuple[int, Fraction]] = [(-1, Fraction(0))]
-        """Byte positions from which on a number of seconds is added."""
-
-    @property
-    def count(self) -> int:
-        """Jumps found so far."""
-        return len(self._jumps) - 1
+        self._jumps = [Jump(-1, -1, Fraction(0))]
 
     def correct(self, packet: av.Packet) -> None:
         """Moves a packet to the one clock of the file."""
         time = packet.pts if packet.dts is None else packet.dts
         if not self._active or time is None:
             return
-        # A demuxer gives a video packet when it sees the next begin: sound from behind a join may come first.
         index = packet.stream.index
         position = self._positions.get(index, 0) if packet.pos is None or packet.pos < 0 else packet.pos
-        self._positions[index] = position
-        seconds = time * packet.time_base
-        offset = next(added for since, added in reversed(self._jumps) if position >= since)
+        unit = exact_fraction(packet.time_base)
+        seconds = time * unit
+        offset = self._offset(index, position, seconds)
         if packet.stream.type in ("video", "audio"):
-            offset += self._jump(packet, seconds + offset, position, offset)
-            self._note(packet, seconds + offset)
+            if position >= self._jumps[-1].until and self._jumps_at(index, seconds + offset):
+                offset = self._close_jump(index, position, seconds)
+            self._note(packet, unit, seconds + offset)
+            self._positions[index] = position
         if offset:
-            ticks = round(offset / packet.time_base)
+            ticks = round(offset / unit)
             packet.pts = None if packet.pts is None else packet.pts + ticks
             packet.dts = None if packet.dts is None else packet.dts + ticks
 
-    def _jump(self, packet: av.Packet, now: Fraction, position: int, offset: Fraction) -> Fraction:
-        """Seconds to add from this packet on; 0 where the clock goes on as it should."""
-        index = packet.stream.index
+    def _offset(self, index: int, position: int, seconds: Fraction) -> Fraction:
+        """What is added to the clock of a packet. Where a jump may lie before or after it, its time tells.
+
+        A demuxer gives a video packet when it sees the next begin: sound from behind a jump may come first.
+        """
+        number = next(n for n in reversed(range(len(self._jumps))) if position > self._jumps[n].after)
+        jump, own = self._jumps[number], self._streams.get(index)
+        if position >= jump.until or own is None:
+            return jump.offset
+        choices = (jump.offset, self._jumps[number - 1].offset)
+        return min(choices, key=lambda offset: abs(seconds + offset - own.expected))
+
+    def _jumps_at(self, index: int, now: Fraction) -> bool:
+        """Whether a packet of a stream that is due at `now` comes from behind a jump."""
         own = self._streams.get(index)
-        if own is None:
-            behind = min((stream.last for stream in self._streams.values()), default=now)
-            ahead = max((stream.last for stream in self._streams.values()), default=now)
-            if behind - FORWARD_SECONDS <= now <= ahead + FORWARD_SECONDS:
-                return Fraction(0)
-        elif own.last - BACKWARD_SECONDS <= now <= own.expected + FORWARD_SECONDS:
-            return Fraction(0)
-        if position < self._jumps[-1][0]:
-            return Fraction(0)
-        added = max(self._reached(number, index) for number in self._streams) - now
-        self._jumps.append((position, offset + added))
-        return added
+        if own is not None:
+            return not own.last - BACKWARD_SECONDS <= now <= own.expected + FORWARD_SECONDS
+        reached = [stream.last for stream in self._streams.values()]
+        return bool(reached) and not (min(reached) - FORWARD_SECONDS <= now <= max(reached) + FORWARD_SECONDS)
 
-    def _reached(self, number: int, trigger: int) -> Fraction:
-        """Where a stream ends before the jump; one more packet of it may still be inside the demuxer."""
-        stream = self._streams[number]
-        return stream.expected + (0 if number == trigger else stream.duration)
+    def _close_jump(self, index: int, position: int, seconds: Fraction) -> Fraction:
+        """Lets the clock go on behind a jump where it stood before; gives what is added from there on."""
+        # One more video packet from before the jump may still be inside the demuxer.
+        reached = max(
+            stream.expected + (0 if number == index else stream.duration)
+            for number, stream in self._streams.items()
+        )
+        jump = Jump(max(self._positions.values(), default=-1), position, reached - seconds)
+        self._jumps.append(jump)
+        return jump.offset
 
-    def _note(self, packet: av.Packet, now: Fraction) -> None:
-        duration = (packet.duration or 0) * packet.time_base
-        if not duration and packet.stream.type == "video" and packet.stream.average_rate:
-            duration = 1 / packet.stream.average_rate
+    def _note(self, packet: av.Packet, unit: Fraction, now: Fraction) -> None:
+        duration = (packet.duration or 0) * unit
         before = self._streams.get(packet.stream.index)
-        expected = now + duration
-        if before and before.expected > expected and now >= before.last - BACKWARD_SECONDS:
-            expected = before.expected
-        self._streams[packet.stream.index] = StreamTime(now, expected, duration)
+        if not duration and before and before.last < now <= before.last + 1:
+            duration = now - before.last
+        elif not duration and before:
+            duration = before.duration
+        self._streams[packet.stream.index] = StreamTime(now, now + duration, duration)

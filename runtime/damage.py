@@ -20,6 +20,7 @@ from flashvsr_trt.runtime.damage_words import Places
 from flashvsr_trt.runtime.ffmpeg_log import FFmpegLog
 from flashvsr_trt.runtime.ffmpeg_words import Speech, listen
 from flashvsr_trt.runtime.frame_gaps import FrameGaps
+from flashvsr_trt.runtime.media_open import exact_fraction
 
 INDEXED_FORMATS = ("mov",)
 """Formats (FFmpeg's names begin so) with an index of all samples."""
@@ -36,6 +37,9 @@ TIMED_FORMATS = ("matroska", "webm", "flv", "asf")
 MISSING_SECONDS = Fraction(1, 2)
 """A file may end this much before its announced end and still be whole."""
 
+PARSER_PACKETS = 2
+"""A flag for incomplete bytes may lie on the packet they are in or on the one before."""
+
 ONE_RATE_CODECS = ("mpeg1video", "mpeg2video")
 """Codecs whose frames follow one another without pauses."""
 
@@ -51,6 +55,7 @@ class DamageWatch:
     ) -> None:
         self._container, self._stream, self._log = container, stream, log
         self._format, self._codec = container.format.name, stream.codec_context.name
+        self._unit = exact_fraction(stream.time_base)
         self._delay_at_start = stream.codec_context.has_b_frames
         self.origin = Fraction(0)
         """Seconds on the file's clock that are 0 for the user."""
@@ -69,6 +74,7 @@ class DamageWatch:
         self._concealed: list[Fraction] = []
         self._incomplete: list[Fraction] = []
         self._suspect: Fraction | None = None
+        self._since_suspect = 0
         self._joins = 0
         self._interlaced = False
         self._read, self._lines_before = 0, 0
@@ -79,19 +85,20 @@ class DamageWatch:
         """Packets so far that FFmpeg could not decode."""
         return len(self._undecodable)
 
-    def saw_packet(self, packet: av.Packet, jumped: bool) -> None:
-        """Counts a packet of any stream; `jumped` when the file's clock jumps before it."""
+    def saw_packet(self, packet: av.Packet) -> None:
+        """Counts a packet of any stream, with the times of the file's one clock."""
         time = packet.dts if packet.pts is None else packet.pts
-        begin = None if time is None else time * packet.time_base
-        end = self._end if begin is None else begin + (packet.duration or 0) * packet.time_base
+        unit = exact_fraction(packet.time_base)
+        begin = None if time is None else time * unit
+        end = self._end if begin is None else begin + (packet.duration or 0) * unit
         self._end = max(self._end, end)
         if packet.pos is not None and packet.pos >= 0:
             self.read_to = max(self.read_to, packet.pos + packet.size)
         if packet.stream is not self._stream:
             return
-        self._judge_suspect(packet, begin, jumped)
-        if packet.is_corrupt:
-            self._suspect = self._video_end if begin is None else begin
+        self._judge_suspect(packet, begin)
+        if packet.is_corrupt and self._suspect is None:
+            self._suspect, self._since_suspect = (self._video_end if begin is None else begin), 0
         self._video_end = max(self._video_end, end)
         self._read += 1
         if packet.is_discard:
@@ -100,21 +107,26 @@ class DamageWatch:
         if packet.pts is not None:
             self._waiting.add(begin)
 
-    def _judge_suspect(self, packet: av.Packet, begin: Fraction | None, jumped: bool) -> None:
-        """Whether an incomplete packet was the last of one recording and `packet` the first of another."""
+    def _judge_suspect(self, packet: av.Packet, begin: Fraction | None) -> None:
+        """Whether an incomplete packet was the last of one recording and `packet` the first of another.
+
+        FFmpeg's parser, which is a packet behind, flags the one before the last.
+        """
         if self._suspect is None:
             return
-        follows = begin is not None and begin <= self._suspect + 2 * self._gaps.usual
-        if packet.is_keyframe and (jumped or follows):
+        self._since_suspect += 1
+        follows = begin is not None and begin <= self._suspect + 4 * self._gaps.usual
+        if packet.is_keyframe and follows:
             self._joins += 1
-        else:
+            self._suspect = None
+        elif self._since_suspect == PARSER_PACKETS:
             self._incomplete.append(self._suspect)
-        self._suspect = None
+            self._suspect = None
 
     def saw_undecodable(self, packet: av.Packet | None) -> None:
         """Counts a packet that the decoder refuses; None for what was still inside it at the end."""
         time = None if packet is None else packet.dts if packet.pts is None else packet.pts
-        self._undecodable.append(self._video_end if time is None else time * packet.time_base)
+        self._undecodable.append(self._video_end if time is None else time * self._unit)
 
     def skip_beginning(self) -> None:
         """What came before the first frame is a recording that begins inside a scene, no damage."""
@@ -128,7 +140,7 @@ class DamageWatch:
         self._frames += 1
         self._interlaced |= bool(frame.interlaced_frame)
         stamp = frame.dts if frame.pts is None else frame.pts
-        time = None if stamp is None else stamp * self._stream.time_base
+        time = None if stamp is None else stamp * self._unit
         if frame.is_corrupt:
             self._concealed.append(self._video_end if time is None else time)
         if time is None:
@@ -216,7 +228,7 @@ class DamageWatch:
         if self._format.startswith(INDEXED_FORMATS):
             return max(0, len(self._stream.index_entries) - self._read)
         if self._format.startswith(SLOT_FORMATS):
-            return max(0, self._stream.frames - round(self._video_end / self._stream.time_base))
+            return max(0, self._stream.frames - round(self._video_end / self._unit))
         if self._format.startswith(COUNTED_FORMATS):
             return max(0, self._stream.frames - self._read)
         return 0

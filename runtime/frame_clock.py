@@ -1,9 +1,13 @@
 """When each decoded frame is shown: timestamps that grow, made of what the file says of its frames."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from fractions import Fraction
 
 import av
+
+from flashvsr_trt.errors import VideoError
+from flashvsr_trt.runtime.video_info import DecodedFrame
 
 BEYOND_END_SECONDS = 3600
 """A frame this much later than the file says it ends has a damaged timestamp."""
@@ -58,3 +62,25 @@ class FrameClock:
             )
         self._moved = True
         return pts
+
+
+def shown_until_next(frames: Iterator[DecodedFrame], limit: int | None) -> Iterator[DecodedFrame]:
+    """At most `limit` frames, each shown until the next begins; the last of all as long as the file says.
+
+    A frame's own duration may be that of the usual rate, in a video of variable rate as well.
+    """
+    frame = next(frames, None)
+    count = 0
+    while frame is not None:
+        count += 1
+        try:
+            following = next(frames, None)
+        except VideoError:
+            if count != limit:
+                yield frame
+                raise
+            following = None  # what is wrong behind the limit is not asked for
+        yield frame if following is None else replace(frame, duration=following.pts - frame.pts)
+        if count == limit:
+            return
+        frame = following

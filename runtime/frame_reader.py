@@ -53,9 +53,8 @@ def _read_packets(
             return
         # PyAV marks the end with empty packets; the decoder is flushed once, after errors as well.
         if packet.size or packet.dts is not None:
-            before = jumps.count
             jumps.correct(packet)
-            watch.saw_packet(packet, jumps.count != before)
+            watch.saw_packet(packet)
             yield packet
 
 

@@ -1,12 +1,16 @@
 """Audio, subtitles, attachments, chapters and metadata: copied packet by packet, never decoded."""
 
 import io
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 
 import av
 
-from flashvsr_trt.runtime.media_open import create_media, open_media
+from flashvsr_trt.runtime.clock_jumps import JUMPING_FORMATS
+from flashvsr_trt.runtime.copied_packets import read_copied
+from flashvsr_trt.runtime.frame_grid import SLOT_FORMATS
+from flashvsr_trt.runtime.media_open import create_media, exact_fraction, open_media
+from flashvsr_trt.runtime.muxer_clock import MuxerClock
 from flashvsr_trt.runtime.video_info import VideoInfo
 
 COPIED_TYPES = ("audio", "subtitle", "attachment")
@@ -40,7 +44,7 @@ def content_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
 
 def muxer_options(format_name: str, metadata: Mapping[str, str]) -> dict[str, str]:
     """Container options under which every tag of `metadata` and every timestamp is kept."""
-    if format_name in MATROSKA_FORMATS:
+    if format_name in (*MATROSKA_FORMATS, *SLOT_FORMATS):
         # AAC in mp4 begins before 0 with priming; without this all streams would move by that much.
         return {"avoid_negative_ts": "disabled"}
     if format_name in MOV_FORMATS and any(key.lower() not in ITUNES_TAGS for key in metadata):
@@ -48,12 +52,11 @@ def muxer_options(format_name: str, metadata: Mapping[str, str]) -> dict[str, st
     return {}
 
 
-def kept_chapters(info: VideoInfo) -> list[dict]:
-    """Chapters that lie in the kept part of the input, moved with it."""
-    end = info.frames / info.rate if info.trimmed and info.frames else None
+def kept_chapters(info: VideoInfo, end: Fraction | None = None) -> list[dict]:
+    """Chapters of the kept part of the input, moved with it; up to `end`, in seconds of the output."""
     kept = []
     for chapter in info.chapters:
-        unit = chapter["time_base"]
+        unit = exact_fraction(chapter["time_base"])
         first = max(chapter["start"] - round(info.shift / unit), 0)
         last = chapter["end"] - round(info.shift / unit)
         if end is not None:
@@ -70,16 +73,22 @@ class StreamCopy:
     """
 
     def __init__(
-        self, info: VideoInfo, output: av.container.OutputContainer, notify: Callable[[str], None]
+        self,
+        info: VideoInfo,
+        output: av.container.OutputContainer,
+        clock: MuxerClock,
+        notify: Callable[[str], None],
     ) -> None:
         self._info = info
-        self._output = output
+        self._output, self._clock = output, clock
         self._input = open_media(info.copy_from)
+        all_needed = self._input.format.name in JUMPING_FORMATS  # a clock that jumps is known by all streams
         self._targets: dict[int, av.stream.Stream] = {}
         has_chapters = bool(info.chapters)
         for stream in self._input.streams:
             discarded = stream.discard == av.stream.Discard.all
-            stream.discard = av.stream.Discard.all
+            if not all_needed:
+                stream.discard = av.stream.Discard.all
             if stream.index == info.video_index or (has_chapters and stream.type == "data" and discarded):
                 continue  # mp4 stores chapter titles as a text track: they are copied as chapters
             if stream.type not in COPIED_TYPES:
@@ -95,14 +104,29 @@ class StreamCopy:
             else:
                 self._targets[stream.index] = self._add(stream)
                 stream.discard = av.stream.Discard.default
-        self._packets = self._shifted_packets()
-        self._next = None
+        kept = [stream for stream in self._input.streams if stream.index in self._targets]
+        self._packets = read_copied(self._input, kept, info.shift)
+        self._next: av.Packet | None = None
+        self._begin = Fraction(0)
+
+    def first_time(self) -> Fraction | None:
+        """When the first of them begins, in seconds of the output; None without any."""
+        if self._next is None:
+            self._next = next(self._packets, None)
+        return None if self._next is None else self._next.pts * exact_fraction(self._next.time_base)
+
+    def begin(self, time: Fraction) -> None:
+        """Makes `time`, in seconds of the output, 0 for every packet that is muxed."""
+        self._begin = time
 
     def mux_until(self, time: Fraction) -> None:
         """Muxes the packets that are due before `time`, in seconds of the output."""
         if self._next is None:
             self._next = next(self._packets, None)
-        while self._next is not None and self._next.dts * self._next.time_base <= time:
+        while (
+            self._next is not None
+            and self._next.dts * exact_fraction(self._next.time_base) - self._begin <= time
+        ):
             self._mux(self._next)
             self._next = next(self._packets, None)
 
@@ -114,7 +138,7 @@ class StreamCopy:
             self._next = None
             if packet is None:
                 break
-            if end is None or packet.pts * packet.time_base < end:
+            if end is None or packet.pts * exact_fraction(packet.time_base) < end:
                 self._mux(packet)
             else:
                 ended.add(packet.stream.index)
@@ -130,39 +154,11 @@ class StreamCopy:
         return target
 
     def _mux(self, packet: av.Packet) -> None:
+        if self._begin:
+            begin = round(self._begin / exact_fraction(packet.time_base))
+            packet.pts, packet.dts = packet.pts - begin, packet.dts - begin
         packet.stream = self._targets[packet.stream.index]
-        self._output.mux_one(packet)
-
-    def _shifted_packets(self) -> Iterator[av.Packet]:
-        """Packets in file order, in output time; those before the start are left out."""
-        kept = [stream for stream in self._input.streams if stream.index in self._targets]
-        if not kept:
-            return
-        last: dict[int, int] = {}
-        try:
-            for packet in self._input.demux(kept):
-                if packet.pts is None and packet.dts is None:
-                    continue
-                packet.pts = packet.dts if packet.pts is None else packet.pts
-                packet.dts = packet.pts if packet.dts is None else packet.dts
-                if self._info.shift and not self._move(packet):
-                    continue
-                # Damaged files go back in time, which no muxer takes.
-                packet.dts = max(packet.dts, last.get(packet.stream.index, packet.dts))
-                packet.pts = max(packet.pts, packet.dts)
-                last[packet.stream.index] = packet.dts
-                yield packet
-        except av.FFmpegError:
-            return  # the video's reading of the same file meets the same damage and reports it
-
-    def _move(self, packet: av.Packet) -> bool:
-        """Takes the shift off a packet's time; False when it lies before the start."""
-        shift = round(self._info.shift / packet.time_base)
-        packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
-        if packet.pts < 0 and packet.stream.type == "subtitle" and packet.pts + (packet.duration or 0) > 0:
-            packet.duration += packet.pts
-            packet.pts = packet.dts = 0
-        return packet.pts >= 0
+        self._clock.mux(packet)
 
 
 def _can_hold(format_name: str, stream: av.stream.Stream) -> bool:

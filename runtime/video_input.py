@@ -17,7 +17,7 @@ from flashvsr_trt.runtime.container_crop import container_crop
 from flashvsr_trt.runtime.damage import DamageWatch
 from flashvsr_trt.runtime.ffmpeg_log import FFmpegLog
 from flashvsr_trt.runtime.file_end import CountedPipe, file_size, what_is_cut
-from flashvsr_trt.runtime.frame_clock import FrameClock
+from flashvsr_trt.runtime.frame_clock import FrameClock, shown_until_next
 from flashvsr_trt.runtime.frame_facts import display_matrix, error_reason
 from flashvsr_trt.runtime.frame_reader import read_frames
 from flashvsr_trt.runtime.image_input import open_images
@@ -178,8 +178,8 @@ def _open_stream(
 
     announced = _announced_seconds(container, stream)
     clock = FrameClock(path, time_base, rate, shift, announced and shift + announced, notify)
-    timed = _timed(reader, itertools.islice(itertools.chain([first], decoded), limit), clock)
-    frames = _until_damage(info, timed, watch, limit, cut_off)
+    timed = _timed(reader, itertools.chain([first], decoded), clock)
+    frames = _until_damage(info, shown_until_next(timed, limit), watch, limit, cut_off)
 
     def close() -> None:
         # A thread that is blocked in a read of a pipe still uses the container: it goes with the process.

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Mapping
-from fractions import Fraction
 from types import TracebackType
 from typing import Protocol
 
@@ -12,8 +11,11 @@ import numpy as np
 from flashvsr_trt.errors import UsageError, VideoError
 from flashvsr_trt.files import NewFile, OpenedFile, new_file, write_errors
 from flashvsr_trt.runtime.beside import NOTHING, Beside
+from flashvsr_trt.runtime.encoder_timing import EncoderTiming
+from flashvsr_trt.runtime.frame_grid import SLOT_FORMATS, FrameGrid, choose_rate
 from flashvsr_trt.runtime.image_output import ImageOutput, is_image_output
-from flashvsr_trt.runtime.media_open import create_media
+from flashvsr_trt.runtime.media_open import create_media, exact_fraction
+from flashvsr_trt.runtime.muxer_clock import MuxerClock
 from flashvsr_trt.runtime.picture_output import PictureWriter
 from flashvsr_trt.runtime.stream_copy import StreamCopy, content_metadata, kept_chapters, muxer_options
 from flashvsr_trt.runtime.video_encoder import EncoderSettings, choose_encoder
@@ -127,24 +129,30 @@ class VideoOutput:
             options=muxer_options(container_format, metadata),
             buffer_size=WRITE_BUFFER,
         )
+        in_slots = container_format in SLOT_FORMATS
+        self._grid = FrameGrid(choose_rate(info)) if in_slots else None
         self._stream = self._add_video_stream(size, threads)
         self._container.metadata.update(metadata)
-        self._container.set_chapters(kept_chapters(info))
+        if not info.trimmed:
+            self._container.set_chapters(kept_chapters(info))
+        self._mux = MuxerClock(self._container)
         self._copy = None
         if info.copy_from and info.other_streams:
-            self._copy = StreamCopy(info, self._container, notify)
+            self._copy = StreamCopy(info, self._container, self._mux, notify)
         elif info.other_streams:
             notify(
                 f"{info.name} can be read only once: its {info.other_streams} other streams are not copied"
             )
-        self._durations: dict[int, int] = {}
-        self._end = 0
+        self._timing = EncoderTiming(info, self._stream, self._mux, self._grid, self._copy, notify)
 
     def _add_video_stream(self, size: tuple[int, int], threads: int) -> av.VideoStream:
         info, settings = self._info, self._settings
+        rate, time_base = info.rate, info.time_base
+        if self._grid:
+            rate, time_base = self._grid.rate, 1 / self._grid.rate
         try:
             stream = self._container.add_stream(
-                settings.codec, rate=info.rate, options=dict(settings.options), time_base=info.time_base
+                settings.codec, rate=rate, options=dict(settings.options), time_base=time_base
             )
         except ValueError as error:
             raise UsageError(
@@ -159,6 +167,9 @@ class VideoOutput:
             encoder.sample_aspect_ratio = info.sample_aspect_ratio
         if self._container.format.name in ("mp4", "mov") and encoder.codec.canonical_name == "hevc":
             encoder.codec_tag = APPLE_HEVC_TAG
+        if self._grid and "bf" not in settings.options:
+            # Slots are in the order of decoding: nothing says when B-frames are shown.
+            encoder.max_b_frames = 0
         stream.set_display_matrix(info.display_matrix)
         stream.metadata.update(content_metadata(info.stream_metadata))
         try:
@@ -179,10 +190,8 @@ class VideoOutput:
         """
         with write_errors(self._new.path, VideoError):
             frame = self._pictures.frame(pixels, beside)
-            frame.pts, frame.duration, frame.time_base = pts, duration, self._info.time_base
-            self._durations[pts] = duration
-            self._end = pts + duration
-            self._mux(self._stream.encode(frame))
+            self._timing.stamp(frame, pts, duration)
+            self._write_packets(self._stream.encode(frame))
 
     def finish(self) -> None:
         """Flushes the encoder and the copied streams, closes the file and gives it its final name.
@@ -190,9 +199,12 @@ class VideoOutput:
         Raises VideoError when it cannot be written.
         """
         with write_errors(self._new.path, VideoError):
-            self._mux(self._stream.encode(None))
+            self._write_packets(self._stream.encode(None))
+            end = self._timing.end if self._info.trimmed else None
+            if self._info.trimmed:
+                self._container.set_chapters(kept_chapters(self._info, end))
             if self._copy:
-                self._copy.mux_rest(self._end * self._info.time_base if self._info.trimmed else None)
+                self._copy.mux_rest(end)
                 self._copy.close()
             self._container.close()
             self._new.finish()
@@ -215,10 +227,9 @@ class VideoOutput:
     ) -> None:
         self.abort()
 
-    def _mux(self, packets: list[av.Packet]) -> None:
+    def _write_packets(self, packets: list[av.Packet]) -> None:
         for packet in packets:
-            # Some encoders lose durations when they reorder; the last one says how long the video is.
-            packet.duration = self._durations.pop(packet.pts, packet.duration)
+            self._timing.complete(packet)
             if self._copy:
-                self._copy.mux_until(Fraction(packet.dts) * packet.time_base)
-            self._container.mux_one(packet)
+                self._copy.mux_until(packet.dts * exact_fraction(packet.time_base))
+            self._mux.mux(packet)

@@ -1,0 +1,51 @@
+"""Packets of the streams that are copied, from a second reading of an input, at their times in the output."""
+
+from collections.abc import Iterator
+from fractions import Fraction
+
+import av
+
+from flashvsr_trt.runtime.clock_jumps import JUMPING_FORMATS, ClockJumps
+from flashvsr_trt.runtime.media_open import exact_fraction
+
+
+def read_copied(
+    container: av.container.InputContainer, kept: list[av.stream.Stream], shift: Fraction
+) -> Iterator[av.Packet]:
+    """Packets of the `kept` streams in file order, by one clock, less `shift` seconds.
+
+    What lies before 0 after a shift is left out; a subtitle that is still shown then begins there. Ends at
+    the first error: the reading that decodes the video meets the same damage and reports it.
+    """
+    if not kept:
+        return
+    jumps = ClockJumps(container.format.name)
+    # A clock that jumps is known by all streams, and both readings must find the same jumps.
+    wanted = container.demux() if container.format.name in JUMPING_FORMATS else container.demux(kept)
+    indices = {stream.index for stream in kept}
+    while True:
+        try:
+            packet = next(wanted, None)
+        except av.FFmpegError:
+            return
+        if packet is None:
+            return
+        if packet.pts is None and packet.dts is None:
+            continue
+        jumps.correct(packet)
+        if packet.stream.index not in indices:
+            continue
+        packet.pts = packet.dts if packet.pts is None else packet.pts
+        packet.dts = packet.pts if packet.dts is None else packet.dts
+        if not shift or _move(packet, shift):
+            yield packet
+
+
+def _move(packet: av.Packet, shift: Fraction) -> bool:
+    """Takes the shift off a packet's time; False when it lies before the start."""
+    ticks = round(shift / exact_fraction(packet.time_base))
+    packet.pts, packet.dts = packet.pts - ticks, packet.dts - ticks
+    if packet.pts < 0 and packet.stream.type == "subtitle" and packet.pts + (packet.duration or 0) > 0:
+        packet.duration += packet.pts
+        packet.pts = packet.dts = 0
+    return packet.pts >= 0
