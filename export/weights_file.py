@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from flashvsr_trt.bundle import MANIFEST, BundleFile, describe_file, read_bundle
@@ -34,8 +35,11 @@ def weights_file_name(fingerprint: str, precision: str) -> str:
 
 
 def write_weights(path: Path, tensors: Mapping[str, torch.Tensor]) -> BundleFile:
-    """Write the tensors from where they are, without a copy in memory."""
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+    """Write the tensors from where they are, without a copy in memory. Raises BundleError."""
+    try:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+    except SafetensorError as error:  # of a full disk, too
+        raise BundleError(f"{path.name} cannot be written: {error}; nothing unfinished is left") from error
     path.chmod(0o644)
     return describe_file(path)
 

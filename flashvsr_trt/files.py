@@ -19,7 +19,8 @@ from typing import Self
 
 from flashvsr_trt.errors import FileError, FlashVSRError, UsageError
 from flashvsr_trt.renames import rename_new, swap_folders, sync_file, sync_folder, sync_tree
-from flashvsr_trt.staging import Staging, merge_into, open_staging
+from flashvsr_trt.signals import signals_wait
+from flashvsr_trt.staging import Staging, is_unfinished, merge_into, open_staging
 
 _STANDARD = {"/dev/stdout": 1, "/dev/stderr": 2}
 
@@ -57,7 +58,7 @@ class _Unfinished:
             UsageError: the name was taken meanwhile, and may not be overwritten.
             OSError: it cannot be written.
         """
-        with self._turn:
+        with self._turn, signals_wait():
             if not self._open:
                 raise ValueError(f"{self.path} is finished or removed already")
             try:
@@ -67,8 +68,9 @@ class _Unfinished:
                     f"{self.path} came into being meanwhile and is kept; "
                     "choose another name or overwrite it (--overwrite)"
                 ) from error
-            FINISHED.append(self.path)
             self._open = False
+            if not is_unfinished(self.path):
+                FINISHED.append(self.path)
             self._remove()
 
     def abort(self) -> None:

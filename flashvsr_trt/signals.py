@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 END_SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)
@@ -24,6 +25,33 @@ class Ended(KeyboardInterrupt):
         self.number = number
 
 
+@dataclass
+class _Commit:
+    """Whether an output is being given its name, and the signal that came meanwhile."""
+
+    depth: int = 0
+    waiting: int | None = None
+
+
+_COMMIT = _Commit()
+
+
+@contextmanager
+def signals_wait() -> Iterator[None]:
+    """While inside, the signals of `ended_by_signals` wait: the renames of an output are not cut in two."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    _COMMIT.depth += 1
+    try:
+        yield
+    finally:
+        _COMMIT.depth -= 1
+        number, _COMMIT.waiting = _COMMIT.waiting, None
+        if number is not None:
+            raise Ended(number)
+
+
 def exit_code(error: BaseException) -> int:
     """128 and the signal's number, as shells have it; a KeyboardInterrupt is SIGINT."""
     return 128 + getattr(error, "number", signal.SIGINT)
@@ -40,7 +68,9 @@ def ended_by_signals() -> Iterator[None]:
 
     def end(number: int, frame: object) -> None:
         nonlocal since
-        if since is None or time.monotonic() - since > CLEANING_SECONDS:
+        if _COMMIT.depth:
+            _COMMIT.waiting = number
+        elif since is None or time.monotonic() - since > CLEANING_SECONDS:
             since = time.monotonic()
             raise Ended(number)
 

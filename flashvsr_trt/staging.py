@@ -89,6 +89,11 @@ class Staging:
             LOG.warning("%s stays, and can be removed: %s", self.path, error.strerror)
         del UNFINISHED[self.path]
 
+    def leave(self) -> None:
+        """Leaves the folder for another run to settle."""
+        if UNFINISHED.pop(self.path, None) is self and self._lock is not None:
+            self._lock.release()
+
 
 def open_staging(folder: str, name: str) -> Staging:
     """Make a staging folder for `name` in `folder`, and remove what killed runs left there.
@@ -107,6 +112,12 @@ def open_staging(folder: str, name: str) -> Staging:
             "wait for it, or choose another name"
         )
     return staging
+
+
+def is_unfinished(path: str) -> bool:
+    """Whether a path lies in a staging folder of this process."""
+    place = os.path.realpath(path)
+    return any(place.startswith(staging + os.sep) for staging in UNFINISHED)
 
 
 def remove_unfinished() -> None:
@@ -166,9 +177,13 @@ def merge_into(staging: Staging, folder: str, stale: list[str], overwrite: bool)
 
     Raises:
         FileExistsError: without `overwrite`, a name is taken; nothing was moved.
-        OSError: the folder cannot be written.
+        OSError: the folder cannot be written. What was not moved stays in the staging folder, and the next
+            run that writes there tries again.
     """
     names = sorted(os.listdir(staging.content))
+    for name in names:
+        if os.path.isdir(os.path.join(folder, name)):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.path.join(folder, name))
     into = "" if folder == staging.folder else os.path.basename(folder)
     note = {"into": into, "stale": sorted(set(stale) - set(names)), "overwrite": overwrite}
     path = os.path.join(staging.path, _MERGE)
@@ -177,7 +192,14 @@ def merge_into(staging: Staging, folder: str, stale: list[str], overwrite: bool)
         file.flush()
         os.fsync(file.fileno())
     if overwrite:
-        _finish_merge(staging.path, staging.folder)
+        try:
+            _finish_merge(staging.path, staging.folder)
+        except OSError:
+            staging.leave()
+            raise
+        except BaseException:  # Ctrl-C: what has begun is finished
+            _finish_merge(staging.path, staging.folder)
+            raise
         return
     moved: list[str] = []
     try:
@@ -249,7 +271,10 @@ def _is_left(path: str) -> bool:
     """Whether it is old enough to be what a killed run left, if its lock is free too."""
     if path in UNFINISHED:
         return False
-    if _owner_of(path).get("host") == socket.gethostname() and os.path.exists(os.path.join(path, _LOCK)):
+    locked, *filled = (os.path.lexists(os.path.join(path, name)) for name in (_LOCK, _CONTENT, _PREVIOUS))
+    on_this_host = _owner_of(path).get("host") == socket.gethostname()
+    # Without a lock there is nothing in it yet, or any more.
+    if (locked and on_this_host) or not (locked or any(filled)):
         return time.time() - _made_at(path) > YOUNG_SECONDS
     try:
         touched = max(os.stat(place).st_mtime for place in (path, *_below(path)))
@@ -302,7 +327,7 @@ def _take_lock(path: str) -> "FileLock | None":
 
 
 def _remove(path: str, lock: "FileLock | None") -> None:
-    """The note of a merge goes first, as it speaks of the content; the lock goes last."""
+    """The note of a merge goes first, as it speaks of the content; who owned it goes last."""
     _unlink(path, _MERGE)
     for name in (_CONTENT, _PREVIOUS):
         part = os.path.join(path, name)
@@ -312,8 +337,8 @@ def _remove(path: str, lock: "FileLock | None") -> None:
             _unlink(path, name)
     if lock is not None:
         lock.release()
-    _unlink(path, _OWNER)
     _unlink(path, _LOCK)
+    _unlink(path, _OWNER)
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         os.rmdir(path)
 

@@ -25,6 +25,7 @@ from flashvsr_trt.runtime.image_sequence import find_images
 from flashvsr_trt.runtime.media_open import exact_fraction, is_url, open_media
 from flashvsr_trt.runtime.picture_input import PictureReader
 from flashvsr_trt.runtime.video_info import DecodedFrame, VideoInfo, VideoInput
+from flashvsr_trt.targets import local_path
 
 DEFAULT_RATE = Fraction(24)
 """Frames a second of images and raw video when the caller names none (announced)."""
@@ -56,6 +57,7 @@ def open_input(
     has no video stream or no frames. Iteration raises VideoError on a frame of another size, and
     TruncatedInputError after the last good frame when the input ends early or is corrupt.
     """
+    path = local_path(path)
     if start < 0:
         raise UsageError(f"start {start} is negative; count frames from 0")
     if frames is not None and frames < 1:

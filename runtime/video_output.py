@@ -20,7 +20,7 @@ from flashvsr_trt.runtime.picture_output import PictureWriter
 from flashvsr_trt.runtime.stream_copy import StreamCopy, content_metadata, kept_chapters, muxer_options
 from flashvsr_trt.runtime.video_encoder import EncoderSettings, choose_encoder
 from flashvsr_trt.runtime.video_info import VideoInfo, VideoInput
-from flashvsr_trt.targets import check_outputs, local_path
+from flashvsr_trt.targets import STANDARD_STREAM, check_outputs, local_path
 
 LOG = logging.getLogger(__name__)
 
@@ -78,6 +78,8 @@ def open_output(
     A pipe that is there takes the video as it is made, if its container can do without seeking (.mkv, .ts).
     """
     info, path = source.info, local_path(path)
+    if path == STANDARD_STREAM:
+        raise UsageError("the video cannot go to stdout; name a file, or a pipe that is there, like out.mkv")
     if is_image_output(path):
         return ImageOutput(path, info, upscaled, pixel_format, threads, overwrite, notify)
     check_outputs({"the output": path}, [info.name], overwrite)
