@@ -64,17 +64,22 @@ def stand_in_libraries(folder: Path) -> Path:
     return folder
 
 
+def environment(bindings: Path, libraries: Path) -> dict[str, str]:
+    """Variables with which a process loads these bindings and these libraries."""
+    path = os.pathsep.join([str(bindings), str(ROOT), os.environ.get("PYTHONPATH", "")])
+    return {"LD_LIBRARY_PATH": str(libraries), "PYTHONPATH": path}
+
+
 def run_in_tensorrt(bindings: Path, libraries: Path, job: dict[str, Any], result: Path) -> dict[str, Any]:
     """What TensorRT's classes were told, by `tensorrt_worker.py` in a process of its own.
 
     Raises:
         RuntimeError: the process failed; the message is what it wrote.
     """
-    path = os.pathsep.join([str(bindings), str(ROOT), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
         [sys.executable, "-m", "tests.plugins.tensorrt_worker", result],
         input=json.dumps(job),
-        env=os.environ | {"LD_LIBRARY_PATH": str(libraries), "PYTHONPATH": path},
+        env=os.environ | environment(bindings, libraries),
         cwd=ROOT,
         capture_output=True,
         text=True,
