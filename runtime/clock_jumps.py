@@ -50,6 +50,8 @@ class ClockJumps:
         self._streams: dict[int, StreamTime] = {}
         self._positions: dict[int, int] = {}
         self._jumps = [Jump(-1, -1, Fraction(0))]
+        self.joins: list[Fraction] = []
+        """When the clock goes on behind each jump, in corrected seconds; grows with the jumps found."""
 
     def correct(self, packet: av.Packet) -> None:
         """Moves a packet to the one clock of the file."""
@@ -100,6 +102,7 @@ class ClockJumps:
         )
         jump = Jump(max(self._positions.values(), default=-1), position, reached - seconds)
         self._jumps.append(jump)
+        self.joins.append(reached)
         return jump.offset
 
     def _note(self, packet: av.Packet, unit: Fraction, now: Fraction) -> None:

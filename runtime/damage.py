@@ -11,6 +11,7 @@ What counts, per container:
 - all: errors of the demuxer, packets that gave no frame, frames that FFmpeg had to conceal.
 """
 
+from collections.abc import Sequence
 from fractions import Fraction
 
 import av
@@ -37,6 +38,9 @@ TIMED_FORMATS = ("matroska", "webm", "flv", "asf")
 MISSING_SECONDS = Fraction(1, 2)
 """A file may end this much before its announced end and still be whole."""
 
+NEAR_JOIN = Fraction(1)
+"""Seconds around a jump of the clock in which the streams of both recordings begin and end."""
+
 PARSER_PACKETS = 2
 """A flag for incomplete bytes may lie on the packet they are in or on the one before."""
 
@@ -59,6 +63,8 @@ class DamageWatch:
         self._delay_at_start = stream.codec_context.has_b_frames
         self.origin = Fraction(0)
         """Seconds on the file's clock that are 0 for the user."""
+        self.joins: Sequence[Fraction] = ()
+        """When recordings that were joined begin, where the clock tells, in seconds; grows on the way."""
         self.read_error: str | None = None
         self.cut_off: str | None = None
         """What the end of the file lacks."""
@@ -75,7 +81,7 @@ class DamageWatch:
         self._incomplete: list[Fraction] = []
         self._suspect: Fraction | None = None
         self._since_suspect = 0
-        self._joins = 0
+        self._seen_joins = 0
         self._interlaced = False
         self._read, self._lines_before = 0, 0
         self._gaps = FrameGaps(rate)
@@ -96,9 +102,10 @@ class DamageWatch:
             self.read_to = max(self.read_to, packet.pos + packet.size)
         if packet.stream is not self._stream:
             return
-        self._judge_suspect(packet, begin)
+        decoded = begin if packet.dts is None else packet.dts * unit
+        self._judge_suspect(packet, decoded)
         if packet.is_corrupt and self._suspect is None:
-            self._suspect, self._since_suspect = (self._video_end if begin is None else begin), 0
+            self._suspect, self._since_suspect = (self._video_end if decoded is None else decoded), 0
         self._video_end = max(self._video_end, end)
         self._read += 1
         if packet.is_discard:
@@ -116,12 +123,17 @@ class DamageWatch:
             return
         self._since_suspect += 1
         follows = begin is not None and begin <= self._suspect + 4 * self._gaps.usual
-        if packet.is_keyframe and follows:
-            self._joins += 1
+        if packet.is_keyframe and (follows or self._is_join(self._suspect, begin)):
+            self._seen_joins += 1
             self._suspect = None
         elif self._since_suspect == PARSER_PACKETS:
             self._incomplete.append(self._suspect)
             self._suspect = None
+
+    def _is_join(self, before: Fraction, after: Fraction | None) -> bool:
+        """Whether the clock jumps somewhere between two times of the video."""
+        end = self._video_end if after is None else after
+        return any(before - NEAR_JOIN <= join <= end + NEAR_JOIN for join in self.joins)
 
     def saw_undecodable(self, packet: av.Packet | None) -> None:
         """Counts a packet that the decoder refuses; None for what was still inside it at the end."""
@@ -177,7 +189,7 @@ class DamageWatch:
         if self._each_packet_is_a_frame() or speech.decoder_errors:
             evidence = evidence or without_frame
         if self._has_one_rate():
-            evidence = evidence or self._gaps.missing()
+            evidence = evidence or self._gaps.missing(self.joins)
         return self._in_words(reasons, missing, without_frame) if evidence else None
 
     def _in_words(self, reasons: list[str], missing: int, without_frame: int) -> str:
@@ -187,8 +199,8 @@ class DamageWatch:
             lost = missing + without_frame
             places.lost(lost, [*lost_times, self._video_end] if missing else lost_times)
         else:
-            in_holes = self._gaps.missing()
-            holes = [place for hole in self._gaps.holes() for place in (hole.begin, hole.end)]
+            in_holes = self._gaps.missing(self.joins)
+            holes = [place for hole in self._gaps.holes(self.joins) for place in (hole.begin, hole.end)]
             lost = max(in_holes, without_frame)
             places.lost(lost, holes if in_holes >= without_frame else lost_times)
             places.lost(self._short_of_end(), [self._video_end], about=True)
@@ -205,7 +217,7 @@ class DamageWatch:
         if announced - self._end > MISSING_SECONDS:
             reasons.append(f"it stops at {float(self._end):.2f} s of {float(announced):.2f} s announced")
         reasons += [f"FFmpeg: {line}" for line in speech.lines]
-        if speech.incomplete > self._joins * (len(self._container.streams) - 1):
+        if speech.incomplete > max(self._seen_joins, len(self.joins)) * (len(self._container.streams) - 1):
             reasons.append(f"incomplete packets of other streams: {speech.incomplete}")
         return reasons
 

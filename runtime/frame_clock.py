@@ -1,7 +1,7 @@
 """When each decoded frame is shown: timestamps that grow, made of what the file says of its frames."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import av
@@ -9,51 +9,65 @@ import av
 from flashvsr_trt.errors import VideoError
 from flashvsr_trt.runtime.video_info import DecodedFrame
 
-BEYOND_END_SECONDS = 3600
-"""A frame this much later than the file says it ends has a damaged timestamp."""
+BEYOND_SECONDS = 3600
+"""A frame this much later than the file says it ends, or before 0, has a damaged timestamp."""
+
+
+@dataclass(frozen=True)
+class TimedFrame:
+    """A decoded frame; `pts` and `duration` on the file's clock, in units of the stream's time base."""
+
+    frame: av.VideoFrame
+    pts: int
+    duration: int
 
 
 class FrameClock:
-    """Gives frames in display order their time, in units of `time_base`, less `shift` seconds."""
+    """Gives frames in display order times that grow, in units of `time_base`.
+
+    Where a file says nothing of when the first frame is shown, but when it is decoded, the frames come in
+    the order of these times, which begin at 0.
+    """
 
     def __init__(
         self,
         name: str,
         time_base: Fraction,
         rate: Fraction,
-        shift: Fraction,
         end: Fraction | None,
         notify: Callable[[str], None],
     ) -> None:
         self._name, self._notify = name, notify
-        self._shift = round(shift / time_base)
         self._usual_duration = max(1, round(1 / (rate * time_base)))
-        self._latest = None if end is None else round((end + BEYOND_END_SECONDS) / time_base) - self._shift
+        beyond = round(BEYOND_SECONDS / time_base)
+        self._earliest = -beyond
+        self._latest = None if end is None else round(end / time_base) + beyond
         self._expected, self._index = 0, 0
         self._last: int | None = None
-        self._delay: int | None = None
+        self._decoding_delay: int | None = None
         self._moved = False
 
-    def time(self, frame: av.VideoFrame) -> tuple[int, int]:
-        """The frame's pts and duration."""
-        pts = self._stated(frame)
-        if self._last is not None and pts <= self._last:
-            pts = self._repaired(self._last + 1)
-        elif self._latest is not None and pts > self._latest:
-            pts = self._repaired(self._expected)
-        duration = frame.duration or self._usual_duration
-        self._expected, self._last = pts + duration, pts
-        self._index += 1
-        return pts, duration
+    def timed(self, frames: Iterable[av.VideoFrame]) -> Iterator[TimedFrame]:
+        """The same frames with their times."""
+        for frame in frames:
+            pts = self._stated(frame)
+            if self._last is not None and pts <= self._last:
+                pts = self._repaired(self._last + 1)
+            elif pts < self._earliest or (self._latest is not None and pts > self._latest):
+                pts = self._repaired(self._expected)
+            duration = frame.duration or self._usual_duration
+            self._expected, self._last = pts + duration, pts
+            self._index += 1
+            yield TimedFrame(frame, pts, duration)
 
     def _stated(self, frame: av.VideoFrame) -> int:
         """What the frame says itself, or where it follows from those before."""
-        if frame.pts is not None:
-            return frame.pts - self._shift
-        if frame.dts is not None:
-            self._delay = frame.dts - self._expected if self._delay is None else self._delay
-            return frame.dts - self._delay
-        return self._expected
+        if self._last is None and frame.pts is None and frame.dts is not None:
+            self._decoding_delay = frame.dts
+        if self._decoding_delay is not None:
+            return self._expected if frame.dts is None else frame.dts - self._decoding_delay
+        stamp = frame.dts if frame.pts is None else frame.pts
+        return self._expected if stamp is None else stamp
 
     def _repaired(self, pts: int) -> int:
         if not self._moved:

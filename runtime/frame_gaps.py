@@ -1,6 +1,7 @@
 """Holes in the times of decoded frames: where they are, and how many frames would fill them."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -65,8 +66,11 @@ class FrameGaps:
         close = sum(n for interval, n in self._intervals.items() if abs(interval - usual) <= usual / 5)
         return self._count > 0 and close >= REGULAR_SHARE * self._count
 
-    def holes(self) -> list[Hole]:
-        """The holes of a video of one rate; none in one of variable rate, whose pauses mean nothing."""
+    def holes(self, joins: Sequence[Fraction] = ()) -> list[Hole]:
+        """The holes of a video of one rate; none in one of variable rate, whose pauses mean nothing.
+
+        What lies where recordings were joined, at `joins` seconds, is no hole: their sound may be longer.
+        """
         usual = self.usual
         if not self.regular:
             return []
@@ -74,11 +78,12 @@ class FrameGaps:
             Hole(last + usual, last + interval, round(interval / usual) - 1)
             for last, interval in self._wide
             if interval > WIDE * usual
+            and not any(last - usual <= join <= last + interval + usual for join in joins)
         ]
 
-    def missing(self) -> int:
+    def missing(self, joins: Sequence[Fraction] = ()) -> int:
         """Frames that fill the holes, as far as late ones did not come early later: times may be uneven."""
-        holes = sum(hole.frames for hole in self.holes())
+        holes = sum(hole.frames for hole in self.holes(joins))
         if not holes:
             return 0
         fitting = round((self._last - self._first) / self.usual)

@@ -41,6 +41,7 @@ def _read_packets(
 ) -> Iterator[av.Packet]:
     """Packets of all streams, up to the end or the first error."""
     jumps = ClockJumps(container.format.name)
+    watch.joins = jumps.joins
     packets = container.demux()
     while True:
         try:

@@ -6,7 +6,7 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 
 import av
@@ -17,7 +17,7 @@ from flashvsr_trt.runtime.container_crop import container_crop
 from flashvsr_trt.runtime.damage import DamageWatch
 from flashvsr_trt.runtime.ffmpeg_log import FFmpegLog
 from flashvsr_trt.runtime.file_end import CountedPipe, file_size, what_is_cut
-from flashvsr_trt.runtime.frame_clock import FrameClock, shown_until_next
+from flashvsr_trt.runtime.frame_clock import FrameClock, TimedFrame, shown_until_next
 from flashvsr_trt.runtime.frame_facts import display_matrix, error_reason
 from flashvsr_trt.runtime.frame_reader import read_frames
 from flashvsr_trt.runtime.image_input import open_images
@@ -133,23 +133,27 @@ def _open_stream(
     time_base = exact_fraction(stream.time_base)
     log.codec = stream.codec_context.name
     watch = DamageWatch(container, stream, rate, log)
-    decoded = itertools.islice(read_frames(container, stream, watch, log, notify), start, None)
-    first = next(decoded, None)
-    if first is None:
+    announced, begin = (
+        _announced_seconds(container, stream),
+        Fraction(container.start_time or 0, av.time_base),
+    )
+    clock = FrameClock(path, time_base, rate, announced and begin + announced, notify)
+    timed = itertools.islice(clock.timed(read_frames(container, stream, watch, log, notify)), start, None)
+    begun = next(timed, None)
+    if begun is None:
         reason = watch.at_end() or (f"it has no frame {start}" if start else "it has no frames")
         raise VideoError(f"no frame of {path} can be decoded: {reason}; nothing is written")
+    first, first_time = begun.frame, begun.pts * time_base
     crop = container_crop(container, stream)
     reader = PictureReader(path, first, stream.codec_context.name, notify, crop)
 
-    shift = Fraction(0)
-    if start:
-        shift = start / rate if first.pts is None else first.pts * time_base
-    if container.start_time and container.format.name in JUMPING_FORMATS:
-        watch.origin = Fraction(container.start_time, av.time_base)
+    shift = first_time if start else min(first_time, Fraction(0))
+    if begin and container.format.name in JUMPING_FORMATS:
+        watch.origin = begin
         if not start:  # their clock starts anywhere: hours of nothing would precede the first frame
-            shift = watch.origin
+            shift = begin
             notify(f"{path}: its clock starts at {float(shift):.3f} s; the output starts at 0")
-    total = stream.frames or round(_announced_seconds(container, stream) * rate)
+    total = stream.frames or round(announced * rate)
     remaining = max(total - start, 1) if total else None
     info = VideoInfo(
         name=path,
@@ -178,10 +182,8 @@ def _open_stream(
         size = pipe.count if pipe else file_size(path)
         return what_is_cut(None if pipe else path, container.format.name, watch.read_to, size)
 
-    announced = _announced_seconds(container, stream)
-    clock = FrameClock(path, time_base, rate, shift, announced and shift + announced, notify)
-    timed = _timed(reader, itertools.chain([first], decoded), clock)
-    frames = _until_damage(info, shown_until_next(timed, limit), watch, limit, cut_off)
+    pictures = _read_pictures(reader, itertools.chain([begun], timed), round(shift / time_base))
+    frames = _until_damage(info, shown_until_next(pictures, limit), watch, limit, cut_off)
 
     def close() -> None:
         # A thread that is blocked in a read of a pipe still uses the container: it goes with the process.
@@ -204,14 +206,11 @@ def _announced_seconds(container: av.container.InputContainer, stream: av.VideoS
     return Fraction(container.duration or 0, av.time_base)
 
 
-def _timed(
-    reader: PictureReader, decoded: Iterator[av.VideoFrame], clock: FrameClock
-) -> Iterator[DecodedFrame]:
-    """Frames as RGB with timestamps that grow. Raises VideoError when the size changes."""
-    for index, frame in enumerate(decoded):
-        pixels, beside = reader.read(frame, index)
-        pts, duration = clock.time(frame)
-        yield DecodedFrame(pixels, pts, duration, beside)
+def _read_pictures(reader: PictureReader, frames: Iterable[TimedFrame], shift: int) -> Iterator[DecodedFrame]:
+    """Frames as RGB, their times less `shift`. Raises VideoError when the size changes."""
+    for index, timed in enumerate(frames):
+        pixels, beside = reader.read(timed.frame, index)
+        yield DecodedFrame(pixels, timed.pts - shift, timed.duration, beside)
 
 
 def _until_damage(
