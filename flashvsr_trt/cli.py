@@ -123,6 +123,18 @@ def number_choice(numbers: Sequence[int]) -> click.Choice:
 @click.option(
     "--encoder-option", "encoder_options", type=EncoderOption(), multiple=True, help="Say preset=slow."
 )
+@click.option(
+    "--audio-codec",
+    default="copy",
+    show_default=True,
+    help="copy, auto (convert what OUT cannot hold), none, or an encoder for all, say aac.",
+)
+@click.option(
+    "--subtitle-codec",
+    default="copy",
+    show_default=True,
+    help="copy, auto (convert what OUT cannot hold), none, or an encoder for all, say mov_text.",
+)
 @click.option("--threads", type=int, default=0, help="Of decoder and encoder.  [default: theirs]")
 @click.option("--overwrite", is_flag=True, help="Replace what exists: the output, the report, the trace.")
 @click.option("--json", "json_file", metavar="FILE", help="Write a report; - for stdout.")

@@ -1,20 +1,28 @@
 """Packets of the streams that are copied, from a second reading of an input, at their times in the output."""
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from fractions import Fraction
 
 import av
 
 from flashvsr_trt.runtime.clock_jumps import JUMPING_FORMATS, ClockJumps
+from flashvsr_trt.runtime.copy_routes import stream_kind
 from flashvsr_trt.runtime.media_open import exact_fraction
+
+DECODED_BEFORE_START = Fraction(1)
+"""Seconds of audio that a decoder gets before a later start: a codec's frames lean on those before."""
 
 
 def read_copied(
-    container: av.container.InputContainer, kept: list[av.stream.Stream], shift: Fraction
+    container: av.container.InputContainer,
+    kept: list[av.stream.Stream],
+    shift: Fraction,
+    decoded: Container[int] = (),
 ) -> Iterator[av.Packet]:
     """Packets of the `kept` streams in file order, by one clock, less `shift` seconds.
 
-    What lies before 0 after a shift is left out; a subtitle that is still shown then begins there. Ends at
+    What lies before 0 after a shift is left out, but for DECODED_BEFORE_START of the streams whose indices
+    are in `decoded`; cover art has no time. A subtitle that is still shown then begins there. Ends at
     the first error: the reading that decodes the video meets the same damage and reports it.
     """
     if not kept:
@@ -37,15 +45,20 @@ def read_copied(
             continue
         packet.pts = packet.dts if packet.pts is None else packet.pts
         packet.dts = packet.pts if packet.dts is None else packet.dts
-        if not shift or _move(packet, shift):
+        lead = DECODED_BEFORE_START if packet.stream.index in decoded else Fraction(0)
+        if not shift or _move(packet, shift, lead):
             yield packet
 
 
-def _move(packet: av.Packet, shift: Fraction) -> bool:
-    """Takes the shift off a packet's time; False when it lies before the start."""
-    ticks = round(shift / exact_fraction(packet.time_base))
+def _move(packet: av.Packet, shift: Fraction, lead: Fraction) -> bool:
+    """Takes the shift off a packet's time; False when it lies more than `lead` before the start."""
+    if stream_kind(packet.stream) == "picture":
+        packet.pts = packet.dts = 0
+        return True
+    unit = exact_fraction(packet.time_base)
+    ticks = round(shift / unit)
     packet.pts, packet.dts = packet.pts - ticks, packet.dts - ticks
     if packet.pts < 0 and packet.stream.type == "subtitle" and packet.pts + (packet.duration or 0) > 0:
         packet.duration += packet.pts
         packet.pts = packet.dts = 0
-    return packet.pts >= 0
+    return packet.pts * unit >= -lead

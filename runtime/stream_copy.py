@@ -1,25 +1,29 @@
-"""Audio, subtitles, attachments, chapters and metadata: copied packet by packet, never decoded."""
+"""Audio, subtitles, attachments, chapters and metadata: carried to the output packet by packet."""
 
-import io
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 
 import av
 
 from flashvsr_trt.runtime.clock_jumps import JUMPING_FORMATS
 from flashvsr_trt.runtime.copied_packets import read_copied
+from flashvsr_trt.runtime.copy_routes import Sample
 from flashvsr_trt.runtime.frame_grid import SLOT_FORMATS
-from flashvsr_trt.runtime.media_open import create_media, exact_fraction, open_media
+from flashvsr_trt.runtime.media_open import exact_fraction, open_media
 from flashvsr_trt.runtime.muxer_clock import MuxerClock
+from flashvsr_trt.runtime.stream_plan import Conversion, PlannedStream, open_conversion
 from flashvsr_trt.runtime.video_info import VideoInfo
-
-COPIED_TYPES = ("audio", "subtitle", "attachment")
 
 WRITTEN_BY_MUXER = (
     *("major_brand", "minor_version", "compatible_brands", "encoder", "duration", "vendor_id"),
-    *("number_of_frames", "number_of_bytes", "bps", "rotate"),
+    *("bps", "rotate", "source_id"),
 )
-"""Tags that describe the old file, not its content."""
+"""Tags that describe the old file, not its content; mkvmerge adds a language to some (BPS-eng)."""
+
+STATISTICS = ("_statistics", "number_of_")
+
+LANGUAGE_SUFFIX = re.compile(r"-[a-z]{2,3}$")
 
 ITUNES_TAGS = (
     *("title", "artist", "album_artist", "composer", "album", "date", "comment", "genre", "copyright"),
@@ -35,11 +39,11 @@ MATROSKA_FORMATS = ("matroska", "webm")
 
 def content_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
     """The tags that describe the content, as opposed to the file they were stored in."""
-    return {
-        key: value
-        for key, value in metadata.items()
-        if key.lower() not in WRITTEN_BY_MUXER and not key.lower().startswith(("_statistics", "number_of_"))
-    }
+    return {key: value for key, value in metadata.items() if not _describes_the_file(key.lower())}
+
+
+def _describes_the_file(key: str) -> bool:
+    return LANGUAGE_SUFFIX.sub("", key) in WRITTEN_BY_MUXER or key.startswith(STATISTICS)
 
 
 def muxer_options(format_name: str, metadata: Mapping[str, str]) -> dict[str, str]:
@@ -77,35 +81,21 @@ class StreamCopy:
         info: VideoInfo,
         output: av.container.OutputContainer,
         clock: MuxerClock,
-        notify: Callable[[str], None],
+        planned: Sequence[PlannedStream],
     ) -> None:
         self._info = info
         self._output, self._clock = output, clock
         self._input = open_media(info.copy_from)
         all_needed = self._input.format.name in JUMPING_FORMATS  # a clock that jumps is known by all streams
         self._targets: dict[int, av.stream.Stream] = {}
-        has_chapters = bool(info.chapters)
+        self._conversions: dict[int, Conversion] = {}
+        wanted = {plan.index for plan in planned}
         for stream in self._input.streams:
-            discarded = stream.discard == av.stream.Discard.all
-            if not all_needed:
+            if stream.index not in wanted and not all_needed:
                 stream.discard = av.stream.Discard.all
-            if stream.index == info.video_index or (has_chapters and stream.type == "data" and discarded):
-                continue  # mp4 stores chapter titles as a text track: they are copied as chapters
-            if stream.type not in COPIED_TYPES:
-                notify(
-                    f"stream {stream.index} ({stream.type}) is not copied: only {', '.join(COPIED_TYPES)} are"
-                )
-            elif not _can_hold(output.format.name, stream):
-                codec = stream.codec_context.name if stream.codec_context else "of unknown codec"
-                notify(
-                    f"stream {stream.index} ({stream.type}, {codec}) is not copied: "
-                    f"{output.format.name} cannot hold it"
-                )
-            else:
-                self._targets[stream.index] = self._add(stream)
-                stream.discard = av.stream.Discard.default
-        kept = [stream for stream in self._input.streams if stream.index in self._targets]
-        self._packets = read_copied(self._input, kept, info.shift)
+        for plan in planned:
+            self._add(plan, self._input.streams[plan.index])
+        self._packets = self._made_packets()
         self._next: av.Packet | None = None
         self._begin = Fraction(0)
 
@@ -133,7 +123,7 @@ class StreamCopy:
     def mux_rest(self, end: Fraction | None) -> None:
         """Muxes what remains; with `end`, of each stream what begins before it."""
         ended = set()
-        while ended != set(self._targets):
+        while ended != {target.index for target in self._targets.values()}:
             packet = self._next or next(self._packets, None)
             self._next = None
             if packet is None:
@@ -147,26 +137,33 @@ class StreamCopy:
         """Closes the second reading of the input."""
         self._input.close()
 
-    def _add(self, stream: av.stream.Stream) -> av.stream.Stream:
-        target = self._output.add_stream_from_template(stream)
-        target.metadata.update(content_metadata(stream.metadata))
-        target.disposition = stream.disposition
-        return target
+    def _add(self, plan: PlannedStream, stream: av.stream.Stream) -> None:
+        if plan.encoder:
+            conversion = open_conversion(self._output, stream, plan.encoder, cut=bool(self._info.shift))
+            self._conversions[stream.index], target = conversion, conversion.target
+        else:
+            target = plan.route(self._output, Sample(stream, plan.packets, decodes=False))
+        if target.type != "attachment":  # it has its name and type, and no packets
+            self._targets[stream.index] = target
+            target.metadata.update(content_metadata(stream.metadata))
+            target.disposition = stream.disposition
+
+    def _made_packets(self) -> Iterator[av.Packet]:
+        """Packets in output time, in file order, each with its stream of the output."""
+        kept = [stream for stream in self._input.streams if stream.index in self._targets]
+        decoded = {stream.index for stream in kept if stream.type == "audio"} & set(self._conversions)
+        for packet in read_copied(self._input, kept, self._info.shift, decoded):
+            index = packet.stream.index
+            if index in self._conversions:
+                yield from self._conversions[index].convert(packet)
+            else:
+                packet.stream = self._targets[index]
+                yield packet
+        for conversion in self._conversions.values():
+            yield from conversion.finish()
 
     def _mux(self, packet: av.Packet) -> None:
         if self._begin:
             begin = round(self._begin / exact_fraction(packet.time_base))
             packet.pts, packet.dts = packet.pts - begin, packet.dts - begin
-        packet.stream = self._targets[packet.stream.index]
         self._clock.mux(packet)
-
-
-def _can_hold(format_name: str, stream: av.stream.Stream) -> bool:
-    """Whether the container takes such a stream: asked by writing a header with it alone, to memory."""
-    try:
-        with create_media(io.BytesIO(), format_name=format_name) as trial:
-            trial.add_stream_from_template(stream)
-            trial.start_encoding()
-    except (ValueError, av.FFmpegError):
-        return False
-    return True

@@ -30,6 +30,7 @@ from flashvsr_trt.runtime.executor import Executor
 from flashvsr_trt.runtime.image_output import is_image_output, refuse_among_pictures
 from flashvsr_trt.runtime.pipeline import PipelineReport, upscale_video
 from flashvsr_trt.runtime.session import Session
+from flashvsr_trt.runtime.stream_plan import COPY, StreamCodecs
 from flashvsr_trt.runtime.video_input import open_input
 from flashvsr_trt.runtime.video_output import open_output
 from flashvsr_trt.signatures import StreamConfig
@@ -68,6 +69,8 @@ class RunOptions:
     crf: float | None = None
     pixel_format: str | None = None
     encoder_options: tuple[tuple[str, str], ...] = ()
+    audio_codec: str = COPY
+    subtitle_codec: str = COPY
     threads: int = 0
     overwrite: bool = False
 
@@ -123,6 +126,7 @@ def upscale_file(
             pixel_format=options.pixel_format,
             threads=options.threads,
             encoder_options=dict(options.encoder_options),
+            stream_codecs=StreamCodecs(options.audio_codec, options.subtitle_codec),
             overwrite=options.overwrite,
             notify=notify,
         ) as output:

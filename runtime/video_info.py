@@ -43,6 +43,8 @@ class VideoInfo:
     sample_aspect_ratio: Fraction | None = None
     display_matrix: tuple[int, ...] | None = None
     """Rotation and flips as FFmpeg's nine 16.16 and 2.30 fixed-point numbers."""
+    disposition: int = 0
+    """FFmpeg's flags of the video stream: default, forced and the like."""
     metadata: Mapping[str, str] = field(default_factory=dict)
     stream_metadata: Mapping[str, str] = field(default_factory=dict)
     chapters: tuple[Mapping, ...] = ()

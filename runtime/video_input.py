@@ -168,6 +168,7 @@ def _open_stream(
         frames=min((count for count in (remaining, limit) if count), default=None),
         sample_aspect_ratio=exact_fraction(stream.sample_aspect_ratio),
         display_matrix=display_matrix(first),
+        disposition=int(stream.disposition),
         metadata=dict(container.metadata),
         stream_metadata=dict(stream.metadata),
         chapters=tuple(container.chapters()),

@@ -11,13 +11,15 @@ import numpy as np
 from flashvsr_trt.errors import UsageError, VideoError
 from flashvsr_trt.files import NewFile, OpenedFile, new_file, write_errors
 from flashvsr_trt.runtime.beside import NOTHING, Beside
+from flashvsr_trt.runtime.container_rules import EncodedVideo, holds_video
 from flashvsr_trt.runtime.encoder_timing import EncoderTiming
 from flashvsr_trt.runtime.frame_grid import SLOT_FORMATS, FrameGrid, choose_rate
 from flashvsr_trt.runtime.image_output import ImageOutput, is_image_output
-from flashvsr_trt.runtime.media_open import create_media, exact_fraction
+from flashvsr_trt.runtime.media_open import create_media, exact_fraction, open_media
 from flashvsr_trt.runtime.muxer_clock import MuxerClock
 from flashvsr_trt.runtime.picture_output import PictureWriter
 from flashvsr_trt.runtime.stream_copy import StreamCopy, content_metadata, kept_chapters, muxer_options
+from flashvsr_trt.runtime.stream_plan import COPY_ALL, StreamCodecs, StreamPlanner
 from flashvsr_trt.runtime.video_encoder import EncoderSettings, choose_encoder
 from flashvsr_trt.runtime.video_info import VideoInfo, VideoInput
 from flashvsr_trt.targets import STANDARD_STREAM, check_outputs, local_path
@@ -58,6 +60,7 @@ def open_output(
     pixel_format: str | None = None,
     threads: int = 0,
     encoder_options: Mapping[str, str] | None = None,
+    stream_codecs: StreamCodecs = COPY_ALL,
     overwrite: bool = False,
     notify: Callable[[str], None] = LOG.warning,
 ) -> "VideoOutput | ImageOutput":
@@ -65,11 +68,11 @@ def open_output(
 
     The extension decides the container; a folder (an existing one, or a name that ends in a slash or has no
     extension) or a `%05d.png` pattern makes a PNG sequence. Audio, subtitles, chapters and metadata of
-    `source` are copied. `codec` None is libx264 (libvpx-vp9 for webm); `crf` None is the codec's visually
-    good value; `pixel_format` None holds the input's alpha and 10 bits where the codec can, in 4:2:0, or
-    4:4:4 where a side is odd. `upscaled` is the size before --fit crop took the middle. `encoder_options` go
-    to the encoder as they are (`{"preset": "slow"}`). `notify` gets one line for each thing that is not
-    kept or was chosen.
+    `source` are copied, or converted as `stream_codecs` says. `codec` None is libx264 (libvpx-vp9 for
+    webm); `crf` None is the codec's visually good value; `pixel_format` None holds the input's alpha and 10
+    bits where the codec can, in 4:2:0, or 4:4:4 where a side is odd. `upscaled` is the size before --fit
+    crop took the middle. `encoder_options` go to the encoder as they are (`{"preset": "slow"}`). `notify`
+    gets one line for each thing that is not kept or was chosen.
 
     Raises UsageError for a codec, pixel format or crf that cannot be used, an output that exists without
     `overwrite`, is the input or is being written by another run; VideoError when the folder cannot be
@@ -89,7 +92,9 @@ def open_output(
     with write_errors(path, VideoError):
         file = new_file(path, overwrite=overwrite)
         try:
-            return VideoOutput(file, container_format, info, size, settings, pictures, threads, notify)
+            return VideoOutput(
+                file, container_format, info, size, settings, pictures, threads, stream_codecs, notify
+            )
         except BaseException:
             file.abort()
             raise
@@ -119,46 +124,67 @@ class VideoOutput:
         settings: EncoderSettings,
         pictures: PictureWriter,
         threads: int,
+        codecs: StreamCodecs,
         notify: Callable[[str], None],
     ) -> None:
         self._new = new
         self._info, self._settings = info, settings
         self._pictures, self._color = pictures, pictures.color
         metadata = content_metadata(info.metadata)
+        options = muxer_options(container_format, metadata)
         self._container = create_media(
-            new.file,
-            format_name=container_format,
-            options=muxer_options(container_format, metadata),
-            buffer_size=WRITE_BUFFER,
+            new.file, format_name=container_format, options=options, buffer_size=WRITE_BUFFER
         )
         in_slots = container_format in SLOT_FORMATS
         self._grid = FrameGrid(choose_rate(info)) if in_slots else None
-        self._stream = self._add_video_stream(size, threads)
+        self._stream = self._add_video_stream(self._container, size, threads)
+        video = self._trial_video(container_format, options, size)
         self._container.metadata.update(metadata)
         if not info.trimmed:
             self._container.set_chapters(kept_chapters(info))
         self._mux = MuxerClock(self._container)
         self._copy = None
         if info.copy_from and info.other_streams:
-            self._copy = StreamCopy(info, self._container, self._mux, notify)
+            with open_media(info.copy_from) as others:
+                planner = StreamPlanner(container_format, options, video, codecs, notify)
+                planned = planner.plan(others, info.video_index)
+            self._copy = StreamCopy(info, self._container, self._mux, planned)
         elif info.other_streams:
             notify(
                 f"{info.name} can be read only once: its {info.other_streams} other streams are not copied"
             )
         self._timing = EncoderTiming(info, self._stream, self._mux, self._grid, self._copy, notify)
 
-    def _add_video_stream(self, size: tuple[int, int], threads: int) -> av.VideoStream:
+    def _trial_video(
+        self, container_format: str, options: Mapping[str, str], size: tuple[int, int]
+    ) -> EncodedVideo:
+        """The video as trials of the container write it. Raises UsageError when it cannot hold it."""
+
+        def open_stream(output: av.container.OutputContainer, size: tuple[int, int]) -> av.VideoStream:
+            return self._add_video_stream(output, size, threads=1)
+
+        codec = self._stream.codec_context.codec.canonical_name
+        video = holds_video(container_format, options, EncodedVideo(open_stream, codec, size))
+        if video is None:
+            raise UsageError(
+                f"{container_format} cannot hold {self._settings.codec}; use another codec or extension"
+            )
+        return video
+
+    def _add_video_stream(
+        self, output: av.container.OutputContainer, size: tuple[int, int], threads: int
+    ) -> av.VideoStream:
         info, settings = self._info, self._settings
         rate, time_base = info.rate, info.time_base
         if self._grid:
             rate, time_base = self._grid.rate, 1 / self._grid.rate
         try:
-            stream = self._container.add_stream(
+            stream = output.add_stream(
                 settings.codec, rate=rate, options=dict(settings.options), time_base=time_base
             )
         except ValueError as error:
             raise UsageError(
-                f"{self._container.format.name} cannot hold {settings.codec}; use another codec or extension"
+                f"{output.format.name} cannot hold {settings.codec}; use another codec or extension"
             ) from error
         encoder = stream.codec_context
         encoder.height, encoder.width = size
@@ -167,12 +193,13 @@ class VideoOutput:
         encoder.color_primaries, encoder.color_trc = self._color.primaries, self._color.transfer
         if info.sample_aspect_ratio:
             encoder.sample_aspect_ratio = info.sample_aspect_ratio
-        if self._container.format.name in ("mp4", "mov") and encoder.codec.canonical_name == "hevc":
+        if output.format.name in ("mp4", "mov") and encoder.codec.canonical_name == "hevc":
             encoder.codec_tag = APPLE_HEVC_TAG
         if self._grid and "bf" not in settings.options:
             # Slots are in the order of decoding: nothing says when B-frames are shown.
             encoder.max_b_frames = 0
         stream.set_display_matrix(info.display_matrix)
+        stream.disposition = info.disposition
         stream.metadata.update(content_metadata(info.stream_metadata))
         try:
             encoder.open()

@@ -109,7 +109,10 @@ def test_a_stream_the_container_cannot_hold_is_announced_and_left_out(tmp_path):
     clip = make_clip(tmp_path / "in.mkv", frames=8, audio_tracks=1, subtitles="subrip")
     _, notices = upscale(clip, tmp_path / "out.mp4")
     result = probe(tmp_path / "out.mp4")
-    assert notices == ["stream 2 (subtitle, srt) is not copied: mp4 cannot hold it"]
+    assert notices == [
+        "stream 2 (subtitle, srt) is not copied: mp4 cannot hold it; "
+        "--subtitle-codec auto converts it to mov_text"
+    ]
     assert (len(result.audio), len(result.subtitles)) == (1, 0)
 
 
@@ -119,7 +122,9 @@ def test_webm_gets_vp9_and_announces_what_it_cannot_hold(tmp_path):
     _, notices = upscale(clip, tmp_path / "out.webm", encoder_options=options)
     result = probe(tmp_path / "out.webm")
     assert (result.codec, result.frames, result.audio) == ("vp9", 5, ())
-    assert notices == ["stream 1 (audio, aac) is not copied: webm cannot hold it"]
+    assert notices == [
+        "stream 1 (audio, aac) is not copied: webm cannot hold it; --audio-codec auto converts it to libopus"
+    ]
 
 
 @pytest.mark.parametrize("extension", ["mp4", "mov", "mkv"])
