@@ -23,6 +23,29 @@ test: $(INSTALLED) oldest-tensorrt lint
 oldest-tensorrt: $(INSTALLED)
 	$(BIN)/python -m tests.plugins.stand_in
 
+# What needs no torch, on the newest Python here with the newest of every dependency. Torch has no CPU build for
+# each new Python, so the bundle that ONNX Runtime runs there is made by $(VENV).
+PYTHON_NEWEST ?= $(shell .ci/newest_python)
+NEWEST_VENV ?= .venv-newest
+NEWEST_BIN := $(NEWEST_VENV)/bin
+NEWEST_INSTALLED := $(NEWEST_VENV)/.installed
+MADE_BEFORE := $(NEWEST_VENV)/made_before
+NEWEST_TESTS := tests/newest tests/quality tests/cli/test_compare.py tests/test_files.py tests/test_staging.py \
+	tests/runtime/test_pipeline.py tests/runtime/test_media_open.py $(wildcard tests/runtime/test_video_*.py)
+
+test-newest: $(NEWEST_INSTALLED) $(INSTALLED)
+	$(BIN)/python -m tests.newest.make_bundle $(MADE_BEFORE)
+	FLASHVSR_MADE_BEFORE=$(CURDIR)/$(MADE_BEFORE) OMP_NUM_THREADS=1 \
+		$(NEWEST_BIN)/python -m pytest --numprocesses auto --dist loadfile $(NEWEST_TESTS)
+
+$(NEWEST_INSTALLED): pyproject.toml .ci/without_torch.py
+	test -n "$(PYTHON_NEWEST)" || { echo "no Python 3.12 or newer found: make test-newest PYTHON_NEWEST=/path/to/python" >&2; exit 1; }
+	$(PYTHON_NEWEST) -m venv --clear $(NEWEST_VENV)
+	$(NEWEST_BIN)/python .ci/without_torch.py > $(NEWEST_VENV)/requirements.txt
+	$(NEWEST_BIN)/python -m pip install --quiet --upgrade --upgrade-strategy eager -r $(NEWEST_VENV)/requirements.txt
+	$(NEWEST_BIN)/python -m pip install --quiet --no-deps --editable .
+	touch $@
+
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

@@ -6,8 +6,10 @@ from av.sidedata.sidedata import Type
 
 def side_data(frame: av.VideoFrame) -> dict[str, bytes]:
     """Bytes of each kind of side data that PyAV names, by its name; other kinds (EXIF) are left out."""
-    named = Type.__members__
-    return {data.type.name: bytes(data) for data in frame.side_data if data.type.name in named}
+    named, entries = Type.__members__, frame.side_data
+    # PyAV 19 gives the kinds, as a mapping's keys; 18 gives the data.
+    found = (entries[entry] if isinstance(entry, Type) else entry for entry in entries)
+    return {data.type.name: bytes(data) for data in found if data.type.name in named}
 
 
 def _unnamed_type(cls: type[Type], value: object) -> Type:

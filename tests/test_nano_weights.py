@@ -24,7 +24,7 @@ from flashvsr_trt.runtime import open_session
 from flashvsr_trt.signatures import StreamConfig
 from tests.cli.command import ROOT, call
 from tests.clips import make_clip
-from tests.conftest import ignore, thin_preset
+from tests.exported import ignore, thin_preset
 from training.batches import film_pictures, step_generator
 from training.degrade import to_bytes
 from training.evaluate import picture_tensors

@@ -12,7 +12,7 @@ from flashvsr_trt.export.export_bundle import export_bundle
 from flashvsr_trt.geometry import Geometry
 from flashvsr_trt.presets import find_preset, find_schedule
 from flashvsr_trt.signatures import StreamConfig
-from tests.conftest import ignore
+from tests.exported import ignore
 
 KINDS = {
     "sparse-official-2x": ("nano", "official", Geometry(64, 128, 2), "bf16"),

@@ -24,8 +24,8 @@ from flashvsr_trt.engines.timing_cache import keep_timings
 from flashvsr_trt.engines.verify import verify_engines
 from flashvsr_trt.errors import DeviceError, EngineError, UsageError
 from flashvsr_trt.plugins.op_kernels import read_operator_kernels
-from tests.conftest import ignore
 from tests.engines.conftest import KINDS, SMALLEST
+from tests.exported import ignore
 
 
 @pytest.mark.parametrize("kind", [*KINDS, SMALLEST])

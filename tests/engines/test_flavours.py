@@ -6,7 +6,7 @@ from flashvsr_trt.engines import flavours
 from flashvsr_trt.engines.device import Device
 from flashvsr_trt.engines.flavours import RTX, TENSORRT, choose_target
 from flashvsr_trt.errors import DeviceError, EngineError, MissingDependencyError, UsageError
-from tests.conftest import ignore
+from tests.exported import ignore
 
 ADA = Device("GeForce RTX 4090", "8.9", "13.0")
 HOPPER = Device("H100", "9.0", "13.0")

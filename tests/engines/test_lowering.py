@@ -17,8 +17,8 @@ from flashvsr_trt.parity.onnxruntime_stages import OnnxRuntimeStages
 from flashvsr_trt.parity.segment_stages import SegmentStages
 from flashvsr_trt.parity.stage_runner import StageExecutor
 from flashvsr_trt.runtime.session import Session
-from tests.conftest import export_golden
 from tests.export.test_golden_bundles import golden_noise
+from tests.exported import export_golden
 from tests.golden import assert_within_levels, load_case
 
 

@@ -14,7 +14,7 @@ from flashvsr_trt.export import export_bundle as exporting
 from flashvsr_trt.export.export_bundle import export_bundle, export_network
 from flashvsr_trt.export.weights_file import data_offsets
 from tests.cli.command import call
-from tests.conftest import ignore, network_for
+from tests.exported import ignore, network_for
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from flashvsr_trt.parity.tensor_error import TensorError, psnr, thresholds_for
 from flashvsr_trt.parity.torch_stages import TorchStages
 from flashvsr_trt.signatures import DIT
 from tests.cli.command import call
-from tests.conftest import network_for
+from tests.exported import network_for
 
 FRAMES = 53
 """Seven chunks: the ring of four slots wraps."""

@@ -19,7 +19,7 @@ from flashvsr_trt.runtime.torch_executor import TorchExecutor
 from flashvsr_trt.signatures import StreamConfig
 from tests.cli.command import ROOT, call
 from tests.clips import make_clip
-from tests.conftest import network_for
+from tests.exported import network_for
 
 WITHOUT_TORCH = """
 import sys

@@ -1,0 +1,72 @@
+"""Bundles that several rooms' tests run: each is exported once a test session. Importing this needs torch."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from flashvsr_trt.bundle import Bundle, read_bundle
+from flashvsr_trt.export.export_bundle import WeightsOrigin, export_bundle, export_network
+from flashvsr_trt.geometry import Geometry
+from flashvsr_trt.model.network import Network, build_network
+from flashvsr_trt.model.weights import load_weights, resolve_weights
+from flashvsr_trt.presets import AttentionConfig, Preset, find_preset, find_schedule
+from flashvsr_trt.signatures import StreamConfig
+from tests.golden import end_to_end_weights, golden_preset, load_case
+
+
+def ignore(line: str) -> None:
+    """Notices of an export are not what these tests look at."""
+
+
+def thin_preset() -> Preset:
+    """Nano with few kept blocks and a narrow neighbourhood, so that a small frame exercises selection."""
+    return replace(find_preset("nano"), attention=AttentionConfig(sparse_ratio=0.1, local_range=3))
+
+
+@pytest.fixture(scope="session")
+def bundles_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the session's bundles are, side by side."""
+    return tmp_path_factory.mktemp("bundles")
+
+
+@pytest.fixture(scope="session")
+def sparse_bundle(bundles_folder: Path) -> Bundle:
+    """Official schedule, 2x2 windows, an LR size that must be padded; fp32."""
+    stream = StreamConfig(thin_preset(), Geometry(100, 116, 2), find_schedule("official"))
+    return export_bundle(stream, "random:1", "fp32", bundles_folder / "sparse", ignore)
+
+
+@pytest.fixture(scope="session")
+def dense_bundle(bundles_folder: Path) -> Bundle:
+    """Low-latency schedule, 4x, the same weights as `sparse_bundle`; fp32."""
+    stream = StreamConfig(find_preset("nano-full-attn"), Geometry(32, 64, 4), find_schedule("low-latency"))
+    return export_bundle(stream, "random:1", "fp32", bundles_folder / "dense", ignore)
+
+
+def network_for(bundle: Bundle, dtype: torch.dtype = torch.float32) -> Network:
+    """The torch network a bundle of `export_bundle` was made of."""
+    config = bundle.stream.preset.network
+    weights = load_weights(resolve_weights(bundle.weights.spec, config), config, dtype)
+    return build_network(config, weights, torch.device("cpu"), dtype)
+
+
+def golden_stream(case_name: str, schedule: str, upsampler: str) -> StreamConfig:
+    """The stream of an end-to-end golden case."""
+    _, height, width, _ = load_case(case_name)["lr"].shape
+    preset = golden_preset(AttentionConfig(sparse_ratio=2.0))
+    return StreamConfig(preset, Geometry(height, width, 2), find_schedule(schedule), upsampler)
+
+
+def export_golden(folder: Path, case_name: str, schedule: str, upsampler: str, precision: str) -> Bundle:
+    """An end-to-end golden case's network, exported; once to a folder."""
+    output = folder / f"{case_name}-{precision}"
+    if output.exists():
+        return read_bundle(output)
+    stream = golden_stream(case_name, schedule, upsampler)
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+    weights = end_to_end_weights(load_case(case_name))
+    network = build_network(stream.preset.network, weights, torch.device("cpu"), dtype)
+    origin = WeightsOrigin(None, weights.source, weights.version, "golden")
+    return export_network(network, stream, origin, precision, output, ignore)
