@@ -3,8 +3,7 @@
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from fractions import Fraction
+from contextlib import contextmanager, suppress
 
 import click
 
@@ -16,15 +15,32 @@ from flashvsr_trt.export_cli import export, inspect, parity
 from flashvsr_trt.files import FINISHED, new_file, write_errors
 from flashvsr_trt.geometry import FITS
 from flashvsr_trt.kernels_cli import kernels
-from flashvsr_trt.option_types import SizeType
+from flashvsr_trt.missing_parts import named_missing_parts
+from flashvsr_trt.option_types import (
+    COUNT,
+    INDEX,
+    SEED,
+    THREADS,
+    EncoderOption,
+    FiniteType,
+    RateType,
+    SizeType,
+)
 from flashvsr_trt.presets import CHUNK_SIZES, DEFAULT_PRESET, PRESETS, SCALES, SCHEDULES
 from flashvsr_trt.progress import show_progress
 from flashvsr_trt.runtime.backends import ATTENTIONS
 from flashvsr_trt.signals import ended_by_signals, exit_code
 from flashvsr_trt.signatures import COLOR_FIXES, UPSAMPLERS
 from flashvsr_trt.staging import remove_unfinished
+from flashvsr_trt.standard_streams import open_closed_streams, plain_reason, silence_stdout
 from flashvsr_trt.targets import STANDARD_STREAM, local_path
 from flashvsr_trt.weights_cli import weights
+
+BROKEN_PIPE = 128 + 13
+"""Exit code when the reader of stdout has gone, as shells have it for SIGPIPE."""
+
+FAULT = 70
+"""Exit code for an error that nobody expected: EX_SOFTWARE of sysexits.h."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -36,30 +52,6 @@ def cli(debug: bool) -> None:
 
 for command in (weights, kernels, export, parity, inspect, engines, compare):
     cli.add_command(command)
-
-
-class RateType(click.ParamType):
-    """Frames a second: 30, 29.97 or 30000/1001."""
-
-    name = "RATE"
-
-    def convert(self, value, parameter, context) -> Fraction:
-        try:
-            return Fraction(value)
-        except (ValueError, ZeroDivisionError):
-            self.fail(f"'{value}' is not a rate; write it as 30 or 30000/1001", parameter, context)
-
-
-class EncoderOption(click.ParamType):
-    """key=value, handed to the encoder."""
-
-    name = "KEY=VALUE"
-
-    def convert(self, value, parameter, context) -> tuple[str, str]:
-        key, equals, setting = str(value).partition("=")
-        if not equals:
-            self.fail(f"'{value}' is not an encoder option; write it as preset=slow", parameter, context)
-        return key, setting
 
 
 def number_choice(numbers: Sequence[int]) -> click.Choice:
@@ -86,7 +78,7 @@ def number_choice(numbers: Sequence[int]) -> click.Choice:
 @click.option(
     "--fit", type=click.Choice(FITS), default="pad", show_default=True, help="To multiples of 128 pixels."
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the noise.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Of the noise.")
 @click.option("--color-fix", type=click.Choice(COLOR_FIXES), default=COLOR_FIXES[0], show_default=True)
 @click.option(
     "--upsampler",
@@ -97,7 +89,7 @@ def number_choice(numbers: Sequence[int]) -> click.Choice:
 )
 @click.option("--backend", default="auto", show_default=True, help="See `flashvsr-trt doctor`.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option("--gpus", type=int, help="Share the work between this many; starts torchrun.")
+@click.option("--gpus", type=COUNT, help="Share the work between this many; starts torchrun.")
 @click.option("--dtype", default="auto", show_default=True, help="auto, float32, bfloat16 or float16.")
 @click.option(
     "--attention",
@@ -112,13 +104,13 @@ def number_choice(numbers: Sequence[int]) -> click.Choice:
 )
 @click.option("--no-build", "build", flag_value=False, default=True, help="Do not build missing engines.")
 @click.option("--profile", metavar="FILE", help="Print times by layer of engines, and write a trace.")
-@click.option("--start", type=int, default=0, help="Skip this many frames.")
-@click.option("--frames", type=int, help="Stop after this many frames.")
+@click.option("--start", type=INDEX, default=0, help="Skip this many frames.")
+@click.option("--frames", type=COUNT, help="Stop after this many frames.")
 @click.option("--rate", type=RateType(), help="Frames a second of images and raw video.")
 @click.option("--raw-size", type=SizeType(), help="The input is raw video of this size.")
 @click.option("--raw-format", default="rgb24", show_default=True, help="Pixel format of raw video.")
 @click.option("--codec", help="Video encoder.  [default: libx264, libvpx-vp9 for webm]")
-@click.option("--crf", type=float, help="Quality; lower is better and larger.")
+@click.option("--crf", type=FiniteType(), help="Quality; lower is better and larger.")
 @click.option("--pix-fmt", "pixel_format", help="Pixel format of the output.")
 @click.option(
     "--encoder-option", "encoder_options", type=EncoderOption(), multiple=True, help="Say preset=slow."
@@ -135,7 +127,7 @@ def number_choice(numbers: Sequence[int]) -> click.Choice:
     show_default=True,
     help="copy, auto (convert what OUT cannot hold), none, or an encoder for all, say mov_text.",
 )
-@click.option("--threads", type=int, default=0, help="Of decoder and encoder.  [default: theirs]")
+@click.option("--threads", type=THREADS, default=0, help="Of decoder and encoder.  [default: theirs]")
 @click.option("--overwrite", is_flag=True, help="Replace what exists: the output, the report, the trace.")
 @click.option("--json", "json_file", metavar="FILE", help="Write a report; - for stdout.")
 @click.pass_obj
@@ -187,8 +179,14 @@ def report_file(path: str | None, overwrite: bool) -> Iterator[Callable[[str], N
 
 
 def say(line: str) -> None:
-    """A notice for the user; stdout stays free for data."""
-    click.echo(line, err=True)
+    """A notice for the user; stdout stays free for data. Names that are no text are shown escaped."""
+    with suppress(BrokenPipeError):  # whoever read the notices has gone
+        click.echo(line.encode("utf-8", "backslashreplace").decode(), err=True)
+
+
+def say_error(error: Exception | str) -> None:
+    """One line, whatever the error's text holds."""
+    say("error: " + " ".join(str(error).split("\n")))
 
 
 @cli.command()
@@ -245,8 +243,12 @@ def reported_errors(debug: bool):
     except FlashVSRError as error:
         if debug:
             raise
-        say(f"error: {error}")
+        say_error(error)
         sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # The reader of stdout has seen enough (`| head`); Python must not try to flush what is left.
+        silence_stdout()
+        sys.exit(BROKEN_PIPE)
     except (KeyboardInterrupt, click.Abort) as error:
         if debug:
             raise
@@ -256,6 +258,16 @@ def reported_errors(debug: bool):
         how = "interrupted" if code == exit_code(KeyboardInterrupt()) else f"ended by {cause}"
         say(f"{how}; {f'only {FINISHED[-1]}' if FINISHED else 'nothing'} was written")
         sys.exit(code)
+    except (OSError, MemoryError) as error:
+        if debug:
+            raise
+        say_error(plain_reason(error))
+        sys.exit(FlashVSRError.exit_code)
+    except Exception as error:
+        if debug:
+            raise
+        say_error(f"{type(error).__name__}: {error}; this is a fault of flashvsr-trt; --debug shows it")
+        sys.exit(FAULT)
     finally:
         remove_unfinished()
 
@@ -264,5 +276,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `flashvsr-trt` and of `python -m flashvsr_trt`."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     FINISHED.clear()
-    with ended_by_signals(), reported_errors(debug="--debug" in arguments):
+    open_closed_streams()
+    with ended_by_signals(), reported_errors(debug="--debug" in arguments), named_missing_parts():
         cli.main(arguments, prog_name="flashvsr-trt", standalone_mode=False, obj=arguments)
+        sys.stdout.flush()

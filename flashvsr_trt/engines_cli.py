@@ -11,6 +11,7 @@ from flashvsr_trt.bundle import Bundle, read_bundle
 from flashvsr_trt.cache import cache_folder
 from flashvsr_trt.errors import EngineError, UsageError
 from flashvsr_trt.export_cli import geometry_of
+from flashvsr_trt.option_types import MEGABYTES
 from flashvsr_trt.presets import find_preset, find_schedule
 from flashvsr_trt.signatures import StreamConfig
 from flashvsr_trt.stream_options import stream_options
@@ -36,8 +37,8 @@ def engines() -> None:
 @click.option("--device-arch", metavar="N.N", help="Compute capability.  [default: of the GPU here, or 8.9]")
 @click.option("--cut", is_flag=True, help="Launch kernels between engines, where plugins could be inside.")
 @click.option("--strip-weights", is_flag=True, help="Leave weights out, to share one file; needs a GPU.")
-@click.option("--optimization-level", type=int, help="0 to 5.  [default: the builder's]")
-@click.option("--workspace", "workspace_mb", type=int, metavar="MB", help="Most scratch memory of a kernel.")
+@click.option("--optimization-level", type=click.IntRange(0, 5), help="0 to 5.  [default: the builder's]")
+@click.option("--workspace", "workspace_mb", type=MEGABYTES, metavar="MB", help="Of a kernel, at most.")
 @click.option(
     "--large-shared-memory",
     is_flag=True,

@@ -9,6 +9,7 @@ import click
 from flashvsr_trt.bundle import MANIFEST, read_bundle
 from flashvsr_trt.errors import ParityError, UsageError
 from flashvsr_trt.geometry import Geometry
+from flashvsr_trt.option_types import COUNT
 from flashvsr_trt.presets import SIZE_MULTIPLE, find_preset, find_schedule
 from flashvsr_trt.signatures import StreamConfig
 from flashvsr_trt.stream_options import stream_options
@@ -93,7 +94,7 @@ def default_name(stream: StreamConfig, precision: str) -> str:
 @click.argument("bundle", type=_FOLDER)
 @click.option("--against", type=click.Choice(["torch"]), default="torch", show_default=True)
 @click.option("--backend", type=click.Choice(["onnxruntime"]), default="onnxruntime", show_default=True)
-@click.option("--frames", default=70, show_default=True, help="Of the synthetic clip that is compared.")
+@click.option("--frames", type=COUNT, default=70, show_default=True, help="Of the synthetic clip.")
 @click.option("--weights", metavar="W", help="The bundle's weights.  [default: as it was exported]")
 @click.option("--bisect", is_flag=True, help="Find the first tensor that diverges inside a graph.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")

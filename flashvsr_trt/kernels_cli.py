@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from flashvsr_trt.option_types import WORKERS
+
 
 @click.group()
 def kernels() -> None:
@@ -28,7 +30,7 @@ def kernels() -> None:
     help="Dtype of the attention kernels; may be given more than once.",
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path, file_okay=False), required=True)
-@click.option("--workers", default=2, show_default=True, help="Processes that compile at the same time.")
+@click.option("--workers", type=WORKERS, default=2, show_default=True, help="Processes that compile at once.")
 def build(architectures: tuple[str, ...], dtypes: tuple[str, ...], output: Path, workers: int) -> None:
     """Compile every kernel to PTX and cubin, with a manifest. Needs no GPU."""
     from flashvsr_trt.kernels.compile import build_kernels

@@ -1,6 +1,31 @@
-"""Types of command-line options that several commands take."""
+"""Types of command-line options that several commands take. Each refuses what could never be meant."""
+
+import math
+import re
+from fractions import Fraction
 
 import click
+
+MOST_SIDE = 2**16
+"""Pixels of a side: more than any codec holds."""
+
+COUNT = click.IntRange(1, 2**31 - 1)
+"""Of frames or GPUs: 1 or more."""
+
+INDEX = click.IntRange(0, 2**31 - 1)
+"""Of a frame, from 0."""
+
+SEED = click.IntRange(0, 2**63 - 1)
+
+THREADS = click.IntRange(0, 1024)
+"""0 leaves the number to the library."""
+
+WORKERS = click.IntRange(1, 1024)
+
+MEGABYTES = click.IntRange(1, 2**31 - 1)
+
+MOST_RATE = 100_000
+"""Frames a second that a container's clock can still tell apart."""
 
 
 class SizeType(click.ParamType):
@@ -9,7 +34,61 @@ class SizeType(click.ParamType):
     name = "WxH"
 
     def convert(self, value, parameter, context) -> tuple[int, int]:
-        width, _, height = str(value).partition("x")
-        if not (width.isdigit() and height.isdigit()):
+        found = re.fullmatch(r"([0-9]{1,9})x([0-9]{1,9})", str(value))
+        if not found:
             self.fail(f"'{value}' is not a size; write it as 640x360", parameter, context)
-        return int(height), int(width)
+        width, height = int(found[1]), int(found[2])
+        if not (0 < width <= MOST_SIDE and 0 < height <= MOST_SIDE):
+            self.fail(
+                f"'{value}' is no size of a frame; each side is 1 to {MOST_SIDE} pixels", parameter, context
+            )
+        return height, width
+
+
+class RateType(click.ParamType):
+    """Frames a second: 30, 29.97 or 30000/1001."""
+
+    name = "RATE"
+
+    def convert(self, value, parameter, context) -> Fraction:
+        # By the pattern first: Fraction would write out all digits of 1e999999999.
+        if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9}|/[0-9]{1,9})?", str(value)):
+            self.fail(f"'{value}' is not a rate; write it as 30 or 30000/1001", parameter, context)
+        denominator = str(value).partition("/")[2]
+        if denominator and not int(denominator):
+            self.fail(f"'{value}' is not a rate; write it as 30 or 30000/1001", parameter, context)
+        rate = Fraction(str(value))
+        if not Fraction(1, MOST_RATE) <= rate <= MOST_RATE:
+            self.fail(
+                f"a rate of {value} frames a second is not possible; use one up to {MOST_RATE}",
+                parameter,
+                context,
+            )
+        return rate
+
+
+class FiniteType(click.ParamType):
+    """A number that is neither infinite nor nan."""
+
+    name = "FLOAT"
+
+    def convert(self, value, parameter, context) -> float:
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if not math.isfinite(number):
+            self.fail(f"'{value}' is not a number", parameter, context)
+        return number
+
+
+class EncoderOption(click.ParamType):
+    """key=value, handed to the encoder."""
+
+    name = "KEY=VALUE"
+
+    def convert(self, value, parameter, context) -> tuple[str, str]:
+        key, equals, setting = str(value).partition("=")
+        if not equals or not key or "\0" in value:
+            self.fail(f"'{value}' is not an encoder option; write it as preset=slow", parameter, context)
+        return key, setting

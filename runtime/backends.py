@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from flashvsr_trt.errors import UsageError
 from flashvsr_trt.geometry import Geometry
+from flashvsr_trt.missing_parts import named_missing_parts
 from flashvsr_trt.presets import DEFAULT_PRESET, UNIT_FRAMES, find_preset, find_schedule
 from flashvsr_trt.runtime.executor import Executor
 from flashvsr_trt.runtime.session import Session
@@ -111,7 +112,8 @@ def open_executor(backend: str, request: ExecutorRequest, notify: Notify = log_n
     if backend not in FACTORIES:
         raise UsageError(f"no backend '{backend}'; choose one of: {', '.join(BACKENDS)}")
     _check_options(backend, request)
-    return FACTORIES[backend](request, notify)
+    with named_missing_parts():
+        return FACTORIES[backend](request, notify)
 
 
 def _check_options(backend: str, request: ExecutorRequest) -> None:

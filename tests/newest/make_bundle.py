@@ -1,4 +1,4 @@
-"""Fills a cache with the bundle that `test_without_torch` runs: `python -m tests.newest.make_bundle FOLDER`."""
+"""Fills a cache with the bundle that `test_without_torch` runs; its one argument is the folder."""
 
 import os
 import sys

@@ -134,7 +134,11 @@ def test_chapters_and_metadata_are_copied(tmp_path, extension):
     clip = make_clip(tmp_path / f"in.{extension}", frames=24, chapters=chapters, metadata=metadata)
     _, notices = upscale(clip, tmp_path / f"out.{extension}")
     result = probe(tmp_path / f"out.{extension}")
-    assert result.chapters == tuple((a * MILLISECOND, b * MILLISECOND, title) for a, b, title in chapters)
+    assert [title for _, _, title in result.chapters] == [title for _, _, title in chapters]
+    for (start, end, _), (first, last, _) in zip(result.chapters, chapters, strict=True):
+        # FFmpeg 8.1 ends an mp4's chapter at a tick of the video's clock.
+        assert abs(start - first * MILLISECOND) < MILLISECOND / 10
+        assert abs(end - last * MILLISECOND) < MILLISECOND / 10
     found = {key.lower(): value for key, value in result.metadata.items()}
     assert {key: found.get(key) for key in metadata} == metadata
     assert notices == []

@@ -1,0 +1,37 @@
+"""stdin, stdout and stderr that a caller has closed, and readers that went away."""
+
+import os
+import sys
+
+
+def open_closed_streams() -> None:
+    """Put the null device where a standard stream was closed (`2>&-`): a file must not get its number.
+
+    Python itself sets such a stream to None, and what prints to it would fail.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDONLY if mode == "r" else os.O_WRONLY)
+            if opened != number:
+                os.dup2(opened, number)
+                os.close(opened)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115 - as long as the process
+
+
+def silence_stdout() -> None:
+    """What is still buffered goes to the null device, so that Python's own flush at exit says nothing."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)
+
+
+def plain_reason(error: OSError | MemoryError) -> str:
+    """What the system refused, in a sentence that says what to do."""
+    if isinstance(error, MemoryError):
+        return "there is not enough memory; use a smaller input or scale, or preset nano"
+    name = f"{os.fsdecode(error.filename)}: " if error.filename else ""
+    reason = error.strerror or str(error) or type(error).__name__
+    return f"{name}{reason}; check the name, the permissions and the space on the disk"
