@@ -109,9 +109,20 @@ def number_choice(numbers: Sequence[int]) -> click.Choice:
 @click.option("--rate", type=RateType(), help="Frames a second of images and raw video.")
 @click.option("--raw-size", type=SizeType(), help="The input is raw video of this size.")
 @click.option("--raw-format", default="rgb24", show_default=True, help="Pixel format of raw video.")
-@click.option("--codec", help="Video encoder.  [default: libx264, libvpx-vp9 for webm]")
+@click.option(
+    "--deinterlace/--no-deinterlace",
+    default=None,
+    help="With bwdif, a frame for a frame; or take interlaced frames as they are.  [default: refuse them]",
+)
+@click.option(
+    "--codec", help="Video encoder.  [default: libx264, libvpx-vp9 for webm; one with alpha if needed]"
+)
 @click.option("--crf", type=FiniteType(), help="Quality; lower is better and larger.")
-@click.option("--pix-fmt", "pixel_format", help="Pixel format of the output.")
+@click.option(
+    "--pix-fmt",
+    "pixel_format",
+    help="Of the output.  [default: 4:2:0 with the input's alpha, and 10 bits if it has more than 8]",
+)
 @click.option(
     "--encoder-option", "encoder_options", type=EncoderOption(), multiple=True, help="Say preset=slow."
 )

@@ -16,13 +16,18 @@ def read_frames(
     watch: DamageWatch,
     log: FFmpegLog,
     notify: Callable[[str], None],
+    decoder: av.VideoStream | av.VideoCodecContext | None = None,
 ) -> Iterator[av.VideoFrame]:
-    """Every frame that can be decoded, timed by one clock; `watch` learns what could not."""
+    """Every frame that can be decoded, timed by one clock; `watch` learns what could not.
+
+    `decoder` None is the stream's own.
+    """
+    decoder = decoder or stream
     started = False
     for packet in _read_packets(container, watch, log):
         if packet.stream is not stream:
             continue
-        decoded = _decode(stream, packet, watch, log)
+        decoded = _decode(decoder, packet, watch, log)
         if decoded and not started:
             started = True
             if watch.undecodable:
@@ -31,7 +36,7 @@ def read_frames(
         for frame in decoded:
             watch.saw_frame(frame)
             yield frame
-    for frame in _decode(stream, None, watch, log):
+    for frame in _decode(decoder, None, watch, log):
         watch.saw_frame(frame)
         yield frame
 
@@ -60,13 +65,16 @@ def _read_packets(
 
 
 def _decode(
-    stream: av.VideoStream, packet: av.Packet | None, watch: DamageWatch, log: FFmpegLog
+    decoder: av.VideoStream | av.VideoCodecContext,
+    packet: av.Packet | None,
+    watch: DamageWatch,
+    log: FFmpegLog,
 ) -> list[av.VideoFrame]:
     """The frames that a packet completes; with None those still inside the decoder."""
     frames: list[av.VideoFrame] = []
     try:
         with log.listening():
-            frames += stream.decode(packet)
+            frames += decoder.decode(packet)
     except av.FFmpegError:
         watch.saw_undecodable(packet)
     return frames

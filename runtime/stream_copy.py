@@ -17,7 +17,7 @@ from flashvsr_trt.runtime.video_info import VideoInfo
 
 WRITTEN_BY_MUXER = (
     *("major_brand", "minor_version", "compatible_brands", "encoder", "duration", "vendor_id"),
-    *("bps", "rotate", "source_id"),
+    *("bps", "rotate", "source_id", "alpha_mode"),
 )
 """Tags that describe the old file, not its content; mkvmerge adds a language to some (BPS-eng)."""
 

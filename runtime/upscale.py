@@ -65,6 +65,7 @@ class RunOptions:
     rate: Fraction | None = None
     raw_size: tuple[int, int] | None = None
     raw_format: str = "rgb24"
+    deinterlace: bool | None = None
     codec: str | None = None
     crf: float | None = None
     pixel_format: str | None = None
@@ -107,6 +108,7 @@ def upscale_file(
             rate=options.rate,
             raw_size=options.raw_size,
             raw_format=options.raw_format,
+            deinterlace=options.deinterlace,
             threads=options.threads,
             notify=notify,
         ) as source,

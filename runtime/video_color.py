@@ -77,14 +77,18 @@ def read_color_tags(frame: av.VideoFrame) -> ColorTags:
 
 
 def encoded_color_tags(source: ColorTags, pixel_format: str) -> ColorTags:
-    """Tags of the output: those of the input, except that RGB becomes limited bt709 in a YUV format."""
+    """Tags of the output: those of the input, except that RGB becomes limited bt709 in a YUV format.
+
+    Gray and JPEG's formats (yuvj) are of full range.
+    """
     layout = av.VideoFormat(pixel_format)
     if layout.is_rgb:
         return ColorTags(MATRIX_RGB, RANGE_FULL, source.primaries, source.transfer)
     if source.matrix == MATRIX_RGB:
         source = ColorTags(MATRIX_BT709, RANGE_LIMITED, source.primaries, source.transfer)
     # FFmpeg's scaler writes gray in full range whatever it is told.
-    return replace(source, color_range=RANGE_FULL) if is_gray(layout) else source
+    full = is_gray(layout) or pixel_format.startswith("yuvj")
+    return replace(source, color_range=RANGE_FULL) if full else source
 
 
 def sample_bits(layout: av.VideoFormat) -> int:

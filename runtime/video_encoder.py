@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 import av
 
@@ -26,8 +27,11 @@ PREFERRED_FORMATS = {
 }
 """By deeper than 8 bits, and alpha. Formats with subsampled chroma cannot hold odd sides."""
 
-EIGHT_BITS_ONLY = ("h264_nvenc",)
-"""Encoders that name deeper formats and refuse them: no NVENC but the newest has H.264 of 10 bits."""
+FULL_RANGE_CODECS = ("mjpeg",)
+"""They refuse limited range, which FFmpeg says of them by the old yuvj formats."""
+
+PROBE_SIDE = 256
+"""Height and width at which an encoder is asked whether it takes a pixel format that it names."""
 
 CODECS_WITH_ALPHA = {"mov": "prores_ks", "webm": "libvpx-vp9", "matroska": "libvpx-vp9"}
 """What a container holds alpha in, chosen for inputs that have it."""
@@ -164,15 +168,30 @@ def _check_pixel_format(encoder: av.codec.Codec, size: tuple[int, int], wanted: 
 def _formats(encoder: av.codec.Codec, needs: tuple[bool, bool], size: tuple[int, int]) -> list[str]:
     """Pixel formats of the encoder that hold `needs` (more than 8 bits, alpha) and the size, best first."""
     deep, alpha = needs
-    if deep and encoder.name in EIGHT_BITS_ONLY:
-        return []
     supported = [pixel_format.name for pixel_format in encoder.video_formats or ()]
     wanted = [name for name in PREFERRED_FORMATS[needs] if not supported or name in supported]
+    if encoder.name in FULL_RANGE_CODECS:
+        wanted = [name for name in supported if name.startswith("yuvj")]
     for name in supported:
         layout = av.VideoFormat(name)
         if (sample_bits(layout) > 8 or not deep) and (has_alpha(layout) or not alpha):
             wanted.append(name)
-    return [name for name in wanted if _holds(name, size)]
+    return [
+        name for name in wanted if _holds(name, size) and (needs == (False, False) or _takes(encoder, name))
+    ]
+
+
+def _takes(encoder: av.codec.Codec, pixel_format: str) -> bool:
+    """Whether the encoder opens with a format: some name 10 bits or alpha that their build or GPU lacks."""
+    trial = av.CodecContext.create(encoder.name, "w")
+    trial.height = trial.width = PROBE_SIDE
+    trial.pix_fmt, trial.time_base, trial.thread_count = pixel_format, Fraction(1, 25), 1
+    trial.options = dict(QUALITIES[encoder.name].options) if encoder.name in QUALITIES else {}
+    try:
+        trial.open()
+    except av.FFmpegError:
+        return False
+    return True
 
 
 def _choose_pixel_format(
@@ -200,9 +219,7 @@ def announce_losses(codec: str, pixel_format: str, info: VideoInfo, notify: Call
     """One line for each of depth and alpha that the output cannot hold."""
     layout = av.VideoFormat(pixel_format)
     if info.bits > 8 and sample_bits(layout) <= 8:
-        notify(
-            f"{info.bits} bits a sample become 8 in {codec} {pixel_format}; --codec {DEEP_CODECS} keeps 10"
-        )
+        notify(f"{info.bits} bits a sample become 8 in {codec} {pixel_format}; {DEEP_CODECS} keep 10 or more")
     if info.alpha and not has_alpha(layout):
         notify(f"alpha is not kept in {codec} {pixel_format}; {ALPHA_CODECS} keep it")
 

@@ -12,9 +12,11 @@ from fractions import Fraction
 import av
 
 from flashvsr_trt.errors import TruncatedInputError, UsageError, VideoError
+from flashvsr_trt.runtime.alpha_decoder import with_alpha
 from flashvsr_trt.runtime.clock_jumps import JUMPING_FORMATS
 from flashvsr_trt.runtime.container_crop import container_crop
 from flashvsr_trt.runtime.damage import DamageWatch
+from flashvsr_trt.runtime.deinterlace import progressive_frames
 from flashvsr_trt.runtime.ffmpeg_log import FFmpegLog
 from flashvsr_trt.runtime.file_end import CountedPipe, file_size, what_is_cut
 from flashvsr_trt.runtime.frame_clock import FrameClock, TimedFrame, shown_until_next
@@ -43,6 +45,7 @@ def open_input(
     rate: Fraction | int | None = None,
     raw_size: tuple[int, int] | None = None,
     raw_format: str = "rgb24",
+    deinterlace: bool | None = None,
     threads: int = 0,
     notify: Callable[[str], None] = LOG.warning,
 ) -> VideoInput:
@@ -50,6 +53,7 @@ def open_input(
 
     `start` frames are skipped and at most `frames` given. `rate` (frames a second) is for images and raw
     video. `raw_size` (height, width) and `raw_format` (an FFmpeg pixel format) make the input raw video.
+    `deinterlace` True deinterlaces what is interlaced, False takes it as it is, None refuses it.
     `threads` 0 leaves the decoder's threads to FFmpeg. `notify` gets one line for each thing a user should
     know: 10-bit input, a rate assumed, and the like.
 
@@ -77,7 +81,7 @@ def open_input(
     try:
         container, pipe = _open_container(path, "rawvideo" if raw_size else None, options, log)
         try:
-            return _open_stream(path, container, pipe, start, frames, threads, log, notify)
+            return _open_stream(path, container, pipe, start, frames, deinterlace, threads, log, notify)
         except BaseException:
             container.close()
             raise
@@ -114,6 +118,7 @@ def _open_stream(
     pipe: CountedPipe | None,
     start: int,
     limit: int | None,
+    deinterlace: bool | None,
     threads: int,
     log: FFmpegLog,
     notify: Callable[[str], None],
@@ -138,7 +143,9 @@ def _open_stream(
         Fraction(container.start_time or 0, av.time_base),
     )
     clock = FrameClock(path, time_base, rate, announced and begin + announced, notify)
-    timed = itertools.islice(clock.timed(read_frames(container, stream, watch, log, notify)), start, None)
+    decoded = read_frames(container, stream, watch, log, notify, with_alpha(stream, threads))
+    decoded = progressive_frames(path, decoded, deinterlace)
+    timed = itertools.islice(clock.timed(decoded), start, None)
     begun = next(timed, None)
     if begun is None:
         reason = watch.at_end() or (f"it has no frame {start}" if start else "it has no frames")

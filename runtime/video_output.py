@@ -20,6 +20,7 @@ from flashvsr_trt.runtime.muxer_clock import MuxerClock
 from flashvsr_trt.runtime.picture_output import PictureWriter
 from flashvsr_trt.runtime.stream_copy import StreamCopy, content_metadata, kept_chapters, muxer_options
 from flashvsr_trt.runtime.stream_plan import COPY_ALL, StreamCodecs, StreamPlanner
+from flashvsr_trt.runtime.video_color import has_alpha
 from flashvsr_trt.runtime.video_encoder import EncoderSettings, choose_encoder
 from flashvsr_trt.runtime.video_info import VideoInfo, VideoInput
 from flashvsr_trt.targets import STANDARD_STREAM, check_outputs, local_path
@@ -31,6 +32,10 @@ WRITE_BUFFER = 1 << 20
 
 APPLE_HEVC_TAG = "hvc1"
 """The mp4 tag under which Apple's players take HEVC; FFmpeg's default is hev1."""
+
+
+VPX_ENCODERS, ALPHA_TAG = ("libvpx", "libvpx-vp9"), "alpha_mode"
+"""Players look for alpha in VP8 and VP9 where this tag says 1."""
 
 
 class FrameOutput(Protocol):
@@ -201,6 +206,8 @@ class VideoOutput:
         stream.set_display_matrix(info.display_matrix)
         stream.disposition = info.disposition
         stream.metadata.update(content_metadata(info.stream_metadata))
+        if encoder.name in VPX_ENCODERS and has_alpha(encoder.format):
+            stream.metadata[ALPHA_TAG] = "1"
         try:
             encoder.open()
         except av.FFmpegError as error:

@@ -59,7 +59,7 @@ def compare_videos(
     """
     if a == b == STDIN:
         raise UsageError("both inputs are -, and there is one pipe; name a file for one of them")
-    with open_input(a, notify=notify) as source_a, open_input(b, notify=notify) as source_b:
+    with _open(a, notify) as source_a, _open(b, notify) as source_b:
         _check_sizes(source_a.info, source_b.info)
         announced = [source.info.frames for source in (source_a, source_b) if source.info.frames]
         reads = _Reading(source_a), _Reading(source_b)
@@ -102,6 +102,11 @@ class _Reading:
                 yield frame
         except TruncatedInputError as error:
             self.truncated = error
+
+
+def _open(path: str, notify: Callable[[str], None]) -> VideoInput:
+    """Interlaced frames are compared as they are stored."""
+    return open_input(path, deinterlace=False, notify=notify)
 
 
 def _check_sizes(a: VideoInfo, b: VideoInfo) -> None:
