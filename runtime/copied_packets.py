@@ -29,12 +29,13 @@ def read_copied(
         return
     jumps = ClockJumps(container.format.name)
     # A clock that jumps is known by all streams, and both readings must find the same jumps.
-    wanted = container.demux() if container.format.name in JUMPING_FORMATS else container.demux(kept)
+    jumping = container.format.name in JUMPING_FORMATS
+    wanted = container.demux() if jumping else container.demux(kept)
     indices = {stream.index for stream in kept}
     while True:
         try:
             packet = next(wanted, None)
-        except av.FFmpegError:
+        except (av.FFmpegError, IndexError):  # PyAV trips at the end when streams appeared on the way
             return
         if packet is None:
             return

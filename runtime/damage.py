@@ -41,6 +41,9 @@ MISSING_SECONDS = Fraction(1, 2)
 NEAR_JOIN = Fraction(1)
 """Seconds around a jump of the clock in which the streams of both recordings begin and end."""
 
+SLACK_FRAMES = Fraction(1, 2)
+"""How much later than a frame's length the next may be decoded where nothing is lost."""
+
 PARSER_PACKETS = 2
 """A flag for incomplete bytes may lie on the packet they are in or on the one before."""
 
@@ -82,14 +85,9 @@ class DamageWatch:
         self._suspect: Fraction | None = None
         self._since_suspect = 0
         self._seen_joins = 0
-        self._interlaced = False
+        self._interlaced, self._begins_with_key = False, False
         self._read, self._lines_before = 0, 0
         self._gaps = FrameGaps(rate)
-
-    @property
-    def undecodable(self) -> int:
-        """Packets so far that FFmpeg could not decode."""
-        return len(self._undecodable)
 
     def saw_packet(self, packet: av.Packet) -> None:
         """Counts a packet of any stream, with the times of the file's one clock."""
@@ -104,13 +102,15 @@ class DamageWatch:
             return
         decoded = begin if packet.dts is None else packet.dts * unit
         self._judge_suspect(packet, decoded)
-        if packet.is_corrupt and self._suspect is None:
+        if packet.is_corrupt:
             self._suspect, self._since_suspect = (self._video_end if decoded is None else decoded), 0
         self._video_end = max(self._video_end, end)
         self._read += 1
         if packet.is_discard:
             return
         self._packets += 1
+        if self._packets == 1:
+            self._begins_with_key = packet.is_keyframe or self._format.startswith(INDEXED_FORMATS)
         if packet.pts is not None:
             self._waiting.add(begin)
 
@@ -122,8 +122,12 @@ class DamageWatch:
         if self._suspect is None:
             return
         self._since_suspect += 1
-        follows = begin is not None and begin <= self._suspect + 4 * self._gaps.usual
-        if packet.is_keyframe and (follows or self._is_join(self._suspect, begin)):
+        due = self._suspect + (self._since_suspect + SLACK_FRAMES) * self._gaps.usual
+        follows = begin is not None and begin <= due
+        if packet.is_corrupt:
+            self._incomplete.append(self._suspect)
+            self._suspect = None
+        elif packet.is_keyframe and (follows or self._is_join(self._suspect, begin)):
             self._seen_joins += 1
             self._suspect = None
         elif self._since_suspect == PARSER_PACKETS:
@@ -140,14 +144,21 @@ class DamageWatch:
         time = None if packet is None else packet.dts if packet.pts is None else packet.pts
         self._undecodable.append(self._video_end if time is None else time * self._unit)
 
-    def skip_beginning(self) -> None:
-        """What came before the first frame is a recording that begins inside a scene, no damage."""
+    def skip_beginning(self) -> int:
+        """Forgets the packets that failed before the first frame, of a recording that begins inside a scene.
+
+        Gives their number; 0 where the file begins with a key frame, which should have been decoded.
+        """
+        if self._begins_with_key:
+            return 0
+        failed = len(self._undecodable)
         self._undecodable.clear()
         self._lines_before = len(self._log.lines)
+        return failed
 
     def saw_frame(self, frame: av.VideoFrame) -> None:
         """Counts a decoded frame, in display order."""
-        if not self._frames:
+        if not self._frames and not self._begins_with_key:
             self._before_first = max(0, self._packets - 1 - self._stream.codec_context.has_b_frames)
         self._frames += 1
         self._interlaced |= bool(frame.interlaced_frame)
@@ -188,7 +199,7 @@ class DamageWatch:
         evidence = reasons or self._undecodable or self._concealed or self._incomplete or missing
         if self._each_packet_is_a_frame() or speech.decoder_errors:
             evidence = evidence or without_frame
-        if self._has_one_rate():
+        if self._has_one_rate() or speech.decoder_errors:
             evidence = evidence or self._gaps.missing(self.joins)
         return self._in_words(reasons, missing, without_frame) if evidence else None
 
@@ -251,13 +262,19 @@ class DamageWatch:
         return one_rate or self._format == "nut"
 
     def _each_packet_is_a_frame(self) -> bool:
-        delay_grew = self._stream.codec_context.has_b_frames != self._delay_at_start
+        # FFmpeg drops a frame of H.264 that comes when it had not expected so much reordering.
+        delay_grew = self._codec == "h264" and self._stream.codec_context.has_b_frames != self._delay_at_start
         one_frame = self._codec in ONE_FRAME_CODECS and not self._interlaced and not delay_grew
         return self._stream.codec_context.codec.intra_only or one_frame
 
     def _lost_times(self) -> list[Fraction]:
-        """When packets without a frame would have been shown, after the first frame; in order."""
-        return sorted(time for time in self._waiting if self._first is None or time > self._first)
+        """When packets without a frame would have been shown, in order.
+
+        Before the first frame only where that had to be the first packet's, a key frame that failed.
+        """
+        failed_key = self._begins_with_key and self._undecodable
+        everything = self._first is None or failed_key
+        return sorted(time for time in self._waiting if everything or time > self._first)
 
     def _gave_no_frame(self) -> int:
         """Packets since the first frame of which no frame came."""

@@ -9,9 +9,12 @@ FLAGGING_CODECS = ("h264", "hevc")
 """Decoders that flag every frame they conceal; their log is full of what is no damage."""
 
 HARMLESS_DEMUXER_LINES = re.compile(
-    r"edit list|codec param|[Uu]nsupported|not supported|[Uu]nknown|attachment|metadata|chapter|[Tt]ag\b"
+    r"edit list|codec param|[Uu]nsupported|not supported|[Uu]nknown(?!-sized)"
+    r"|attachment|metadata|chapter|[Tt]ag\b"
 )
-HARMLESS_DECODER_LINES = re.compile(r"APP\d* field|EXIF|SEI|ICC|overread|comment|profile|option")
+HARMLESS_DECODER_LINES = re.compile(
+    r"APP\d* field|EXIF|SEI|ICC|overread|comment|profile|option|mmco|[Rr]eference|ref frames|co located"
+)
 
 INCOMPLETE_PACKET = re.compile(r"Packet corrupt \(stream = (\d+)")
 """FFmpeg's line for a packet whose bytes are incomplete; packets of the video carry a flag as well."""
@@ -48,9 +51,11 @@ def listen(lines: list[LogLine], demuxer: str, decoder: str, video: int, begin: 
         elif line.source == demuxer and line.is_error:
             if not HARMLESS_DEMUXER_LINES.search(line.text):
                 found.setdefault(_kind(line), line.text.strip())
-        elif line.source == decoder and line.is_error and number >= begin:
+        elif line.source != decoder or not line.is_error or number < begin:
+            continue
+        elif not HARMLESS_DECODER_LINES.search(line.text):
             decoder_errors += 1
-            if decoder not in FLAGGING_CODECS and not HARMLESS_DECODER_LINES.search(line.text):
+            if decoder not in FLAGGING_CODECS:
                 found.setdefault(_kind(line), line.text.strip())
     return Speech(list(found.values())[:TOLD_LINES], len(incomplete), decoder_errors)
 

@@ -2,6 +2,8 @@
 
 import io
 import os
+import struct
+from typing import BinaryIO
 
 SYNC = 0x47
 TRANSPORT_PACKETS = {188: 0, 192: 4, 204: 0}
@@ -36,6 +38,8 @@ def what_is_cut(path: str | None, format_name: str, read_to: int, size: int) -> 
     """
     if format_name in PACKED_FORMATS and read_to and size - read_to > PACKED_FORMATS[format_name]:
         return f"its last {size - read_to} bytes are no whole frame"
+    if format_name.startswith("mov") and path is not None and size:
+        return _broken_boxes(path, size)
     if format_name == "mpegts" and path is not None and size:
         packet = _transport_packet_size(path)
         if packet and size % packet:
@@ -57,3 +61,32 @@ def _transport_packet_size(path: str) -> int | None:
         if len(places) >= 3 and all(head[place] == SYNC for place in places):
             return size
     return None
+
+
+def _broken_boxes(path: str, size: int) -> str | None:
+    """Where the boxes of an mp4 or mov do not follow one another up to the end, in words.
+
+    Bytes of 0 behind the last box are padding. FFmpeg stops there too, without a word.
+    """
+    place = 0
+    with open(path, "rb") as file:
+        while place + 8 <= size:
+            file.seek(place)
+            length, kind, large = struct.unpack(">I4sQ", file.read(16).ljust(16, b"\0"))
+            if kind == bytes(4):
+                file.seek(place)
+                return None if _only_zeros(file) else f"what is at byte {place} is no box of its format"
+            if not all(chr(byte).isalnum() or byte in b" -_\xa9" for byte in kind):
+                return f"what is at byte {place} is no box of its format"
+            if length == 0:  # the last box reaches to the end
+                return None
+            length = large if length == 1 else length
+            if length < 8:
+                return f"the box at byte {place} says it has {length} bytes"
+            place += length
+    return f"its last box should end at byte {place}, and it has {size}" if place > size else None
+
+
+def _only_zeros(file: BinaryIO) -> bool:
+    """Whether nothing but bytes of 0 is left."""
+    return not any(any(block) for block in iter(lambda: file.read(1 << 20), b""))

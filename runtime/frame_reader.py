@@ -30,9 +30,8 @@ def read_frames(
         decoded = _decode(decoder, packet, watch, log)
         if decoded and not started:
             started = True
-            if watch.undecodable:
-                notify(f"{watch.undecodable} packets before the first key frame were skipped")
-            watch.skip_beginning()
+            if skipped := watch.skip_beginning():
+                notify(f"{skipped} packets before the first key frame were skipped")
         for frame in decoded:
             watch.saw_frame(frame)
             yield frame
@@ -54,6 +53,8 @@ def _read_packets(
                 packet = next(packets, None)
         except av.FFmpegError as error:
             watch.read_error = error_reason(error)
+            return
+        except IndexError:  # PyAV, at the end, when streams appeared on the way: it marks the end of each
             return
         if packet is None:
             return
