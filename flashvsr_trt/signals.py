@@ -47,8 +47,8 @@ def signals_wait() -> Iterator[None]:
         yield
     finally:
         _COMMIT.depth -= 1
-        number, _COMMIT.waiting = _COMMIT.waiting, None
-        if number is not None:
+        if _COMMIT.waiting is not None and not _COMMIT.depth:
+            number, _COMMIT.waiting = _COMMIT.waiting, None
             raise Ended(number)
 
 

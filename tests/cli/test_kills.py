@@ -1,5 +1,6 @@
 """Commands that are ended at drawn moments: only the output changes, and it is whole or not there."""
 
+import json
 import random
 import re
 import shutil
@@ -8,6 +9,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from tests.cli.command import spawn
 from tests.clips import make_clip, make_images
 from tests.file_tree import tree
 from tests.fork_server import ForkServer
@@ -138,6 +140,17 @@ def assert_whole_or_absent(before, after, made, command, how):
     # Pictures are one output, and so is a folder; a report is another one than the video.
     for group in ({path for path in made if "/" in path or made[path] is None},):
         assert found.keys() & group in (set(), group), how
+
+
+def test_two_runs_to_one_name(start, tmp_path):
+    shutil.copy(start / "clip.mp4", tmp_path)
+    runs = [spawn("compare", "clip.mp4", "clip.mp4", "--json", "report.json", cwd=tmp_path) for _ in range(2)]
+    said = [run.communicate(timeout=120)[1] for run in runs]
+    won, lost = sorted(range(2), key=lambda number: runs[number].returncode)
+    assert [runs[won].returncode, runs[lost].returncode] == [0, 2], said
+    assert re.search("error: report.json (is being written|exists already|came into being)", said[lost])
+    assert json.loads((tmp_path / "report.json").read_text())["frames_compared"] == 6
+    assert {path.name for path in tmp_path.iterdir()} == {"clip.mp4", "report.json"}
 
 
 @pytest.mark.parametrize("name", COMMANDS)

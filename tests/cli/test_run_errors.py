@@ -211,16 +211,23 @@ def test_debug_shows_where_an_error_came_from(tmp_path):
     assert "Traceback" in err
 
 
-def test_ctrl_c_ends_at_once_and_leaves_nothing(tmp_path):
+@pytest.mark.parametrize(
+    ("number", "code", "said"),
+    [
+        (signal.SIGINT, 130, "interrupted; nothing was written"),
+        (signal.SIGTERM, 143, "ended by SIGTERM; nothing was written"),
+    ],
+)
+def test_a_signal_ends_at_once_and_leaves_nothing(tmp_path, number, code, said):
     long = make_clip(tmp_path / "long.mp4", frames=600, size=(64, 64))
     process = spawn("run", long, *NANO)
     for line in process.stderr:
         if " of 600 frames" in line and not line.startswith("0 "):
             break
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
-    assert err.strip().splitlines()[-1] == "interrupted; nothing was written"
+    assert process.returncode == code, err
+    assert err.strip().splitlines()[-1] == said
     assert names(tmp_path) == {"long.mp4"}
 
 
