@@ -18,11 +18,11 @@ from flashvsr_trt.kernels_cli import kernels
 from flashvsr_trt.missing_parts import named_missing_parts
 from flashvsr_trt.option_types import (
     COUNT,
-    INDEX,
     SEED,
     THREADS,
     EncoderOption,
     FiniteType,
+    PositionType,
     RateType,
     SizeType,
 )
@@ -104,7 +104,9 @@ def number_choice(numbers: Sequence[int]) -> click.Choice:
 )
 @click.option("--no-build", "build", flag_value=False, default=True, help="Do not build missing engines.")
 @click.option("--profile", metavar="FILE", help="Print times by layer of engines, and write a trace.")
-@click.option("--start", type=INDEX, default=0, help="Skip this many frames.")
+@click.option("--start", type=PositionType(), default="0", help="Skip what comes before.")
+@click.option("--end", type=PositionType(), help="Stop before this frame or time.")
+@click.option("--duration", type=PositionType(), help="Stop after this many frames, or this long.")
 @click.option("--frames", type=COUNT, help="Stop after this many frames.")
 @click.option("--rate", type=RateType(), help="Frames a second of images and raw video.")
 @click.option("--raw-size", type=SizeType(), help="The input is raw video of this size.")
@@ -150,7 +152,10 @@ def run(
     gpus: int | None,
     **options,
 ) -> None:
-    """Upscale INPUT: a video, a folder, glob or %05d pattern of images, or - for a pipe."""
+    """Upscale INPUT: a video, a folder, glob or %05d pattern of images, or - for a pipe.
+
+    FRAME|TIME: an integer counts frames (48), else it is a time (1:02:03.5, 1:30, 12.5s, 500ms).
+    """
     from flashvsr_trt.runtime.distributed import launch_if_asked, run_ranks
     from flashvsr_trt.runtime.upscale import RunOptions, check_files, upscale_file
 

@@ -12,9 +12,6 @@ MOST_SIDE = 2**16
 COUNT = click.IntRange(1, 2**31 - 1)
 """Of frames or GPUs: 1 or more."""
 
-INDEX = click.IntRange(0, 2**31 - 1)
-"""Of a frame, from 0."""
-
 SEED = click.IntRange(0, 2**63 - 1)
 
 THREADS = click.IntRange(0, 1024)
@@ -92,3 +89,36 @@ class EncoderOption(click.ParamType):
         if not equals or not key or "\0" in value:
             self.fail(f"'{value}' is not an encoder option; write it as preset=slow", parameter, context)
         return key, setting
+
+
+TIME_UNITS = {None: Fraction(1), "s": Fraction(1), "ms": Fraction(1, 1000), "us": Fraction(1, 10**6)}
+"""Seconds of each; a number with a point and no unit is seconds."""
+
+
+class PositionType(click.ParamType):
+    """A place in a video: an integer counts frames, anything else is a time as FFmpeg writes it.
+
+    The value is an int, or a Fraction of seconds.
+    """
+
+    name = "FRAME|TIME"
+
+    FRAMES = re.compile(r"-?\d{1,9}", re.ASCII)
+    CLOCK = re.compile(r"(?:(\d{1,6}):)?(\d{1,2}):(\d{1,2}(?:\.\d{0,9})?)", re.ASCII)
+    SECONDS = re.compile(r"(\d{1,9}\.?\d{0,9}|\.\d{1,9})(s|ms|us)?", re.ASCII)
+
+    def convert(self, value, parameter, context) -> int | Fraction:
+        if isinstance(value, int | Fraction):
+            return value
+        text = str(value)
+        if self.FRAMES.fullmatch(text):
+            return int(text)
+        if (clock := self.CLOCK.fullmatch(text)) and int(clock[2]) < 60 and Fraction(clock[3]) < 60:
+            return (int(clock[1] or 0) * 60 + int(clock[2])) * 60 + Fraction(clock[3])
+        if seconds := self.SECONDS.fullmatch(text):
+            return Fraction(seconds[1]) * TIME_UNITS[seconds[2]]
+        self.fail(
+            f"'{value}' is neither a frame nor a time; write 48 (frames), 1:02:03.5, 1:30, 12.5s or 500ms",
+            parameter,
+            context,
+        )

@@ -78,8 +78,20 @@ class FrameClock:
         return pts
 
 
-def shown_until_next(frames: Iterator[DecodedFrame], limit: int | None) -> Iterator[DecodedFrame]:
-    """At most `limit` frames, each shown until the next begins; the last of all as long as the file says.
+@dataclass(frozen=True)
+class ClipEnd:
+    """Where the frames that are used end: after `count` of them, or with the first at `pts` or later."""
+
+    count: int | None = None
+    pts: int | None = None
+
+    def reached(self, count: int, next_pts: int) -> bool:
+        """Whether `count` frames are all, when the next would begin at `next_pts`."""
+        return count == self.count or (self.pts is not None and next_pts >= self.pts)
+
+
+def shown_until_next(frames: Iterator[DecodedFrame], end: ClipEnd) -> Iterator[DecodedFrame]:
+    """The frames up to `end`, each shown until the next begins; the last of all as long as the file says.
 
     A frame's own duration may be that of the usual rate, in a video of variable rate as well.
     """
@@ -90,11 +102,12 @@ def shown_until_next(frames: Iterator[DecodedFrame], limit: int | None) -> Itera
         try:
             following = next(frames, None)
         except VideoError:
-            if count != limit:
+            if not end.reached(count, frame.pts + frame.duration):
                 yield frame
                 raise
-            following = None  # what is wrong behind the limit is not asked for
-        yield frame if following is None else replace(frame, duration=following.pts - frame.pts)
-        if count == limit:
+            following = None  # what is wrong behind the end is not asked for
+        shown = frame if following is None else replace(frame, duration=following.pts - frame.pts)
+        yield shown
+        if end.reached(count, shown.pts + shown.duration):
             return
         frame = following

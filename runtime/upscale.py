@@ -26,6 +26,7 @@ from flashvsr_trt.runtime.backends import (
     TorchOptions,
     open_executor,
 )
+from flashvsr_trt.runtime.clip_range import Position
 from flashvsr_trt.runtime.executor import Executor
 from flashvsr_trt.runtime.image_output import is_image_output, refuse_among_pictures
 from flashvsr_trt.runtime.pipeline import PipelineReport, upscale_video
@@ -60,8 +61,10 @@ class RunOptions:
     cuda_graphs: bool | None = None
     build: bool = True
     profile: str | None = None
-    start: int = 0
+    start: Position = 0
+    end: Position | None = None
     frames: int | None = None
+    duration: Position | None = None
     rate: Fraction | None = None
     raw_size: tuple[int, int] | None = None
     raw_format: str = "rgb24"
@@ -104,7 +107,9 @@ def upscale_file(
         open_input(
             options.input,
             start=options.start,
+            end=options.end,
             frames=options.frames,
+            duration=options.duration,
             rate=options.rate,
             raw_size=options.raw_size,
             raw_format=options.raw_format,

@@ -56,6 +56,8 @@ class VideoInfo:
     """Streams next to the video."""
     shift: Fraction = Fraction(0)
     """Seconds taken off every timestamp of the file, so that a later start begins at 0."""
+    skipped: int = 0
+    """Frames before the start that was asked for."""
     trimmed: bool = False
     """Whether the input may be left before its end, so that other streams must be cut there."""
 

@@ -13,13 +13,14 @@ import av
 
 from flashvsr_trt.errors import TruncatedInputError, UsageError, VideoError
 from flashvsr_trt.runtime.alpha_decoder import with_alpha
+from flashvsr_trt.runtime.clip_range import ClipRange, Position
 from flashvsr_trt.runtime.clock_jumps import JUMPING_FORMATS
 from flashvsr_trt.runtime.container_crop import container_crop
 from flashvsr_trt.runtime.damage import DamageWatch
 from flashvsr_trt.runtime.deinterlace import progressive_frames
 from flashvsr_trt.runtime.ffmpeg_log import FFmpegLog
 from flashvsr_trt.runtime.file_end import CountedPipe, file_size, what_is_cut
-from flashvsr_trt.runtime.frame_clock import FrameClock, TimedFrame, shown_until_next
+from flashvsr_trt.runtime.frame_clock import ClipEnd, FrameClock, TimedFrame, shown_until_next
 from flashvsr_trt.runtime.frame_facts import display_matrix, error_reason
 from flashvsr_trt.runtime.frame_reader import read_frames
 from flashvsr_trt.runtime.image_input import open_images
@@ -40,8 +41,10 @@ STDIN = "-"
 def open_input(
     path: str,
     *,
-    start: int = 0,
+    start: Position = 0,
+    end: Position | None = None,
     frames: int | None = None,
+    duration: Position | None = None,
     rate: Fraction | int | None = None,
     raw_size: tuple[int, int] | None = None,
     raw_format: str = "rgb24",
@@ -51,21 +54,21 @@ def open_input(
 ) -> VideoInput:
     """Opens a video, a folder, a glob or a `%05d` pattern of images, or `-` (a video on stdin: y4m, raw).
 
-    `start` frames are skipped and at most `frames` given. `rate` (frames a second) is for images and raw
-    video. `raw_size` (height, width) and `raw_format` (an FFmpeg pixel format) make the input raw video.
-    `deinterlace` True deinterlaces what is interlaced, False takes it as it is, None refuses it.
-    `threads` 0 leaves the decoder's threads to FFmpeg. `notify` gets one line for each thing a user should
-    know: 10-bit input, a rate assumed, and the like.
+    What lies before `start` is skipped, and at most `frames` are given; `end` is the first position that is
+    not, `duration` how much is. An int is a number of frames, a Fraction seconds of the file. `rate` (frames
+    a second) is for images and raw video. `raw_size` (height, width) and `raw_format` (an FFmpeg pixel
+    format) make the input raw video. `deinterlace` True deinterlaces what is interlaced, False takes it as
+    it is, None refuses it. `threads` 0 leaves the decoder's threads to FFmpeg. `notify` gets one line for
+    each thing a user should know: 10-bit input, a rate assumed, and the like.
 
     Raises UsageError for arguments out of range, VideoError when there is no such file, it is no video, it
     has no video stream or no frames. Iteration raises VideoError on a frame of another size, and
     TruncatedInputError after the last good frame when the input ends early or is corrupt.
     """
     path = local_path(path)
-    if start < 0:
-        raise UsageError(f"start {start} is negative; count frames from 0")
-    if frames is not None and frames < 1:
-        raise UsageError(f"{frames} frames cannot be made; ask for at least 1")
+    if frames is not None and duration is not None:
+        raise UsageError("a number of frames and a duration say the same twice; leave one out")
+    part = ClipRange(start, end, duration if frames is None else frames)
     if rate is not None and rate <= 0:
         raise UsageError(f"a rate of {rate} frames a second is not possible; use one above 0")
     rate = rate and Fraction(rate)
@@ -73,7 +76,8 @@ def open_input(
     if rate is None and (images or raw_size):
         notify(f"{path}: no frame rate given, {DEFAULT_RATE} frames a second assumed")
     if images:
-        return open_images(path, images, start, frames, rate or DEFAULT_RATE, notify)
+        rate = rate or DEFAULT_RATE
+        return open_images(path, images, *part.in_frames(rate), rate, notify)
     if rate is not None and not raw_size:
         raise UsageError(f"a rate is for images and raw video; {path} has its own timestamps")
     options = _raw_options(raw_size, raw_format, rate or DEFAULT_RATE) if raw_size else {}
@@ -81,7 +85,7 @@ def open_input(
     try:
         container, pipe = _open_container(path, "rawvideo" if raw_size else None, options, log)
         try:
-            return _open_stream(path, container, pipe, start, frames, deinterlace, threads, log, notify)
+            return _open_stream(path, container, pipe, part, deinterlace, threads, log, notify)
         except BaseException:
             container.close()
             raise
@@ -116,8 +120,7 @@ def _open_stream(
     path: str,
     container: av.container.InputContainer,
     pipe: CountedPipe | None,
-    start: int,
-    limit: int | None,
+    part: ClipRange,
     deinterlace: bool | None,
     threads: int,
     log: FFmpegLog,
@@ -145,23 +148,25 @@ def _open_stream(
     clock = FrameClock(path, time_base, rate, announced and begin + announced, notify)
     decoded = read_frames(container, stream, watch, log, notify, with_alpha(stream, threads))
     decoded = progressive_frames(path, decoded, deinterlace)
-    timed = itertools.islice(clock.timed(decoded), start, None)
-    begun = next(timed, None)
+    timed = clock.timed(decoded)
+    origin = max(begin, Fraction(0))
+    skipped, begun = part.first(timed, origin, time_base)
     if begun is None:
-        reason = watch.at_end() or (f"it has no frame {start}" if start else "it has no frames")
+        late = f"it has only {skipped} frames, and none from the start that was asked for on"
+        reason = watch.at_end() or (late if skipped else "it has no frames")
         raise VideoError(f"no frame of {path} can be decoded: {reason}; nothing is written")
     first, first_time = begun.frame, begun.pts * time_base
     crop = container_crop(container, stream)
     reader = PictureReader(path, first, stream.codec_context.name, notify, crop)
 
-    shift = first_time if start else min(first_time, Fraction(0))
+    shift = first_time if part.start else min(first_time, Fraction(0))
     if begin and container.format.name in JUMPING_FORMATS:
         watch.origin = begin
-        if not start:  # their clock starts anywhere: hours of nothing would precede the first frame
+        if not part.start:  # their clock starts anywhere: hours of nothing would precede the first frame
             shift = begin
             notify(f"{path}: its clock starts at {float(shift):.3f} s; the output starts at 0")
     total = stream.frames or round(announced * rate)
-    remaining = max(total - start, 1) if total else None
+    end = part.clip_end(skipped, first_time, origin, shift, time_base)
     info = VideoInfo(
         name=path,
         height=reader.size[0],
@@ -172,7 +177,7 @@ def _open_stream(
         bits=reader.bits,
         alpha=reader.alpha,
         chroma_location=reader.chroma_location,
-        frames=min((count for count in (remaining, limit) if count), default=None),
+        frames=_expected_frames(total - skipped if total else None, end, rate * time_base),
         sample_aspect_ratio=exact_fraction(stream.sample_aspect_ratio),
         display_matrix=display_matrix(first),
         disposition=int(stream.disposition),
@@ -183,7 +188,8 @@ def _open_stream(
         video_index=stream.index,
         other_streams=len(container.streams) - 1,
         shift=shift,
-        trimmed=limit is not None,
+        skipped=skipped,
+        trimmed=part.ends_early,
     )
 
     def cut_off() -> str | None:
@@ -191,7 +197,7 @@ def _open_stream(
         return what_is_cut(None if pipe else path, container.format.name, watch.read_to, size)
 
     pictures = _read_pictures(reader, itertools.chain([begun], timed), round(shift / time_base))
-    frames = _until_damage(info, shown_until_next(pictures, limit), watch, limit, cut_off)
+    frames = _until_damage(info, shown_until_next(pictures, end), watch, end, cut_off)
 
     def close() -> None:
         # A thread that is blocked in a read of a pipe still uses the container: it goes with the process.
@@ -202,6 +208,14 @@ def _open_stream(
             container.close()
 
     return VideoInput(info, frames, close)
+
+
+def _expected_frames(remaining: int | None, end: ClipEnd, frames_a_tick: Fraction) -> int | None:
+    """How many frames there will be, as far as the file and the end that was asked for say."""
+    in_time = None if end.pts is None else round(end.pts * frames_a_tick)
+    return min(
+        (max(count, 1) for count in (remaining, end.count, in_time) if count is not None), default=None
+    )
 
 
 def _announced_seconds(container: av.container.InputContainer, stream: av.VideoStream) -> Fraction:
@@ -225,17 +239,17 @@ def _until_damage(
     info: VideoInfo,
     timed: Iterator[DecodedFrame],
     watch: DamageWatch,
-    limit: int | None,
+    clip_end: ClipEnd,
     cut_off: Callable[[], str | None],
 ) -> Iterator[DecodedFrame]:
     """The same frames, then TruncatedInputError when the file was damaged."""
-    count, end = 0, Fraction(0)
+    count, last, next_pts = 0, Fraction(0), 0
     for frame in timed:
         count += 1
-        end = frame.pts * info.time_base
+        last, next_pts = frame.pts * info.time_base, frame.pts + frame.duration
         yield frame
-    if count == limit:
-        reason = watch.so_far(end + info.shift)
+    if clip_end.reached(count, next_pts):
+        reason = watch.so_far(last + info.shift)
     else:
         watch.cut_off = cut_off()
         reason = watch.at_end()

@@ -20,6 +20,7 @@ from flashvsr_trt.runtime.muxer_clock import MuxerClock
 from flashvsr_trt.runtime.picture_output import PictureWriter
 from flashvsr_trt.runtime.stream_copy import StreamCopy, content_metadata, kept_chapters, muxer_options
 from flashvsr_trt.runtime.stream_plan import COPY_ALL, StreamCodecs, StreamPlanner
+from flashvsr_trt.runtime.timecode import moved_tags
 from flashvsr_trt.runtime.video_color import has_alpha
 from flashvsr_trt.runtime.video_encoder import EncoderSettings, choose_encoder
 from flashvsr_trt.runtime.video_info import VideoInfo, VideoInput
@@ -135,7 +136,7 @@ class VideoOutput:
         self._new = new
         self._info, self._settings = info, settings
         self._pictures, self._color = pictures, pictures.color
-        metadata = content_metadata(info.metadata)
+        metadata = moved_tags(content_metadata(info.metadata), info.skipped, info.rate)
         options = muxer_options(container_format, metadata)
         self._container = create_media(
             new.file, format_name=container_format, options=options, buffer_size=WRITE_BUFFER
@@ -205,7 +206,8 @@ class VideoOutput:
             encoder.max_b_frames = 0
         stream.set_display_matrix(info.display_matrix)
         stream.disposition = info.disposition
-        stream.metadata.update(content_metadata(info.stream_metadata))
+        tags = content_metadata(info.stream_metadata)
+        stream.metadata.update(moved_tags(tags, info.skipped, info.rate))
         if encoder.name in VPX_ENCODERS and has_alpha(encoder.format):
             stream.metadata[ALPHA_TAG] = "1"
         try:
