@@ -18,6 +18,7 @@ from flashvsr_trt.kernels_cli import kernels
 from flashvsr_trt.missing_parts import named_missing_parts
 from flashvsr_trt.option_types import (
     COUNT,
+    PIPE_FORMATS,
     SEED,
     THREADS,
     EncoderOption,
@@ -32,7 +33,7 @@ from flashvsr_trt.runtime.backends import ATTENTIONS
 from flashvsr_trt.signals import ended_by_signals, exit_code
 from flashvsr_trt.signatures import COLOR_FIXES, UPSAMPLERS
 from flashvsr_trt.staging import remove_unfinished
-from flashvsr_trt.standard_streams import open_closed_streams, plain_reason, silence_stdout
+from flashvsr_trt.standard_streams import plain_reason, prepare_streams, silence_stdout
 from flashvsr_trt.targets import STANDARD_STREAM, local_path
 from flashvsr_trt.weights_cli import weights
 
@@ -61,7 +62,7 @@ def number_choice(numbers: Sequence[int]) -> click.Choice:
 
 @cli.command()
 @click.argument("input", metavar="INPUT")
-@click.option("-o", "--output", metavar="OUT", help="Output file or folder.  [default: INPUT_2x beside it]")
+@click.option("-o", "--output", metavar="OUT", help="File, folder, or - for stdout.  [default: INPUT_2x]")
 @click.option("--preset", default=DEFAULT_PRESET, show_default=True, help="See `flashvsr-trt presets`.")
 @click.option("--scale", type=number_choice(SCALES), default="2", show_default=True)
 @click.option(
@@ -115,6 +116,9 @@ def number_choice(numbers: Sequence[int]) -> click.Choice:
     "--deinterlace/--no-deinterlace",
     default=None,
     help="With bwdif, a frame for a frame; or take interlaced frames as they are.  [default: refuse them]",
+)
+@click.option(
+    "--format", type=click.Choice(list(PIPE_FORMATS)), help="Container of -o -.  [default: matroska]"
 )
 @click.option(
     "--codec", help="Video encoder.  [default: libx264, libvpx-vp9 for webm; one with alpha if needed]"
@@ -187,7 +191,7 @@ def report_file(path: str | None, overwrite: bool) -> Iterator[Callable[[str], N
 
     def write(text: str) -> None:
         with write_errors(path):
-            file.file.write(text.encode())
+            file.file.write(text.encode("utf-8", "backslashreplace"))
             file.finish()
 
     with file:
@@ -259,6 +263,9 @@ def reported_errors(debug: bool):
     except FlashVSRError as error:
         if debug:
             raise
+        if isinstance(error.__cause__, BrokenPipeError):
+            silence_stdout()
+            sys.exit(BROKEN_PIPE)
         say_error(error)
         sys.exit(error.exit_code)
     except BrokenPipeError:
@@ -292,7 +299,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `flashvsr-trt` and of `python -m flashvsr_trt`."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     FINISHED.clear()
-    open_closed_streams()
+    prepare_streams()
     with ended_by_signals(), reported_errors(debug="--debug" in arguments), named_missing_parts():
         cli.main(arguments, prog_name="flashvsr-trt", standalone_mode=False, obj=arguments)
         sys.stdout.flush()

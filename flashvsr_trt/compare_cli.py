@@ -57,7 +57,7 @@ def compare(a: str, b: str, json_file: str | None, html_file: str | None, overwr
             )
         for name, file in files.items():
             with write_errors(name):
-                file.file.write(texts[name](comparison).encode())
+                file.file.write(texts[name](comparison).encode("utf-8", "backslashreplace"))
         for name, file in files.items():
             with write_errors(name):
                 file.finish()

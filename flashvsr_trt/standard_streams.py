@@ -4,10 +4,11 @@ import os
 import sys
 
 
-def open_closed_streams() -> None:
+def prepare_streams() -> None:
     """Put the null device where a standard stream was closed (`2>&-`): a file must not get its number.
 
-    Python itself sets such a stream to None, and what prints to it would fail.
+    Python itself sets such a stream to None, and what prints to it would fail. File names that are no text
+    are printed escaped.
     """
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         try:
@@ -19,6 +20,9 @@ def open_closed_streams() -> None:
                 os.close(opened)
         if getattr(sys, name) is None:
             setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115 - as long as the process
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def silence_stdout() -> None:

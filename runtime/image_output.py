@@ -10,7 +10,7 @@ import numpy as np
 from flashvsr_trt.errors import UsageError, VideoError
 from flashvsr_trt.files import PartFile, is_stream, new_folder, write_errors
 from flashvsr_trt.runtime.beside import NOTHING, Beside
-from flashvsr_trt.runtime.image_sequence import is_pattern, matching_numbers, numbered_names
+from flashvsr_trt.runtime.image_sequence import IMAGE_EXTENSIONS, is_pattern, matching_numbers, numbered_names
 from flashvsr_trt.runtime.picture_output import PictureWriter
 from flashvsr_trt.runtime.video_encoder import announce_losses
 from flashvsr_trt.runtime.video_info import VideoInfo
@@ -31,9 +31,13 @@ PIXEL_FORMATS = {
 
 def is_image_output(path: str) -> bool:
     """Whether `path` names a folder (it is one, ends in a slash, or has no extension) or a pattern."""
-    if is_stream(path):
+    if is_stream(path) or os.path.isfile(path):
         return False
-    return os.path.isdir(path) or path.endswith("/") or is_pattern(path) or not os.path.splitext(path)[1]
+    suffix = os.path.splitext(path)[1]
+    if os.path.isdir(path) or path.endswith("/") or not suffix:
+        return True
+    # "50%done.mp4" is a video.
+    return is_pattern(path) and suffix.lower() in IMAGE_EXTENSIONS
 
 
 def picture_pattern(path: str) -> str:

@@ -16,6 +16,11 @@ def is_pattern(path: str) -> bool:
     return len(NUMBER.findall(os.path.basename(path))) == 1
 
 
+def names_images(path: str) -> bool:
+    """Whether a name that no file has is a numbered pattern or a glob."""
+    return is_pattern(path) or (glob.has_magic(path) and "://" not in path)
+
+
 def find_images(path: str) -> list[str] | None:
     """The images `path` means, in order; None when it names no sequence.
 
@@ -29,8 +34,11 @@ def find_images(path: str) -> list[str] | None:
         return None
     if is_pattern(path):
         return _numbered(path)
-    if glob.has_magic(path) and "://" not in path:
-        return _images_in_order(path, glob.glob(path))
+    if names_images(path):
+        # A folder that exists is that folder, whatever its name holds.
+        folder, name = os.path.split(path)
+        known = os.path.join(glob.escape(folder), name) if os.path.isdir(folder) else path
+        return _images_in_order(path, glob.glob(known))
     return None
 
 

@@ -51,6 +51,8 @@ def muxer_options(format_name: str, metadata: Mapping[str, str]) -> dict[str, st
     if format_name in (*MATROSKA_FORMATS, *SLOT_FORMATS):
         # AAC in mp4 begins before 0 with priming; without this all streams would move by that much.
         return {"avoid_negative_ts": "disabled"}
+    if format_name == "yuv4mpegpipe":
+        return {"strict": "unofficial"}  # 10 bits
     if format_name in MOV_FORMATS and any(key.lower() not in ITUNES_TAGS for key in metadata):
         return {"movflags": "use_metadata_tags"}
     return {}

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -17,6 +16,7 @@ from flashvsr_trt import __version__
 from flashvsr_trt.errors import TruncatedInputError, UsageError
 from flashvsr_trt.files import new_file, write_errors
 from flashvsr_trt.geometry import Geometry
+from flashvsr_trt.option_types import PIPE_FORMATS
 from flashvsr_trt.presets import DEFAULT_PRESET, UNIT_FRAMES, find_preset, find_schedule
 from flashvsr_trt.runtime.backends import (
     ATTENTIONS,
@@ -29,6 +29,12 @@ from flashvsr_trt.runtime.backends import (
 from flashvsr_trt.runtime.clip_range import Position
 from flashvsr_trt.runtime.executor import Executor
 from flashvsr_trt.runtime.image_output import is_image_output, refuse_among_pictures
+from flashvsr_trt.runtime.output_name import (
+    STDOUT,
+    check_stdout,
+    default_output,
+    is_stdout,
+)
 from flashvsr_trt.runtime.pipeline import PipelineReport, upscale_video
 from flashvsr_trt.runtime.session import Session
 from flashvsr_trt.runtime.stream_plan import COPY, StreamCodecs
@@ -69,6 +75,7 @@ class RunOptions:
     raw_size: tuple[int, int] | None = None
     raw_format: str = "rgb24"
     deinterlace: bool | None = None
+    format: str | None = None
     codec: str | None = None
     crf: float | None = None
     pixel_format: str | None = None
@@ -99,7 +106,8 @@ def upscale_file(
         FlashVSRError: one of its kinds; nothing is left under the output's name.
     """
     check_files(options)
-    output_name = local_path(options.output or default_output(options.input, options.scale))
+    output_name = chosen_output(options)
+    container = options.format and PIPE_FORMATS[options.format]
     profile_name = local_path(options.profile) if options.profile else None
     preset, schedule = find_preset(options.preset), find_schedule(options.schedule)
     with (
@@ -128,6 +136,7 @@ def upscale_file(
             source,
             geometry.output,
             upscaled=geometry.upscaled,
+            container=container,
             codec=options.codec,
             crf=options.crf,
             pixel_format=options.pixel_format,
@@ -169,7 +178,9 @@ def check_files(options: RunOptions, reports: Mapping[str, str | None] = Mapping
         folder = os.path.dirname(local_path(path or "")) or "."
         if not os.path.isdir(folder):
             raise UsageError(f"{what} {path} cannot be written: there is no folder {folder}")
-    output = local_path(options.output or default_output(options.input, options.scale))
+    output = chosen_output(options)
+    if output == STDOUT:
+        check_stdout(reports)
     outputs = {"the output": output}
     if is_image_output(output):
         outputs = {}
@@ -179,20 +190,11 @@ def check_files(options: RunOptions, reports: Mapping[str, str | None] = Mapping
     check_outputs(outputs | reports, [options.input], options.overwrite)
 
 
-def default_output(name: str, scale: int) -> str:
-    """`clip.mp4` -> `clip_2x.mp4` beside it; a folder, glob or pattern of images -> a folder beside it.
-
-    Raises:
-        UsageError: the input is a pipe, which has no place of its own.
-    """
-    if name == "-":
-        raise UsageError("input from a pipe needs an output name; add -o OUT")
-    path = Path(name)
-    if any(character in path.name for character in "%*?["):
-        return str(path.parent.with_name(f"{path.parent.resolve().name}_{scale}x")) + "/"
-    if path.is_dir():
-        return str(path.resolve().with_name(f"{path.resolve().name}_{scale}x")) + "/"
-    return str(path.with_name(f"{path.stem}_{scale}x{path.suffix}"))
+def chosen_output(options: RunOptions) -> str:
+    """Where the video goes: as asked for, or beside the input. Stdout is STDOUT, by whatever name."""
+    if is_stdout(options.output):
+        return STDOUT
+    return local_path(options.output or default_output(options.input, options.scale, options.codec))
 
 
 def run_report(options: RunOptions, output: str, executor: Executor, run: PipelineReport) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from flashvsr_trt.runtime.video_color import has_alpha, is_subsampled, sample_bi
 from flashvsr_trt.runtime.video_info import VideoInfo
 
 DEFAULT_CODEC = "libx264"
-CONTAINER_CODECS = {"webm": "libvpx-vp9"}
+CONTAINER_CODECS = {"webm": "libvpx-vp9", "yuv4mpegpipe": "rawvideo"}
 """Containers that cannot hold the default codec."""
 
 DEEP_FALLBACK = "libsvtav1"

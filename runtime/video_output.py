@@ -9,7 +9,7 @@ import av
 import numpy as np
 
 from flashvsr_trt.errors import UsageError, VideoError
-from flashvsr_trt.files import NewFile, OpenedFile, new_file, write_errors
+from flashvsr_trt.files import NewFile, OpenedFile, is_stream, new_file, write_errors
 from flashvsr_trt.runtime.beside import NOTHING, Beside
 from flashvsr_trt.runtime.container_rules import EncodedVideo, holds_video
 from flashvsr_trt.runtime.encoder_timing import EncoderTiming
@@ -24,9 +24,12 @@ from flashvsr_trt.runtime.timecode import moved_tags
 from flashvsr_trt.runtime.video_color import has_alpha
 from flashvsr_trt.runtime.video_encoder import EncoderSettings, choose_encoder
 from flashvsr_trt.runtime.video_info import VideoInfo, VideoInput
-from flashvsr_trt.targets import STANDARD_STREAM, check_outputs, local_path
+from flashvsr_trt.targets import check_outputs, local_path
 
 LOG = logging.getLogger(__name__)
+
+STREAM_FORMAT = "matroska"
+"""What goes to stdout and to pipes whose name says nothing: it needs no seeking and holds all streams."""
 
 WRITE_BUFFER = 1 << 20
 """Bytes handed to the file at a time."""
@@ -61,6 +64,7 @@ def open_output(
     size: tuple[int, int],
     *,
     upscaled: tuple[int, int] | None = None,
+    container: str | None = None,
     codec: str | None = None,
     crf: float | None = None,
     pixel_format: str | None = None,
@@ -72,13 +76,13 @@ def open_output(
 ) -> "VideoOutput | ImageOutput":
     """Opens `path` for frames of `size` (height, width) made from `source`.
 
-    The extension decides the container; a folder (an existing one, or a name that ends in a slash or has no
-    extension) or a `%05d.png` pattern makes a PNG sequence. Audio, subtitles, chapters and metadata of
-    `source` are copied, or converted as `stream_codecs` says. `codec` None is libx264 (libvpx-vp9 for
-    webm); `crf` None is the codec's visually good value; `pixel_format` None holds the input's alpha and 10
-    bits where the codec can, in 4:2:0, or 4:4:4 where a side is odd. `upscaled` is the size before --fit
-    crop took the middle. `encoder_options` go to the encoder as they are (`{"preset": "slow"}`). `notify`
-    gets one line for each thing that is not kept or was chosen.
+    `container` (FFmpeg's name of one) or else the extension decides the container; a folder (an existing one,
+    or a name that ends in a slash or has no extension) or a `%05d.png` pattern makes a PNG sequence. Audio,
+    subtitles, chapters and metadata of `source` are copied, or converted as `stream_codecs` says. `codec`
+    None is libx264 (libvpx-vp9 for webm); `crf` None is the codec's visually good value; `pixel_format` None
+    holds the input's alpha and 10 bits where the codec can, in 4:2:0, or 4:4:4 where a side is odd.
+    `upscaled` is the size before --fit crop took the middle. `encoder_options` go to the encoder as they are
+    (`{"preset": "slow"}`). `notify` gets one line for each thing that is not kept or was chosen.
 
     Raises UsageError for a codec, pixel format or crf that cannot be used, an output that exists without
     `overwrite`, is the input or is being written by another run; VideoError when the folder cannot be
@@ -87,12 +91,10 @@ def open_output(
     A pipe that is there takes the video as it is made, if its container can do without seeking (.mkv, .ts).
     """
     info, path = source.info, local_path(path)
-    if path == STANDARD_STREAM:
-        raise UsageError("the video cannot go to stdout; name a file, or a pipe that is there, like out.mkv")
     if is_image_output(path):
         return ImageOutput(path, info, upscaled, pixel_format, threads, overwrite, notify)
     check_outputs({"the output": path}, [info.name], overwrite)
-    container_format = _container_format(path)
+    container_format = container or _container_format(path)
     settings = choose_encoder(container_format, size, info, codec, crf, pixel_format, encoder_options, notify)
     pictures = PictureWriter(info, size, upscaled or size, settings.pixel_format, settings.chroma_location)
     with write_errors(path, VideoError):
@@ -110,6 +112,8 @@ def _container_format(path: str) -> str:
     try:
         guess = av.open(path, "w").format.name
     except ValueError as error:
+        if is_stream(path):
+            return STREAM_FORMAT
         raise UsageError(
             f"the extension of {path} names no container; use .mp4, .mkv, .mov, .webm or a folder of PNGs"
         ) from error
@@ -143,6 +147,8 @@ class VideoOutput:
         )
         in_slots = container_format in SLOT_FORMATS
         self._grid = FrameGrid(choose_rate(info)) if in_slots else None
+        if container_format == "yuv4mpegpipe":
+            self._grid = FrameGrid(info.rate)
         self._stream = self._add_video_stream(self._container, size, threads)
         video = self._trial_video(container_format, options, size)
         self._container.metadata.update(metadata)
