@@ -4,7 +4,7 @@ import re
 
 import av
 
-from flashvsr_trt.runtime.frame_parameters import information_logged
+from flashvsr_trt.runtime.frame_filter import information_logged
 from flashvsr_trt.runtime.picture_input import Crop
 
 CROP_LINE = re.compile(r"^ +Frame Cropping: (\d+)/(\d+)/(\d+)/(\d+)$", re.MULTILINE)

@@ -10,7 +10,7 @@ import av
 from av.filter import Graph
 
 from flashvsr_trt.errors import VideoError
-from flashvsr_trt.runtime.frame_parameters import FrameParameters, one_filter
+from flashvsr_trt.runtime.frame_filter import FrameFilter, keep_times, one_filter
 
 BWDIF = {"mode": "send_frame", "parity": "auto", "deint": "interlaced"}
 """A frame for each frame, by the field order that it says; progressive frames pass as they are."""
@@ -40,9 +40,9 @@ def _refused(name: str, frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFra
 
 
 def _declared_progressive(frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
-    progressive = FrameParameters(field_mode="prog")
+    progressive = FrameFilter("setparams", field_mode="prog")
     for frame in frames:
-        yield progressive.set_on(frame) if frame.interlaced_frame else frame
+        yield progressive.through(frame) if frame.interlaced_frame else frame
 
 
 def _deinterlaced(frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
@@ -69,9 +69,7 @@ def _ready(graph: Graph, inside: deque[av.VideoFrame]) -> Iterator[av.VideoFrame
         except (av.error.BlockingIOError, av.error.EOFError):
             return
         source = inside.popleft()
-        finished.pts, finished.dts, finished.time_base = source.pts, source.dts, source.time_base
-        finished.duration = source.duration
-        finished.colorspace, finished.color_range = source.colorspace, source.color_range
+        keep_times(source, finished)
         yield finished
 
 

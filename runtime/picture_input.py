@@ -10,11 +10,12 @@ from av.video.reformatter import VideoReformatter
 from flashvsr_trt.errors import VideoError
 from flashvsr_trt.runtime.beside import NOTHING, Beside, split
 from flashvsr_trt.runtime.frame_facts import display_matrix
-from flashvsr_trt.runtime.frame_parameters import UNSPECIFIED, FrameParameters, chroma_location
+from flashvsr_trt.runtime.frame_filter import UNSPECIFIED, FrameFilter, chroma_location
 from flashvsr_trt.runtime.orientation import is_quarter_turn, upright
 from flashvsr_trt.runtime.video_color import (
     CURVES,
     RANGE_FULL,
+    chroma_steps,
     has_alpha,
     is_subsampled,
     read_color_tags,
@@ -46,10 +47,19 @@ class Crop:
     top: int = 0
     bottom: int = 0
 
-    def of(self, pixels: np.ndarray) -> np.ndarray:
-        """[H, W, ...] -> what is left of it."""
+    def filter(self, steps: tuple[int, int]) -> FrameFilter:
+        """Crops by whole chroma samples, of `steps` rows and columns: their hidden colours are not spread."""
+        rows, columns = steps
+        left, right = (side // columns * columns for side in (self.left, self.right))
+        top, bottom = (side // rows * rows for side in (self.top, self.bottom))
+        return FrameFilter("crop", w=f"iw-{left + right}", h=f"ih-{top + bottom}", x=str(left), y=str(top))
+
+    def odd_part(self, pixels: np.ndarray, steps: tuple[int, int]) -> np.ndarray:
+        """[H, W, ...] of a cropped frame -> without the rows and columns inside a chroma sample."""
+        rows, columns = steps
         height, width = pixels.shape[:2]
-        return pixels[self.top : height - self.bottom, self.left : width - self.right]
+        top, left = self.top % rows, self.left % columns
+        return pixels[top : height - self.bottom % rows, left : width - self.right % columns]
 
 
 WHOLE = Crop()
@@ -75,8 +85,9 @@ class PictureReader:
         self.size = self._shown_size(first, display_matrix(first) if turn else None)
         self._reformatter = VideoReformatter()
         self._told: set[str] = set()
+        self._crops: dict[tuple[int, int], FrameFilter] = {}
         self.color = read_color_tags(first)
-        self.bits = min(sample_bits(first.format), 16)
+        self.bits = max(8, min(sample_bits(first.format), 16))
         self.chroma_location, self._place = self._locate_chroma(first)
         palette = first.format.has_palette
         self.alpha = codec not in NOT_ALPHA and (palette or has_alpha(first.format))
@@ -101,15 +112,21 @@ class PictureReader:
         if (tags.primaries, tags.transfer) != (self.color.primaries, self.color.transfer):
             self._tell_once(f"primaries or transfer change at frame {index}; the output keeps the first ones")
         if self._place and is_subsampled(frame.format):
-            frame = self._place.set_on(frame)
+            frame = self._place.through(frame)
+        steps = chroma_steps(frame.format)
+        if self._crop != WHOLE:
+            frame = self._cropping(steps).through(frame)
         deep = sample_bits(frame.format) > 8
         pixels = to_rgb(frame, tags, self._reformatter, PIXEL_FORMATS[deep, self.alpha])
-        pixels = upright(self._crop.of(pixels), turn)
+        pixels = upright(self._crop.odd_part(pixels, steps), turn)
         alpha = np.ascontiguousarray(pixels[..., 3]) if self.alpha else None
         if deep:
             pixels, remainder = split(pixels[..., :3])
             return pixels, Beside(remainder, alpha)
         return np.ascontiguousarray(pixels[..., :3]), Beside(alpha=alpha) if self.alpha else NOTHING
+
+    def _cropping(self, steps: tuple[int, int]) -> FrameFilter:
+        return self._crops.setdefault(steps, self._crop.filter(steps))
 
     def _shown_size(self, frame: av.VideoFrame, turn: tuple[int, ...] | None) -> tuple[int, int]:
         crop = self._crop
@@ -120,7 +137,7 @@ class PictureReader:
             )
         return size[::-1] if is_quarter_turn(turn) else size
 
-    def _locate_chroma(self, first: av.VideoFrame) -> tuple[str, FrameParameters | None]:
+    def _locate_chroma(self, first: av.VideoFrame) -> tuple[str, FrameFilter | None]:
         """Where chroma lies, and what says so to the scaler of frames that do not."""
         if not is_subsampled(first.format):
             return "left", None
@@ -129,7 +146,7 @@ class PictureReader:
             return location, None
         # What players assume: JPEG's place in full range, MPEG-2's in limited range.
         location = "center" if self.color.color_range == RANGE_FULL else "left"
-        return location, FrameParameters(chroma_location=location)
+        return location, FrameFilter("setparams", chroma_location=location)
 
     def _is_opaque(self, frame: av.VideoFrame) -> bool:
         alpha = to_rgb(frame, read_color_tags(frame), self._reformatter, "rgba")[..., 3]

@@ -5,7 +5,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from flashvsr_trt.runtime.beside import Beside, BesideUpscaler, join
-from flashvsr_trt.runtime.frame_parameters import FrameParameters
+from flashvsr_trt.runtime.frame_filter import FrameFilter
 from flashvsr_trt.runtime.video_color import encoded_color_tags, from_rgb, has_alpha, sample_bits
 from flashvsr_trt.runtime.video_info import VideoInfo
 
@@ -30,7 +30,7 @@ class PictureWriter:
         self._format = pixel_format
         self._deep, self._alpha = sample_bits(layout) > 8, has_alpha(layout)
         self._shape = (*size, 3)
-        self._chroma = FrameParameters(chroma_location=chroma_location)
+        self._chroma = FrameFilter("setparams", chroma_location=chroma_location)
         self._beside = BesideUpscaler(upscaled, size)
         self._reformatter = VideoReformatter()
 

@@ -10,7 +10,7 @@ import numpy as np
 from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 
 from flashvsr_trt.errors import VideoError
-from flashvsr_trt.runtime.frame_parameters import FrameParameters
+from flashvsr_trt.runtime.frame_filter import FrameFilter
 
 MATRIX_RGB, MATRIX_BT709, MATRIX_UNSPECIFIED, MATRIX_BT601 = 0, 1, 2, 6
 RANGE_UNSPECIFIED, RANGE_LIMITED, RANGE_FULL = 0, 1, 2
@@ -108,8 +108,14 @@ def is_gray(layout: av.VideoFormat) -> bool:
 
 def is_subsampled(layout: av.VideoFormat) -> bool:
     """Whether a chroma sample stands for more than one pixel."""
-    colored = not layout.is_rgb and len(layout.components) >= 3
-    return colored and (layout.chroma_width(16), layout.chroma_height(16)) != (16, 16)
+    return chroma_steps(layout) != (1, 1)
+
+
+def chroma_steps(layout: av.VideoFormat) -> tuple[int, int]:
+    """Rows and columns of pixels that one chroma sample stands for."""
+    if layout.is_rgb or len(layout.components) < 3:
+        return 1, 1
+    return 16 // layout.chroma_height(16), 16 // layout.chroma_width(16)
 
 
 def to_rgb(
@@ -155,7 +161,7 @@ def from_rgb(
     tags: ColorTags,
     pixel_format: str,
     reformatter: VideoReformatter,
-    chroma: FrameParameters | None = None,
+    chroma: FrameFilter | None = None,
     alpha: np.ndarray | None = None,
 ) -> av.VideoFrame:
     """A frame of `pixel_format` with colours `tags` from RGB [H, W, 3]: uint8, or uint16 with white at WHITE.
@@ -174,7 +180,7 @@ def from_rgb(
     source = {(False, 3): "rgb24", (False, 4): "rgba", (True, 3): "rgb48le", (True, 4): "rgba64le"}
     rgb = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format=source[deep, pixels.shape[2]])
     if chroma and is_subsampled(layout):
-        rgb = chroma.set_on(rgb)
+        rgb = chroma.through(rgb)
     if layout.is_rgb:
         frame = reformatter.reformat(rgb, format=pixel_format, interpolation=ACCURATE)
     else:

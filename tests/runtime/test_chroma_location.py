@@ -7,7 +7,7 @@ import av
 import numpy as np
 import pytest
 
-from flashvsr_trt.runtime.frame_parameters import FrameParameters, chroma_location
+from flashvsr_trt.runtime.frame_filter import FrameFilter, chroma_location
 from tests.runtime.nearest_session import SCALE, upscale
 
 PERIOD = 32
@@ -131,7 +131,7 @@ def test_a_frame_is_told_and_says_where_its_chroma_lies(location):
     frame = av.VideoFrame(1920, 16, "yuv420p")
     frame.pts, frame.time_base, frame.duration = 7, Fraction(1, 25), 1
     frame.colorspace, frame.color_range = 9, 2
-    told = FrameParameters(chroma_location=location).set_on(frame)
+    told = FrameFilter("setparams", chroma_location=location).through(frame)
     assert chroma_location(told) == location
     assert (told.pts, told.time_base, told.duration) == (7, Fraction(1, 25), 1)
     assert (told.colorspace, told.color_range) == (9, 2)

@@ -1,4 +1,4 @@
-"""Properties of a frame that PyAV has no attribute for: read and set through FFmpeg's filters."""
+"""Frames through one filter of FFmpeg: what PyAV has no attribute for is read and set so."""
 
 import re
 from collections.abc import Iterator
@@ -14,28 +14,33 @@ PROBE_SIDES = (16, 32)
 """Of the tiny frame whose properties are read; it is never the frame itself, whichever size that has."""
 
 
-class FrameParameters:
-    """Sets parameters of FFmpeg's `setparams` filter, such as chroma_location=left, on frames.
+class FrameFilter:
+    """One of FFmpeg's filters that gives a frame for a frame and copies no pixels: setparams, crop.
 
-    Pixels are neither copied nor changed. One graph serves all frames of one size and format.
+    One graph serves all frames of one size and format.
     """
 
-    def __init__(self, **parameters: str) -> None:
-        self._parameters = parameters
+    def __init__(self, name: str, **options: str) -> None:
+        self._name, self._options = name, options
         self._graph, self._layout = None, None
 
-    def set_on(self, frame: av.VideoFrame) -> av.VideoFrame:
-        """The same pixels and times with the parameters; matrix and range stay as they were."""
+    def through(self, frame: av.VideoFrame) -> av.VideoFrame:
+        """The frame behind the filter; times, matrix and range stay as they were."""
         layout = (frame.width, frame.height, frame.format.name)
         if layout != self._layout:
-            self._graph, self._layout = one_filter(frame, "setparams", **self._parameters), layout
+            self._graph, self._layout = one_filter(frame, self._name, **self._options), layout
         self._graph.push(frame)
         changed = self._graph.pull()
-        changed.colorspace, changed.color_range = frame.colorspace, frame.color_range
-        changed.duration = frame.duration
-        if frame.time_base:
-            changed.time_base = frame.time_base
+        keep_times(frame, changed)
         return changed
+
+
+def keep_times(source: av.VideoFrame, changed: av.VideoFrame) -> None:
+    """Gives a filtered frame the times, matrix and range of the one that went in."""
+    changed.colorspace, changed.color_range = source.colorspace, source.color_range
+    changed.pts, changed.dts, changed.duration = source.pts, source.dts, source.duration
+    if source.time_base:
+        changed.time_base = source.time_base
 
 
 def chroma_location(frame: av.VideoFrame) -> str:
