@@ -3,7 +3,8 @@
 What counts, per container:
 
 - mp4, mov: samples of the index that could not be read (edit lists leave some out: the index knows);
-- AVI: frame slots of the header that never came (an empty chunk is a slot: the last frame is shown longer);
+- AVI: frames of the index that never came, or without an index frame slots of the header (an empty chunk is
+  a slot: the last frame is shown longer);
 - IVF: frames the header announces;
 - Matroska, WebM, FLV, ASF: the announced duration;
 - MPEG-TS and PS: packets whose counters do not follow, unless the file goes on with a key frame where one
@@ -71,6 +72,8 @@ class DamageWatch:
         self.read_error: str | None = None
         self.cut_off: str | None = None
         """What the end of the file lacks."""
+        self.indexed: int | None = None
+        """Frames that the index of an AVI file counts."""
         self.read_to = 0
         """The byte after the last packet."""
         self._packets, self._before_first, self._frames = 0, 0, 0
@@ -251,6 +254,8 @@ class DamageWatch:
         if self._format.startswith(INDEXED_FORMATS):
             return max(0, len(self._stream.index_entries) - self._read)
         if self._format.startswith(SLOT_FORMATS):
+            if self.indexed is not None:
+                return max(0, self.indexed - self._read)
             return max(0, self._stream.frames - round(self._video_end / self._unit))
         if self._format.startswith(COUNTED_FORMATS):
             return max(0, self._stream.frames - self._read)

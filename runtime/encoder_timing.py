@@ -42,7 +42,8 @@ class EncoderTiming:
         if self._grid:
             if not self._grid.begun:
                 self._begin_grid(pts * unit)
-            pts, duration = self._grid.slot(pts * unit), max(1, round(duration * unit * self._grid.rate))
+            # One slot: the container's header counts a longer last frame whose empty slots never come.
+            pts, duration = self._grid.slot(pts * unit), 1
             unit = 1 / self._grid.rate
         else:
             if not self._spacing:
@@ -64,7 +65,7 @@ class EncoderTiming:
         begin, half = first, 1 / (2 * self._grid.rate)
         sound = self._copy.first_time() if self._copy else None
         if sound is not None and sound < first - half:
-            begin = sound
+            begin = max(sound, min(first, Fraction(0)))  # sound before 0 primes its decoder, unheard
         if sound is not None and sound > first + half:
             self._notify(
                 f"{self._stream.container.format.name} stores no time at which sound begins: "

@@ -13,6 +13,7 @@ import av
 
 from flashvsr_trt.errors import TruncatedInputError, UsageError, VideoError
 from flashvsr_trt.runtime.alpha_decoder import with_alpha
+from flashvsr_trt.runtime.avi_index import indexed_frames
 from flashvsr_trt.runtime.clip_range import ClipRange, Position
 from flashvsr_trt.runtime.clock_jumps import JUMPING_FORMATS
 from flashvsr_trt.runtime.container_crop import container_crop
@@ -194,6 +195,8 @@ def _open_stream(
 
     def cut_off() -> str | None:
         size = pipe.count if pipe else file_size(path)
+        if container.format.name == "avi" and not pipe and size:
+            watch.indexed = indexed_frames(path, size, stream.index)
         return what_is_cut(None if pipe else path, container.format.name, watch.read_to, size)
 
     pictures = _read_pictures(reader, itertools.chain([begun], timed), round(shift / time_base))
