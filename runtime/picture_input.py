@@ -89,10 +89,8 @@ class PictureReader:
         self.color = read_color_tags(first)
         self.bits = max(8, min(sample_bits(first.format), 16))
         self.chroma_location, self._place = self._locate_chroma(first)
-        palette = first.format.has_palette
-        self.alpha = codec not in NOT_ALPHA and (palette or has_alpha(first.format))
-        if self.alpha and (palette or codec in OFTEN_OPAQUE):
-            self.alpha = not self._is_opaque(first)
+        self._codec = codec
+        self.alpha = self._has_alpha(first)
         self._announce(first)
 
     def read(self, frame: av.VideoFrame, index: int, name: str | None = None) -> tuple[np.ndarray, Beside]:
@@ -111,6 +109,10 @@ class PictureReader:
         tags = read_color_tags(frame)
         if (tags.primaries, tags.transfer) != (self.color.primaries, self.color.transfer):
             self._tell_once(f"primaries or transfer change at frame {index}; the output keeps the first ones")
+        if sample_bits(frame.format) > 8 >= self.bits:
+            self._tell_once(f"{frame.format.name} begins at frame {index}; the output has 8 bits as before")
+        if not self.alpha and self._has_alpha(frame):
+            self._tell_once(f"alpha begins at frame {index}; the output has none as before")
         if self._place and is_subsampled(frame.format):
             frame = self._place.through(frame)
         steps = chroma_steps(frame.format)
@@ -148,9 +150,14 @@ class PictureReader:
         location = "center" if self.color.color_range == RANGE_FULL else "left"
         return location, FrameFilter("setparams", chroma_location=location)
 
-    def _is_opaque(self, frame: av.VideoFrame) -> bool:
+    def _has_alpha(self, frame: av.VideoFrame) -> bool:
+        palette = frame.format.has_palette
+        if self._codec in NOT_ALPHA or not (palette or has_alpha(frame.format)):
+            return False
+        if not palette and self._codec not in OFTEN_OPAQUE:
+            return True
         alpha = to_rgb(frame, read_color_tags(frame), self._reformatter, "rgba")[..., 3]
-        return bool((alpha == 255).all())
+        return bool((alpha < 255).any())
 
     def _announce(self, first: av.VideoFrame) -> None:
         if self._crop != WHOLE:

@@ -152,7 +152,7 @@ def _count_in_levels(rgb: np.ndarray, layout: av.VideoFormat, tags: ColorTags) -
     top = 65535 if layout.is_rgb or layout.has_palette or bits > 16 else (2**bits - 1) << (16 - bits)
     if rgb.shape[2] == 4 and top != 65535:
         rgb[..., 3] = (rgb[..., 3] * np.float32(65535 / top)).round()
-    if top != WHITE and (tags.color_range == RANGE_FULL or is_gray(layout)):
+    if top != WHITE and tags.color_range == RANGE_FULL:
         rgb[..., :3] = (rgb[..., :3] * np.float32(WHITE / top)).round()
 
 
