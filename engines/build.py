@@ -12,7 +12,8 @@ import onnx
 from onnx import ModelProto
 
 from flashvsr_trt.bundle import MANIFEST as BUNDLE_MANIFEST
-from flashvsr_trt.bundle import Bundle, read_bundle
+from flashvsr_trt.bundle import Bundle, describe_file, read_bundle
+from flashvsr_trt.cache_entries import find_or_make, making
 from flashvsr_trt.engines.cache import (
     engine_folder,
     engine_key,
@@ -40,6 +41,7 @@ from flashvsr_trt.engines.progress_monitor import ReportPhase
 from flashvsr_trt.engines.timing_cache import timing_cache_path
 from flashvsr_trt.engines.transposed_convolution import replace_bfloat16_transposed_convolutions
 from flashvsr_trt.errors import DeviceError, EngineError, UsageError
+from flashvsr_trt.kernels.manifest import MANIFEST as KERNEL_MANIFEST
 from flashvsr_trt.kernels.tuning import PLAIN_SHARED_LIMIT, SHARED_LIMIT
 from flashvsr_trt.plugins.op_kernels import compile_operator_kernels, read_plugin_kernels
 from flashvsr_trt.plugins.sparse_attention import OPERATORS
@@ -74,18 +76,27 @@ def find_or_build_engines(
     report: ReportProgress = lambda progress: None,
     debug_folder: Path | None = None,
 ) -> EngineSet:
-    """The engines under `root` that match, or new ones. Damaged ones are announced and built again.
+    """The engines under `root` that match, or new ones. Damaged ones are set aside, and that is said.
+
+    Of several processes that want one set, one builds it and the others wait.
 
     Raises:
+        CacheError: they must be built, and the folder cannot be written.
         EngineError, DeviceError, MissingDependencyError: as `build_engines`.
     """
     key = engine_key(bundle, target, options)
-    try:
+
+    def read() -> EngineSet | None:
         found = find_engines(root, bundle, key)
-    except EngineError as error:
-        notify(f"{error}: doing so")
-        found = None
-    return found or build_engines(root, bundle, target, options, notify, report, debug_folder)
+        if found is not None:
+            found.check_contents()
+            found.check_engines()
+        return found
+
+    def make() -> EngineSet:
+        return build_engines(root, bundle, target, options, notify, report, debug_folder)
+
+    return find_or_make(engine_folder(root, bundle, key), read, make, notify)
 
 
 def build_engines(
@@ -128,13 +139,14 @@ def build_engines(
         link_bundle(bundle, part, notify)
         if needed_kernels(bundle, target):
             notify(f"compiling kernels for {target.architecture}")
-            _add_kernels(root, bundle, target, part)
+            _add_kernels(root, bundle, target, part, notify)
             cancellation.check()
         plugins = _registered_plugins(bundle, target, options, part, notify)
         lower = lower_graph if plugins is None else keep_custom_nodes
         lowered = {name: lower(bundle.graph_path(name)) for name in bundle.graphs}
         setting = BuildSetting(target, options, plugins or (), timing_cache_path(root, target))
         files = _build_all(lowered, part, setting, cancellation, report, debug_folder)
+        kernels = needed_kernels(bundle, target)
         manifest = EngineManifest(
             key=key,
             flavour=target.flavour.name,
@@ -146,7 +158,9 @@ def build_engines(
             options=options,
             plans={name: graph.plan for name, graph in lowered.items()},
             engines=files,
-            kernels=needed_kernels(bundle, target),
+            segments={name: describe_file(part / model_name(name)) for name in files},
+            kernels=kernels,
+            kernel_manifest=describe_file(part / KERNELS / KERNEL_MANIFEST) if kernels else None,
             build_seconds=round(time.perf_counter() - started, 1),
             peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         )
@@ -249,9 +263,10 @@ def _registered_plugins(
     return PLUGINS
 
 
-def _add_kernels(root: Path, bundle: Bundle, target: Target, folder: Path) -> None:
+def _add_kernels(root: Path, bundle: Bundle, target: Target, folder: Path, notify: Notify) -> None:
     """Compile the kernels once for all sizes, and link them into the folder."""
     head_dim = bundle.stream.preset.network.dit.head_dim
     store = root / KERNELS / f"{target.architecture}-{bundle.precision}-d{head_dim}"
-    compile_operator_kernels(target.architecture, bundle.precision, head_dim, store)
-    shutil.copytree(store, folder / KERNELS)
+    with making(store, notify):
+        compile_operator_kernels(target.architecture, bundle.precision, head_dim, store)
+        shutil.copytree(store, folder / KERNELS)

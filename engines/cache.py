@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -12,14 +10,14 @@ from typing import Any
 
 from flashvsr_trt import __version__
 from flashvsr_trt.bundle import Bundle
+from flashvsr_trt.cache_entries import is_set_aside
 from flashvsr_trt.engines.flavours import Target
 from flashvsr_trt.engines.manifest import FORMAT_VERSION, MANIFEST, EngineSet, open_engines
 from flashvsr_trt.engines.options import BuildOptions
 from flashvsr_trt.errors import EngineError
+from flashvsr_trt.files import new_folder, write_errors
 from flashvsr_trt.imported_sources import sources_digest
 from flashvsr_trt.plugins.op_kernels import kernel_hashes
-
-PART = ".part."
 
 _DIGEST_CHARACTERS = 32
 
@@ -94,7 +92,7 @@ def list_engines(root: Path) -> list[EngineSet | EngineError]:
     """All engines under a folder, by name; an error in place of those that are damaged."""
     found: list[EngineSet | EngineError] = []
     for manifest in sorted(root.glob(f"*/{MANIFEST}")):
-        if PART in manifest.parent.name:
+        if not is_entry(manifest.parent.name):
             continue
         try:
             found.append(open_engines(manifest.parent))
@@ -103,25 +101,20 @@ def list_engines(root: Path) -> list[EngineSet | EngineError]:
     return found
 
 
+def is_entry(name: str) -> bool:
+    """Whether a folder is one of engines, and neither unfinished nor set aside."""
+    return not name.startswith(".") and not is_set_aside(name)
+
+
 @contextmanager
 def writing_engines(folder: Path) -> Iterator[Path]:
-    """A folder beside `folder` that takes its name, and its place, at the end; it goes away if there is none.
+    """A folder beside `folder` that takes its name at the end; it goes away if there is none.
 
     Raises:
         EngineError: it cannot be written.
     """
-    try:
+    with write_errors(folder, EngineError):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=f"{folder.name}{PART}", dir=folder.parent))
-    except OSError as error:
-        raise EngineError(f"{folder} cannot be written: {error.strerror}") from error
-    try:
-        yield part
-        part.chmod(0o755)
-        # What is there under this name was found damaged, or another process has just made the same.
-        shutil.rmtree(folder, ignore_errors=True)
-        part.rename(folder)
-    except OSError as error:
-        raise EngineError(f"{folder} cannot be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+        with new_folder(folder) as made:
+            yield Path(made.part)
+            made.finish()

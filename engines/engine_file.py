@@ -30,6 +30,7 @@ from flashvsr_trt.engines.tensorrt_api import (
 )
 from flashvsr_trt.engines.timing_cache import keep_timings
 from flashvsr_trt.errors import EngineError
+from flashvsr_trt.files import new_file, write_errors
 
 
 @dataclass(frozen=True)
@@ -89,9 +90,9 @@ def build_engine_file(
     cancellation.check()
     if plan is None:
         raise EngineError(f"{target.flavour.title} cannot build {model_path.name}: {_joined(logger.errors)}")
-    part = engine_path.with_name(f"{engine_path.name}.part")
-    part.write_bytes(plan)
-    part.replace(engine_path)
+    with write_errors(engine_path, EngineError), new_file(engine_path) as file:
+        file.file.write(plan)
+        file.finish()
     seconds = round(time.perf_counter() - started, 3)
     return EngineFile(engine_path.name, sha256_of(engine_path), engine_path.stat().st_size, seconds)
 

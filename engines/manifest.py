@@ -1,33 +1,52 @@
 """`engines.json`: what is in a folder of engines, and of what. Reading it needs neither TensorRT nor onnx."""
 
-import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from flashvsr_trt.bundle import Bundle, read_bundle, sha256_of
+from flashvsr_trt.bundle import MANIFEST as BUNDLE_MANIFEST
+from flashvsr_trt.bundle import Bundle, BundleFile, graph_content, read_bundle
 from flashvsr_trt.engines.options import BuildOptions
-from flashvsr_trt.engines.plan import SegmentPlan, plan_from_dict
-from flashvsr_trt.errors import BundleError, EngineError
+from flashvsr_trt.engines.plan import SegmentPlan, check_plan, plan_from_dict
+from flashvsr_trt.errors import BundleError, EngineError, UsageError
+from flashvsr_trt.files import write_text
+from flashvsr_trt.folder_files import (
+    BadFileError,
+    BadNameError,
+    NamedFile,
+    check_contents,
+    check_names,
+    check_size,
+    read_checked,
+)
+from flashvsr_trt.kernels.manifest import MANIFEST as KERNEL_MANIFEST
+from flashvsr_trt.kernels.manifest import check_kernels
+from flashvsr_trt.manifest_reader import (
+    BadManifestError,
+    dump_manifest,
+    read_manifest,
+    record_of,
+)
 
 MANIFEST = "engines.json"
 FORMAT = "flashvsr-trt engines"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 KERNELS = "kernels"
 """Folder of the compiled kernels, with their own manifest, where a plan launches any."""
+
+_CAPABILITY = re.compile(r"\d{1,2}\.\d")
 
 BUILD_AGAIN = "build them again with `flashvsr-trt engines build`"
 
 
 @dataclass(frozen=True)
-class EngineFile:
+class EngineFile(NamedFile):
     """An engine on disk, by its name in the folder; `seconds` it took to build."""
 
-    name: str
-    sha256: str
-    size_bytes: int
     seconds: float
 
 
@@ -42,7 +61,9 @@ class EngineManifest:
         device, driver: where it was built, if on a GPU.
         plans: graph name -> the steps that run it.
         engines: engine name -> its file. A tensor's layout between them is row-major, as `plans` shape it.
+        segments: engine name -> the ONNX file that it was built from.
         kernels: kernel name -> hash of its source.
+        kernel_manifest: the manifest of the compiled kernels, which has their checksums; None without any.
         build_seconds, peak_bytes: what the build took, in time and in memory of the host.
     """
 
@@ -56,7 +77,9 @@ class EngineManifest:
     options: BuildOptions
     plans: Mapping[str, SegmentPlan]
     engines: Mapping[str, EngineFile]
+    segments: Mapping[str, BundleFile]
     kernels: Mapping[str, str]
+    kernel_manifest: BundleFile | None
     build_seconds: float
     peak_bytes: int
 
@@ -94,17 +117,45 @@ class EngineSet:
         return {spec.name: (self.bundle.dtype_of(spec), spec.shape) for spec in specs}
 
     def read_engine(self, name: str) -> bytes:
-        """An engine's bytes. Raises EngineError as `check_engine`."""
-        self.check_engine(name)
-        return self.engine_path(name).read_bytes()
+        """An engine's bytes, which are those that were built. Raises EngineError."""
+        with _file_errors():
+            return read_checked(self.folder, self.manifest.engines[name])
 
-    def check_engine(self, name: str) -> None:
-        """Raise EngineError if an engine's bytes are not those that were built."""
-        file = self.manifest.engines[name]
-        path = self.engine_path(name)
-        check_size(path, file)
-        if sha256_of(path) != file.sha256:
-            raise EngineError(f"{path} was changed: its sha256 is not that of {MANIFEST}; {BUILD_AGAIN}")
+    def check_engines(self) -> None:
+        """Raise EngineError if an engine's bytes are not those that were built; see `checked_files`."""
+        with _file_errors():
+            for file in self.manifest.engines.values():
+                check_contents(self.folder, file)
+
+    def check_segment(self, name: str) -> None:
+        """Raise EngineError if an engine's model is not what was written, or keeps tensors elsewhere."""
+        with _file_errors():
+            graph_content(self.folder, self.manifest.segments[name], self.bundle.weights.file.name)
+
+    def check_contents(self) -> None:
+        """Raise EngineError if any file but the engines is not what was written.
+
+        Engines are checked when they are read. Large files that were checked before, and are the same by
+        size and time, are not read again.
+        """
+        try:
+            read_bundle(self.folder, verify=True, beside=(MANIFEST,))
+        except BundleError as error:
+            raise EngineError(f"the engines in {self.folder} are damaged: {error}; {BUILD_AGAIN}") from error
+        for name in self.manifest.segments:
+            self.check_segment(name)
+        self.check_kernels()
+
+    def check_kernels(self) -> None:
+        """Raise EngineError if a compiled kernel, or the manifest of them, is not what was written."""
+        if self.manifest.kernel_manifest is None:
+            return
+        with _file_errors():
+            read_checked(self.kernels_folder, self.manifest.kernel_manifest)
+        try:
+            check_kernels(self.kernels_folder)
+        except UsageError as error:
+            raise EngineError(f"the engines in {self.folder} are damaged: {error}") from error
 
 
 def model_name(engine: str) -> str:
@@ -116,64 +167,90 @@ def write_manifest(folder: Path, manifest: EngineManifest) -> None:
     """Write `engines.json`; a folder without it holds no engines."""
     stored = asdict(manifest) | {"plans": {name: plan.as_dict() for name, plan in manifest.plans.items()}}
     content = {"format": FORMAT, "format_version": FORMAT_VERSION} | stored
-    (folder / MANIFEST).write_text(json.dumps(content, indent=1) + "\n")
+    write_text(folder / MANIFEST, dump_manifest(content))
+
+
+@dataclass(frozen=True)
+class _Key:
+    """What `cache.engine_key` makes."""
+
+    release: str
+    format_version: int
+    lowering: str
+    flavour: str
+    version: str
+    capability: str
+    device: str | None
+    graphs: Mapping[str, str]
+    weights: str
+    precision: str
+    options: BuildOptions
+    kernels: Mapping[str, str]
 
 
 def open_engines(folder: Path) -> EngineSet:
-    """Open a folder of engines, in milliseconds: sizes are checked, contents when an engine is read.
+    """Open a folder of engines, in milliseconds: sizes are checked, contents when they are used.
 
     Raises:
         EngineError: none there, of another format version, damaged, or with files missing or truncated.
     """
-    stored = _read_json(folder)
+    content = read_manifest(folder, MANIFEST, (FORMAT, FORMAT_VERSION), EngineError, BUILD_AGAIN)
     try:
-        fields = {name: stored[name] for name in EngineManifest.__dataclass_fields__}
-        manifest = EngineManifest(
-            **fields
-            | {
-                "options": BuildOptions(**stored["options"]),
-                "plans": {name: plan_from_dict(plan) for name, plan in stored["plans"].items()},
-                "engines": {name: EngineFile(**file) for name, file in stored["engines"].items()},
-            }
-        )
-        wanted = {name for plan in manifest.plans.values() for name in plan.engines}
-        if wanted != set(manifest.engines):
-            raise ValueError(f"its plans run {sorted(wanted ^ set(manifest.engines))}, and it has others")
-        bundle = read_bundle(folder, verify=False)
-    except (KeyError, TypeError, ValueError) as error:
-        raise EngineError(f"{folder / MANIFEST} is damaged ({error!r}): {BUILD_AGAIN}") from error
+        manifest = _manifest_of(content)
+        files = [*manifest.engines.values(), *manifest.segments.values()]
+        bundle = read_bundle(folder, verify=False, beside=(MANIFEST, *(file.name for file in files)))
+        _check_manifest(manifest, bundle)
+        for file in files:
+            check_size(folder, file)
+        if manifest.kernel_manifest:
+            check_size(folder / KERNELS, manifest.kernel_manifest)
+    except BadFileError as error:
+        raise EngineError(f"{error}: {BUILD_AGAIN}") from error
+    except (BadManifestError, BadNameError) as error:
+        raise EngineError(f"{folder / MANIFEST} is damaged ({error}): {BUILD_AGAIN}") from error
     except BundleError as error:
         raise EngineError(f"the engines in {folder} are damaged: {error}; {BUILD_AGAIN}") from error
-    for file in manifest.engines.values():
-        check_size(folder / file.name, file)
     return EngineSet(folder, manifest, bundle)
 
 
-def check_size(path: Path, file: EngineFile) -> None:
-    """Raise EngineError if an engine is missing or has another size than was written."""
-    if not path.is_file():
-        raise EngineError(f"{path.parent} lacks {file.name}: {BUILD_AGAIN}")
-    size = path.stat().st_size
-    if size != file.size_bytes:
-        raise EngineError(
-            f"{path} is truncated or changed: it has {size:,} bytes and had {file.size_bytes:,}; "
-            f"{BUILD_AGAIN}"
-        )
+def _manifest_of(content: dict[str, Any]) -> EngineManifest:
+    record_of(_Key, content.get("key"), "key")
+    stored = record_of(Mapping[str, Any], content.get("plans"), "plans")
+    plans = {name: plan_from_dict(plan, f"plans.{name}") for name, plan in stored.items()}
+    return replace(record_of(EngineManifest, content | {"plans": {}}), plans=plans)
 
 
-def _read_json(folder: Path) -> dict[str, Any]:
-    path = folder / MANIFEST
+def _check_manifest(manifest: EngineManifest, bundle: Bundle) -> None:
+    """What the parts say of each other."""
+    key, engines = manifest.key, {name for plan in manifest.plans.values() for name in plan.engines}
+    check_names(manifest.engines)
+    check_names(
+        (file.name for file in (*manifest.engines.values(), *manifest.segments.values())),
+        reserved=(MANIFEST, BUNDLE_MANIFEST, KERNELS),
+    )
+    if manifest.kernel_manifest and manifest.kernel_manifest.name != KERNEL_MANIFEST:
+        raise BadManifestError(f"the kernels' manifest is {manifest.kernel_manifest.name!r:.60}")
+    if engines != set(manifest.engines):
+        raise BadManifestError(f"its plans run {sorted(engines ^ set(manifest.engines))}, and it has others")
+    segments = {name: file.name for name, file in manifest.segments.items()}
+    if segments != {name: model_name(name) for name in engines}:
+        raise BadManifestError("its models are not those of its engines")
+    if set(manifest.plans) != set(bundle.graphs):
+        raise BadManifestError(f"it has plans of {sorted(manifest.plans)}, which are not the bundle's graphs")
+    if bool(manifest.kernels) != bool(manifest.kernel_manifest):
+        raise BadManifestError("it has kernels without a manifest, or a manifest without kernels")
+    facts = {name: getattr(manifest, name) for name in ("flavour", "version", "capability", "precision")}
+    if facts | {"kernels": manifest.kernels} != {name: key[name] for name in (*facts, "kernels")}:
+        raise BadManifestError(f"its key is not that of {facts}")
+    if manifest.precision != bundle.precision or not _CAPABILITY.fullmatch(manifest.capability):
+        raise BadManifestError(f"it is of {manifest.precision} for {manifest.capability!r:.20}")
+    for name, plan in manifest.plans.items():
+        check_plan(plan, name)
+
+
+@contextmanager
+def _file_errors() -> Iterator[None]:
     try:
-        stored = json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise EngineError(f"there are no engines in {folder}: it has no {MANIFEST}; {BUILD_AGAIN}") from error
-    except (OSError, ValueError) as error:
-        raise EngineError(f"{path} cannot be read ({error}): {BUILD_AGAIN}") from error
-    if not isinstance(stored, dict) or stored.get("format") != FORMAT:
-        raise EngineError(f"{path} is not a manifest of engines: {BUILD_AGAIN}")
-    if stored.get("format_version") != FORMAT_VERSION:
-        raise EngineError(
-            f"{folder} holds engines of format version {stored.get('format_version')}, and this release "
-            f"reads {FORMAT_VERSION}: {BUILD_AGAIN}"
-        )
-    return stored
+        yield
+    except BadFileError as error:
+        raise EngineError(f"{error}; {BUILD_AGAIN}") from error

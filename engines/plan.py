@@ -4,10 +4,11 @@ Plain data that a manifest keeps, so that running a plan needs neither onnx nor 
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from flashvsr_trt.manifest_reader import BadManifestError, record_of
 from flashvsr_trt.signatures import DTYPE_BYTES
 
 BEFORE = -1
@@ -106,19 +107,53 @@ ITEM_BYTES = DTYPE_BYTES | {"int32": 4, "int64": 8}
 """Of the dtypes that tensors between steps may have."""
 
 
-def plan_from_dict(stored: Mapping[str, Any]) -> SegmentPlan:
-    """The inverse of `SegmentPlan.as_dict`. Raises KeyError or TypeError on anything else."""
-    tensors = [PlanTensor(**tensor | {"shape": tuple(tensor["shape"])}) for tensor in stored["tensors"]]
-    return SegmentPlan(
-        graph=stored["graph"],
-        steps=tuple(_step_from_dict(step) for step in stored["steps"]),
-        tensors={tensor.name: tensor for tensor in tensors},
-        inputs=tuple(stored["inputs"]),
-        outputs=tuple(stored["outputs"]),
-    )
+@dataclass(frozen=True)
+class _StoredPlan:
+    graph: str
+    steps: tuple[Step, ...]
+    tensors: tuple[PlanTensor, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
 
 
-def _step_from_dict(stored: Mapping[str, Any]) -> Step:
-    if "engine" in stored:
-        return EngineStep(stored["engine"], tuple(stored["inputs"]), tuple(stored["outputs"]))
-    return KernelStep(**stored)
+def plan_from_dict(stored: Any, where: str = "plan") -> SegmentPlan:
+    """The inverse of `SegmentPlan.as_dict`. Raises BadManifestError on anything else."""
+    plan = record_of(_StoredPlan, stored, where)
+    tensors = {tensor.name: tensor for tensor in plan.tensors}
+    if len(tensors) != len(plan.tensors):
+        raise BadManifestError(f"two tensors of {where} have one name")
+    return SegmentPlan(plan.graph, plan.steps, tensors, plan.inputs, plan.outputs)
+
+
+LARGEST_TENSOR = 1 << 40
+"""Bytes: more than any device has."""
+
+
+def check_plan(plan: SegmentPlan, graph: str) -> None:
+    """Raise BadManifestError unless a plan that was read is of that graph and can be run."""
+    count = len(plan.steps)
+    if plan.graph != graph:
+        raise BadManifestError(f"the plan of {graph} is of {plan.graph!r:.40}")
+    for tensor in plan.tensors.values():
+        lives = BEFORE <= tensor.written < count and tensor.written <= tensor.last_read <= count
+        # The size only of shapes that are short and have no absurd side: a product of huge ints is one more.
+        sane = len(tensor.shape) <= 16 and all(0 < side <= LARGEST_TENSOR for side in tensor.shape)
+        if tensor.dtype not in ITEM_BYTES or not sane or tensor.size_bytes > LARGEST_TENSOR or not lives:
+            raise BadManifestError(f"{graph} has a tensor that cannot be: {tensor}"[:300])
+        if tensor.storage is not None and (
+            tensor.storage not in plan.tensors
+            or plan.tensors[tensor.storage].storage is not None
+            or plan.tensors[tensor.storage].size_bytes != tensor.size_bytes
+        ):
+            raise BadManifestError(f"{tensor.name!r:.60} of {graph} has no memory of its size")
+    for step in plan.steps:
+        ports = (step.inputs, step.outputs)
+        names = [name for port in ports for name in (port.values() if isinstance(port, Mapping) else port)]
+        _check_known(plan, names)
+    _check_known(plan, (*plan.inputs, *plan.outputs))
+
+
+def _check_known(plan: SegmentPlan, names: Iterable[str]) -> None:
+    for name in names:
+        if name not in plan.tensors:
+            raise BadManifestError(f"{plan.graph} binds {name!r:.60}, which it does not have")

@@ -1,16 +1,10 @@
-"""Engines that nothing will ask for again, and what killed builds left behind."""
-
-import time
-from pathlib import Path
+"""Engines that nothing will ask for again."""
 
 from flashvsr_trt import __version__
-from flashvsr_trt.engines.cache import PART, lowering_hash, needed_kernels
+from flashvsr_trt.engines.cache import lowering_hash, needed_kernels
 from flashvsr_trt.engines.flavours import FLAVOURS, Target, installed_version
 from flashvsr_trt.engines.manifest import EngineSet
 from flashvsr_trt.errors import EngineError
-
-ABANDONED_SECONDS = 24 * 3600
-"""A build that has written nothing for so long is no longer running."""
 
 
 def why_stale(engines: EngineSet) -> str | None:
@@ -30,9 +24,3 @@ def why_stale(engines: EngineSet) -> str | None:
     except EngineError as error:
         return str(error)
     return None if kernels == manifest.kernels else "the kernels' source has changed"
-
-
-def abandoned_builds(root: Path) -> list[Path]:
-    """Folders of builds that were killed."""
-    newest = time.time() - ABANDONED_SECONDS
-    return [path for path in sorted(root.glob(f"*{PART}*")) if path.stat().st_mtime < newest]

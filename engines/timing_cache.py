@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from flashvsr_trt.engines.flavours import Target
+from flashvsr_trt.errors import EngineError
+from flashvsr_trt.files import new_file, write_errors
 
 
 def timing_cache_path(root: Path, target: Target) -> Path | None:
@@ -25,7 +27,9 @@ def keep_timings(config: Any, path: Path | None) -> Iterator[None]:
     known = path.read_bytes() if path.is_file() else b""
     config.set_timing_cache(config.create_timing_cache(known), False)
     yield
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
-    part.write_bytes(config.get_timing_cache().serialize())
-    part.replace(path)
+    # Builds at once each write what they know: the last one stays, whole.
+    with write_errors(path, EngineError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with new_file(path, overwrite=True) as file:
+            file.file.write(config.get_timing_cache().serialize())
+            file.finish()

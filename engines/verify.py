@@ -10,7 +10,7 @@ import onnx
 from flashvsr_trt.bundle import read_bundle
 from flashvsr_trt.engines.device import Device
 from flashvsr_trt.engines.flavours import FLAVOURS
-from flashvsr_trt.engines.manifest import BUILD_AGAIN, EngineSet
+from flashvsr_trt.engines.manifest import BUILD_AGAIN, MANIFEST, EngineSet
 from flashvsr_trt.engines.plan import EngineStep, SegmentPlan
 from flashvsr_trt.engines.stale import why_stale
 from flashvsr_trt.engines.tensorrt_api import load_module, logger_of, tensor_dtype
@@ -54,12 +54,13 @@ def _check(name: str, look: Callable[[], str]) -> Check:
 
 def _files(engines: EngineSet) -> str:
     for name in engines.manifest.engines:
-        engines.check_engine(name)
-    return f"{len(engines.manifest.engines)} engines, every sha256 matches"
+        engines.read_engine(name)
+        engines.check_segment(name)
+    return f"{len(engines.manifest.engines)} engines and their models, every sha256 matches"
 
 
 def _bundle(engines: EngineSet) -> str:
-    bundle = read_bundle(engines.folder, verify=True)
+    bundle = read_bundle(engines.folder, verify=True, beside=(MANIFEST,))
     key = engines.manifest.key
     if {name: file.sha256 for name, file in bundle.graphs.items()} != key["graphs"]:
         raise EngineError(f"{engines.folder} was built from other graphs than lie in it; {BUILD_AGAIN}")
@@ -94,6 +95,7 @@ def _check_model(engines: EngineSet, step: EngineStep) -> None:
 
 def _kernels(engines: EngineSet) -> str:
     manifest, network = engines.manifest, engines.bundle.stream.preset.network
+    engines.check_kernels()
     architecture = "sm_" + manifest.capability.replace(".", "")
     found = read_operator_kernels(
         architecture, manifest.precision, network.dit.head_dim, engines.kernels_folder

@@ -4,29 +4,52 @@ Reading one needs neither torch nor onnx, so that a runtime can.
 """
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flashvsr_trt.errors import BundleError, PresetError
-from flashvsr_trt.geometry import Geometry
-from flashvsr_trt.presets import (
-    AttentionConfig,
-    DecoderConfig,
-    DiTConfig,
-    NetworkConfig,
-    Preset,
-    ProjectorConfig,
-    find_schedule,
+from flashvsr_trt.errors import BundleError, FlashVSRError
+from flashvsr_trt.files import write_text
+from flashvsr_trt.folder_files import (
+    BadFileError,
+    BadNameError,
+    NamedFile,
+    check_contents,
+    check_names,
+    check_size,
+    describe_file,
+    read_checked,
+    sha256_of,
 )
-from flashvsr_trt.signatures import COMPUTE, StageSignature, StreamConfig, TensorSpec, stage_signatures
+from flashvsr_trt.geometry import Geometry
+from flashvsr_trt.manifest_reader import BadManifestError, dump_manifest, read_manifest, record_of
+from flashvsr_trt.onnx_locations import external_locations
+from flashvsr_trt.presets import DiTConfig, Preset, find_schedule
+from flashvsr_trt.signatures import (
+    COLOR_FIXES,
+    COMPUTE,
+    DTYPE_BYTES,
+    UPSAMPLERS,
+    StageSignature,
+    StreamConfig,
+    TensorSpec,
+    stage_signatures,
+)
+
+__all__ = [
+    "Bundle",
+    "BundleFile",
+    "BundleWeights",
+    "describe_file",
+    "read_bundle",
+    "sha256_of",
+    "write_manifest",
+]
 
 MANIFEST = "bundle.json"
 FORMAT = "flashvsr-trt bundle"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 PRECISIONS = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 """Names on the command line -> the dtype that COMPUTE stands for."""
@@ -34,13 +57,14 @@ PRECISIONS = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 _EXPORT_AGAIN = "export it again with `flashvsr-trt export`"
 
 
-@dataclass(frozen=True)
-class BundleFile:
-    """A file of the bundle, by its name in the folder."""
+BundleFile = NamedFile
+"""A file of the bundle, by its name in the folder."""
 
-    name: str
-    sha256: str
-    size_bytes: int
+LARGEST_SIDE = 1 << 16
+"""Of a frame, in pixels: more than any video format has."""
+
+LARGEST_RING = 64
+"""Past units that attention may see."""
 
 
 @dataclass(frozen=True)
@@ -93,32 +117,100 @@ class Bundle:
         return self.compute if spec.dtype == COMPUTE else spec.dtype
 
 
-def read_bundle(folder: Path, verify: bool = True) -> Bundle:
+@dataclass(frozen=True)
+class _StoredTensor:
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    layout: str
+
+
+@dataclass(frozen=True)
+class _StoredGraph:
+    file: BundleFile
+    inputs: tuple[_StoredTensor, ...]
+    state: tuple[_StoredTensor, ...]
+    outputs: tuple[_StoredTensor, ...]
+
+
+@dataclass(frozen=True)
+class _StoredStream:
+    preset: Preset
+    geometry: Geometry
+    schedule: str
+    upsampler: str
+    color_fix: str
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """`bundle.json` as it is written."""
+
+    precision: str
+    stream: _StoredStream
+    graphs: Mapping[str, _StoredGraph]
+    weights: BundleWeights
+    exporter: Mapping[str, str]
+
+
+def read_bundle(folder: Path, verify: bool = True, beside: tuple[str, ...] = ()) -> Bundle:
     """Open the bundle in a folder; with `verify`, every file's contents are checked against its sha256.
+
+    Large files that were checked before, and are the same by size and time, are not read again. Graphs may
+    refer to the weights file and to no other, which is looked at with `verify`.
+
+    Args:
+        beside: other manifests of the folder, whose names no file may have.
 
     Raises:
         BundleError: no bundle there, one of another format version, or files missing or changed.
     """
-    manifest = _read_manifest(folder)
+    if not folder.is_dir():
+        raise BundleError(f"there is no bundle {folder}: make one with `flashvsr-trt export -o {folder}`")
+    content = read_manifest(folder, MANIFEST, (FORMAT, FORMAT_VERSION), BundleError, _EXPORT_AGAIN)
     try:
-        stream = _stream_from(manifest["stream"])
-        weights = manifest["weights"]
+        stored = record_of(_Stored, content)
+        check_names(
+            (*(graph.file.name for graph in stored.graphs.values()), stored.weights.file.name),
+            reserved=(MANIFEST, *beside),
+        )
+        files = [*(graph.file for graph in stored.graphs.values()), stored.weights.file]
+        for file in files:
+            check_size(folder, file)
         bundle = Bundle(
             folder=folder,
-            stream=stream,
-            precision=manifest["precision"],
-            graphs={name: BundleFile(**graph["file"]) for name, graph in manifest["graphs"].items()},
-            weights=BundleWeights(**weights | {"file": BundleFile(**weights["file"])}),
-            exporter=manifest["exporter"],
+            stream=_stream_of(stored),
+            precision=stored.precision,
+            graphs={name: graph.file for name, graph in stored.graphs.items()},
+            weights=stored.weights,
+            exporter=stored.exporter,
         )
-    except (KeyError, TypeError, PresetError) as error:
-        raise BundleError(f"{folder / MANIFEST} is damaged ({error!r}): {_EXPORT_AGAIN}") from error
-    if _graphs_json(bundle) != manifest["graphs"]:
-        raise BundleError(
-            f"{folder} declares other inputs and outputs than this release gives its stream: {_EXPORT_AGAIN}"
-        )
-    _check_files(bundle, verify)
+        if _graphs_json(bundle) != content["graphs"]:
+            raise BadManifestError("it declares other inputs and outputs than this release gives its stream")
+    except BadFileError as fault:
+        raise BundleError(f"{fault}: {_EXPORT_AGAIN}") from fault
+    except (BadManifestError, BadNameError) as fault:
+        raise BundleError(f"{folder / MANIFEST} is damaged ({fault}): {_EXPORT_AGAIN}") from fault
+    if verify:
+        _check_contents(bundle)
     return bundle
+
+
+def graph_content(folder: Path, file: BundleFile, weights_name: str) -> bytes:
+    """An ONNX file's bytes: those that were written, with no tensor outside the weights file.
+
+    ONNX Runtime and TensorRT open whatever a graph names, so this is looked at before they see it.
+
+    Raises:
+        BadFileError: they are others, or name another file.
+    """
+    raw = read_checked(folder, file)
+    for location in external_locations(raw):
+        if location != weights_name:
+            raise BadFileError(
+                f"{folder / file.name} keeps tensors in {location!r:.80}, and may only in {weights_name}"
+            )
+    return raw
 
 
 def write_manifest(bundle: Bundle) -> None:
@@ -132,52 +224,16 @@ def write_manifest(bundle: Bundle) -> None:
         "weights": dataclasses.asdict(bundle.weights),
         "exporter": dict(bundle.exporter),
     }
-    (bundle.folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+    write_text(bundle.folder / MANIFEST, dump_manifest(manifest))
 
 
-def describe_file(path: Path) -> BundleFile:
-    """Size and digest of a file that was written."""
-    return BundleFile(path.name, sha256_of(path), path.stat().st_size)
-
-
-def sha256_of(path: Path) -> str:
-    """Hex digest of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    path = folder / MANIFEST
-    if not folder.is_dir():
-        raise BundleError(f"there is no bundle {folder}: make one with `flashvsr-trt export -o {folder}`")
+def _check_contents(bundle: Bundle) -> None:
     try:
-        manifest = json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise BundleError(f"{folder} is no bundle: it has no {MANIFEST}; {_EXPORT_AGAIN}") from error
-    except (OSError, ValueError) as error:
-        raise BundleError(f"{path} cannot be read ({error}): {_EXPORT_AGAIN}") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise BundleError(f"{path} is not the manifest of a bundle: {_EXPORT_AGAIN}")
-    if manifest.get("format_version") != FORMAT_VERSION:
-        raise BundleError(
-            f"{folder} is a bundle of format version {manifest.get('format_version')}, and this release "
-            f"reads {FORMAT_VERSION}: {_EXPORT_AGAIN}"
-        )
-    return manifest
-
-
-def _check_files(bundle: Bundle, verify: bool) -> None:
-    for file in bundle.files:
-        path = bundle.folder / file.name
-        if not path.is_file():
-            raise BundleError(f"{bundle.folder} lacks {file.name}: {_EXPORT_AGAIN}")
-        size = path.stat().st_size
-        if size != file.size_bytes:
-            raise BundleError(
-                f"{path} was changed: it has {size:,} bytes and had {file.size_bytes:,}; {_EXPORT_AGAIN}"
-            )
-        if verify and sha256_of(path) != file.sha256:
-            raise BundleError(f"{path} was changed: its sha256 is not that of {MANIFEST}; {_EXPORT_AGAIN}")
+        check_contents(bundle.folder, bundle.weights.file)
+        for graph in bundle.graphs.values():
+            graph_content(bundle.folder, graph, bundle.weights.file.name)
+    except BadFileError as fault:
+        raise BundleError(f"{fault}: {_EXPORT_AGAIN}") from fault
 
 
 def _graphs_json(bundle: Bundle) -> dict[str, Any]:
@@ -205,24 +261,41 @@ def _graphs_json(bundle: Bundle) -> dict[str, Any]:
     }
 
 
-def _stream_from(stored: dict[str, Any]) -> StreamConfig:
-    preset = stored["preset"]
-    network = preset["network"]
-    return StreamConfig(
-        preset=Preset(
-            **preset
-            | {
-                "network": NetworkConfig(
-                    dit=DiTConfig(**network["dit"]),
-                    projector=ProjectorConfig(hidden=tuple(network["projector"]["hidden"])),
-                    decoder=DecoderConfig(channels=tuple(network["decoder"]["channels"])),
-                ),
-                "attention": AttentionConfig(**preset["attention"]),
-                "aliases": tuple(preset["aliases"]),
-            }
-        ),
-        geometry=Geometry(**stored["geometry"]),
-        schedule=find_schedule(stored["schedule"]),
-        upsampler=stored["upsampler"],
-        color_fix=stored["color_fix"],
-    )
+def _stream_of(stored: _Stored) -> StreamConfig:
+    """The stream, once all sizes that anything is allocated by are known to be those of the files."""
+    stream, network, attention = stored.stream, stored.stream.preset.network, stored.stream.preset.attention
+    if stored.precision not in PRECISIONS:
+        raise BadManifestError(f"precision {stored.precision!r:.40} is none of {', '.join(PRECISIONS)}")
+    if stream.upsampler not in UPSAMPLERS or stream.color_fix not in COLOR_FIXES:
+        raise BadManifestError(
+            f"upsampler {stream.upsampler!r:.40} or colour fix {stream.color_fix!r:.40} is not known"
+        )
+    if max(stream.geometry.height, stream.geometry.width) > LARGEST_SIDE:
+        raise BadManifestError(f"a frame of {stream.geometry.width}x{stream.geometry.height} is too large")
+    if not (0 <= attention.past_units < LARGEST_RING and 0 < attention.local_range <= LARGEST_SIDE):
+        raise BadManifestError(f"attention over {attention} is none")
+    if attention.sparse_ratio is not None and not 0 < attention.sparse_ratio <= LARGEST_SIDE:
+        raise BadManifestError(f"the sparse ratio {attention.sparse_ratio} is none")
+    sizes = (*network.projector.hidden, *network.decoder.channels)
+    weights_bytes, item_bytes = stored.weights.file.size_bytes, DTYPE_BYTES[PRECISIONS[stored.precision]]
+    _check_transformer(network.dit, stored, weights_bytes // item_bytes)
+    if min(sizes) < 1 or max(sizes) > weights_bytes:
+        raise BadManifestError(f"the channels {sizes} do not fit {weights_bytes:,} bytes of weights")
+    try:
+        return StreamConfig(
+            stream.preset, stream.geometry, find_schedule(stream.schedule), stream.upsampler, stream.color_fix
+        )
+    except FlashVSRError as error:
+        raise BadManifestError(str(error)) from error
+
+
+def _check_transformer(dit: DiTConfig, stored: _Stored, parameters: int) -> None:
+    """Each layer has a tensor that is listed and matrices in the weights file: so many can there be."""
+    counts = dataclasses.astuple(dit)[:-1]
+    listed = max((len(graph.inputs) for graph in stored.graphs.values()), default=0)
+    if min(counts) < 1 or dit.heads > dit.dim or dit.layers > listed:
+        raise BadManifestError(f"{dit} is no network, or none of {listed} inputs")
+    if dit.layers * dit.dim * (4 * dit.dim + 2 * dit.ffn_dim) > parameters:
+        raise BadManifestError(f"{dit} does not fit {parameters:,} parameters")
+    if max(dit.text_dim, dit.text_tokens, dit.freq_dim) > LARGEST_SIDE:
+        raise BadManifestError(f"{dit} is no network")

@@ -3,44 +3,58 @@
 import dataclasses
 import hashlib
 import json
+import os
 from pathlib import Path
 
 from flashvsr_trt import __version__
 from flashvsr_trt.bundle import FORMAT_VERSION, Bundle, read_bundle
 from flashvsr_trt.cache import cache_folder
+from flashvsr_trt.cache_entries import find_or_make
+from flashvsr_trt.errors import CacheError
 from flashvsr_trt.model.weights_source import WeightsSource, describe, resolve_weights
 from flashvsr_trt.runtime.backends import Notify
 from flashvsr_trt.signatures import StreamConfig
 
 
-def bundle_for(
-    stream: StreamConfig, weights: str | None, precision: str, notify: Notify, verify: bool = True
-) -> Bundle:
+def bundle_for(stream: StreamConfig, weights: str | None, precision: str, notify: Notify) -> Bundle:
     """The cached bundle; made, and announced in one line, where there is none. Only making it needs torch.
 
-    Either way the weights are named in one line.
-
-    Without `verify` its files' contents are not checked, which takes seconds for gigabytes.
+    Either way the weights are named in one line. A damaged bundle is set aside and made again. Of several
+    processes that want one, one makes it and the others wait.
 
     Raises:
-        WeightsError, BundleError, MissingDependencyError: as finding weights, reading and exporting do.
+        CacheError: it must be made, and the cache cannot be written.
+        WeightsError, BundleError, MissingDependencyError: as finding weights and exporting do.
     """
     source = resolve_weights(weights, stream.preset.network)
     notify(describe(source))
     folder = cache_folder("bundles") / bundle_name(stream, source, precision)
-    if not folder.is_dir():
+
+    def read() -> Bundle | None:
+        return read_bundle(folder) if os.path.lexists(folder) else None
+
+    def make() -> Bundle:
         from flashvsr_trt.export.export_bundle import export_bundle
 
         notify(f"exporting {stream.preset.name} into {folder}: once for this size")
         export_bundle(stream, weights, precision, folder, notify=lambda line: None)
-    return read_bundle(folder, verify)
+        return read_bundle(folder)
+
+    return find_or_make(folder, read, make, notify)
 
 
 def find_bundle(stream: StreamConfig, weights: str | None, precision: str) -> Bundle | None:
-    """The cached bundle, its files' contents unchecked; None where there is none. Raises as `bundle_for`."""
+    """The cached bundle, its files' contents unchecked; None where there is none, or no cache.
+
+    Raises:
+        WeightsError, BundleError: as finding weights and reading do.
+    """
     source = resolve_weights(weights, stream.preset.network)
-    folder = cache_folder("bundles") / bundle_name(stream, source, precision)
-    return read_bundle(folder, verify=False) if folder.is_dir() else None
+    try:
+        folder = cache_folder("bundles") / bundle_name(stream, source, precision)
+    except CacheError:
+        return None
+    return read_bundle(folder, verify=False) if os.path.isdir(folder) else None
 
 
 def bundle_name(stream: StreamConfig, source: WeightsSource, precision: str) -> str:

@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 import click
 
 from flashvsr_trt import __version__
+from flashvsr_trt.cache_cli import cache
 from flashvsr_trt.compare_cli import compare
 from flashvsr_trt.engines_cli import engines
 from flashvsr_trt.errors import FlashVSRError
@@ -51,7 +52,7 @@ def cli(debug: bool) -> None:
     """FlashVSR v1.1 video super-resolution."""
 
 
-for command in (weights, kernels, export, parity, inspect, engines, compare):
+for command in (weights, kernels, export, parity, inspect, engines, cache, compare):
     cli.add_command(command)
 
 

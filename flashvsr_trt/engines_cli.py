@@ -1,7 +1,6 @@
 """`flashvsr-trt engines`: build, list, show, prune and verify TensorRT and TensorRT-RTX engines."""
 
 import json
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,7 +8,7 @@ import click
 
 from flashvsr_trt.bundle import Bundle, read_bundle
 from flashvsr_trt.cache import cache_folder
-from flashvsr_trt.errors import EngineError, UsageError
+from flashvsr_trt.errors import CacheError, EngineError, UsageError
 from flashvsr_trt.export_cli import geometry_of
 from flashvsr_trt.option_types import MEGABYTES
 from flashvsr_trt.presets import find_preset, find_schedule
@@ -137,28 +136,36 @@ def show(name: str, root: Path | None, as_json: bool) -> None:
 @click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
 def prune(root: Path | None, everything: bool, dry_run: bool) -> None:
     """Remove engines that are damaged, or that would be built again, and unfinished ones."""
-    from flashvsr_trt.engines.cache import PART
-    from flashvsr_trt.engines.manifest import MANIFEST, open_engines
-    from flashvsr_trt.engines.stale import abandoned_builds, why_stale
+    from flashvsr_trt.cache_contents import WHOLE, list_entries, remove_entry
+    from flashvsr_trt.engines.manifest import open_engines
+    from flashvsr_trt.engines.stale import why_stale
 
     root = root or cache_folder("engines")
-    removed = {path: "an unfinished build" for path in abandoned_builds(root)}
-    kept = 0
-    for manifest in sorted(root.glob(f"*/{MANIFEST}")):
-        if PART in manifest.parent.name:
-            continue
-        try:
-            reason = "all are" if everything else why_stale(open_engines(manifest.parent))
-        except EngineError as error:
-            reason = str(error)
+    chosen, kept = [], 0
+    for entry in list_entries({"engines": root}):
+        reason: str | None = "all are" if everything else None
+        if entry.state != WHOLE:
+            reason = entry.state
+        elif not everything:
+            try:
+                reason = why_stale(open_engines(entry.path))
+            except EngineError as error:
+                reason = str(error)
         if reason:
-            removed[manifest.parent] = reason
+            chosen.append((entry, reason))
         kept += not reason
-    for folder, reason in removed.items():
-        click.echo(f"{'would remove' if dry_run else 'removing'} {folder.name}: {reason}")
-        if not dry_run:
-            shutil.rmtree(folder)
-    click.echo(f"{len(removed)} {'to remove' if dry_run else 'removed'}, {kept} kept")
+    removed = 0
+    for entry, reason in chosen:
+        try:
+            if not dry_run:
+                remove_entry(entry)
+        except CacheError as error:
+            click.echo(f"kept: {error}", err=True)
+            kept += 1
+            continue
+        removed += 1
+        click.echo(f"{'would remove' if dry_run else 'removed'} {entry.path.name}: {reason}")
+    click.echo(f"{removed} {'to remove' if dry_run else 'removed'}, {kept} kept")
 
 
 @engines.command()
@@ -196,7 +203,7 @@ def verify(names: tuple[str, ...], root: Path | None, as_json: bool) -> None:
 def _exported(stream: StreamConfig, weights: str | None, precision: str) -> Bundle:
     from flashvsr_trt.cached_bundle import bundle_for
 
-    return bundle_for(stream, weights, precision, _say, verify=False)
+    return bundle_for(stream, weights, precision, _say)
 
 
 def _open(name: str, root: Path | None) -> "EngineSet":

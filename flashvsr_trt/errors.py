@@ -65,3 +65,7 @@ class ParityError(FlashVSRError):
 
 class EngineError(FlashVSRError):
     """An engine cannot be built, or is missing, damaged, or made for something else."""
+
+
+class CacheError(FlashVSRError):
+    """The cache, or an entry of it, cannot be read, written or locked."""

@@ -3,6 +3,7 @@
 import hashlib
 import importlib
 import json
+import logging
 import os
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from flashvsr_trt.errors import MissingDependencyError, UsageError
 from flashvsr_trt.files import new_folder, write_errors
+from flashvsr_trt.folder_files import BadFileError, describe_file, read_checked
 from flashvsr_trt.imported_sources import sources_digest
 from flashvsr_trt.kernels.catalogue import DTYPES, HEAD_DIMS, KernelSpec, kernel_specs
 from flashvsr_trt.kernels.manifest import (
@@ -29,6 +31,8 @@ from flashvsr_trt.kernels.tuning import (
     capability_number,
 )
 from flashvsr_trt.signals import end_with_parent
+
+LOG = logging.getLogger(__name__)
 
 PTX_VERSION = 87
 """PTX ISA 8.7: the oldest that knows sm_120, so that drivers of CUDA 12.8 and newer can load it."""
@@ -62,8 +66,11 @@ def build_kernels(
         raise UsageError(f"no kernels for dtypes {', '.join(dtypes)}; use {', '.join(DTYPES)}")
     version = _triton_version()
     kept = {}
-    if (directory / MANIFEST).exists():
-        kept = {artifact.hash: artifact for artifact in read_manifest(directory)}
+    if os.path.lexists(directory / MANIFEST):
+        try:
+            kept = {artifact.hash: artifact for artifact in read_manifest(directory, files=False)}
+        except UsageError as error:
+            LOG.warning("all kernels are compiled again: %s", error)
     wanted = [
         (spec, name)
         for name in dict.fromkeys(architectures)
@@ -146,8 +153,8 @@ def compile_kernel(spec: KernelSpec, architecture: str, directory: Path) -> Arti
         kernel=spec.kernel,
         architecture=architecture,
         entry=metadata.name,
-        ptx=f"{stem}.ptx",
-        cubin=f"{stem}.cubin",
+        ptx=describe_file(directory / f"{stem}.ptx"),
+        cubin=describe_file(directory / f"{stem}.cubin"),
         arguments=arguments,
         constants=spec.constants,
         grid=spec.grid,
@@ -203,9 +210,15 @@ def _check_signature(name: str, ptx: str, arguments: tuple[Argument, ...]) -> No
 
 
 def _complete(directory: Path, artifact: Artifact | None) -> bool:
-    return artifact is not None and all(
-        (directory / name).is_file() for name in (artifact.ptx, artifact.cubin)
-    )
+    """Whether a kernel is there with every byte that was written."""
+    if artifact is None:
+        return False
+    try:
+        for file in (artifact.ptx, artifact.cubin):
+            read_checked(directory, file)
+    except BadFileError:
+        return False
+    return True
 
 
 def source_hash(spec: KernelSpec, architecture: str) -> str:

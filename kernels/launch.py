@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from flashvsr_trt.errors import DeviceError, MissingDependencyError
-from flashvsr_trt.kernels.manifest import SCRATCH_WORD_BYTES, Argument, Artifact, evaluate
+from flashvsr_trt.kernels.manifest import SCRATCH_WORD_BYTES, Argument, Artifact, evaluate, read_kernel_file
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,11 @@ def load_kernel(artifact: Artifact, directory: Path) -> LoadedKernel:
 
     Raises:
         MissingDependencyError: cuda-python is not installed.
+        UsageError: the cubin is not what was written.
         DeviceError: CUDA refuses, named with the kernel and CUDA's own message.
     """
     cuda = _driver()
-    image = (directory / artifact.cubin).read_bytes()
+    image = read_kernel_file(directory, artifact.cubin)
     library = _checked(
         artifact, "cuLibraryLoadData", lambda: cuda.cuLibraryLoadData(image, None, None, 0, None, None, 0)
     )

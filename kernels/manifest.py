@@ -1,15 +1,33 @@
 """The manifest that `flashvsr-trt kernels build` writes beside the kernels. No torch, no Triton."""
 
 import ast
-import json
 import operator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from flashvsr_trt.errors import UsageError
 from flashvsr_trt.files import write_text
+from flashvsr_trt.folder_files import (
+    BadFileError,
+    BadNameError,
+    NamedFile,
+    check_names,
+    check_size,
+    read_checked,
+)
+from flashvsr_trt.manifest_reader import BadManifestError, dump_manifest, record_of
+from flashvsr_trt.manifest_reader import read_manifest as read_content
 
 MANIFEST = "manifest.json"
+FORMAT = "flashvsr-trt kernels"
+FORMAT_VERSION = 1
+
+ROLES = ("input", "int", "output", "scratch")
+
+EXPRESSION_CHARACTERS = 600
+"""The longest expression that is evaluated."""
+
+_EXPRESSION_LIMIT = 2**63
 
 SCRATCH_WORD_BYTES = 4
 """Scratch is a tensor of int32."""
@@ -43,7 +61,7 @@ class Artifact:
         name: kernel, dtype and head_dim: "block_sparse_attention_bf16_d128".
         kernel: the operation's name, without the domain.
         entry: the symbol in PTX and cubin.
-        ptx, cubin: file names beside the manifest.
+        ptx, cubin: files beside the manifest.
         grid: programs along x, y and z, as expressions (see `evaluate`).
         block: threads of a program.
         shared_bytes: dynamic shared memory of a program.
@@ -57,10 +75,10 @@ class Artifact:
     kernel: str
     architecture: str
     entry: str
-    ptx: str
-    cubin: str
+    ptx: NamedFile
+    cubin: NamedFile
     arguments: tuple[Argument, ...]
-    constants: dict[str, int | float | str]
+    constants: dict[str, bool | int | float | str]
     grid: tuple[str, str, str]
     block: int
     shared_bytes: int
@@ -74,27 +92,74 @@ class Artifact:
 def write_manifest(directory: Path, artifacts: list[Artifact]) -> Path:
     """Writes `manifest.json`; it appears complete or not at all."""
     path = directory / MANIFEST
-    text = json.dumps({"kernels": [asdict(artifact) for artifact in artifacts]}, indent=1) + "\n"
-    write_text(path, text, overwrite=True)
+    kernels = [asdict(artifact) for artifact in artifacts]
+    content = {"format": FORMAT, "format_version": FORMAT_VERSION, "kernels": kernels}
+    write_text(path, dump_manifest(content), overwrite=True)
     return path
 
 
-def read_manifest(directory: Path) -> list[Artifact]:
-    """All kernels of a build directory. Raises UsageError where there is no readable manifest."""
-    path = directory / MANIFEST
+def read_manifest(directory: Path, files: bool = True) -> list[Artifact]:
+    """All kernels of a build directory; with `files`, these are there and have their sizes.
+
+    Raises:
+        UsageError: there is no manifest, it is damaged, or files are missing or truncated.
+    """
+    remedy = f"make one with: flashvsr-trt kernels build -o {directory}"
+    content = read_content(directory, MANIFEST, (FORMAT, FORMAT_VERSION), UsageError, remedy)
     try:
-        entries = json.loads(path.read_text())["kernels"]
-        return [_artifact(entry) for entry in entries]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        artifacts = record_of(tuple[Artifact, ...], content.get("kernels"), "kernels")
+        named = [file for artifact in artifacts for file in (artifact.ptx, artifact.cubin)]
+        check_names((file.name for file in named), reserved=(MANIFEST,))
+        for artifact in artifacts:
+            _check_artifact(artifact)
+        if len({(artifact.name, artifact.architecture) for artifact in artifacts}) < len(artifacts):
+            raise BadManifestError("a kernel is there twice")
+        for file in named if files else ():
+            check_size(directory, file)
+    except BadFileError as error:
+        raise UsageError(f"{error}: {remedy}") from error
+    except (BadManifestError, BadNameError) as error:
+        raise UsageError(f"{directory / MANIFEST} is damaged ({error}): {remedy}") from error
+    return list(artifacts)
+
+
+def check_kernels(directory: Path) -> list[Artifact]:
+    """All kernels of a build directory, once every byte of their files is checked. Raises UsageError."""
+    artifacts = read_manifest(directory)
+    for artifact in artifacts:
+        for file in (artifact.ptx, artifact.cubin):
+            read_kernel_file(directory, file)
+    return artifacts
+
+
+def read_kernel_file(directory: Path, file: NamedFile) -> bytes:
+    """The bytes of a PTX or cubin, which are those that were written. Raises UsageError."""
+    try:
+        return read_checked(directory, file)
+    except BadFileError as error:
         raise UsageError(
-            f"{path} is not a kernel manifest ({error}); "
-            f"make one with: flashvsr-trt kernels build -o {directory}"
+            f"{error}: make the kernels again with: flashvsr-trt kernels build -o {directory}"
         ) from error
 
 
-def _artifact(entry: dict) -> Artifact:
-    arguments = tuple(Argument(**{**item, "shape": tuple(item["shape"])}) for item in entry["arguments"])
-    return replace(Artifact(**entry), arguments=arguments, grid=tuple(entry["grid"]))
+def _check_artifact(artifact: Artifact) -> None:
+    """What a launch takes as it is: no driver is asked for more than there can be."""
+    bounds = {
+        "block": (artifact.block, 1, 1024),
+        "shared_bytes": (artifact.shared_bytes, 0, 1 << 20),
+        "cluster": (artifact.cluster, 1, 16),
+    }
+    for name, (value, least, most) in bounds.items():
+        if not least <= value <= most:
+            raise BadManifestError(f"{name} of {artifact.name!r:.60} is {value}, and not {least} to {most}")
+    expressions = [*artifact.grid, *(argument.value for argument in artifact.arguments)]
+    expressions += [size for argument in artifact.arguments for size in argument.shape]
+    if any(len(expression) > EXPRESSION_CHARACTERS for expression in expressions):
+        raise BadManifestError(
+            f"an expression of {artifact.name!r:.60} is longer than {EXPRESSION_CHARACTERS}"
+        )
+    if any(argument.role not in ROLES for argument in artifact.arguments):
+        raise BadManifestError(f"an argument of {artifact.name!r:.60} is none of {', '.join(ROLES)}")
 
 
 def find_artifact(artifacts: list[Artifact], name: str, architecture: str) -> Artifact:
@@ -136,7 +201,19 @@ def evaluate(expression: str, shapes: dict, parameters: dict | None = None):
             ):
                 return shapes[name][axis]
             case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATORS:
-                return _OPERATORS[type(op)](value(left), value(right))
+                return _bounded(_OPERATORS[type(op)](value(left), value(right)), expression)
         raise ValueError(f"'{ast.unparse(node)}' in '{expression}' is unknown; given are {sorted(shapes)}")
 
-    return value(ast.parse(expression, mode="eval").body)
+    if len(expression) > EXPRESSION_CHARACTERS:
+        raise ValueError(f"an expression of {len(expression)} characters is too long")
+    try:
+        return value(ast.parse(expression, mode="eval").body)
+    except (SyntaxError, RecursionError, MemoryError, ArithmeticError, IndexError) as error:
+        raise ValueError(f"'{expression}' has no value: {error}") from error
+
+
+def _bounded(number, expression: str):
+    """Symbolic dimensions are not numbers yet."""
+    if isinstance(number, int) and abs(number) >= _EXPRESSION_LIMIT:
+        raise ValueError(f"'{expression}' is too large")
+    return number

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from flashvsr_trt.checked_files import remembered, sha256_of_file
 from flashvsr_trt.errors import WeightsError
 from flashvsr_trt.model.published import FILES, REPOSITORY, VERSION, is_published
 from flashvsr_trt.model.random_weights import random_digest, random_weights
@@ -19,9 +20,10 @@ from flashvsr_trt.model.state_shapes import (
     shapes_of,
     state_shapes,
 )
-from flashvsr_trt.model.tensor_files import read_tensors, sha256_of
+from flashvsr_trt.model.tensor_files import read_tensors
 from flashvsr_trt.model.weights_bundle import (
     BundleInfo,
+    check_content,
     check_target,
     content_sha256,
     network_differences,
@@ -156,9 +158,10 @@ def _load_files(source: PublishedFiles, network: NetworkConfig, allow_unverified
         parts[part] = read_tensors(path, bare_key=PROMPT if part == PROMPT else None)
         _check_part(str(path), part, parts[part], expected)
     with ThreadPoolExecutor() as pool:
-        sha256 = dict(zip(paths, pool.map(sha256_of, paths.values()), strict=True))
+        sha256 = dict(zip(paths, pool.map(_sha256_of, paths.values()), strict=True))
+        content = dict(zip(paths, pool.map(_content_of, paths.values(), parts.values()), strict=True))
     version = _version(paths, sha256, allow_unverified) if is_published(network) else UNPUBLISHED
-    return _weights(parts, f"{describe(source)} ({version})", version, sha256)
+    return _weights(parts, f"{describe(source)} ({version})", version, sha256, content)
 
 
 def _load_bundle(source: BundleFile, network: NetworkConfig) -> Weights:
@@ -171,13 +174,17 @@ def _load_bundle(source: BundleFile, network: NetworkConfig) -> Weights:
     expected = state_shapes(network)
     for part in PARTS:
         _check_part(str(path), part, parts[part], expected)
-    return _weights(parts, f"{describe(source)} ({info.version})", info.version, info.sha256)
+    check_content(path, parts, info)
+    return _weights(
+        parts, f"{describe(source)} ({info.version})", info.version, info.sha256, info.content_sha256
+    )
 
 
 def _draw(seed: int, network: NetworkConfig, dtype: torch.dtype) -> Weights:
     parts = random_weights(network, seed, dtype)
     sha256 = {part: random_digest(part, network, seed) for part in PARTS}
-    return _weights(parts, describe(RandomSeed(seed)), RANDOM, sha256)
+    content = {part: content_sha256(tensors) for part, tensors in parts.items()}
+    return _weights(parts, describe(RandomSeed(seed)), RANDOM, sha256, content)
 
 
 def _check_part(
@@ -203,21 +210,32 @@ def _version(paths: Mapping[str, Path], sha256: Mapping[str, str], allow_unverif
     )
 
 
-def _weights(parts: Mapping, source: str, version: str, sha256: Mapping[str, str]) -> Weights:
+def _sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return sha256_of_file(file, path)
+
+
+def _content_of(path: Path, tensors: Mapping[str, torch.Tensor]) -> str:
+    return remembered(path.stat(), path, "content_sha256 of one part", lambda: content_sha256(tensors))
+
+
+def _weights(
+    parts: Mapping, source: str, version: str, sha256: Mapping[str, str], content: Mapping[str, str]
+) -> Weights:
     return Weights(
         projector=parts["projector"],
         dit=parts["dit"],
         decoder=parts["decoder"],
         prompt=parts[PROMPT][PROMPT],
         source=source,
-        fingerprint=_fingerprint(sha256),
+        fingerprint=_fingerprint(content),
         version=version,
         sha256=sha256,
     )
 
 
-def _fingerprint(sha256: Mapping[str, str]) -> str:
-    lines = "".join(f"{part} {sha256[part]}\n" for part in PARTS)
+def _fingerprint(content: Mapping[str, str]) -> str:
+    lines = "".join(f"{part} {content[part]}\n" for part in PARTS)
     return hashlib.sha256(lines.encode()).hexdigest()
 
 

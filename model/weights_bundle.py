@@ -10,13 +10,16 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
+from flashvsr_trt.checked_files import remembered
 from flashvsr_trt.errors import WeightsError
 from flashvsr_trt.files import new_file, write_errors
+from flashvsr_trt.manifest_reader import BadManifestError, parse_object, record_of
 from flashvsr_trt.model.state_shapes import NETWORKS, PARTS, PROMPT
 from flashvsr_trt.model.tensor_files import SAFETENSORS, file_format, read_safetensors_metadata, read_tensors
 from flashvsr_trt.presets import NetworkConfig
@@ -37,7 +40,7 @@ class BundleInfo:
 
     version: str
     source: str
-    network: dict
+    network: dict[str, dict[str, Any]]
     sha256: dict[str, str]
     content_sha256: dict[str, str]
 
@@ -86,8 +89,14 @@ def read_bundle_info(path: Path) -> BundleInfo:
             f"{FORMAT_VERSION}: convert the published files again"
         )
     try:
-        return BundleInfo(**{f.name: json.loads(metadata[f.name]) for f in dataclasses.fields(BundleInfo)})
-    except (KeyError, ValueError) as error:
+        stored = {f.name: metadata[f.name] for f in dataclasses.fields(BundleInfo)}
+        text = "{" + ",".join(f"{json.dumps(name)}:{value}" for name, value in stored.items()) + "}"
+        info = record_of(BundleInfo, parse_object(text.encode()), "metadata")
+        check_parts = {*info.content_sha256, *info.sha256}
+        if check_parts != set(PARTS):
+            raise BadManifestError(f"it has checksums of {sorted(check_parts)}"[:200])
+        return info
+    except (KeyError, BadManifestError) as error:
         raise WeightsError(
             f"{path} has damaged metadata ({error}): convert the published files again"
         ) from error
@@ -105,6 +114,21 @@ def read_bundle(path: Path) -> dict[str, dict[str, torch.Tensor]]:
         else:
             raise WeightsError(f"{path} holds {name}, which belongs to none of {', '.join(PARTS)}")
     return parts
+
+
+def check_content(path: Path, parts: Parts, info: BundleInfo) -> None:
+    """Raise WeightsError unless a bundle's tensors are those that were written; see `checked_files`."""
+    found = json.loads(remembered(path.stat(), path, "content_sha256", lambda: _content_of(parts)))
+    changed = [part for part in PARTS if found.get(part) != info.content_sha256.get(part)]
+    if changed:
+        raise WeightsError(
+            f"{path} was changed: the content_sha256 of {', '.join(changed)} is not what was written; "
+            "convert the published files again"
+        )
+
+
+def _content_of(parts: Parts) -> str:
+    return json.dumps({part: content_sha256(tensors) for part, tensors in parts.items()})
 
 
 def bundle_key(part: str, key: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from flashvsr_trt.errors import EngineError
 from flashvsr_trt.kernels.catalogue import DTYPES, HEAD_DIMS, kernel_specs
 from flashvsr_trt.kernels.compile import build_kernels, source_hash
-from flashvsr_trt.kernels.manifest import Artifact, find_artifact, read_manifest
+from flashvsr_trt.kernels.manifest import Artifact, find_artifact, read_kernel_file, read_manifest
 from flashvsr_trt.kernels.tuning import ARCHITECTURES
 from flashvsr_trt.plugins.sparse_attention import OPERATORS
 
@@ -70,8 +70,8 @@ def read_operator_kernels(
     """Operator name -> its compiled kernel, of a directory that `compile_operator_kernels` made.
 
     Raises:
-        EngineError: no kernels are made for one of the arguments, or a file is missing.
-        UsageError: the directory has no manifest of kernels, or none for these.
+        EngineError: no kernels are made for one of the arguments.
+        UsageError: the directory has no manifest of kernels, none for these, or a file was changed.
     """
     artifacts = read_manifest(directory)
     return {
@@ -107,7 +107,6 @@ def _kernel_names(architecture: str, precision: str, head_dim: int) -> dict[str,
 
 
 def _whole(artifact: Artifact, directory: Path) -> Artifact:
-    for name in (artifact.cubin, artifact.ptx):
-        if not (directory / name).is_file():
-            raise EngineError(f"{directory} lacks {name}: build the engines again")
+    for file in (artifact.cubin, artifact.ptx):
+        read_kernel_file(directory, file)
     return artifact

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from flashvsr_trt.errors import EngineError
-from flashvsr_trt.kernels.manifest import Argument, Artifact
+from flashvsr_trt.errors import EngineError, UsageError
+from flashvsr_trt.kernels.manifest import Argument, Artifact, read_kernel_file
 from flashvsr_trt.kernels.ptx import add_parameters
 from flashvsr_trt.plugins.kernel_contract import check_contract
 from flashvsr_trt.plugins.sparse_attention import Operator
@@ -47,11 +47,10 @@ def _with_scratch(tactic: Tactic, scratch: set[Argument]) -> Tactic:
 
 
 def _checked_ptx(operator: Operator, artifact: Artifact, directory: Path) -> str:
-    path = directory / artifact.ptx
     try:
-        ptx = path.read_text()
-    except OSError as error:
-        raise EngineError(f"{path} cannot be read ({error.strerror}): compile the kernels again") from error
+        ptx = read_kernel_file(directory, artifact.ptx).decode()
+    except (UsageError, UnicodeDecodeError) as error:
+        raise EngineError(f"{error}: compile the kernels again") from error
     check_contract(operator, artifact, ptx)
     return ptx
 

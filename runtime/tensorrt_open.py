@@ -7,6 +7,7 @@ from pathlib import Path
 from flashvsr_trt.build_progress import show_build_progress
 from flashvsr_trt.bundle import PRECISIONS
 from flashvsr_trt.cache import cache_folder
+from flashvsr_trt.cache_entries import mark_in_use
 from flashvsr_trt.cached_bundle import bundle_for, find_bundle
 from flashvsr_trt.engines.build import find_or_build_engines
 from flashvsr_trt.engines.cache import engine_folder, engine_key, find_engines
@@ -156,11 +157,15 @@ def _engines(request: ExecutorRequest, target: Target, notify: Notify) -> Engine
 
 def _find(request: ExecutorRequest, target: Target) -> EngineSet | None:
     bundle = find_bundle(request.stream, request.weights, _precision(request, target))
-    return bundle and find_engines(_root(), bundle, engine_key(bundle, target, BuildOptions()))
+    found = bundle and find_engines(_root(), bundle, engine_key(bundle, target, BuildOptions()))
+    if found:
+        mark_in_use(found.folder)
+        found.check_contents()
+    return found
 
 
 def _build(request: ExecutorRequest, target: Target, precision: str, notify: Notify) -> EngineSet:
-    bundle = bundle_for(request.stream, request.weights, precision, notify, verify=False)
+    bundle = bundle_for(request.stream, request.weights, precision, notify)
     if not engine_folder(_root(), bundle, engine_key(bundle, target, BuildOptions())).exists():
         notify(
             f"building {target.flavour.title} engines of {_described(request.stream)} for {target.device}: "

@@ -15,6 +15,7 @@ from flashvsr_trt.engines.stale import why_stale
 from flashvsr_trt.engines.verify import verify_engines
 from flashvsr_trt.errors import EngineError
 from flashvsr_trt.imported_sources import sources_digest, sources_of
+from flashvsr_trt.manifest_reader import dump_manifest
 from tests.engines.conftest import SMALLEST
 
 SPARSE = "sparse-official-2x"
@@ -28,7 +29,7 @@ def copied(engines_of, tmp_path):
 
 def edit_manifest(folder, **changes):
     path = folder / MANIFEST
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    path.write_text(dump_manifest(json.loads(path.read_text()) | changes))
 
 
 def test_equal_requests_have_equal_keys(bundle_of, rtx_target, engines_of, engines_root):
@@ -136,7 +137,7 @@ def test_a_missing_weights_file_is_named(copied, engines_of):
 
 def test_another_format_version_is_refused(copied):
     edit_manifest(copied, format_version=99)
-    with pytest.raises(EngineError, match="format version 99, and this release reads 1"):
+    with pytest.raises(EngineError, match="format version 99, and this release reads 2"):
         open_engines(copied)
 
 
@@ -150,14 +151,14 @@ def test_a_damaged_manifest_is_refused(copied, changes):
 @pytest.mark.parametrize("content", ["{", '{"format": "other"}', "[]"])
 def test_what_is_no_manifest_is_refused(copied, content):
     (copied / MANIFEST).write_text(content)
-    with pytest.raises(EngineError, match=r"cannot be read|is not a manifest"):
+    with pytest.raises(EngineError, match=r"is damaged|is not the manifest"):
         open_engines(copied)
 
 
 def test_engines_under_anothers_name_are_refused(copied, bundle_of, rtx_target):
     bundle = bundle_of(SMALLEST)
     key = engine_key(bundle, rtx_target, BuildOptions())
-    edit_manifest(copied, key=key | {"version": "1.6"})
+    edit_manifest(copied, key=key | {"release": "0.0"})
     with pytest.raises(EngineError, match="another key than its name"):
         find_engines(copied.parent, bundle, key)
 

@@ -1,7 +1,6 @@
 """`flashvsr-trt engines` in this process."""
 
 import json
-import os
 import shutil
 
 import pytest
@@ -90,19 +89,20 @@ def test_verify_fails_on_a_damaged_engine(folder, engines_of, capfd):
 
 def test_prune_removes_what_is_out_of_use_only(folder, engines_of, capfd):
     name = engines_of(SMALLEST).folder.name
-    damaged = shutil.copytree(folder / name, folder / "damaged")
+    damaged = shutil.copytree(folder / name, folder / f"{name[:-4]}0000")
     (damaged / "dit.engine").unlink()
-    left = folder / f"{name}.part.x"
-    left.mkdir()
-    os.utime(left, (0, 0))
-    running = folder / f"{name}.part.y"
-    running.mkdir()
+    aside = shutil.copytree(folder / name, folder / f"{name}.damaged-{0:012x}-{0:08x}")
+    anothers = shutil.copytree(folder / name, folder / "anothers")
+    no_manifest = folder / f"{name[:-4]}1111"
+    no_manifest.mkdir()
     outcome = call(capfd, "engines", "prune", "--engines", folder, "--dry-run")
     assert "2 to remove, 1 kept" in outcome.out
     assert damaged.exists()
     outcome = call(capfd, "engines", "prune", "--engines", folder)
     assert "2 removed, 1 kept" in outcome.out
-    assert {path.name for path in folder.iterdir()} == {name, running.name}
+    assert not aside.exists()
+    left = {path.name for path in folder.iterdir() if path.name != ".locks"}
+    assert left == {name, anothers.name, no_manifest.name}
     assert "1 removed, 0 kept" in call(capfd, "engines", "prune", "--engines", folder, "--all").out
 
 

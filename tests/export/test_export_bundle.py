@@ -13,6 +13,7 @@ from flashvsr_trt.errors import BundleError, UsageError
 from flashvsr_trt.export import export_bundle as exporting
 from flashvsr_trt.export.export_bundle import export_bundle, export_network
 from flashvsr_trt.export.weights_file import data_offsets
+from flashvsr_trt.manifest_reader import dump_manifest
 from tests.cli.command import call
 from tests.exported import ignore, network_for
 
@@ -32,7 +33,7 @@ def graph_of_one_weight(network):
 
 def edit_manifest(folder, **changes):
     path = folder / MANIFEST
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    path.write_text(dump_manifest(json.loads(path.read_text()) | changes))
 
 
 def test_a_bundle_reads_back_as_it_was_made(sparse_bundle):
@@ -113,7 +114,7 @@ def test_a_changed_graph_is_refused(copied, file):
 def test_a_truncated_weights_file_is_refused(copied, dense_bundle):
     path = copied / dense_bundle.weights.file.name
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(BundleError, match="was changed: it has"):
+    with pytest.raises(BundleError, match="changed: it has"):
         read_bundle(copied, verify=False)
 
 
@@ -124,8 +125,8 @@ def test_a_missing_file_is_named(copied):
 
 
 def test_another_format_version_is_refused(copied):
-    edit_manifest(copied, format_version=2)
-    with pytest.raises(BundleError, match="format version 2, and this release reads 1"):
+    edit_manifest(copied, format_version=99)
+    with pytest.raises(BundleError, match="format version 99, and this release reads 2"):
         read_bundle(copied)
 
 
@@ -134,7 +135,7 @@ def test_a_damaged_manifest_is_refused(copied):
     with pytest.raises(BundleError, match="is damaged"):
         read_bundle(copied)
     (copied / MANIFEST).write_text("{")
-    with pytest.raises(BundleError, match="cannot be read"):
+    with pytest.raises(BundleError, match="is damaged"):
         read_bundle(copied)
 
 

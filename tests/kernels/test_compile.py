@@ -11,6 +11,7 @@ from flashvsr_trt.kernels.manifest import MANIFEST, find_artifact, read_manifest
 from flashvsr_trt.kernels.ptx import add_parameters, assemble, drop_parameters, read_signature
 from flashvsr_trt.kernels.tuning import ARCHITECTURES, PLAIN_SHARED_LIMIT, SHARED_LIMIT
 from flashvsr_trt.kernels_cli import kernels
+from flashvsr_trt.manifest_reader import dump_manifest
 
 triton = pytest.importorskip("triton", reason="compiling kernels needs Triton (extra 'kernels')")
 
@@ -40,7 +41,7 @@ def built(compiled_kernels, tmp_path_factory):
 @pytest.mark.parametrize(("architecture", "name"), EVERY_KERNEL)
 def test_signature_is_inputs_ints_outputs_and_nothing_else(built, architecture, name):
     artifact = find_artifact(read_manifest(built), name, architecture)
-    entry, parameters = read_signature((built / artifact.ptx).read_text())
+    entry, parameters = read_signature((built / artifact.ptx.name).read_text())
     assert entry == artifact.entry
     expected = ["u32" if argument.role == "int" else "u64" for argument in artifact.arguments]
     assert [kind for kind, _ in parameters] == expected
@@ -59,7 +60,7 @@ def test_kernel_fits_its_architecture(built, architecture, name):
     assert artifact.shared_bytes <= SHARED_LIMIT[architecture]
     if name != "block_sparse_attention_bf16_d128":
         assert artifact.shared_bytes <= PLAIN_SHARED_LIMIT
-    assert (built / artifact.cubin).read_bytes()[:4] == b"\x7fELF"
+    assert (built / artifact.cubin.name).read_bytes()[:4] == b"\x7fELF"
     assert artifact.cluster == 1
 
 
@@ -67,7 +68,7 @@ def test_kernel_fits_its_architecture(built, architecture, name):
 def test_files_do_not_name_this_machine(built, architecture):
     for artifact in read_manifest(built):
         if artifact.architecture == architecture:
-            assert ".py" not in (built / artifact.ptx).read_text()
+            assert ".py" not in (built / artifact.ptx.name).read_text()
 
 
 def test_what_is_up_to_date_is_kept_and_what_is_missing_is_made(built, tmp_path):
@@ -75,11 +76,11 @@ def test_what_is_up_to_date_is_kept_and_what_is_missing_is_made(built, tmp_path)
     shutil.copytree(built, directory)
     kept = find_artifact(read_manifest(directory), "select_blocks", "sm_80")
     missing = find_artifact(read_manifest(directory), "select_blocks", "sm_86")
-    (directory / kept.ptx).write_text("kept")
-    (directory / missing.cubin).unlink()
+    written = (directory / kept.ptx.name).stat().st_mtime_ns
+    (directory / missing.cubin.name).unlink()
     artifacts = build_kernels(("sm_80", "sm_86"), directory, ("bf16",), workers=1)
-    assert (directory / kept.ptx).read_text() == "kept"
-    assert (directory / missing.cubin).read_bytes() == (built / missing.cubin).read_bytes()
+    assert (directory / kept.ptx.name).stat().st_mtime_ns == written
+    assert (directory / missing.cubin.name).read_bytes() == (built / missing.cubin.name).read_bytes()
     assert artifacts == read_manifest(directory)
 
 
@@ -89,10 +90,10 @@ def test_another_source_is_built_anew(built, tmp_path):
     manifest = json.loads((directory / MANIFEST).read_text())
     for entry in manifest["kernels"]:
         entry["hash"] = "of another source"
-        (directory / entry["ptx"]).write_text("old")
-    (directory / MANIFEST).write_text(json.dumps(manifest))
+        (directory / entry["ptx"]["name"]).write_text("old")
+    (directory / MANIFEST).write_text(dump_manifest(manifest))
     (artifact, *_) = build_kernels(("sm_80",), directory, ("bf16",), workers=2)
-    assert (directory / artifact.ptx).read_text() == (built / artifact.ptx).read_text()
+    assert (directory / artifact.ptx.name).read_text() == (built / artifact.ptx.name).read_text()
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,11 @@
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
 from flashvsr_trt.errors import DeviceError, UsageError
+from flashvsr_trt.folder_files import NamedFile, describe_file
 from flashvsr_trt.kernels.launch import LoadedKernel, launch_kernel, load_kernel, output_shape
 from flashvsr_trt.kernels.manifest import (
     MANIFEST,
@@ -20,8 +22,8 @@ ARTIFACT = Artifact(
     kernel="scale",
     architecture="sm_90",
     entry="scale",
-    ptx="scale.ptx",
-    cubin="scale.cubin",
+    ptx=NamedFile("scale.ptx", "0" * 64, 4),
+    cubin=NamedFile("scale.cubin", "0" * 64, 4),
     arguments=(
         Argument("x", "input", "*bf16", aligned=True),
         Argument("rows", "int", "i32", value="x[0] * 2"),
@@ -39,10 +41,20 @@ ARTIFACT = Artifact(
 )
 
 
+def write_kernels(folder, **changes):
+    """One kernel with its files."""
+    for name in ("scale.ptx", "scale.cubin"):
+        (folder / name).write_bytes(b"code")
+    files = {name: describe_file(folder / f"scale.{name}") for name in ("ptx", "cubin")}
+    artifact = replace(ARTIFACT, **files | changes)
+    write_manifest(folder, [artifact])
+    return artifact
+
+
 def test_what_is_written_is_read_back(tmp_path):
-    write_manifest(tmp_path, [ARTIFACT])
-    assert read_manifest(tmp_path) == [ARTIFACT]
-    assert [path.name for path in tmp_path.iterdir()] == [MANIFEST]
+    written = write_kernels(tmp_path)
+    assert read_manifest(tmp_path) == [written]
+    assert {path.name for path in tmp_path.iterdir()} == {MANIFEST, "scale.ptx", "scale.cubin"}
 
 
 @pytest.mark.parametrize("text", [None, "{", "{}", '{"kernels": [{"name": 1}]}'])
@@ -76,10 +88,32 @@ def test_other_expressions_are_refused(expression):
         evaluate(expression, {"x": (3, 8)}, {"top_k": 9})
 
 
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "9**9**9",
+        " * ".join(["9999999999"] * 40),
+        "(" * 250 + "1" + ")" * 250,
+        "1 + " * 149 + "1",
+        "1 + " * 10**6 + "1",
+        "1 // 0",
+        "x[7]",
+        "1 +",
+        "\0",
+    ],
+)
+def test_an_expression_is_bounded(expression):
+    try:
+        assert evaluate(expression, {"x": (3, 8)}) < 2**63
+    except ValueError:
+        return
+    assert expression.startswith("1 + 1")
+
+
 def test_loading_without_a_usable_driver_names_the_kernel(tmp_path):
-    (tmp_path / ARTIFACT.cubin).write_bytes(b"not a cubin")
+    artifact = write_kernels(tmp_path)
     with pytest.raises(DeviceError, match=r"kernel scale_d32 \(sm_90\)"):
-        load_kernel(ARTIFACT, tmp_path)
+        load_kernel(artifact, tmp_path)
 
 
 def test_an_argument_without_address_is_named():

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from flashvsr_trt.errors import EngineError, MissingDependencyError
+from flashvsr_trt.folder_files import NamedFile
 from flashvsr_trt.kernels.manifest import Argument
 from flashvsr_trt.kernels.ptx import assemble, read_signature
 from flashvsr_trt.kernels.tuning import SHARED_LIMIT
@@ -275,7 +276,7 @@ BROKEN = {
 def test_a_kernel_that_is_not_the_nodes_is_named_with_the_mismatch(name, compiled):
     artifacts, folder = compiled["sm_89", 32]
     artifact = artifacts["block_sparse_attention"]
-    ptx = (folder / artifact.ptx).read_text()
+    ptx = (folder / artifact.ptx.name).read_text()
     check_contract(BLOCK_SPARSE_ATTENTION, artifact, ptx)
     change, message = BROKEN[name]
     with pytest.raises(EngineError, match=message) as error:
@@ -310,8 +311,8 @@ def test_tactics_must_have_the_same_outputs(compiled):
     other = replace(artifacts["select_blocks"], name="other", arguments=())
     with pytest.raises(EngineError, match="other"):
         read_tactics(SELECT_BLOCKS, (artifacts["select_blocks"], other), folder)
-    missing = replace(artifacts["select_blocks"], ptx="missing.ptx")
-    with pytest.raises(EngineError, match=r"missing\.ptx cannot be read"):
+    missing = replace(artifacts["select_blocks"], ptx=NamedFile("missing.ptx", "0" * 64, 1))
+    with pytest.raises(EngineError, match=r"lacks missing\.ptx"):
         read_tactics(SELECT_BLOCKS, (missing,), folder)
 
 

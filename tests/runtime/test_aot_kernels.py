@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from flashvsr_trt.engines.plan import KernelStep
+from flashvsr_trt.folder_files import NamedFile
 from flashvsr_trt.kernels import launch
 from flashvsr_trt.kernels.launch import LoadedKernel
 from flashvsr_trt.kernels.manifest import Argument, Artifact
@@ -15,8 +16,8 @@ ARTIFACT = Artifact(
     kernel="select",
     architecture="sm_90",
     entry="select",
-    ptx="select.ptx",
-    cubin="select.cubin",
+    ptx=NamedFile("select.ptx", "0" * 64, 4),
+    cubin=NamedFile("select.cubin", "0" * 64, 4),
     arguments=(
         Argument("x", "input", "*fp32", aligned=True),
         Argument("rows", "int", "i32", value="x[0] * top_k"),
