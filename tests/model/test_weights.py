@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from flashvsr_trt.errors import WeightsError
+from flashvsr_trt.errors import UsageError, WeightsError
 from flashvsr_trt.model import published, weights, weights_bundle
 from flashvsr_trt.model.published import FILES, VERSION
 from flashvsr_trt.model.random_weights import random_weights
@@ -288,6 +288,15 @@ class TestBundle:
         assert bundle.read_bytes() == before
         convert_weights("random", bundle, TINY, overwrite=True)
         assert load(bundle).version == "random"
+
+    def test_a_bundle_is_not_folded_into_itself(self, bundle):
+        before = bundle.read_bytes()
+        link = bundle.with_name("link.safetensors")
+        link.symlink_to(bundle)
+        for target in (bundle, link):
+            with pytest.raises(UsageError, match="is the input"):
+                convert_weights(str(bundle), target, TINY, overwrite=True)
+        assert bundle.read_bytes() == before
 
     def test_a_failed_write_leaves_nothing_behind(self, bundle, monkeypatch):
         def fail(tensors, path, metadata):

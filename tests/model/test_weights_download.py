@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import re
 import urllib.error
 from pathlib import Path
 from types import SimpleNamespace
@@ -138,6 +139,15 @@ def test_a_network_failure_is_one_line_with_what_to_do(hub, monkeypatch, tmp_pat
         pull_weights(directory=tmp_path / "w")
     assert "\n" not in str(caught.value)
     assert REPOSITORY in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [NETWORK_FILES[1].name, "posi_prompt.pth"])
+def test_a_users_file_of_that_name_is_kept(hub, tmp_path, name):
+    (tmp_path / "w").mkdir()
+    (tmp_path / "w" / name).write_bytes(b"mine")
+    with pytest.raises(WeightsError, match=rf"{re.escape(name)} is there .* it is kept"):
+        pull_weights(directory=tmp_path / "w", report=lambda line: None)
+    assert (tmp_path / "w" / name).read_bytes() == b"mine"
 
 
 class TestPrompt:
