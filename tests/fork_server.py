@@ -111,6 +111,8 @@ def _child(job: dict, errors: int, counts: int) -> None:
     os.chdir(job["folder"])
     os.dup2(errors, 1)
     os.dup2(errors, 2)
+    # New objects: those of the parent remember what its own streams could do.
+    sys.stdout, sys.stderr = (open(number, "w", closefd=False) for number in (1, 2))  # noqa: SIM115 - until the end
     staging.YOUNG_SECONDS = job["young_seconds"]
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
