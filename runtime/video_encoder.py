@@ -33,6 +33,9 @@ FULL_RANGE_CODECS = ("mjpeg",)
 PROBE_SIDE = 256
 """Height and width at which an encoder is asked whether it takes a pixel format that it names."""
 
+WITHOUT_ALPHA = ("yuv4mpegpipe",)
+"""Containers that hold no alpha whatever the codec."""
+
 CODECS_WITH_ALPHA = {"mov": "prores_ks", "webm": "libvpx-vp9", "matroska": "libvpx-vp9"}
 """What a container holds alpha in, chosen for inputs that have it."""
 
@@ -99,7 +102,8 @@ def choose_encoder(
     if encoder.name == "libsvtav1":
         os.environ.setdefault("SVT_LOG", "1")  # errors only: its reports on the terminal have no option
     if pixel_format is None:
-        pixel_format = _choose_pixel_format(encoder, size, (info.bits > 8, info.alpha), notify)
+        needs = info.bits > 8, info.alpha and container_format not in WITHOUT_ALPHA
+        pixel_format = _choose_pixel_format(encoder, size, needs, notify)
     else:
         _check_pixel_format(encoder, size, pixel_format)
     announce_losses(encoder.name, pixel_format, info, notify)
@@ -231,6 +235,8 @@ def _chroma_location(codec: str, container_format: str, pixel_format: str, wante
     if codec in LOCATION_WRITERS:
         # H.264 and HEVC say it of 4:2:0 alone; other chroma is at the left.
         return wanted if is_420 else "left"
+    if container_format == "yuv4mpegpipe" and is_420 and sample_bits(layout) == 8:
+        return wanted if wanted in ("left", "center", "topleft") else "left"
     known = LOCATIONS_OF_CODEC.get(codec) or LOCATIONS_OF_CONTAINER.get(container_format, ())
     if wanted in known:
         return wanted
