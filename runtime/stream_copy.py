@@ -1,7 +1,7 @@
 """Audio, subtitles, attachments, chapters and metadata: carried to the output packet by packet."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
 
 import av
@@ -84,8 +84,10 @@ class StreamCopy:
         output: av.container.OutputContainer,
         clock: MuxerClock,
         planned: Sequence[PlannedStream],
+        notify: Callable[[str], None],
     ) -> None:
-        self._info = info
+        self._info, self._notify = info, notify
+        self._refused: set[int] = set()
         self._output, self._clock = output, clock
         self._input = open_media(info.copy_from)
         all_needed = self._input.format.name in JUMPING_FORMATS  # a clock that jumps is known by all streams
@@ -168,4 +170,10 @@ class StreamCopy:
         if self._begin:
             begin = round(self._begin / exact_fraction(packet.time_base))
             packet.pts, packet.dts = packet.pts - begin, packet.dts - begin
-        self._clock.mux(packet)
+        index = packet.stream.index
+        try:
+            self._clock.mux(packet)
+        except av.InvalidDataError:  # AAC without a header, say, of which mp4 needs it
+            if index not in self._refused:
+                self._notify(f"stream {index} of the output: damaged packets of the input are left out")
+            self._refused.add(index)

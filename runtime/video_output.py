@@ -160,7 +160,7 @@ class VideoOutput:
             with open_media(info.copy_from) as others:
                 planner = StreamPlanner(container_format, options, video, codecs, notify)
                 planned = planner.plan(others, info.video_index)
-            self._copy = StreamCopy(info, self._container, self._mux, planned)
+            self._copy = StreamCopy(info, self._container, self._mux, planned, notify)
         elif info.other_streams:
             notify(
                 f"{info.name} can be read only once: its {info.other_streams} other streams are not copied"
