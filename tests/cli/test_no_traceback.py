@@ -180,7 +180,7 @@ def test_a_reader_that_went_away_is_no_error(tmp_path):
 @settings(deadline=None, max_examples=40)
 @given(st.text(alphabet="0123456789x/.-+eEnaif²٣ \0", max_size=12))
 def test_option_types_give_a_value_or_refuse(text):
-    for kind in (cli.SizeType(), cli.RateType(), cli.FiniteType(), cli.COUNT, cli.INDEX, cli.SEED):
+    for kind in (cli.SizeType(), cli.RateType(), cli.FiniteType(), cli.COUNT, cli.SEED):
         try:
             value = kind.convert(text, None, None)
         except cli.click.BadParameter:
