@@ -1,5 +1,6 @@
 """A network and a stream to a bundle: trace every graph, share the weights, check, and name it when whole."""
 
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -20,7 +21,7 @@ from flashvsr_trt.bundle import (
     describe_file,
     write_manifest,
 )
-from flashvsr_trt.errors import BundleError, UsageError
+from flashvsr_trt.errors import BundleError, DeviceError, UsageError
 from flashvsr_trt.export.checks import check_graph
 from flashvsr_trt.export.graph_passes import (
     attach_functions,
@@ -43,8 +44,11 @@ from flashvsr_trt.export.weights_file import (
     write_weights,
 )
 from flashvsr_trt.files import new_folder, write_errors
+from flashvsr_trt.memory import EXPORT_BYTES, GIB
 from flashvsr_trt.model.network import Network, build_network
+from flashvsr_trt.model.state_shapes import state_shapes
 from flashvsr_trt.model.weights import load_weights, resolve_weights
+from flashvsr_trt.runtime.host_memory import free_host_memory
 from flashvsr_trt.signatures import StageSignature, StreamConfig, stage_signatures
 
 Notify = Callable[[str], None]
@@ -86,6 +90,7 @@ def export_bundle(
     check_output(output)
     network_config = stream.preset.network
     source = resolve_weights(weights, network_config)
+    check_export_memory(stream, dtype)
     loaded = load_weights(source, network_config, dtype)
     notify(f"weights: {loaded.source}")
     # A path is kept whole: parity may look for it from another folder.
@@ -167,6 +172,18 @@ def trace_graph(
     attach_functions(model)
     model.producer_name, model.producer_version = "flashvsr-trt", __version__
     return model
+
+
+def check_export_memory(stream: StreamConfig, dtype: torch.dtype) -> None:
+    """Raise DeviceError where the weights do not fit this machine's memory; sizes hardly matter."""
+    shapes = state_shapes(stream.preset.network)
+    parameters = sum(math.prod(shape) for part in shapes.values() for shape in part.values())
+    needed, free = parameters * dtype.itemsize + EXPORT_BYTES, free_host_memory()
+    if needed > free:
+        raise DeviceError(
+            f"exporting {stream.preset.name} needs about {needed / GIB:.1f} GiB and this machine has "
+            f"{free / GIB:.1f} GiB free; export on another machine, or use preset nano"
+        )
 
 
 def compute_dtype(precision: str) -> torch.dtype:

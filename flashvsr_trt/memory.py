@@ -1,8 +1,10 @@
 """How much device memory a stream needs, estimated from the signatures before anything is allocated."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
-from flashvsr_trt.presets import UNIT_FRAMES, WINDOW_TOKENS
+from flashvsr_trt.errors import DeviceError, UsageError
+from flashvsr_trt.presets import SIZE_MULTIPLE, UNIT_FRAMES, WINDOW_TOKENS
 from flashvsr_trt.signatures import (
     DTYPE_BYTES,
     PIXEL_CHANNELS,
@@ -12,6 +14,14 @@ from flashvsr_trt.signatures import (
     dit_signature,
     encode_signature,
 )
+
+GIB = 2**30
+
+ONNXRUNTIME_BYTES = 64 << 20
+"""What ONNX Runtime takes for itself and its graphs."""
+
+EXPORT_BYTES = 512 << 20
+"""What an export needs beside the weights: it traces shapes, not values, so the size hardly matters."""
 
 ALONE_PIXELS = 2**18
 """Feature maps this large are decoded frame by frame: one fills a GPU, its past is the one before as it lies,
@@ -83,3 +93,67 @@ def _decode_bytes(stream: StreamConfig, compute: str) -> int:
     frames = 3 if pixels // 4 >= ALONE_PIXELS else UNIT_FRAMES
     features = stream.preset.network.decoder.channels[2]
     return pixels * (frames * 3 * features * DTYPE_BYTES[compute] + UNIT_FRAMES * 6 * 3 * 4)
+
+
+def estimate_onnxruntime_memory(stream: StreamConfig, weights_bytes: int, compute: str) -> MemoryEstimate:
+    """What ONNX Runtime needs on the host: it keeps the state twice, and dense attention's scores whole.
+
+    The factors are of runs at 256x256 to 1024x768, whose peak is within a tenth of this but for the smallest.
+    """
+    torch = estimate_memory(stream, 0, compute)
+    units, attention = stream.schedule.first_units, stream.preset.attention
+    scores = 0
+    if attention.sparse_ratio is None:
+        tokens, keys = units, attention.ring_slots + units
+        scores = 2 * stream.preset.network.dit.heads * tokens * keys * stream.geometry.unit_tokens**2 * 4
+    working = torch.working * 6 // 5 + scores + ONNXRUNTIME_BYTES
+    return MemoryEstimate(weights_bytes, 2 * torch.state, working)
+
+
+def check_fits(
+    stream: StreamConfig, estimate: Callable[[StreamConfig], MemoryEstimate], free: int, place: str
+) -> None:
+    """Refuse a stream that would not fit, before anything is allocated.
+
+    Args:
+        estimate: what a stream needs; asked for smaller ones too.
+        free: bytes that are free.
+        place: where ("cuda:0", "this machine").
+
+    Raises:
+        DeviceError: what is needed, what is free, and the largest frame that would fit.
+    """
+    needed = estimate(stream)
+    if needed.total <= free:
+        return
+    height, width = stream.geometry.target
+    fits = largest_that_fits(stream, estimate, free)
+    advice = "no size of this preset fits; use preset nano"
+    if fits:
+        scale = stream.geometry.scale
+        advice = (
+            f"{fits[1]}x{fits[0]} would fit: give an input of at most {fits[1] // scale}x{fits[0] // scale}, "
+            "or a smaller --scale"
+        )
+    raise DeviceError(
+        f"{width}x{height} with preset {stream.preset.name} needs about {needed.total / GIB:.1f} GiB "
+        f"(weights {needed.weights / GIB:.1f}, state {needed.state / GIB:.1f}, working "
+        f"{needed.working / GIB:.1f}) and {place} has {free / GIB:.1f} GiB free; {advice}"
+    )
+
+
+def largest_that_fits(
+    stream: StreamConfig, estimate: Callable[[StreamConfig], MemoryEstimate], free: int
+) -> tuple[int, int] | None:
+    """Height and width of the largest smaller frame, of nearly the same shape, that fits; None if none."""
+    height, width = stream.geometry.target
+    scale = stream.geometry.scale
+    for smaller in range(height - SIZE_MULTIPLE, 0, -SIZE_MULTIPLE):
+        narrower = max(1, smaller * width // height // SIZE_MULTIPLE) * SIZE_MULTIPLE
+        try:
+            geometry = replace(stream.geometry, height=smaller // scale, width=narrower // scale)
+        except UsageError:
+            return None
+        if estimate(replace(stream, geometry=geometry)).total <= free:
+            return smaller, narrower
+    return None

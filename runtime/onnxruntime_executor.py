@@ -16,8 +16,10 @@ import numpy as np
 from flashvsr_trt.bundle import PRECISIONS, Bundle
 from flashvsr_trt.cached_bundle import bundle_for
 from flashvsr_trt.errors import DeviceError, MissingDependencyError
+from flashvsr_trt.memory import check_fits, estimate_onnxruntime_memory
 from flashvsr_trt.presets import UNIT_LATENT_FRAMES
 from flashvsr_trt.runtime.backends import ExecutorRequest, Notify
+from flashvsr_trt.runtime.host_memory import free_host_memory
 from flashvsr_trt.runtime.ring import RingStep
 from flashvsr_trt.signatures import DECODE, DIT, DIT_FIRST, ENCODE, TensorSpec, next_name
 
@@ -254,7 +256,16 @@ def open_onnxruntime_executor(request: ExecutorRequest, notify: Notify) -> OnnxR
     device = "cpu" if request.device == "auto" else request.device
     _parse_device(device)
     precision = next(name for name, compute in PRECISIONS.items() if compute == dtype)
-    return OnnxRuntimeExecutor(bundle_for(request.stream, request.weights, precision, notify), device)
+    bundle = bundle_for(request.stream, request.weights, precision, notify)
+    if device == "cpu":
+        weights = bundle.weights.file.size_bytes
+        check_fits(
+            request.stream,
+            lambda smaller: estimate_onnxruntime_memory(smaller, weights, dtype),
+            free_host_memory(),
+            "this machine",
+        )
+    return OnnxRuntimeExecutor(bundle, device)
 
 
 def _parse_device(device: str) -> tuple[str, int]:

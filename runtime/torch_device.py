@@ -3,14 +3,14 @@
 import math
 from importlib.util import find_spec
 
-import psutil
 import torch
 
 from flashvsr_trt.errors import DeviceError, MissingDependencyError, UsageError
 from flashvsr_trt.kernels.device import architecture_of
 from flashvsr_trt.kernels.tuning import setting_for
-from flashvsr_trt.memory import MemoryEstimate, estimate_memory
+from flashvsr_trt.memory import MemoryEstimate, check_fits, estimate_memory
 from flashvsr_trt.model.state_shapes import state_shapes
+from flashvsr_trt.runtime.host_memory import free_host_memory
 from flashvsr_trt.signatures import StreamConfig
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -73,14 +73,6 @@ def check_memory(stream: StreamConfig, device: torch.device, dtype: torch.dtype)
     Raises:
         DeviceError: with the estimate, what is free, and what to change.
     """
-    estimate = stream_memory(stream, dtype)
     on_gpu = device.type == "cuda"
-    free = torch.cuda.mem_get_info(device)[0] if on_gpu else psutil.virtual_memory().available
-    if estimate.total > free:
-        height, width = stream.geometry.target
-        raise DeviceError(
-            f"{width}x{height} with preset {stream.preset.name} needs about {estimate.total / 2**30:.1f} GiB "
-            f"(weights {estimate.weights / 2**30:.1f}, state {estimate.state / 2**30:.1f}, working "
-            f"{estimate.working / 2**30:.1f}) and {device} has {free / 2**30:.1f} GiB free; use a "
-            "smaller input or scale, a narrower --dtype, or preset nano"
-        )
+    free = torch.cuda.mem_get_info(device)[0] if on_gpu else free_host_memory()
+    check_fits(stream, lambda smaller: stream_memory(smaller, dtype), free, str(device))

@@ -160,12 +160,26 @@ def test_no_weights_at_all_says_how_to_get_them(clip, capfd, monkeypatch, tmp_pa
     assert_refused(call(capfd, "run", clip), 1, "weights pull")
 
 
-def test_a_size_that_needs_more_memory_than_there_is(clip, tmp_path, capfd, monkeypatch):
-    memory = psutil.virtual_memory()._replace(available=2**28)
+@pytest.mark.parametrize(
+    ("backend", "preset", "available", "texts"),
+    [
+        ("torch", "sparse-2.0", 2**28, ("GiB free", "128x128", "needs about", "preset nano")),
+        ("onnxruntime", "sparse-2.0", 2**28, ("exporting", "needs about", "GiB free")),
+        ("onnxruntime", "nano", 2**29 + 2**26, ("1024x256", "needs about", "would fit")),
+        ("torch", "nano", 2**29, ("1024x256", "needs about", "would fit")),
+    ],
+)
+def test_a_size_that_needs_more_memory_than_there_is(
+    tmp_path, capfd, monkeypatch, backend, preset, available, texts
+):
+    size = (128, 512) if preset == "nano" else (64, 64)
+    clip = make_clip(tmp_path / "clip.mp4", frames=1, size=size)
+    monkeypatch.setenv("FLASHVSR_CACHE", str(tmp_path / "cache"))
+    memory = psutil.virtual_memory()._replace(available=available)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
-    outcome = call(capfd, "run", clip, "--weights", "random", "--backend", "torch")
-    assert_refused(outcome, 1, "GiB free", "128x128", "needs about")
-    assert names(tmp_path) == {"clip.mp4"}
+    options = ("--preset", preset, "--weights", "random", "--backend", backend)
+    assert_refused(call(capfd, "run", clip, *options), 1, *texts)
+    assert names(tmp_path) <= {"clip.mp4", "cache"}
 
 
 @pytest.mark.parametrize(
