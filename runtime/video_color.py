@@ -173,9 +173,8 @@ def from_rgb(
     deep = pixels.dtype == np.uint16
     if deep and layout.is_rgb:
         pixels = (np.minimum(pixels, WHITE) * np.float32(65535 / WHITE)).round().astype(np.uint16)
-    planar = "yuv" in pixel_format or "gbr" in pixel_format
-    packed_alpha = alpha is not None and not planar
-    if packed_alpha:
+    alpha_plane = _alpha_plane(layout)
+    if alpha is not None and alpha_plane is None:
         pixels = np.dstack([pixels, scaled_samples(alpha, pixels.itemsize * 8)])
     source = {(False, 3): "rgb24", (False, 4): "rgba", (True, 3): "rgb48le", (True, 4): "rgba64le"}
     rgb = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format=source[deep, pixels.shape[2]])
@@ -192,11 +191,18 @@ def from_rgb(
             dst_colorspace=SWSCALE_MATRIX[tags.matrix],
             dst_color_range=tags.color_range,
         )
-    if alpha is not None and planar:
-        write_plane(frame.planes[3], scaled_samples(alpha, sample_bits(layout)))
+    if alpha is not None and alpha_plane is not None:
+        write_plane(frame.planes[alpha_plane], scaled_samples(alpha, sample_bits(layout)))
     frame.colorspace, frame.color_range = tags.matrix, tags.color_range
     frame.color_primaries, frame.color_trc = tags.primaries, tags.transfer
     return frame
+
+
+def _alpha_plane(layout: av.VideoFormat) -> int | None:
+    """The plane that holds alpha alone, which the scaler would write a level off; None where none does."""
+    planes = [component.plane for component in layout.components]
+    own = has_alpha(layout) and not layout.is_big_endian and planes.count(max(planes)) == 1
+    return max(planes) if own else None
 
 
 def scaled_samples(samples: np.ndarray, bits: int) -> np.ndarray:
