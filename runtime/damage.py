@@ -36,6 +36,9 @@ COUNTED_FORMATS = ("ivf",)
 TIMED_FORMATS = ("matroska", "webm", "flv", "asf")
 """Formats whose header says when the file ends; elsewhere it is estimated."""
 
+RECORDED_FORMATS = (*JUMPING_FORMATS, "h264", "hevc", "mpegvideo", "m4v")
+"""Formats of recordings, which may begin inside a scene: what comes before a key frame is no loss."""
+
 MISSING_SECONDS = Fraction(1, 2)
 """A file may end this much before its announced end and still be whole."""
 
@@ -113,7 +116,7 @@ class DamageWatch:
             return
         self._packets += 1
         if self._packets == 1:
-            self._begins_with_key = packet.is_keyframe or self._format.startswith(INDEXED_FORMATS)
+            self._begins_with_key = packet.is_keyframe or self._format not in RECORDED_FORMATS
         if packet.pts is not None:
             self._waiting.add(begin)
 
