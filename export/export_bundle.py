@@ -23,11 +23,13 @@ from flashvsr_trt.bundle import (
 )
 from flashvsr_trt.errors import BundleError, DeviceError, UsageError
 from flashvsr_trt.export.checks import check_graph
+from flashvsr_trt.export.exported_network import exported_network
 from flashvsr_trt.export.graph_passes import (
     attach_functions,
     data_address,
     fold_constants,
     fold_weight_reshapes,
+    merge_slices,
     name_nodes_by_layer,
     name_weights,
     refer_to_weights,
@@ -113,6 +115,7 @@ def export_network(
     check_output(output)
     dtype = compute_dtype(precision)
     signatures = stage_signatures(stream)
+    network = exported_network(network)
     tensors = network_tensors(network)
     names = {tensor.data_ptr(): name for name, tensor in tensors.items()}
     models: dict[str, ir.Model] = {}
@@ -166,6 +169,7 @@ def trace_graph(
     name_weights(model, names)
     fold_weight_reshapes(model)
     fold_constants(model)
+    merge_slices(model)
     sum_norms_in_float32(model)
     name_nodes_by_layer(model)
     strip_metadata(model)

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import onnx_ir as ir
 import torch
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
@@ -23,6 +24,9 @@ NAME_SCOPES = "pkg.torch.onnx.name_scopes"
 
 FOLDED_ELEMENTS = 1 << 14
 """Covers a block's modulation vectors and index tables; larger constants stay in the weights file."""
+
+SLICE_RANGES, SLICE_AXES = 4, 2
+"""Inputs of a Slice after its data: starts, ends, axes and steps."""
 
 HALF_TYPES = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
@@ -68,6 +72,36 @@ def fold_weight_reshapes(model: ir.Model) -> None:
 def fold_constants(model: ir.Model) -> None:
     """Evaluate what depends on small constants alone, and drop what is unused or computed twice."""
     optimize_ir(model, input_size_limit=FOLDED_ELEMENTS, output_size_limit=FOLDED_ELEMENTS)
+
+
+def merge_slices(model: ir.Model) -> None:
+    """Slices of one another along different axes become one: TensorRT makes a copy for each of a chain."""
+    for node in list(model.graph):
+        inner = node.inputs[0].producer() if node.op_type == "Slice" else None
+        if inner is None or inner.op_type != "Slice" or len(inner.outputs[0].uses()) > 1:
+            continue
+        ranges = [[_integers(value) for value in each.inputs[1:]] for each in (inner, node)]
+        complete = all(len(values) == SLICE_RANGES and None not in values for values in ranges)
+        if not complete or set(ranges[0][SLICE_AXES]) & set(ranges[1][SLICE_AXES]):
+            continue
+        merged = [
+            ir.tensor(np.array(first + second, np.int64), name=f"{node.outputs[0].name}_{name}")
+            for name, first, second in zip(("starts", "ends", "axes", "steps"), *ranges, strict=True)
+        ]
+        for at, tensor in enumerate(merged, start=1):
+            value = ir.Value(
+                name=tensor.name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor
+            )
+            model.graph.register_initializer(value)
+            node.replace_input_with(at, value)
+        node.replace_input_with(0, inner.inputs[0])
+        model.graph.remove(inner, safe=True)
+
+
+def _integers(value: ir.Value | None) -> list[int] | None:
+    """The integers of a constant; None for what is computed."""
+    constant = None if value is None else ir.convenience.get_const_tensor(value)
+    return None if constant is None else [int(number) for number in constant.numpy().ravel()]
 
 
 def sum_norms_in_float32(model: ir.Model) -> None:

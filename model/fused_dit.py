@@ -18,6 +18,7 @@ from flashvsr_trt.model.dit import (
     BlockConstants,
     DiT,
     DiTConstants,
+    JoinedSelfAttention,
     from_patches,
     modulated_norm,
     to_patches,
@@ -27,17 +28,6 @@ from flashvsr_trt.presets import PATCH
 
 NormParameters = tuple[torch.Tensor, torch.Tensor]
 """Scale and shift of a LayerNorm, [dim] each; for a modulated one, 1 + scale and shift."""
-
-
-def as_one(first: nn.Linear, second: nn.Linear) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weight [2*out, in] and bias [2*out] of two layers; their own become views of these: no second copy."""
-    joined = []
-    for name in ("weight", "bias"):
-        both = torch.cat([getattr(first, name), getattr(second, name)]).detach()
-        for layer, part in zip((first, second), both.chunk(2), strict=True):
-            setattr(layer, name, nn.Parameter(part, requires_grad=False))
-        joined.append(both)
-    return joined[0], joined[1]
 
 
 class RingAttention(Protocol):
@@ -60,8 +50,8 @@ class FusedBlock(nn.Module):
     def __init__(self, block: Block, constants: BlockConstants, next_norm: NormParameters) -> None:
         super().__init__()
         self.heads, self.eps = block.heads, block.eps
-        self.self_attn, self.cross_attn, self.ffn = block.self_attn, block.cross_attn, block.ffn
-        self.qk_weight, self.qk_bias = as_one(block.self_attn.q, block.self_attn.k)
+        self.self_attn = JoinedSelfAttention(block.self_attn)
+        self.cross_attn, self.ffn = block.cross_attn, block.ffn
         self.cross_k, self.cross_v = constants.cross_k, constants.cross_v
         _, _, self.attention_gate, shift2, scale2, self.ffn_gate = constants.modulation.unbind()
         self.prompt_norm: NormParameters = (block.norm3.weight, block.norm3.bias)
@@ -100,7 +90,7 @@ class FusedBlock(nn.Module):
         torch.addmm(layer.v.bias, h, layer.v.weight.t(), out=new.values.view(h.shape))
         q = h.new_empty(h.shape[0], *new.keys.shape[2:])
         weights = layer.norm_q.weight, layer.norm_k.weight
-        projected = F.linear(h, self.qk_weight, self.qk_bias).chunk(2, dim=1)
+        projected = layer.queries_and_keys(h)
         q_means, k_means = norm_rope(*projected, *weights, *rope, self.eps, q, new.keys.flatten(0, 1))
         new.key_means.copy_(k_means.view_as(new.key_means))
         # The ring holds them by now.

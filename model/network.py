@@ -9,6 +9,7 @@ from torch import nn
 from flashvsr_trt.model.balanced_rounding import rounded_decoder
 from flashvsr_trt.model.decoder import Decoder
 from flashvsr_trt.model.dit import DiT, DiTConstants
+from flashvsr_trt.model.exported_decoder import ExportedDecoder
 from flashvsr_trt.model.folded_decoder import FoldedDecoder
 from flashvsr_trt.model.projector import Projector
 from flashvsr_trt.model.weights import Weights
@@ -21,7 +22,7 @@ class Network:
 
     projector: Projector
     dit: DiT
-    decoder: FoldedDecoder
+    decoder: FoldedDecoder | ExportedDecoder
     constants: DiTConstants
 
 
