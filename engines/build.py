@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
-from onnx import ModelProto
 
 from flashvsr_trt.bundle import MANIFEST as BUNDLE_MANIFEST
 from flashvsr_trt.bundle import Bundle, describe_file, read_bundle
 from flashvsr_trt.cache_entries import find_or_make, making
+from flashvsr_trt.engines.binding_formats import channels_last
 from flashvsr_trt.engines.cache import (
     engine_folder,
     engine_key,
@@ -24,7 +24,8 @@ from flashvsr_trt.engines.cache import (
 from flashvsr_trt.engines.cancellation import Cancellation, cancel_on_interrupt
 from flashvsr_trt.engines.device import current_device
 from flashvsr_trt.engines.engine_file import BuildSetting, build_engine_file
-from flashvsr_trt.engines.flavours import RTX, Target
+from flashvsr_trt.engines.flavours import Target
+from flashvsr_trt.engines.layers import layers_name
 from flashvsr_trt.engines.lowering import LoweredGraph, keep_custom_nodes, lower_graph
 from flashvsr_trt.engines.manifest import (
     KERNELS,
@@ -39,7 +40,6 @@ from flashvsr_trt.engines.options import DEFAULT_OPTIONS, BuildOptions
 from flashvsr_trt.engines.plan import EngineStep
 from flashvsr_trt.engines.progress_monitor import ReportPhase
 from flashvsr_trt.engines.timing_cache import timing_cache_path
-from flashvsr_trt.engines.transposed_convolution import replace_bfloat16_transposed_convolutions
 from flashvsr_trt.errors import DeviceError, EngineError, UsageError
 from flashvsr_trt.kernels.manifest import MANIFEST as KERNEL_MANIFEST
 from flashvsr_trt.kernels.tuning import PLAIN_SHARED_LIMIT, SHARED_LIMIT
@@ -145,7 +145,8 @@ def build_engines(
         lower = lower_graph if plugins is None else keep_custom_nodes
         lowered = {name: lower(bundle.graph_path(name)) for name in bundle.graphs}
         setting = BuildSetting(target, options, plugins or (), timing_cache_path(root, target))
-        files = _build_all(lowered, part, setting, cancellation, report, debug_folder)
+        formats = {name: channels_last(bundle, name) for name in lowered}
+        files = _build_all(lowered, formats, part, setting, cancellation, report, debug_folder)
         kernels = needed_kernels(bundle, target)
         manifest = EngineManifest(
             key=key,
@@ -159,6 +160,7 @@ def build_engines(
             plans={name: graph.plan for name, graph in lowered.items()},
             engines=files,
             segments={name: describe_file(part / model_name(name)) for name in files},
+            layers={name: describe_file(part / layers_name(name)) for name in files},
             kernels=kernels,
             kernel_manifest=describe_file(part / KERNELS / KERNEL_MANIFEST) if kernels else None,
             build_seconds=round(time.perf_counter() - started, 1),
@@ -188,6 +190,7 @@ def cuts(target: Target, options: BuildOptions) -> bool:
 
 def _build_all(
     lowered: dict[str, LoweredGraph],
+    formats: dict[str, frozenset[str]],
     folder: Path,
     setting: BuildSetting,
     cancellation: Cancellation,
@@ -196,7 +199,7 @@ def _build_all(
 ) -> dict[str, EngineFile]:
     total = sum(len(graph.segments) for graph in lowered.values())
     files: dict[str, EngineFile] = {}
-    for graph in lowered.values():
+    for graph_name, graph in lowered.items():
         for step in graph.plan.steps:
             if not isinstance(step, EngineStep):
                 continue
@@ -204,13 +207,14 @@ def _build_all(
             name, number = step.engine, len(files) + 1
             report(BuildProgress(name, number, total))
             model_path = folder / model_name(name)
-            _adapt(graph.segments[name], setting.target)
             onnx.save(graph.segments[name], model_path)
             bindings = [graph.plan.tensors[tensor] for tensor in (*step.inputs, *step.outputs)]
             report_phase = _phases(report, BuildProgress(name, number, total))
             path = folder / f"{name}.engine"
             try:
-                file = build_engine_file(model_path, path, bindings, setting, cancellation, report_phase)
+                file = build_engine_file(
+                    model_path, path, bindings, formats[graph_name], setting, cancellation, report_phase
+                )
             except EngineError as error:
                 raise EngineError(f"{error}{_keep(model_path, debug_folder)}") from error
             files[name] = file
@@ -219,12 +223,6 @@ def _build_all(
 
 def _phases(report: ReportProgress, start: BuildProgress) -> ReportPhase:
     return lambda phase, done, steps: report(replace(start, phase=phase, step=done, steps=steps))
-
-
-def _adapt(segment: ModelProto, target: Target) -> None:
-    """What one flavour cannot take in the form that all others can."""
-    if target.flavour is RTX:
-        replace_bfloat16_transposed_convolutions(segment)
 
 
 def _keep(model_path: Path, debug_folder: Path | None) -> str:

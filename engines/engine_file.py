@@ -13,8 +13,10 @@ from typing import Any
 import onnx
 
 from flashvsr_trt.bundle import sha256_of
+from flashvsr_trt.engines.binding_formats import set_formats
 from flashvsr_trt.engines.cancellation import Cancellation
 from flashvsr_trt.engines.flavours import Target
+from flashvsr_trt.engines.layers import layers_of_log, write_layers
 from flashvsr_trt.engines.lowering import custom_nodes
 from flashvsr_trt.engines.manifest import EngineFile
 from flashvsr_trt.engines.options import DEFAULT_OPTIONS, BuildOptions
@@ -52,6 +54,7 @@ def build_engine_file(
     model_path: Path,
     engine_path: Path,
     bindings: list[PlanTensor],
+    channels_last: frozenset[str],
     setting: BuildSetting,
     cancellation: Cancellation,
     report: ReportPhase = lambda phase, done, steps: None,
@@ -61,6 +64,7 @@ def build_engine_file(
     Args:
         model_path: a graph with no custom nodes but plugins; its weights are in the file that it refers to.
         bindings: the inputs and outputs that the graph must have.
+        channels_last: those that are kept with channels innermost.
 
     Raises:
         EngineError: with the builder's own words and, where it tells, the ONNX node.
@@ -71,7 +75,7 @@ def build_engine_file(
     refuse_custom_nodes(model_path, setting.plugins)
     trt = load_module(target.flavour)
     logger = logger_of(trt)
-    logger.errors.clear()
+    logger.clear()
     builder = trt.Builder(logger)
     network = create_network(trt, builder)
     parser = trt.OnnxParser(network, logger)
@@ -79,6 +83,7 @@ def build_engine_file(
         problems = parse_errors(parser) or logger.errors
         raise EngineError(f"{target.flavour.title} cannot parse {model_path.name}: {_joined(problems)}")
     _check_bindings(trt, network, model_path.name, bindings)
+    set_formats(trt, network, channels_last)
     config = builder.create_builder_config()
     workspace_bytes = options.workspace_mb and options.workspace_mb << 20
     configure(trt, config, target, options.strip_weights, options.optimization_level, workspace_bytes)
@@ -93,6 +98,7 @@ def build_engine_file(
     with write_errors(engine_path, EngineError), new_file(engine_path) as file:
         file.file.write(plan)
         file.finish()
+    write_layers(engine_path.parent, engine_path.stem, layers_of_log(logger.layers))
     seconds = round(time.perf_counter() - started, 3)
     return EngineFile(engine_path.name, sha256_of(engine_path), engine_path.stat().st_size, seconds)
 

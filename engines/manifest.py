@@ -9,6 +9,7 @@ from typing import Any
 
 from flashvsr_trt.bundle import MANIFEST as BUNDLE_MANIFEST
 from flashvsr_trt.bundle import Bundle, BundleFile, graph_content, read_bundle
+from flashvsr_trt.engines.layers import Layer, layers_name, read_layers
 from flashvsr_trt.engines.options import BuildOptions
 from flashvsr_trt.engines.plan import SegmentPlan, check_plan, plan_from_dict
 from flashvsr_trt.errors import BundleError, EngineError, UsageError
@@ -33,7 +34,7 @@ from flashvsr_trt.manifest_reader import (
 
 MANIFEST = "engines.json"
 FORMAT = "flashvsr-trt engines"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 KERNELS = "kernels"
 """Folder of the compiled kernels, with their own manifest, where a plan launches any."""
@@ -62,6 +63,7 @@ class EngineManifest:
         plans: graph name -> the steps that run it.
         engines: engine name -> its file. A tensor's layout between them is row-major, as `plans` shape it.
         segments: engine name -> the ONNX file that it was built from.
+        layers: engine name -> the file that lists what the builder made of it.
         kernels: kernel name -> hash of its source.
         kernel_manifest: the manifest of the compiled kernels, which has their checksums; None without any.
         build_seconds, peak_bytes: what the build took, in time and in memory of the host.
@@ -78,10 +80,16 @@ class EngineManifest:
     plans: Mapping[str, SegmentPlan]
     engines: Mapping[str, EngineFile]
     segments: Mapping[str, BundleFile]
+    layers: Mapping[str, BundleFile]
     kernels: Mapping[str, str]
     kernel_manifest: BundleFile | None
     build_seconds: float
     peak_bytes: int
+
+    @property
+    def files(self) -> tuple[NamedFile, ...]:
+        """All that a folder has beside its manifest, the bundle and the kernels."""
+        return *self.engines.values(), *self.segments.values(), *self.layers.values()
 
     @property
     def size_bytes(self) -> int:
@@ -132,6 +140,10 @@ class EngineSet:
         with _file_errors():
             graph_content(self.folder, self.manifest.segments[name], self.bundle.weights.file.name)
 
+    def read_layers(self, name: str) -> tuple[Layer, ...]:
+        """What the builder made of an engine's graph. Raises EngineError."""
+        return read_layers(self.folder, name)
+
     def check_contents(self) -> None:
         """Raise EngineError if any file but the engines is not what was written.
 
@@ -144,6 +156,9 @@ class EngineSet:
             raise EngineError(f"the engines in {self.folder} are damaged: {error}; {BUILD_AGAIN}") from error
         for name in self.manifest.segments:
             self.check_segment(name)
+        with _file_errors():
+            for file in self.manifest.layers.values():
+                check_contents(self.folder, file)
         self.check_kernels()
 
     def check_kernels(self) -> None:
@@ -197,7 +212,7 @@ def open_engines(folder: Path) -> EngineSet:
     content = read_manifest(folder, MANIFEST, (FORMAT, FORMAT_VERSION), EngineError, BUILD_AGAIN)
     try:
         manifest = _manifest_of(content)
-        files = [*manifest.engines.values(), *manifest.segments.values()]
+        files = manifest.files
         bundle = read_bundle(folder, verify=False, beside=(MANIFEST, *(file.name for file in files)))
         _check_manifest(manifest, bundle)
         for file in files:
@@ -225,16 +240,19 @@ def _check_manifest(manifest: EngineManifest, bundle: Bundle) -> None:
     key, engines = manifest.key, {name for plan in manifest.plans.values() for name in plan.engines}
     check_names(manifest.engines)
     check_names(
-        (file.name for file in (*manifest.engines.values(), *manifest.segments.values())),
+        (file.name for file in manifest.files),
         reserved=(MANIFEST, BUNDLE_MANIFEST, KERNELS),
     )
     if manifest.kernel_manifest and manifest.kernel_manifest.name != KERNEL_MANIFEST:
         raise BadManifestError(f"the kernels' manifest is {manifest.kernel_manifest.name!r:.60}")
     if engines != set(manifest.engines):
         raise BadManifestError(f"its plans run {sorted(engines ^ set(manifest.engines))}, and it has others")
-    segments = {name: file.name for name, file in manifest.segments.items()}
-    if segments != {name: model_name(name) for name in engines}:
-        raise BadManifestError("its models are not those of its engines")
+    for files, naming, what in (
+        (manifest.segments, model_name, "models"),
+        (manifest.layers, layers_name, "lists of layers"),
+    ):
+        if {name: file.name for name, file in files.items()} != {name: naming(name) for name in engines}:
+            raise BadManifestError(f"its {what} are not those of its engines")
     if set(manifest.plans) != set(bundle.graphs):
         raise BadManifestError(f"it has plans of {sorted(manifest.plans)}, which are not the bundle's graphs")
     if bool(manifest.kernels) != bool(manifest.kernel_manifest):

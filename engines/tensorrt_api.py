@@ -6,6 +6,7 @@ from types import ModuleType
 from typing import Any
 
 from flashvsr_trt.engines.flavours import RTX, Flavour, Target
+from flashvsr_trt.engines.layers import HEADING as LAYERS_HEADING
 from flashvsr_trt.errors import MissingDependencyError
 
 
@@ -22,16 +23,26 @@ def load_module(flavour: Flavour) -> ModuleType:
 
 @functools.cache
 def logger_of(trt: ModuleType) -> Any:
-    """The process's one logger: TensorRT complains of a second. Its `errors` are cleared by the reader."""
+    """The process's one logger: TensorRT complains of a second. `clear` begins what a reader looks at.
+
+    It keeps `errors`, and in `layers` what a builder says of the engine that it made.
+    """
 
     class Logger(trt.ILogger):
         def __init__(self) -> None:
             super().__init__()
             self.errors: list[str] = []
+            self.layers: list[str] = []
 
         def log(self, severity, message: str) -> None:
             if severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR):
                 self.errors.append(message)
+            elif message.startswith(LAYERS_HEADING):
+                self.layers.append(message)
+
+        def clear(self) -> None:
+            self.errors.clear()
+            self.layers.clear()
 
     return Logger()
 

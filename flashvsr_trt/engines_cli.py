@@ -1,6 +1,7 @@
 """`flashvsr-trt engines`: build, list, show, prune and verify TensorRT and TensorRT-RTX engines."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -111,10 +112,14 @@ def list_command(root: Path | None, as_json: bool) -> None:
 @engines.command()
 @click.argument("name")
 @_ROOT
+@click.option("--layers", is_flag=True, help="List the layers of every engine, and which only move data.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def show(name: str, root: Path | None, as_json: bool) -> None:
+def show(name: str, root: Path | None, layers: bool, as_json: bool) -> None:
     """Say what NAME is, a folder or a name of the list: what it is for, and its engines and steps."""
     found = _open(name, root)
+    if layers:
+        _show_layers(found, as_json)
+        return
     if as_json:
         click.echo(json.dumps(_facts(found) | {"engines": _engine_rows(found)}, indent=2))
         return
@@ -213,6 +218,18 @@ def _open(name: str, root: Path | None) -> "EngineSet":
     if not folder.is_dir():
         raise UsageError(f"there are no engines {name} in {folder.parent}; see `flashvsr-trt engines list`")
     return open_engines(folder)
+
+
+def _show_layers(found: "EngineSet", as_json: bool) -> None:
+    listed = {name: found.read_layers(name) for name in found.manifest.engines}
+    if as_json:
+        click.echo(json.dumps({name: [asdict(layer) for layer in each] for name, each in listed.items()}))
+        return
+    for name, each in listed.items():
+        click.echo(f"{name}: {len(each)} layers, {sum(layer.copies for layer in each)} only move data")
+        for layer in each:
+            made = ", ".join("x".join(map(str, shape)) for shape in layer.outputs.values())
+            click.echo(f"  {'moves' if layer.copies else '':<6}{layer.kind:<16}{layer.name}  {made}")
 
 
 def _facts(found: "EngineSet") -> dict:

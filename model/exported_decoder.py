@@ -1,8 +1,8 @@
 """The TC decoder frame by frame: what is exported, specified by `folded_decoder.py`.
 
 Every frame is a tensor of its own. A MemBlock's past is then the frame before as it lies, and a `Grow` makes
-each of its frames by a weight of its own: an engine neither joins frames, nor takes them apart, nor moves their
-channels. Weights are laid out here once, since an engine would lay them out in every step.
+each of its frames by a weight of its own: an engine neither joins frames nor takes them apart. Weights are
+laid out here once, since an engine would lay them out in every step.
 """
 
 import torch

@@ -16,6 +16,7 @@ from flashvsr_trt.engines.build import build_engines, find_or_build_engines
 from flashvsr_trt.engines.cancellation import Cancellation, cancel_on_interrupt
 from flashvsr_trt.engines.engine_file import BuildSetting, build_engine_file
 from flashvsr_trt.engines.flavours import RTX, TENSORRT, Target
+from flashvsr_trt.engines.layers import write_layers
 from flashvsr_trt.engines.manifest import EngineFile, open_engines
 from flashvsr_trt.engines.options import BuildOptions
 from flashvsr_trt.engines.plan import PlanTensor
@@ -156,7 +157,7 @@ def build_one(tmp_path, target, operator="Relu", change=lambda bindings: binding
     path = tmp_path / "one.onnx"
     bindings = change(one_node(path, operator, **attributes))
     engine = tmp_path / "one.engine"
-    return build_engine_file(path, engine, bindings, BuildSetting(target), Cancellation())
+    return build_engine_file(path, engine, bindings, frozenset(), BuildSetting(target), Cancellation())
 
 
 def test_a_custom_node_never_reaches_the_parser(tmp_path, rtx_target):
@@ -185,7 +186,9 @@ def test_a_cancelled_build_writes_nothing(tmp_path, rtx_target):
     bindings = one_node(path, "Relu")
     cancellation.requested = True
     with pytest.raises(KeyboardInterrupt):
-        build_engine_file(path, tmp_path / "one.engine", bindings, BuildSetting(rtx_target), cancellation)
+        build_engine_file(
+            path, tmp_path / "one.engine", bindings, frozenset(), BuildSetting(rtx_target), cancellation
+        )
     assert [file.name for file in tmp_path.iterdir()] == ["one.onnx"]
 
 
@@ -225,14 +228,13 @@ def test_options_that_no_builder_takes_are_refused(options):
         BuildOptions(**options)
 
 
-def test_bf16_transposed_convolutions_are_gone_and_others_stay(engines_of):
+def test_bf16_bundles_have_no_transposed_convolutions_and_others_one_a_frame(bundle_of):
     def operators(kind):
-        model = onnx.load(engines_of(kind).model_path("decode"), load_external_data=False)
+        model = onnx.load(bundle_of(kind).graph_path("decode"), load_external_data=False)
         return [node.op_type for node in model.graph.node]
 
     assert "ConvTranspose" not in operators("sparse-official-2x")
-    assert operators("sparse-official-2x").count("DepthToSpace") == 3
-    assert operators("dense-official-2x").count("ConvTranspose") == 3
+    assert operators("dense-official-2x").count("ConvTranspose") == 14
 
 
 @pytest.fixture
@@ -243,11 +245,12 @@ def tensorrt_build(monkeypatch):
     def register(kernels, directory):
         asked.append(("register", {name: [a.name for a in found] for name, found in kernels.items()}))
 
-    def build(model_path, engine_path, bindings, setting, cancellation, report):
+    def build(model_path, engine_path, bindings, channels_last, setting, cancellation, report):
         model = onnx.load(model_path, load_external_data=False)
         asked.append((engine_path.name, [n.op_type for n in model.graph.node if n.domain], setting))
         assert not model.functions
         engine_path.write_bytes(b"engine")
+        write_layers(engine_path.parent, engine_path.stem, ())
         return EngineFile(engine_path.name, sha256_of(engine_path), 6, 0.0)
 
     monkeypatch.setattr(building, "register_plugins", register)

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from flashvsr_trt.model.decoder import WARM_UP_FRAMES, Decoder, MemBlock, TGrow
+from flashvsr_trt.model.exported_decoder import ExportedDecoder
 from flashvsr_trt.model.folded_decoder import FoldedDecoder, Grow
 from flashvsr_trt.model.fused_decoder import FusedDecoder
 from flashvsr_trt.presets import AttentionConfig
@@ -29,6 +30,7 @@ def test_the_memory_of_every_mem_block_is_carried(decoder):
 FORMS = {
     "published": lambda decoder: decoder,
     "folded": FoldedDecoder,
+    "exported": lambda decoder: ExportedDecoder(FoldedDecoder(decoder)),
     "fused": lambda decoder: FusedDecoder(FoldedDecoder(decoder)),
     "fused, frame by frame": lambda decoder: FusedDecoder(FoldedDecoder(decoder), alone_pixels=1),
     "fused, the last group frame by frame": lambda decoder: FusedDecoder(FoldedDecoder(decoder), 16 * 16),

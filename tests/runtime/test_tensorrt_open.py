@@ -45,6 +45,7 @@ def engine_set(bundle, folder, flavour=RTX, version="1.7.1", capability="8.9", d
         plans={"encode": replace(plan, graph="encode"), "dit": replace(plan, graph="dit"), "decode": plan},
         engines={"decode": SimpleNamespace(name="decode.engine", size_bytes=10, sha256="0")},
         segments={},
+        layers={},
         kernels={},
         kernel_manifest=None,
         build_seconds=1.0,

@@ -1,0 +1,39 @@
+"""In which memory format an engine takes its state: what only it reads and writes needs no fixed one."""
+
+from types import ModuleType
+from typing import Any
+
+from flashvsr_trt.bundle import Bundle
+from flashvsr_trt.signatures import next_name
+
+CHANNEL_MULTIPLE = 8
+"""HWC8 pads the channels of a pixel to a multiple of this: others stay row-major, so that no size changes."""
+
+HALF_DTYPES = ("float16", "bfloat16")
+
+IMAGE_RANK = 4
+
+
+def channels_last(bundle: Bundle, graph: str) -> frozenset[str]:
+    """Names of a graph's state, as it goes in and as it comes out, that is kept with channels innermost.
+
+    Convolutions in 16 bits read and write that. In the row-major format every frame of state would be
+    transposed twice a step. A runtime makes it of zeros and hands it back as it came: it never looks inside.
+    """
+    names = [
+        spec.name
+        for spec in bundle.signatures[graph].state
+        if bundle.dtype_of(spec) in HALF_DTYPES
+        and len(spec.shape) == IMAGE_RANK
+        and spec.shape[1] % CHANNEL_MULTIPLE == 0
+    ]
+    return frozenset((*names, *map(next_name, names)))
+
+
+def set_formats(trt: ModuleType, network: Any, names: frozenset[str]) -> None:
+    """Ask for HWC8 for the inputs and outputs of these names."""
+    bindings = [network.get_input(i) for i in range(network.num_inputs)]
+    bindings += [network.get_output(i) for i in range(network.num_outputs)]
+    for tensor in bindings:
+        if tensor.name in names:
+            tensor.allowed_formats = 1 << int(trt.TensorFormat.HWC8)
