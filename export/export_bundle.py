@@ -34,7 +34,6 @@ from flashvsr_trt.export.graph_passes import (
     name_weights,
     refer_to_weights,
     strip_metadata,
-    sum_norms_in_float32,
 )
 from flashvsr_trt.export.stage_graphs import GRAPHS
 from flashvsr_trt.export.trace import trace_stage
@@ -170,7 +169,6 @@ def trace_graph(
     fold_weight_reshapes(model)
     fold_constants(model)
     merge_slices(model)
-    sum_norms_in_float32(model)
     name_nodes_by_layer(model)
     strip_metadata(model)
     attach_functions(model)

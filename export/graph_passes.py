@@ -28,8 +28,6 @@ FOLDED_ELEMENTS = 1 << 14
 SLICE_RANGES, SLICE_AXES = 4, 2
 """Inputs of a Slice after its data: starts, ends, axes and steps."""
 
-HALF_TYPES = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
-
 FUNCTIONS = {SELECT_BLOCKS.name: select_blocks, BLOCK_SPARSE_ATTENTION.name: block_sparse_attention}
 
 
@@ -104,24 +102,6 @@ def _integers(value: ir.Value | None) -> list[int] | None:
     return None if constant is None else [int(number) for number in constant.numpy().ravel()]
 
 
-def sum_norms_in_float32(model: ir.Model) -> None:
-    """A norm over channels in half precision sums in float32, as torch does: fp16 squares would overflow."""
-    for node in list(model.graph):
-        if node.op_type != "ReduceL2" or node.inputs[0].dtype not in HALF_TYPES:
-            continue
-        narrow, result = node.inputs[0], node.outputs[0]
-        widen = _cast(narrow, ir.DataType.FLOAT)
-        node.replace_input_with(0, widen.outputs[0])
-        node.prepend(widen)
-        half = result.dtype
-        result.dtype = ir.DataType.FLOAT
-        narrowed = _cast(result, half)
-        users = [use for use in result.uses() if use.node is not narrowed]
-        for user, index in users:
-            user.replace_input_with(index, narrowed.outputs[0])
-        node.append(narrowed)
-
-
 def name_nodes_by_layer(model: ir.Model) -> None:
     """Name nodes after the module they come from, so that a profile or an error names the layer."""
     seen: dict[str, int] = {}
@@ -166,11 +146,3 @@ def refer_to_weights(model: ir.Model, file: Path, offsets: Mapping[str, int]) ->
                 name=name,
                 base_dir=file.parent,
             )
-
-
-def _cast(value: ir.Value, dtype: ir.DataType) -> ir.Node:
-    node = ir.node("Cast", [value], attributes={"to": int(dtype)})
-    node.outputs[0].name = f"{value.name}_{dtype.name.lower()}"
-    node.outputs[0].dtype = dtype
-    node.outputs[0].shape = value.shape
-    return node

@@ -12,14 +12,18 @@ TIME_STRIDE = 2
 
 
 class ChannelNorm(nn.Module):
-    """x / max(||x||, 1e-12) * sqrt(C) * gamma over the channels of [T, C, h, w] (official `RMS_norm`)."""
+    """x / max(||x||, 1e-12) * sqrt(C) * gamma over the channels of [T, C, h, w] (official `RMS_norm`).
+
+    In float32: fp16 squares overflow, and sqrt(C) is no number of bfloat16.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.gamma = nn.Parameter(torch.ones(channels, 1, 1, 1))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return F.normalize(x, dim=1) * x.shape[1] ** 0.5 * self.gamma.squeeze(-1)
+        normal = F.normalize(x.float(), dim=1) * x.shape[1] ** 0.5
+        return (normal * self.gamma.squeeze(-1).float()).to(x.dtype)
 
 
 def causal_conv(

@@ -10,6 +10,7 @@ from torch.export.graph_signature import InputKind
 
 from flashvsr_trt.bundle import Bundle
 from flashvsr_trt.export.export_bundle import compute_dtype
+from flashvsr_trt.export.exported_network import exported_network
 from flashvsr_trt.export.stage_graphs import GRAPHS
 from flashvsr_trt.export.trace import trace_stage
 from flashvsr_trt.model.network import Network
@@ -58,7 +59,7 @@ def intermediate_tensors(
 ) -> dict[str, np.ndarray]:
     """Every tensor of the traced torch program by name, computed by torch."""
     signature = bundle.signatures[graph]
-    module = GRAPHS[graph](network, bundle.stream)
+    module = GRAPHS[graph](exported_network(network), bundle.stream)
     program = trace_stage(module, signature, compute_dtype(bundle.precision)).exported_program
     arguments = iter(torch.from_numpy(np.asarray(inputs[spec.name])) for spec in signature.graph_inputs)
     values = []

@@ -24,7 +24,7 @@ from flashvsr_trt.parity.onnxruntime_stages import OnnxRuntimeStages
 from flashvsr_trt.parity.stage_runner import Arrays, StageExecutor
 from flashvsr_trt.parity.tensor_error import thresholds_for
 from flashvsr_trt.parity.torch_stages import TorchStages
-from flashvsr_trt.runtime.onnxruntime_executor import OnnxRuntimeExecutor
+from flashvsr_trt.parity.widened import NARROW, widened_bundle, widened_network
 from flashvsr_trt.runtime.torch_executor import TorchExecutor
 
 
@@ -59,11 +59,19 @@ def bundle_network(bundle: Bundle, weights: str | None = None) -> Network:
 
 
 def check_parity(bundle: Bundle, network: Network, frame_count: int, bisect: bool = False) -> ParityResult:
-    """Compare ONNX Runtime with torch by graph and end to end; with `bisect`, inside the first bad graph."""
+    """Compare ONNX Runtime with torch by graph and end to end; with `bisect`, inside the first bad graph.
+
+    A bfloat16 bundle is compared in float32; see `widened`.
+    """
+    if bundle.precision == NARROW:
+        return check_parity(widened_bundle(bundle), widened_network(network), frame_count, bisect)
     frames = synthetic_frames(bundle, frame_count)
     if not len(frames):
         raise UsageError(f"--frames {frame_count} compares nothing; give at least 1")
-    reference, candidate = TorchExecutor(network, bundle.stream), OnnxRuntimeExecutor(bundle)
+    reference, candidate = (
+        TorchExecutor(network, bundle.stream),
+        StageExecutor(OnnxRuntimeStages(bundle), bundle),
+    )
     stages = TorchStages(network, bundle.stream)
     report = ParityReport(
         precision=bundle.precision,

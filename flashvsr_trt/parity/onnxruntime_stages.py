@@ -10,6 +10,7 @@ import onnxruntime
 from flashvsr_trt.bundle import Bundle
 from flashvsr_trt.errors import DeviceError
 from flashvsr_trt.parity.stage_runner import BLOCKS, Arrays
+from flashvsr_trt.parity.widened import widen
 from flashvsr_trt.plugins.sparse_attention import DOMAIN, SELECT_BLOCKS
 from flashvsr_trt.runtime.onnxruntime_executor import COMPUTE_TYPES
 
@@ -21,7 +22,7 @@ class OnnxRuntimeStages:
     """Implements `parity.stage_runner.StageRunner` on the CPU.
 
     Args:
-        bundle: of precision fp32 or fp16.
+        bundle: of precision fp32 or fp16, or `widened_bundle` of another.
         probes: graph -> intermediate tensors to give as well.
 
     Raises:
@@ -66,13 +67,19 @@ class OnnxRuntimeStages:
 def session_with_outputs(
     model: onnx.ModelProto, folder: Path, names: Iterable[str]
 ) -> onnxruntime.InferenceSession:
-    """A CPU session over a model whose tensors `names` are outputs too; `folder` holds its weights."""
+    """A CPU session over a model whose tensors `names` are outputs too; `folder` holds its weights.
+
+    What is bfloat16 becomes float32.
+    """
+    weights = {name: onnxruntime.OrtValue.ortvalue_from_numpy(w) for name, w in widen(model, folder).items()}
     present = {value.name for value in model.graph.output}
     infos = {value.name: value for value in model.graph.value_info}
     model.graph.output.extend(infos[name] for name in names if name not in present)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _ERRORS_ONLY
     options.add_session_config_entry(_EXTERNAL_FOLDER, str(folder))
+    if weights:
+        options.add_external_initializers(list(weights), list(weights.values()))
     return onnxruntime.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )

@@ -78,7 +78,7 @@ def test_every_source_of_the_builder_is_in_the_key():
         "engines/flavours.py",
         "engines/lowering.py",
         "engines/progress_monitor.py",
-        "engines/transposed_convolution.py",
+        "engines/binding_formats.py",
         "plugins/kernel_contract.py",
         "plugins/symbolic_size.py",
         "plugins/tactics.py",

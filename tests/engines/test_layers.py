@@ -26,7 +26,7 @@ from flashvsr_trt.presets import (
     find_schedule,
 )
 from flashvsr_trt.signatures import StreamConfig
-from tests.conftest import ignore
+from tests.exported import ignore
 
 GROWN_FRAMES = UNIT_LATENT_FRAMES + 2 * UNIT_LATENT_FRAMES + UNIT_FRAMES
 """Frames that the three `Grow`s of a unit make."""

@@ -4,7 +4,6 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import onnxruntime
-import pytest
 import torch
 from torch import nn
 
@@ -12,11 +11,11 @@ from flashvsr_trt.export.graph_passes import (
     attach_functions,
     fold_constants,
     fold_weight_reshapes,
+    merge_slices,
     name_nodes_by_layer,
     name_weights,
     refer_to_weights,
     strip_metadata,
-    sum_norms_in_float32,
 )
 from flashvsr_trt.export.trace import trace_stage
 from flashvsr_trt.export.weights_file import data_offsets, write_weights
@@ -92,19 +91,25 @@ def test_constants_are_folded_and_weights_are_not():
     np.testing.assert_array_equal(before, run(model, x=x))
 
 
-@pytest.mark.parametrize(("dtype", "casts"), [("float16", 2), ("float", 0)])
-def test_a_half_precision_norm_sums_in_float32(dtype, casts):
-    text = f"""g ({dtype}[1,8] x) => ({dtype}[1,1] y) <int64[1] axes = {{1}}>
-        {{ n = ReduceL2(x, axes) y = Abs(n) }}"""
-    model = graph(text)
-    for node in model.graph:
-        node.outputs[0].dtype = ir.DataType.FLOAT16 if casts else ir.DataType.FLOAT
-    sum_norms_in_float32(model)
-    assert ops(model).count("Cast") == casts
-    # 200 squared is beyond float16 when eight of them are summed; their root is not.
-    (norm,) = run(model, x=np.full((1, 8), 200, np.float16 if casts else np.float32))
-    np.testing.assert_allclose(norm, [[565.7]], rtol=1e-3)
-    assert norm.dtype == (np.float16 if casts else np.float32)
+def test_slices_along_different_axes_become_one_and_others_stay():
+    text = """g (float[6,8] x) => (float[2,3] y, float[2,8] z) {
+      rows = Slice(x, one, five, axis0, step) y0 = Slice(rows, one, four, axis1, step)
+      y = Slice(y0, zero, two, axis0, step) z = Slice(rows, zero, two, axis0, step) }"""
+    numbers = {"zero": 0, "one": 1, "two": 2, "four": 4, "five": 5, "axis0": 0, "axis1": 1, "step": 1}
+    model = graph(text, {name: torch.tensor([value]) for name, value in numbers.items()})
+    x = np.arange(48, dtype=np.float32).reshape(6, 8)
+    expected = run(model, x=x)
+    merge_slices(model)
+    assert ops(model).count("Slice") == 3  # `rows` has two readers
+    for made, wanted in zip(run(model, x=x), expected, strict=True):
+        np.testing.assert_array_equal(made, wanted)
+
+    chain = """g (float[6,8] x) => (float[4,3] y) {
+      rows = Slice(x, one, five, axis0, step) y = Slice(rows, one, four, axis1, step) }"""
+    model = graph(chain, {name: torch.tensor([value]) for name, value in numbers.items() if name in chain})
+    merge_slices(model)
+    assert ops(model) == ["Slice"]
+    np.testing.assert_array_equal(run(model, x=x)[0], x[1:5, 1:4])
 
 
 def test_nodes_are_named_after_their_modules():

@@ -9,17 +9,19 @@ import onnx
 import pytest
 
 from flashvsr_trt.bundle import read_bundle, write_manifest
-from flashvsr_trt.export.export_bundle import describe_file
+from flashvsr_trt.export.export_bundle import describe_file, export_bundle
 from flashvsr_trt.export.weights_file import data_offsets
+from flashvsr_trt.geometry import Geometry
 from flashvsr_trt.parity.check import bundle_network, check_parity
 from flashvsr_trt.parity.compare import compare_graphs, synthetic_frames
 from flashvsr_trt.parity.onnxruntime_stages import OnnxRuntimeStages
 from flashvsr_trt.parity.stage_runner import BLOCKS
 from flashvsr_trt.parity.tensor_error import TensorError, psnr, thresholds_for
 from flashvsr_trt.parity.torch_stages import TorchStages
-from flashvsr_trt.signatures import DIT
+from flashvsr_trt.presets import find_schedule
+from flashvsr_trt.signatures import DIT, StreamConfig
 from tests.cli.command import call
-from tests.exported import network_for
+from tests.exported import ignore, network_for, thin_preset
 
 FRAMES = 53
 """Seven chunks: the ring of four slots wraps."""
@@ -43,6 +45,29 @@ def test_every_graph_matches_torch_on_the_same_inputs(name, request):
         assert not error.exceeds(thresholds_for("fp32")), error
         if error.tensor.startswith(BLOCKS):
             assert error.mask_agreement == 1.0
+
+
+def test_a_bfloat16_bundle_is_compared_in_float32_by_the_limits_of_float32(bundles_folder):
+    stream = StreamConfig(thin_preset(), Geometry(100, 116, 2), find_schedule("official"))
+    bundle = export_bundle(stream, "random:1", "bf16", bundles_folder / "sparse-bf16", ignore)
+    report = check_parity(bundle, bundle_network(bundle), 29).report
+    assert report.precision == "fp32"
+    assert report.first_diverging is None
+    masks = [error for error in report.tensors if error.tensor.startswith(BLOCKS)]
+    assert masks
+    assert {error.mask_agreement for error in masks} == {1.0}
+
+
+def test_a_changed_bfloat16_weight_diverges(bundles_folder, tmp_path):
+    stream = StreamConfig(thin_preset(), Geometry(100, 116, 2), find_schedule("official"))
+    bundle = export_bundle(stream, "random:1", "bf16", tmp_path / "bundle", ignore)
+    path = bundle.folder / bundle.weights.file.name
+    content = bytearray(path.read_bytes())
+    at = data_offsets(path)["decoder.inserted.weight"]
+    content[at : at + 64] = bytes(64)
+    path.unlink()
+    path.write_bytes(content)
+    assert check_parity(bundle, bundle_network(bundle), 9).report.first_diverging == "decode"
 
 
 def test_selection_is_exercised_by_the_sparse_bundle(sparse_bundle):
