@@ -137,7 +137,7 @@ def test_a_missing_weights_file_is_named(copied, engines_of):
 
 def test_another_format_version_is_refused(copied):
     edit_manifest(copied, format_version=99)
-    with pytest.raises(EngineError, match="format version 99, and this release reads 2"):
+    with pytest.raises(EngineError, match="format version 99, and this release reads 3"):
         open_engines(copied)
 
 

@@ -158,7 +158,7 @@ def test_a_folder_without_manifest_is_no_bundle(tmp_path):
     ("arguments", "message"),
     [
         (("--size", "250x128"), "nearest is 256x128"),
-        (("--size", "256x0"), "not in multiples of 128"),
+        (("--size", "256x0"), "is no size of a frame"),
         (("--size", "256x128", "--input-size", "64x64"), "give one of them"),
         (("--preset", "nanoo"), "did you mean 'nano'"),
         (("--input-size", "40x40", "--fit", "crop"), "--fit pad"),

@@ -109,6 +109,7 @@ def test_parity_names_the_stage_and_the_layer_that_diverge(dense_bundle, tmp_pat
         folder=folder,
         weights=replace(dense_bundle.weights, file=describe_file(weights)),
     )
+    (spoiled.folder / "bundle.json").unlink()
     write_manifest(spoiled)
 
     result = check_parity(read_bundle(folder), bundle_network(spoiled), frame_count=5, bisect=True)
