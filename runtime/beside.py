@@ -26,6 +26,8 @@ class Beside:
     """uint8 [H, W, 3]: 16-bit RGB less the network's 8-bit pixels times LEVEL, plus HALF."""
     alpha: np.ndarray | None = None
     """uint8 or uint16 [H, W]: opaque is the highest number."""
+    carrier: av.VideoFrame | None = None
+    """A tiny picture that carries captions and the like; see `carried_side_data`."""
 
 
 NOTHING = Beside()

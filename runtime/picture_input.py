@@ -9,6 +9,7 @@ from av.video.reformatter import VideoReformatter
 
 from flashvsr_trt.errors import VideoError
 from flashvsr_trt.runtime.beside import NOTHING, Beside, split
+from flashvsr_trt.runtime.carried_side_data import carrier
 from flashvsr_trt.runtime.frame_facts import display_matrix
 from flashvsr_trt.runtime.frame_filter import UNSPECIFIED, FrameFilter, chroma_location
 from flashvsr_trt.runtime.orientation import is_quarter_turn, upright
@@ -106,6 +107,7 @@ class PictureReader:
                 f"{where} is {width}x{height} and those before are {self.size[1]}x{self.size[0]}; "
                 "an output has one size, so split the input there"
             )
+        carried = carrier(frame)
         tags = read_color_tags(frame)
         if (tags.primaries, tags.transfer) != (self.color.primaries, self.color.transfer):
             self._tell_once(f"primaries or transfer change at frame {index}; the output keeps the first ones")
@@ -124,8 +126,9 @@ class PictureReader:
         alpha = np.ascontiguousarray(pixels[..., 3]) if self.alpha else None
         if deep:
             pixels, remainder = split(pixels[..., :3])
-            return pixels, Beside(remainder, alpha)
-        return np.ascontiguousarray(pixels[..., :3]), Beside(alpha=alpha) if self.alpha else NOTHING
+            return pixels, Beside(remainder, alpha, carried)
+        beside = Beside(alpha=alpha, carrier=carried) if self.alpha or carried else NOTHING
+        return np.ascontiguousarray(pixels[..., :3]), beside
 
     def _cropping(self, steps: tuple[int, int]) -> FrameFilter:
         return self._crops.setdefault(steps, self._crop.filter(steps))

@@ -8,6 +8,7 @@ from fractions import Fraction
 import av
 
 from flashvsr_trt.errors import UsageError
+from flashvsr_trt.runtime.carried_side_data import hdr_options
 from flashvsr_trt.runtime.video_color import has_alpha, is_subsampled, sample_bits
 from flashvsr_trt.runtime.video_info import VideoInfo
 
@@ -63,7 +64,7 @@ class Quality:
 QUALITIES = {
     "libx264": Quality("crf", 17, 51),
     "libx264rgb": Quality("crf", 17, 51),
-    "libx265": Quality("crf", 19, 51, {"x265-params": "log-level=error"}),
+    "libx265": Quality("crf", 19, 51, {"x265-params": "log-level=error", "a53cc": "1"}),
     "libvpx-vp9": Quality("crf", 22, 63, {"row-mt": "1", "cpu-used": "2"}),
     "libsvtav1": Quality("crf", 22, 63),
     "libaom-av1": Quality("crf", 22, 63, {"row-mt": "1", "cpu-used": "4"}),
@@ -113,6 +114,8 @@ def choose_encoder(
         **({"chroma_sample_location": location} if is_subsampled(av.VideoFormat(pixel_format)) else {}),
         **(options or {}),
     }
+    for option, settings in hdr_options(encoder.name, info.side_data).items():
+        options[option] = ":".join(filter(None, (settings, options.get(option))))
     return EncoderSettings(encoder.name, pixel_format, options, location)
 
 

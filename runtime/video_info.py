@@ -56,6 +56,8 @@ class VideoInfo:
     """Streams next to the video."""
     shift: Fraction = Fraction(0)
     """Seconds taken off every timestamp of the file, so that a later start begins at 0."""
+    side_data: Mapping[str, bytes] = field(default_factory=dict)
+    """What rides on the first frame, by FFmpeg's name of its kind."""
     skipped: int = 0
     """Frames before the start that was asked for."""
     trimmed: bool = False

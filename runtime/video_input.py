@@ -24,6 +24,7 @@ from flashvsr_trt.runtime.file_end import CountedPipe, file_size, what_is_cut
 from flashvsr_trt.runtime.frame_clock import ClipEnd, FrameClock, TimedFrame, shown_until_next
 from flashvsr_trt.runtime.frame_facts import display_matrix, error_reason
 from flashvsr_trt.runtime.frame_reader import read_frames
+from flashvsr_trt.runtime.frame_side_data import side_data
 from flashvsr_trt.runtime.image_input import open_images
 from flashvsr_trt.runtime.image_sequence import find_images
 from flashvsr_trt.runtime.media_open import exact_fraction, is_url, open_media
@@ -189,6 +190,7 @@ def _open_stream(
         video_index=stream.index,
         other_streams=len(container.streams) - 1,
         shift=shift,
+        side_data=side_data(first),
         skipped=skipped,
         trimmed=part.ends_early,
     )

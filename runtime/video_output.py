@@ -11,9 +11,11 @@ import numpy as np
 from flashvsr_trt.errors import UsageError, VideoError
 from flashvsr_trt.files import NewFile, OpenedFile, is_stream, new_file, write_errors
 from flashvsr_trt.runtime.beside import NOTHING, Beside
+from flashvsr_trt.runtime.carried_side_data import LossReport, loaded
 from flashvsr_trt.runtime.container_rules import EncodedVideo, holds_video
 from flashvsr_trt.runtime.encoder_timing import EncoderTiming
 from flashvsr_trt.runtime.frame_grid import SLOT_FORMATS, FrameGrid, choose_rate
+from flashvsr_trt.runtime.frame_side_data import side_data
 from flashvsr_trt.runtime.image_output import ImageOutput, is_image_output
 from flashvsr_trt.runtime.media_open import create_media, exact_fraction, open_media
 from flashvsr_trt.runtime.muxer_clock import MuxerClock
@@ -139,6 +141,8 @@ class VideoOutput:
     ) -> None:
         self._new = new
         self._info, self._settings = info, settings
+        self._losses = LossReport(info.name, settings.codec, notify)
+        self._losses.saw(info.side_data)
         self._pictures, self._color = pictures, pictures.color
         metadata = moved_tags(content_metadata(info.metadata), info.skipped, info.rate)
         options = muxer_options(container_format, metadata)
@@ -234,6 +238,9 @@ class VideoOutput:
         """
         with write_errors(self._new.path, VideoError):
             frame = self._pictures.frame(pixels, beside)
+            if beside.carrier:
+                self._losses.saw(side_data(beside.carrier))
+                frame = loaded(frame, beside.carrier)
             self._timing.stamp(frame, pts, duration)
             self._write_packets(self._stream.encode(frame))
 
