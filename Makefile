@@ -31,7 +31,8 @@ NEWEST_BIN := $(NEWEST_VENV)/bin
 NEWEST_INSTALLED := $(NEWEST_VENV)/.installed
 MADE_BEFORE := $(NEWEST_VENV)/made_before
 NEWEST_TESTS := tests/newest tests/quality tests/cli/test_compare.py tests/test_files.py tests/test_staging.py \
-	tests/runtime/test_pipeline.py tests/runtime/test_media_open.py $(wildcard tests/runtime/test_video_*.py)
+	tests/runtime/test_pipeline.py tests/runtime/test_media_open.py $(wildcard tests/runtime/test_video_*.py) \
+	$(wildcard tests/runtime/test_damage_*.py)
 
 test-newest: $(NEWEST_INSTALLED) $(INSTALLED)
 	$(BIN)/python -m tests.newest.make_bundle $(MADE_BEFORE)
