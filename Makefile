@@ -64,7 +64,10 @@ SIZE ?= 1280x768
 SCALE ?= 2
 FLAVOUR ?= auto
 
+# The flavour's extra, and all behind it, is installed first where a part of it is missing.
 engines: $(INSTALLED)
+	missing=$$($(BIN)/python -m flashvsr_trt.engines.readiness $(FLAVOUR) $(ARCH)) && \
+		if test -n "$$missing"; then $(BIN)/python -m pip install --editable ".[$$missing]"; fi
 	$(BIN)/flashvsr-trt engines build --preset $(PRESET) --size $(SIZE) --scale $(SCALE) --flavour $(FLAVOUR) \
 		$(if $(WEIGHTS),--weights $(WEIGHTS)) $(if $(ARCH),--device-arch $(ARCH)) $(ENGINE_OPTIONS)
 

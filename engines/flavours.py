@@ -111,16 +111,22 @@ def choose_target(
         DeviceError: the flavour builds only on the device that it builds for.
         MissingDependencyError: the flavour is not installed.
     """
-    if flavour not in FLAVOUR_CHOICES:
-        raise UsageError(f"no engine flavour '{flavour}'; choose one of: {', '.join(FLAVOUR_CHOICES)}")
-    wanted = capability or (device.capability if device else DEFAULT_CAPABILITY)
-    chosen = _automatic(wanted, device) if flavour == "auto" else FLAVOURS[flavour]
-    _check_capability(chosen, wanted, device)
+    chosen, wanted = choose_flavour(flavour, capability, device)
     if not capability and not device:
         notify(f"no GPU here: building for compute capability {wanted}; choose with --device-arch")
     version = supported_version(chosen)
     here = device if device and device.capability == wanted else None
     return Target(chosen, version, wanted, here and here.name, here and here.driver)
+
+
+def choose_flavour(flavour: str, capability: str | None, device: Device | None) -> tuple[Flavour, str]:
+    """The flavour, installed or not, and the capability that it builds for. Raises as `choose_target`."""
+    if flavour not in FLAVOUR_CHOICES:
+        raise UsageError(f"no engine flavour '{flavour}'; choose one of: {', '.join(FLAVOUR_CHOICES)}")
+    wanted = capability or (device.capability if device else DEFAULT_CAPABILITY)
+    chosen = _automatic(wanted, device) if flavour == "auto" else FLAVOURS[flavour]
+    _check_capability(chosen, wanted, device)
+    return chosen, wanted
 
 
 def supported_version(flavour: Flavour) -> str:

@@ -10,8 +10,9 @@ from typing import Any
 import psutil
 
 from flashvsr_trt.engines.device import Device, current_device
-from flashvsr_trt.engines.flavours import FLAVOURS, Flavour, supported_version
-from flashvsr_trt.errors import MissingDependencyError, WeightsError
+from flashvsr_trt.engines.flavours import FLAVOURS, Flavour
+from flashvsr_trt.engines.readiness import Readiness, readiness
+from flashvsr_trt.errors import WeightsError
 from flashvsr_trt.presets import DEFAULT_PRESET, find_preset
 
 
@@ -27,6 +28,14 @@ class Finding:
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class FlavourFinding(Finding):
+    """An engine flavour: what it is for, and what it can do here."""
+
+    capabilities: tuple[str, ...] = ()
+    readiness: Readiness | None = None
 
 
 OPTIONAL_PARTS = (
@@ -114,25 +123,30 @@ def _optional(distribution: str, module: str, extra: str, purpose: str) -> Findi
     return Finding(distribution, True, f"{_version(distribution)}: {purpose}")
 
 
-def _flavour(flavour: Flavour, device: Device | None) -> Finding:
+def _flavour(flavour: Flavour, device: Device | None) -> FlavourFinding:
     """What one kind of engines can be built for here, and whether they run here."""
-    name = f"{flavour.name} engines"
-    capabilities = ", ".join(flavour.capabilities)
-    try:
-        version = supported_version(flavour)
-    except MissingDependencyError as error:
-        problem, _, install = str(error).rpartition(": ")
-        return Finding(name, False, f"{problem}; it is for compute capability {capabilities}", install)
-    fits = device is not None and device.capability in flavour.capabilities
-    builds = capabilities if flavour.portable else device.capability if device and fits else "nothing"
-    if fits:
-        runs = f"runs on {device.name} ({device.capability}, CUDA {device.driver})"
-    elif device:
-        runs = f"does not run on {device.name} ({device.capability})"
+    found = readiness(flavour, device)
+    lacking = [part for part in found.missing if part.part != flavour.title]
+    about = f"{flavour.title} {found.version}" if found.version else found.missing[0].purpose
+    details = [about, *(f"no {part.part}, which is for {part.purpose}" for part in lacking)]
+    if found.builds:
+        details.append(f"builds for {', '.join(found.builds)} here")
+        details.append(f"sparse presets for {', '.join(found.builds_sparse) or 'none of them'}")
     else:
-        runs = "runs nothing: no GPU"
-    return Finding(
-        name, fits or flavour.portable, f"{flavour.title} {version}: builds for {builds} here; {runs}"
+        details.append("builds for nothing here")
+    if found.runs_on and device:
+        details.append(f"runs on {device.name} ({device.capability}, CUDA {device.driver})")
+    else:
+        details.append(f"does not run here: {found.why_not_run}")
+    if found.builds != flavour.capabilities:
+        details.append(f"it is for compute capability {', '.join(flavour.capabilities)}")
+    return FlavourFinding(
+        name=f"{flavour.name} engines",
+        present=bool(found.builds or found.runs_on),
+        detail="; ".join(details),
+        fix="; ".join(dict.fromkeys(part.fix for part in found.missing)),
+        capabilities=flavour.capabilities,
+        readiness=found,
     )
 
 

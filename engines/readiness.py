@@ -1,0 +1,117 @@
+"""Whether engines of a flavour can be built and run here, for which GPUs, and what is missing for that."""
+
+import importlib.util
+import sys
+from dataclasses import dataclass
+
+from flashvsr_trt.engines.device import Device, current_device
+from flashvsr_trt.engines.flavours import Flavour, Target, choose_flavour, supported_version
+from flashvsr_trt.errors import FlashVSRError, MissingDependencyError
+from flashvsr_trt.kernels.tuning import ARCHITECTURES
+
+EXPORTING = ("torch", "onnx", "onnxscript", "onnx_ir")
+"""Modules that make a bundle, and the builder's graphs of it."""
+
+SPARSE = ("triton",)
+"""Modules that compile the kernels of the sparse presets."""
+
+RUNNING = ("cuda.bindings",)
+"""Modules that see a GPU and run on it."""
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A part that is not here, what is impossible without it, and what installs it."""
+
+    part: str
+    purpose: str
+    fix: str
+
+
+@dataclass(frozen=True)
+class Readiness:
+    """What one flavour can do on this machine.
+
+    Attributes:
+        version: of the builder; None where there is none that fits.
+        builds: compute capabilities that engines of full-attn presets can be built for.
+        builds_sparse: those that engines of sparse presets can be built for.
+        runs_on: the capability of the GPU here, if it runs such engines; else None.
+        why_not_run: why `runs_on` is None.
+        missing: every part that would let it do more.
+    """
+
+    version: str | None
+    builds: tuple[str, ...]
+    builds_sparse: tuple[str, ...]
+    runs_on: str | None
+    why_not_run: str | None
+    missing: tuple[Missing, ...]
+
+
+def readiness(flavour: Flavour, device: Device | None) -> Readiness:
+    """What a flavour can do with what is installed, and the GPU that is here if one is seen."""
+    fix = f"pip install 'flashvsr-trt[{flavour.extra}]'"
+    missing: list[Missing] = []
+    try:
+        version = supported_version(flavour)
+    except MissingDependencyError as error:
+        version = None
+        reason, _, command = str(error).rpartition(": ")
+        missing.append(Missing(flavour.title, reason, command))
+    for modules, purpose in (
+        (EXPORTING, "exporting and building"),
+        (SPARSE, "building sparse presets"),
+        (RUNNING, "seeing a GPU and running on it"),
+    ):
+        missing += [Missing(module, purpose, fix) for module in modules if not _installed(module)]
+    absent = {part.part for part in missing}
+    fits = device is not None and device.capability in flavour.capabilities
+    builds: tuple[str, ...] = ()
+    if version and absent.isdisjoint(EXPORTING):
+        builds = flavour.capabilities if flavour.portable else (device.capability,) if device and fits else ()
+    sparse = tuple(c for c in builds if Target(flavour, version or "", c).architecture in ARCHITECTURES)
+    why_not = _why_not_run(flavour, version, device)
+    return Readiness(
+        version=version,
+        builds=builds,
+        builds_sparse=sparse if absent.isdisjoint(SPARSE) else (),
+        runs_on=device.capability if device and why_not is None else None,
+        why_not_run=why_not,
+        missing=tuple(missing),
+    )
+
+
+def _why_not_run(flavour: Flavour, version: str | None, device: Device | None) -> str | None:
+    if not _installed(RUNNING[0]):
+        return "no cuda-python to see a GPU with"
+    if device is None:
+        return "no GPU"
+    if device.capability not in flavour.capabilities:
+        return f"{device.name} has {device.capability}"
+    return None if version else f"no {flavour.title} that fits"
+
+
+def _installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # the package around it is not there
+        return False
+
+
+def missing_extra(flavour: str, capability: str | None = None) -> str:
+    """The extra that brings what is missing to build such engines here; "" where all is there.
+
+    Raises:
+        UsageError, EngineError, DeviceError: as `flavours.choose_flavour`.
+    """
+    device = current_device()
+    chosen, _ = choose_flavour(flavour, capability, device)
+    return chosen.extra if readiness(chosen, device).missing else ""
+
+
+if __name__ == "__main__":  # `make engines` asks
+    try:
+        print(missing_extra(*sys.argv[1:]))
+    except FlashVSRError as error:
+        sys.exit(f"error: {error}")
