@@ -222,6 +222,8 @@ def first_samples(container: av.container.InputContainer, indexes: Sequence[int]
     if streams:
         for number, packet in enumerate(container.demux(streams)):
             time = packet.pts if packet.dts is None else packet.dts
+            if time is None and stream_kind(packet.stream) == "picture":
+                time = 0
             found = packets[packet.stream.index]
             if time is not None and packet.size and len(found) < SAMPLE_PACKETS:
                 packet.dts, packet.pts = time, time if packet.pts is None else packet.pts

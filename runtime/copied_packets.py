@@ -39,6 +39,11 @@ def read_copied(
             return
         if packet is None:
             return
+        if packet.size and stream_kind(packet.stream) == "picture":
+            packet.pts = packet.dts = 0
+            if packet.stream.index in indices:
+                yield packet
+            continue
         if packet.pts is None and packet.dts is None:
             continue
         jumps.correct(packet)
@@ -53,9 +58,6 @@ def read_copied(
 
 def _move(packet: av.Packet, shift: Fraction, lead: Fraction) -> bool:
     """Takes the shift off a packet's time; False when it lies more than `lead` before the start."""
-    if stream_kind(packet.stream) == "picture":
-        packet.pts = packet.dts = 0
-        return True
     unit = exact_fraction(packet.time_base)
     ticks = round(shift / unit)
     packet.pts, packet.dts = packet.pts - ticks, packet.dts - ticks

@@ -16,6 +16,9 @@ PLACEHOLDERS = {"audio": ("pcm_s16le", "aac", "mp2", "flac"), "subtitle": ("ass"
 WAVE_FORMAT = "avi"
 """Its tags for audio are those that Matroska stores (WAVEFORMATEX)."""
 
+GUESSED_LAYOUTS = {1: "mono", 2: "stereo", 3: "2.1", 4: "4.0", 6: "5.1", 8: "7.1"}
+"""What FFmpeg takes so many channels for where the input does not say; mp4 must say it of PCM."""
+
 PICTURE_TYPES = {"mjpeg": "image/jpeg", "png": "image/png", "gif": "image/gif", "bmp": "image/bmp"}
 """The type of cover art by its codec."""
 
@@ -41,7 +44,12 @@ def stream_kind(stream: av.stream.Stream) -> str:
 
 def from_template(output: av.container.OutputContainer, sample: Sample) -> av.stream.Stream:
     """As PyAV copies a stream: what FFmpeg's table for the container lists, under the container's own tag."""
-    return output.add_stream_from_template(sample.stream, opaque=True)
+    target = output.add_stream_from_template(sample.stream, opaque=True)
+    if sample.stream.type == "audio":
+        channels = sample.stream.layout.nb_channels
+        if sample.stream.layout.name == f"{channels} channels" and channels in GUESSED_LAYOUTS:
+            target.codec_context.layout = GUESSED_LAYOUTS[channels]
+    return target
 
 
 def with_own_parameters(output: av.container.OutputContainer, sample: Sample) -> av.stream.Stream:
