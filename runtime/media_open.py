@@ -14,6 +14,10 @@ import av
 
 PYAV_MAJOR = int(av.__version__.partition(".")[0])
 
+TRANSPORT_FORMAT = "mpegts"
+FAR_LOOK = {"analyzeduration": "60000000", "probesize": "100000000"}
+"""Microseconds and bytes of an MPEG-TS that FFmpeg looks at where a stream appears later than usual."""
+
 KEEP_UNDECODABLE_TAGS = {"metadata_errors": "surrogateescape"} if PYAV_MAJOR < 19 else {}
 """What PyAV 18 must be told and 19 does of itself."""
 
@@ -29,13 +33,19 @@ def open_media(
     A name that exists is a file, whatever it holds (`a:b.mp4` is no protocol). Raises what PyAV raises:
     `av.FFmpegError`, OSError or ValueError, for which the caller knows the words.
     """
-    return av.open(
-        media_url(file) if isinstance(file, str | os.PathLike) else file,
-        "r",
-        format=format_name,
-        container_options=dict(options or {}),
-        **KEEP_UNDECODABLE_TAGS,
-    )
+    named = isinstance(file, str | os.PathLike)
+    source, chosen = media_url(file) if named else file, dict(options or {})
+    container = av.open(source, "r", format=format_name, container_options=chosen, **KEEP_UNDECODABLE_TAGS)
+    if not named or container.format.name != TRANSPORT_FORMAT or all(map(has_parameters, container.streams)):
+        return container
+    container.close()
+    chosen = {**FAR_LOOK, **chosen}
+    return av.open(source, "r", format=format_name, container_options=chosen, **KEEP_UNDECODABLE_TAGS)
+
+
+def has_parameters(stream: av.stream.Stream) -> bool:
+    """Whether enough of a stream was seen to copy it: sound says its rate with its first packets."""
+    return stream.type != "audio" or stream.codec_context is None or bool(stream.codec_context.sample_rate)
 
 
 def create_media(

@@ -17,6 +17,7 @@ from flashvsr_trt.runtime.container_rules import (
     holds,
 )
 from flashvsr_trt.runtime.copy_routes import Route, Sample, stream_kind
+from flashvsr_trt.runtime.media_open import has_parameters
 from flashvsr_trt.runtime.subtitle_conversion import (
     SUBTITLE_ENCODERS,
     SubtitleConversion,
@@ -134,6 +135,8 @@ class StreamPlanner:
 
     def _unwanted(self, stream: av.stream.Stream, has_chapters: bool) -> str | None:
         """Why a stream is left out whatever the output is; empty when that needs no word, None when not."""
+        if not has_parameters(stream):
+            return f"{described(stream)} is not kept: no packet of it comes in the first seconds"
         kind = stream_kind(stream)
         if self._codecs.of(kind) == DROP:
             return ""

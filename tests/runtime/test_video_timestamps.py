@@ -100,23 +100,24 @@ def test_a_clock_that_wraps_inside_a_clip_goes_on(tmp_path, target, before):
     assert max(gaps(sound)) < Fraction(3, 100)
 
 
-def test_a_stream_that_appears_later_keeps_its_place(tmp_path):
+@pytest.mark.parametrize("late", [1, 12])
+def test_a_stream_that_appears_later_keeps_its_place(tmp_path, late):
     clip = tmp_path / "in.ts"
     with av.open(str(clip), "w") as container:
         video = container.add_stream("libx264", rate=25, options={"preset": "ultrafast"}, time_base=CLOCK)
         video.height, video.width, video.pix_fmt = 48, 64, "yuv420p"
         audio = tone_stream(container, "mp2", 48000)
-        for index in range(50):
+        for index in range(25 * (late + 1)):
             frame = av.VideoFrame.from_ndarray(gray_frame(index, 48, 64), format="rgb24")
             frame.pts, frame.time_base = index * 3600, CLOCK
             container.mux(video.encode(frame))
         container.mux(video.encode(None))
-        add_tone(container, audio, 1, Fraction(1))
+        add_tone(container, audio, 1, Fraction(late))
     upscale(clip, tmp_path / "out.mkv")
     result = probe(tmp_path / "out.mkv")
-    assert result.frames == 50
-    late = result.audio[0][0].time - result.times[0]
-    assert abs(late - 1) < Fraction(5, 100)
+    assert result.frames == 25 * (late + 1)
+    begins = result.audio[0][0].time - result.times[0]
+    assert abs(begins - late) < Fraction(5, 100)
 
 
 @pytest.mark.parametrize("codec", ["mpeg4", "mjpeg"])
