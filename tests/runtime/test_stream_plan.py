@@ -206,3 +206,36 @@ def test_cover_art_and_fonts(tmp_path, extension):
     assert any("cover art" in line and "is not copied" in line for line in notices) == (not covers)
     assert fonts == (["a.ttf"] if extension == "mkv" else [])
     assert any("attachment" in line and "is not copied" in line for line in notices) == (fonts == [])
+
+
+@pytest.mark.parametrize("codec", ["flac", "pcm_s16le", "alac", "aac", "ac3", "subrip", "ass"])
+def test_mpegts_gets_nothing_that_no_player_reads(tmp_path, codec):
+    text = {"subrip", "ass"}
+    streams = {"subtitles": codec} if codec in text else {"audio_tracks": 1, "audio_codec": codec}
+    clip = make_clip(tmp_path / "in.mkv", **streams)
+    _, notices = upscale(clip, tmp_path / "out.ts")
+    with av.open(str(tmp_path / "out.ts")) as made:
+        kinds = [stream.type for stream in made.streams]
+    held = codec in ("aac", "ac3")
+    assert kinds == (["video", "audio"] if held else ["video"])
+    assert len([line for line in notices if "is not copied: mpegts cannot hold it" in line]) == (not held)
+
+
+REFUSING = ("ogv", "dv", "rm", "ivf", "hevc", "m2v", "swf", "h261", "roq", "m1v", "mjpeg", "amv")
+HOLDING = ("mxf", "wtv", "264", "3gp", "flv", "vob", "ts", "avi", "asf", "m4v")
+
+
+@pytest.mark.parametrize("extension", REFUSING)
+def test_a_container_that_cannot_hold_the_video_says_so_at_once(tmp_path, extension):
+    clip = make_clip(tmp_path / "in.mkv", audio_tracks=1)
+    with pytest.raises(UsageError, match="cannot hold libx264"):
+        upscale(clip, tmp_path / f"out.{extension}", codec="libx264")
+    assert [path.name for path in tmp_path.iterdir()] == ["in.mkv"]
+
+
+@pytest.mark.parametrize("extension", HOLDING)
+def test_a_container_that_holds_the_video_gets_every_frame(tmp_path, extension):
+    clip = make_clip(tmp_path / "in.mkv", audio_tracks=1)
+    upscale(clip, tmp_path / f"out.{extension}", codec="libx264")
+    found = probe(tmp_path / f"out.{extension}")
+    assert (found.codec, found.frames) == ("h264", 8)
