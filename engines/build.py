@@ -24,7 +24,7 @@ from flashvsr_trt.engines.cache import (
 from flashvsr_trt.engines.cancellation import Cancellation, cancel_on_interrupt
 from flashvsr_trt.engines.device import current_device
 from flashvsr_trt.engines.engine_file import BuildSetting, build_engine_file
-from flashvsr_trt.engines.flavours import Target
+from flashvsr_trt.engines.flavours import ONNXRUNTIME, Target
 from flashvsr_trt.engines.layers import layers_name
 from flashvsr_trt.engines.lowering import LoweredGraph, keep_custom_nodes, lower_graph
 from flashvsr_trt.engines.manifest import (
@@ -36,6 +36,7 @@ from flashvsr_trt.engines.manifest import (
     open_engines,
 )
 from flashvsr_trt.engines.manifest import write_manifest as write_engine_manifest
+from flashvsr_trt.engines.onnxruntime_file import check_onnxruntime_build, write_session_file
 from flashvsr_trt.engines.options import DEFAULT_OPTIONS, BuildOptions
 from flashvsr_trt.engines.plan import EngineStep
 from flashvsr_trt.engines.progress_monitor import ReportPhase
@@ -122,6 +123,8 @@ def build_engines(
         MissingDependencyError: the flavour, or Triton for a sparse preset, is not installed.
         KeyboardInterrupt: Ctrl-C; nothing is left.
     """
+    if target.flavour is ONNXRUNTIME:
+        check_onnxruntime_build(bundle, options)
     if options.large_shared_memory and cuts(target, options):
         raise UsageError(
             "--large-shared-memory is for kernels inside engines, and these are launched between them, where "
@@ -212,9 +215,12 @@ def _build_all(
             report_phase = _phases(report, BuildProgress(name, number, total))
             path = folder / f"{name}.engine"
             try:
-                file = build_engine_file(
-                    model_path, path, bindings, formats[graph_name], setting, cancellation, report_phase
-                )
+                if setting.target.flavour is ONNXRUNTIME:
+                    file = write_session_file(graph.segments[name], path)
+                else:
+                    file = build_engine_file(
+                        model_path, path, bindings, formats[graph_name], setting, cancellation, report_phase
+                    )
             except EngineError as error:
                 raise EngineError(f"{error}{_keep(model_path, debug_folder)}") from error
             files[name] = file

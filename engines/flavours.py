@@ -1,4 +1,4 @@
-"""The two kinds of engines, what each is built for, and which one a request means."""
+"""The kinds of engines, what each is built for, and which one a request means."""
 
 import importlib.metadata
 import importlib.util
@@ -19,6 +19,8 @@ class Flavour:
         capabilities: compute capabilities that it builds for.
         portable: builds without a GPU, for any of them; else only for the device that it builds on.
         takes_plugins: custom nodes can be plugins, inside the engines.
+        precisions: of the bundles that it takes, the preferred one first.
+        shares_module: another package has a module of the same name, so only the distribution tells.
     """
 
     name: str
@@ -31,6 +33,8 @@ class Flavour:
     capabilities: tuple[str, ...]
     portable: bool
     takes_plugins: bool
+    precisions: tuple[str, ...] = ("bf16", "fp16", "fp32")
+    shares_module: bool = False
 
 
 RTX = Flavour(
@@ -60,7 +64,25 @@ TENSORRT = Flavour(
     takes_plugins=True,
 )
 
-FLAVOURS = {flavour.name: flavour for flavour in (RTX, TENSORRT)}
+ONNXRUNTIME = Flavour(
+    name="onnxruntime",
+    title="ONNX Runtime with CUDA",
+    module="onnxruntime",
+    distribution="onnxruntime-gpu",
+    extra="onnxruntime",
+    # The first of CUDA 13 that says which provider each node was given to.
+    oldest=(1, 31),
+    below=(2, 0),
+    # Its kernels are machine code alone, which runs on later devices of the same major number.
+    capabilities=("7.5", "8.0", "8.6", "8.7", "8.9", "9.0", "12.0", "12.1"),
+    portable=True,
+    takes_plugins=False,
+    # No transposed convolution of its CUDA provider is in bfloat16.
+    precisions=("fp16", "fp32"),
+    shares_module=True,
+)
+
+FLAVOURS = {flavour.name: flavour for flavour in (RTX, TENSORRT, ONNXRUNTIME)}
 FLAVOUR_CHOICES = ("auto", *FLAVOURS)
 
 DEFAULT_CAPABILITY = "8.9"
@@ -93,7 +115,7 @@ def installed_version(flavour: Flavour) -> str | None:
     try:
         return importlib.metadata.version(flavour.distribution)
     except importlib.metadata.PackageNotFoundError:
-        return importlib.import_module(flavour.module).__version__
+        return None if flavour.shares_module else importlib.import_module(flavour.module).__version__
 
 
 def choose_target(
@@ -146,7 +168,7 @@ def supported_version(flavour: Flavour) -> str:
 
 
 def _automatic(capability: str, device: Device | None) -> Flavour:
-    """The installed one that builds for the capability here; TensorRT-RTX where both do."""
+    """The installed one that builds for the capability here; where several do, the first of FLAVOURS."""
     able = [f for f in FLAVOURS.values() if _why_not(f, capability, device) is None]
     if not able:
         return RTX

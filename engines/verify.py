@@ -9,7 +9,7 @@ import onnx
 
 from flashvsr_trt.bundle import read_bundle
 from flashvsr_trt.engines.device import Device
-from flashvsr_trt.engines.flavours import FLAVOURS
+from flashvsr_trt.engines.flavours import FLAVOURS, ONNXRUNTIME
 from flashvsr_trt.engines.manifest import BUILD_AGAIN, MANIFEST, EngineSet
 from flashvsr_trt.engines.plan import EngineStep, SegmentPlan
 from flashvsr_trt.engines.stale import why_stale
@@ -107,6 +107,8 @@ def _deserialise(engines: EngineSet) -> str:
     """Load each engine and compare its bindings with the plan's."""
     manifest = engines.manifest
     flavour = FLAVOURS[manifest.flavour]
+    if flavour is ONNXRUNTIME:
+        return _open_sessions(engines)
     trt = load_module(flavour)
     logger = logger_of(trt)
     runtime = trt.Runtime(logger)
@@ -120,6 +122,20 @@ def _deserialise(engines: EngineSet) -> str:
                     raise EngineError(f"{flavour.title} cannot load {step.engine}: {reason}; {BUILD_AGAIN}")
                 _compare_bindings(trt, loaded, plan, step)
     return f"{flavour.title} loads every engine, with the plan's bindings"
+
+
+def _open_sessions(engines: EngineSet) -> str:
+    """Open and run each session on zeros: one of other bindings, or with nodes on the host, is refused."""
+    from flashvsr_trt.runtime.cuda_device import CudaDevice
+    from flashvsr_trt.runtime.onnxruntime_engine import OnnxRuntimeSessions
+
+    device = CudaDevice()
+    stream = device.new_stream()
+    sessions = OnnxRuntimeSessions(engines, device)
+    for name in engines.manifest.engines:
+        sessions.load(name, stream).close()
+    device.destroy_stream(stream)
+    return f"{ONNXRUNTIME.title} opens and runs every session, with all nodes on the GPU"
 
 
 def _compare_bindings(trt: ModuleType, loaded: Any, plan: SegmentPlan, step: EngineStep) -> None:

@@ -10,6 +10,7 @@ import click
 from flashvsr_trt import __version__
 from flashvsr_trt.cache_cli import cache
 from flashvsr_trt.compare_cli import compare
+from flashvsr_trt.engines.flavours import FLAVOUR_CHOICES
 from flashvsr_trt.engines_cli import engines
 from flashvsr_trt.errors import FlashVSRError
 from flashvsr_trt.export_cli import export, inspect, parity
@@ -105,6 +106,13 @@ def number_choice(numbers: Sequence[int]) -> click.Choice:
     "--cuda-graphs/--no-cuda-graphs", default=None, help="Replay steady steps.  [default: on a GPU]"
 )
 @click.option("--no-build", "build", flag_value=False, default=True, help="Do not build missing engines.")
+@click.option(
+    "--flavour",
+    type=click.Choice(FLAVOUR_CHOICES),
+    default=FLAVOUR_CHOICES[0],
+    show_default=True,
+    help="Of the engines that --backend tensorrt runs.",
+)
 @click.option("--profile", metavar="FILE", help="Print times by layer of engines, and write a trace.")
 @click.option("--start", type=PositionType(), default="0", help="Skip what comes before.")
 @click.option("--end", type=PositionType(), help="Stop before this frame or time.")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from flashvsr_trt.bundle import Bundle, read_bundle
 from flashvsr_trt.cache import cache_folder
@@ -33,7 +34,9 @@ def engines() -> None:
 @engines.command()
 @stream_options
 @click.option("--bundle", type=_FOLDER, help="Build from this bundle; the options above are then its own.")
-@click.option("--flavour", default="auto", show_default=True, metavar="F", help="rtx, tensorrt or auto.")
+@click.option(
+    "--flavour", default="auto", show_default=True, metavar="F", help="rtx, tensorrt, onnxruntime or auto."
+)
 @click.option("--device-arch", metavar="N.N", help="Compute capability.  [default: of the GPU here, or 8.9]")
 @click.option("--cut", is_flag=True, help="Launch kernels between engines, where plugins could be inside.")
 @click.option("--strip-weights", is_flag=True, help="Leave weights out, to share one file; needs a GPU.")
@@ -76,6 +79,8 @@ def build(
     from flashvsr_trt.engines.options import BuildOptions
 
     target = choose_target(flavour, device_arch, current_device(), _say)
+    if context.get_parameter_source("precision") is ParameterSource.DEFAULT:
+        precision = target.flavour.precisions[0]
     options = BuildOptions(cut, strip_weights, optimization_level, workspace_mb, large_shared_memory)
     if bundle:
         opened = read_bundle(bundle, verify=False)

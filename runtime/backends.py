@@ -37,10 +37,14 @@ class TorchOptions:
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """How the tensorrt backend runs: whether it builds engines that are missing, and records layer times."""
+    """How the tensorrt backend runs: whether it builds engines that are missing, and records layer times.
+
+    `flavour` is one of `engines.flavours.FLAVOUR_CHOICES`.
+    """
 
     build: bool = True
     profile: bool = False
+    flavour: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -123,7 +127,9 @@ def _check_options(backend: str, request: ExecutorRequest) -> None:
             f"--attention, --compile and --cuda-graphs belong to --backend torch, not to {backend}"
         )
     if backend != "tensorrt" and request.engines != EngineOptions():
-        raise UsageError(f"--no-build and --profile belong to --backend tensorrt, not to {backend}")
+        raise UsageError(
+            f"--no-build, --profile and --flavour belong to --backend tensorrt, not to {backend}"
+        )
 
 
 def open_session(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from flashvsr_trt.engines.plan import EngineStep, SegmentPlan
 from flashvsr_trt.runtime.arena import Layout
-from flashvsr_trt.runtime.engine_runner import Engine, EngineContext, EngineRunner, ReportLayer
+from flashvsr_trt.runtime.engine_runner import EngineContext, EngineRunner
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,8 @@ class BoundGraph:
     """A plan's steps on fixed addresses: the same work every time it is enqueued.
 
     Attributes:
-        contexts: one for each engine, of this binding alone, since a CUDA graph may hold their runs.
+        contexts: one for each engine, which all bindings share: each sets its addresses before it runs.
+        bindings: engine -> the addresses of its inputs and outputs.
         addresses: of every tensor of the plan; `scratch` is that of the kernels' scratch memory.
         calls: what one run counts: {"dit/engine": 5, "select_blocks/aot": 4, ...}.
     """
@@ -22,6 +23,7 @@ class BoundGraph:
     plan: SegmentPlan
     runner: EngineRunner
     contexts: Mapping[str, EngineContext]
+    bindings: Mapping[str, Mapping[str, int]]
     addresses: Mapping[str, int]
     scratch: int
     calls: Counter[str]
@@ -30,7 +32,9 @@ class BoundGraph:
         """Every step in order: on one stream, each sees what those before it wrote."""
         for step in self.plan.steps:
             if isinstance(step, EngineStep):
-                self.contexts[step.engine].enqueue(stream)
+                context = self.contexts[step.engine]
+                context.bind(self.bindings[step.engine])
+                context.enqueue(stream)
             else:
                 ports = {**step.inputs, **step.outputs}
                 addresses = {port: self.addresses[name] for port, name in ports.items()}
@@ -38,7 +42,7 @@ class BoundGraph:
 
     def can_capture(self, stream: int) -> bool:
         """Whether a CUDA graph can hold all of it."""
-        return all(context.can_capture(stream) for context in self.contexts.values())
+        return all(self.contexts[engine].can_capture(stream) for engine in self.bindings)
 
 
 @dataclass(frozen=True)
@@ -58,29 +62,26 @@ class GraphMemory:
 def bind_graph(
     plan: SegmentPlan,
     runner: EngineRunner,
-    engines: Mapping[str, Engine],
+    contexts: Mapping[str, EngineContext],
     memory: GraphMemory,
     arena: int,
     edge: Mapping[str, int],
-    report: ReportLayer | None,
 ) -> BoundGraph:
     """Give every tensor of a plan its address.
 
     Args:
         arena: address of the memory that `memory` describes.
         edge: addresses of the graph's inputs and outputs, by name.
-        report: gets layer times.
     """
     own = dict(edge) | {name: arena + offset for name, offset in memory.carried.offsets.items()}
     addresses = {name: own[plan.memory_of(name)] for name in plan.tensors}
     kernel_scratch = arena + memory.carried.size
-    contexts, calls = {}, Counter()
+    bindings, calls = {}, Counter()
     for step in plan.steps:
         if isinstance(step, EngineStep):
-            context = engines[step.engine].new_context(kernel_scratch + memory.kernel_scratch, report)
-            context.bind({name: addresses[name] for name in (*step.inputs, *step.outputs)})
-            contexts[step.engine] = context
+            bindings[step.engine] = {name: addresses[name] for name in (*step.inputs, *step.outputs)}
             calls[f"{plan.graph}/engine"] += 1
         else:
             calls[f"{step.operator}/aot"] += 1
-    return BoundGraph(plan, runner, contexts, addresses, kernel_scratch, calls)
+    own_contexts = {engine: contexts[engine] for engine in bindings}
+    return BoundGraph(plan, runner, own_contexts, bindings, addresses, kernel_scratch, calls)

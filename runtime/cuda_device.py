@@ -45,6 +45,7 @@ class CudaDevice:
             )
         )
         name = checked("cuDeviceGetName", lambda: cuda.cuDeviceGetName(128, device))
+        self.index = index
         self.name = name.split(b"\0")[0].decode()
         self.capability = f"{major}.{minor}"
 
@@ -125,6 +126,14 @@ class CudaDevice:
         """See `Device.wait_on_host`."""
         checked("cuEventSynchronize", lambda: cuda.cuEventSynchronize(event))
 
+    def is_over(self, event: int) -> bool:
+        """See `Device.is_over`."""
+        (status,) = cuda.cuEventQuery(event)
+        if status == cuda.CUresult.CUDA_ERROR_NOT_READY:
+            return False
+        checked("cuEventQuery", lambda: (status,))
+        return True
+
     def synchronize(self, stream: int) -> None:
         """See `Device.synchronize`."""
         checked("cuStreamSynchronize", lambda: cuda.cuStreamSynchronize(stream))
@@ -139,10 +148,13 @@ class CudaDevice:
         mode = cuda.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
         checked("cuStreamBeginCapture", lambda: cuda.cuStreamBeginCapture(stream, mode))
 
-    def end_capture(self, stream: int) -> int:
+    def end_capture(self, stream: int, host_memory_lasts: bool) -> int:
         """See `Device.end_capture`."""
         graph = checked("cuStreamEndCapture", lambda: cuda.cuStreamEndCapture(stream))
         try:
+            found = [] if host_memory_lasts else _host_work(graph)
+            if found:
+                raise DeviceError(f"the recorded work uses the host's memory: {', '.join(found)}")
             return int(checked("cuGraphInstantiate", lambda: cuda.cuGraphInstantiate(graph, 0)))
         finally:
             cuda.cuGraphDestroy(graph)
@@ -173,6 +185,24 @@ def checked(what: str, call) -> Any:
         _, text = cuda.cuGetErrorString(status)
         raise DeviceError(f"{what} failed: {text.decode() if text else status}")
     return results[0] if len(results) == 1 else tuple(results)
+
+
+def _host_work(graph: Any) -> list[str]:
+    """What a graph would read from the host's memory, or call there."""
+    _, count = checked("cuGraphGetNodes", lambda: cuda.cuGraphGetNodes(graph))
+    nodes, _ = checked("cuGraphGetNodes", lambda: cuda.cuGraphGetNodes(graph, count))
+    kinds, found = cuda.CUgraphNodeType, []
+    for node in nodes:
+        kind = checked("cuGraphNodeGetType", lambda node=node: cuda.cuGraphNodeGetType(node))
+        if kind == kinds.CU_GRAPH_NODE_TYPE_HOST:
+            found.append("a call on the host")
+        elif kind == kinds.CU_GRAPH_NODE_TYPE_MEMCPY:
+            copy = checked(
+                "cuGraphMemcpyNodeGetParams", lambda node=node: cuda.cuGraphMemcpyNodeGetParams(node)
+            )
+            if copy.srcMemoryType == cuda.CUmemorytype.CU_MEMORYTYPE_HOST:
+                found.append(f"a copy of {copy.WidthInBytes * copy.Height * copy.Depth:,} bytes")
+    return found
 
 
 def device_index(name: str) -> int:

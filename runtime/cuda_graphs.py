@@ -49,6 +49,10 @@ class GraphCache:
             self.device.launch(found.cuda_graph, stream)
         return found.bound
 
+    def forget(self, key: Hashable) -> None:
+        """Drop a bound graph that was never captured."""
+        del self.replays[key]
+
     def release(self) -> None:
         """Give all graphs back; none may be running."""
         for replay in self.replays.values():
@@ -70,7 +74,7 @@ class GraphCache:
             self.device.abandon_capture(stream)
             raise
         try:
-            return self.device.end_capture(stream)
+            return self.device.end_capture(stream, bound.runner.keeps_host_memory)
         except DeviceError as error:
             raise DeviceError(
                 f"CUDA could not capture {bound.plan.graph} at {key}: {error}; run with --no-cuda-graphs"

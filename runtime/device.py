@@ -62,6 +62,9 @@ class Device(Protocol):
     def wait_on_host(self, event: int) -> None:
         """Return when the event is over."""
 
+    def is_over(self, event: int) -> bool:
+        """Whether the event is over; returns at once."""
+
     def synchronize(self, stream: int) -> None:
         """Return when all that is on the stream is done."""
 
@@ -71,8 +74,15 @@ class Device(Protocol):
     def begin_capture(self, stream: int) -> None:
         """From now on what this thread puts on the stream is recorded, and does not run."""
 
-    def end_capture(self, stream: int) -> int:
-        """The recorded work as a graph that can be launched."""
+    def end_capture(self, stream: int, host_memory_lasts: bool) -> int:
+        """The recorded work as a graph that can be launched.
+
+        Args:
+            host_memory_lasts: whether host memory that the work reads is there at every launch.
+
+        Raises:
+            DeviceError: CUDA cannot record the work, or it reads host memory that does not last.
+        """
 
     def abandon_capture(self, stream: int) -> None:
         """Stop recording and forget what was recorded, after a failure."""

@@ -1,6 +1,6 @@
-"""What the executor asks of engines and kernels: the seam between it and TensorRT.
+"""What the executor asks of engines and kernels: the seam between it and TensorRT or ONNX Runtime.
 
-`tensorrt_engine.py` and `aot_kernels.py` stand behind it on a GPU, recorded doubles in tests.
+`tensorrt_engine.py`, `onnxruntime_engine.py` and `aot_kernels.py` stand behind it on a GPU, doubles in tests.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,10 +13,14 @@ ReportLayer = Callable[[str, str, float], None]
 
 
 class EngineContext(Protocol):
-    """One engine with addresses for its inputs and outputs."""
+    """One engine with addresses for its inputs and outputs. What was enqueued keeps those it had."""
 
     def bind(self, addresses: Mapping[str, int]) -> None:
-        """Set the address of every input and output. Raises EngineError if there are others."""
+        """Set the address of every input and output.
+
+        Raises:
+            EngineError: there are others, or an address is refused.
+        """
 
     def enqueue(self, stream: int) -> None:
         """Put one run on a stream. Raises EngineError with the engine's own message."""
@@ -34,12 +38,25 @@ class Engine(Protocol):
     def new_context(self, memory: int, report: ReportLayer | None) -> EngineContext:
         """A context whose scratch memory is at that address; `report` gets layer times of every run."""
 
+    def close(self) -> None:
+        """Give back what it has on the device; none of its contexts may be running or be used again."""
+
 
 class EngineRunner(Protocol):
     """Loads and runs what a plan is made of."""
 
-    def load(self, engine: str) -> Engine:
-        """Load an engine by its name. Raises EngineError if it is damaged or made for something else."""
+    keeps_host_memory: bool
+    """Whether host memory that a run copies from stays as it is, so that a CUDA graph may hold the copy."""
+
+    def load(self, engine: str, stream: int) -> Engine:
+        """Load an engine by its name, to be run on that stream.
+
+        Raises:
+            EngineError: it is damaged or made for something else.
+        """
+
+    def keep_compiled(self) -> None:
+        """Keep what was compiled while contexts were made and run, for the next start."""
 
     def scratch_bytes(self, plan: SegmentPlan, step: KernelStep) -> int:
         """Scratch memory of a kernel."""

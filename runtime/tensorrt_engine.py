@@ -9,6 +9,7 @@ from flashvsr_trt.engines.tensorrt_api import load_module, logger_of
 from flashvsr_trt.errors import EngineError
 from flashvsr_trt.runtime.aot_kernels import AotKernels
 from flashvsr_trt.runtime.engine_runner import ReportLayer
+from flashvsr_trt.runtime.runtime_cache import RUNTIME_CACHE, RuntimeCache
 
 _MILLISECOND = 1e-3
 
@@ -21,6 +22,8 @@ class TensorRTRunner(AotKernels):
         EngineError, UsageError, DeviceError: as `AotKernels`.
     """
 
+    keeps_host_memory = True
+
     def __init__(self, engines: EngineSet) -> None:
         super().__init__(engines)
         self.engines = engines
@@ -28,8 +31,13 @@ class TensorRTRunner(AotKernels):
         self.trt = load_module(self.flavour)
         self.logger = logger_of(self.trt)
         self.runtime = self.trt.Runtime(self.logger)
+        self.cache = RuntimeCache(engines.folder / RUNTIME_CACHE)
 
-    def load(self, engine: str) -> "LoadedEngine":
+    def keep_compiled(self) -> None:
+        """See `EngineRunner.keep_compiled`. Only TensorRT-RTX compiles when engines are loaded and run."""
+        self.cache.save()
+
+    def load(self, engine: str, stream: int) -> "LoadedEngine":
         """See `EngineRunner.load`. Weights that were stripped are put in from the bundle's file."""
         self.logger.errors.clear()
         loaded = self.runtime.deserialize_cuda_engine(self.engines.read_engine(engine))
@@ -40,7 +48,7 @@ class TensorRTRunner(AotKernels):
             )
         if self.engines.manifest.options.strip_weights:
             self._refit(engine, loaded)
-        return LoadedEngine(self.trt, self.logger, engine, loaded)
+        return LoadedEngine(self.trt, self.logger, engine, loaded, self.cache)
 
     def _refit(self, engine: str, loaded: Any) -> None:
         refitter = self.trt.Refitter(loaded, self.logger)
@@ -56,14 +64,16 @@ class TensorRTRunner(AotKernels):
 class LoadedEngine:
     """A deserialised engine. Implements `runtime.engine_runner.Engine`."""
 
-    def __init__(self, trt: Any, logger: Any, name: str, engine: Any) -> None:
-        self.trt, self.logger, self.name, self.engine = trt, logger, name, engine
+    def __init__(self, trt: Any, logger: Any, name: str, engine: Any, cache: RuntimeCache) -> None:
+        self.trt, self.logger, self.name, self.engine, self.cache = trt, logger, name, engine, cache
         self.memory_bytes = engine.device_memory_size_v2
 
     def new_context(self, memory: int, report: ReportLayer | None) -> "BoundContext":
         """See `Engine.new_context`."""
         strategy = self.trt.ExecutionContextAllocationStrategy.USER_MANAGED
         self.logger.errors.clear()
+        if hasattr(self.engine, "create_runtime_config"):
+            strategy = self.cache.configured(self.name, self.engine, strategy)
         context = self.engine.create_execution_context(strategy)
         if context is None:
             raise EngineError(
@@ -75,24 +85,35 @@ class LoadedEngine:
             context.profiler = _profiler(self.trt, self.name, report)
         return BoundContext(self, context)
 
+    def close(self) -> None:
+        """See `Engine.close`. TensorRT gives the engine's memory back with the last reference to it."""
+        self.engine = None
+
 
 class BoundContext:
     """An execution context. Implements `runtime.engine_runner.EngineContext`."""
 
     def __init__(self, owner: LoadedEngine, context: Any) -> None:
         self.owner, self.context = owner, context
+        self.names = {owner.engine.get_tensor_name(number) for number in range(owner.engine.num_io_tensors)}
+        self.bound: Mapping[str, int] = {}
 
     def bind(self, addresses: Mapping[str, int]) -> None:
         """See `EngineContext.bind`."""
-        engine = self.owner.engine
-        names = {engine.get_tensor_name(number) for number in range(engine.num_io_tensors)}
-        if names != set(addresses):
+        if addresses == self.bound:
+            return
+        if self.names != set(addresses):
             raise EngineError(
-                f"{self.owner.name} binds {', '.join(sorted(names ^ set(addresses)))} otherwise than its "
-                f"plan; {BUILD_AGAIN}"
+                f"{self.owner.name} binds {', '.join(sorted(self.names ^ set(addresses)))} otherwise than "
+                f"its plan; {BUILD_AGAIN}"
             )
+        self.bound = {}
         for name, address in addresses.items():
-            self.context.set_tensor_address(name, address)
+            self.owner.logger.errors.clear()
+            if not self.context.set_tensor_address(name, address):
+                reason = "; ".join(self.owner.logger.errors) or "it gave no reason"
+                raise EngineError(f"{self.owner.name} refuses the address {address:#x} of {name}: {reason}")
+        self.bound = dict(addresses)
 
     def enqueue(self, stream: int) -> None:
         """See `EngineContext.enqueue`."""

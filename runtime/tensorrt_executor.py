@@ -15,8 +15,8 @@ import numpy as np
 
 from flashvsr_trt.bundle import Bundle
 from flashvsr_trt.engines.plan import SegmentPlan
+from flashvsr_trt.errors import DeviceError
 from flashvsr_trt.presets import UNIT_LATENT_FRAMES
-from flashvsr_trt.runtime.bound_graph import BoundGraph, bind_graph
 from flashvsr_trt.runtime.clip_memory import (
     DIT_INPUTS,
     ENCODE_INPUTS,
@@ -27,8 +27,9 @@ from flashvsr_trt.runtime.clip_memory import (
     state_name,
 )
 from flashvsr_trt.runtime.device import Device
-from flashvsr_trt.runtime.device_memory import DeviceMemory, arena_sizes, check_device_memory, graph_memory
+from flashvsr_trt.runtime.device_memory import DeviceMemory, check_device_memory
 from flashvsr_trt.runtime.engine_runner import EngineRunner
+from flashvsr_trt.runtime.loaded_graphs import LoadedGraphs
 from flashvsr_trt.runtime.ring import RingStep
 from flashvsr_trt.runtime.run_profile import RunProfile
 from flashvsr_trt.runtime.stage_timer import StageTimer
@@ -67,27 +68,37 @@ class TensorRTExecutor:
         self.cuda_graphs = cuda_graphs and profile is None
         self.facts = dict(facts or {})
         device.activate()
+        self.upload, self.compute, self.decoding, self.download = (device.new_stream() for _ in range(4))
+        self.streams = (self.compute, self.upload, self.decoding, self.download)
+        streams = {graph: self.decoding if graph == DECODE else self.compute for graph in plans}
         free = device.free_and_total_memory()[0]
-        names = [name for plan in plans.values() for name in plan.engines]
-        self.engines = {name: runner.load(name) for name in names}
-        self.graph_memory = {graph: graph_memory(plan, runner, self.engines) for graph, plan in plans.items()}
-        sizes = arena_sizes({graph: memory.size for graph, memory in self.graph_memory.items()})
+        self.graphs = LoadedGraphs(plans, runner, streams, profile and profile.add_layer)
+        sizes = self.graphs.arena_sizes
         left = device.free_and_total_memory()[0]
         clip = clip_layout(self.stream, bundle.compute).size
         self.needed = DeviceMemory(free - left, clip, sum(sizes.values()))
-        check_device_memory(self.stream, bundle.compute, self.needed, free, device.name)
+        try:
+            check_device_memory(self.stream, bundle.compute, self.needed, free, device.name)
+        except DeviceError:
+            _release(device, self.streams, (), self.graphs)
+            raise
         self.arenas = {decodes: device.allocate(size) if size else 0 for decodes, size in sizes.items()}
-        self.upload, self.compute, self.decoding, self.download = (device.new_stream() for _ in range(4))
+        self.graphs.use_arenas(self.arenas)
+        self.first_step_done = device.new_event()
+        self.before_first_step: weakref.WeakSet[ClipState] = weakref.WeakSet()
         self.timer = StageTimer(device, self.compute, profile and profile.add_span)
         self.kernel_calls: Counter[str] = Counter()
-        self.streams = (self.compute, self.upload, self.decoding, self.download)
         arenas = tuple(self.arenas.values())
-        weakref.finalize(self, _release, device, self.streams, arenas).atexit = False
+        weakref.finalize(self, _release, device, self.streams, arenas, self.graphs).atexit = False
 
     def new_state(self) -> ClipState:
         """Zeroed state of a fresh clip. Raises DeviceError if it does not fit beside those there are."""
         self.device.activate()
-        return ClipState(self, self.device, self.stream, self.bundle.compute, self.streams, self.cuda_graphs)
+        if DIT_FIRST in self.plans and not self.graphs.is_loaded(DIT_FIRST):
+            self.graphs.load(DIT_FIRST)
+        state = ClipState(self, self.device, self.stream, self.bundle.compute, self.streams, self.cuda_graphs)
+        self.before_first_step.add(state)
+        return state
 
     def reset_state(self, state: ClipState) -> None:
         """See `Executor.reset_state`."""
@@ -100,6 +111,7 @@ class TensorRTExecutor:
         """See `Executor.encode`."""
         device, place = self.device, state.next_place()
         device.activate()
+        self._unload_first_step()
         arrays = dict(zip(ENCODE_INPUTS, (frames, np.array(first)), strict=True))
         names = {name: place.buffer(ENCODE, name) for name in arrays}
         self._send(arrays, names, state.memory, place.frames_uploaded, place.encoded)
@@ -144,6 +156,8 @@ class TensorRTExecutor:
         self._run(graph, (graph, step.slots.start, places[0].number), edge, self.compute, state)
         if graph == DIT_FIRST:
             self._scatter_latents(places, memory)
+            device.record(self.first_step_done, self.compute)
+        self.before_first_step.discard(state)
         for recorded in {events.denoised, *(place.step.denoised for place in places)}:
             device.record(recorded, self.compute)
         return [UnitTensor(place, "latent") for place in places]
@@ -191,6 +205,13 @@ class TensorRTExecutor:
             "kernel_calls": dict(self.kernel_calls),
             "device_memory_bytes": self.needed.total,
         }
+
+    def _unload_first_step(self) -> None:
+        """Give back the engines of the first step, which a clip runs once, when no clip is to run them."""
+        if DIT_FIRST not in self.plans or self.before_first_step or not self.graphs.is_loaded(DIT_FIRST):
+            return
+        if self.device.is_over(self.first_step_done):
+            self.graphs.unload(DIT_FIRST)
 
     def _send(
         self,
@@ -242,25 +263,18 @@ class TensorRTExecutor:
         if self.profile:
             self.profile.start_stage()
         with self.timer.measure(stage, stream):
-            bound = state.graphs.run(key, partial(self._bind, graph, edge), stream, graph != DIT_FIRST)
+            bound = state.graphs.run(key, partial(self.graphs.bind, graph, edge), stream, graph != DIT_FIRST)
         self.kernel_calls.update(bound.calls)
-
-    def _bind(self, graph: str, edge: Mapping[str, int]) -> BoundGraph:
-        return bind_graph(
-            self.plans[graph],
-            self.runner,
-            self.engines,
-            self.graph_memory[graph],
-            self.arenas[graph == DECODE],
-            edge,
-            self.profile and self.profile.add_layer,
-        )
+        if graph == DIT_FIRST:
+            state.graphs.forget(key)
 
 
-def _release(device: Device, streams: tuple[int, ...], arenas: tuple[int, ...]) -> None:
+def _release(device: Device, streams: tuple[int, ...], arenas: tuple[int, ...], graphs: LoadedGraphs) -> None:
     device.activate()
     for stream in streams:
         device.synchronize(stream)
+    graphs.close()
+    for stream in streams:
         device.destroy_stream(stream)
     for arena in arenas:
         if arena:

@@ -15,6 +15,7 @@ from flashvsr_trt.engines.device import Device, current_device
 from flashvsr_trt.engines.flavours import (
     BFLOAT16_CAPABILITY,
     FLAVOURS,
+    ONNXRUNTIME,
     Target,
     choose_target,
     installed_version,
@@ -25,6 +26,7 @@ from flashvsr_trt.errors import DeviceError, EngineError, UsageError
 from flashvsr_trt.runtime.backends import ExecutorRequest, Notify
 from flashvsr_trt.runtime.cuda_device import CudaDevice, device_index
 from flashvsr_trt.runtime.device_memory import check_device_memory, memory_before_loading
+from flashvsr_trt.runtime.engine_runner import EngineRunner
 from flashvsr_trt.runtime.run_profile import RunProfile
 from flashvsr_trt.runtime.tensorrt_engine import TensorRTRunner
 from flashvsr_trt.runtime.tensorrt_executor import TensorRTExecutor
@@ -59,7 +61,7 @@ def open_engines_on(
     manifest, bundle = engines.manifest, engines.bundle
     check_engines(engines, device.name, device.capability)
     stored = manifest.size_bytes
-    if manifest.options.strip_weights:
+    if manifest.options.strip_weights or manifest.flavour == ONNXRUNTIME.name:
         stored += bundle.weights.file.size_bytes
     needed = memory_before_loading(bundle.stream, bundle.compute, manifest.plans, stored)
     free = device.free_and_total_memory()[0]
@@ -69,8 +71,16 @@ def open_engines_on(
         "version": manifest.version,
         "engines": str(engines.folder),
     }
-    runner = TensorRTRunner(engines)
+    runner = _runner(engines, device)
     return TensorRTExecutor(bundle, manifest.plans, runner, device, cuda_graphs, profile, facts)
+
+
+def _runner(engines: EngineSet, device: CudaDevice) -> EngineRunner:
+    if engines.manifest.flavour != ONNXRUNTIME.name:
+        return TensorRTRunner(engines)
+    from flashvsr_trt.runtime.onnxruntime_engine import OnnxRuntimeRunner
+
+    return OnnxRuntimeRunner(engines, device, device.index)
 
 
 def check_engines(engines: EngineSet, device: str, capability: str) -> None:
@@ -110,12 +120,13 @@ def find_matching_engines(request: ExecutorRequest) -> EngineSet | None:
     Raises:
         FlashVSRError: why there can be none, or what is wrong with those that are there.
     """
-    return _find(request, choose_target("auto", None, _device(request), lambda line: None))
+    target = choose_target(request.engines.flavour, None, _device(request), lambda line: None)
+    return _find(request, target)
 
 
 def request_target(request: ExecutorRequest, notify: Notify) -> tuple[CudaDevice, Target]:
     """The GPU that a request names, and what engines for it are built for."""
-    target = choose_target("auto", None, _device(request), notify)
+    target = choose_target(request.engines.flavour, None, _device(request), notify)
     return CudaDevice(device_index(request.device)), target
 
 
@@ -194,9 +205,10 @@ def _device(request: ExecutorRequest) -> Device:
 
 
 def _precision(request: ExecutorRequest, target: Target) -> str:
-    """The bundle's precision that a dtype means: "auto" is bfloat16 on GPUs that compute in it."""
+    """The bundle's precision that a dtype means: "auto" is bfloat16 where GPU and flavour compute in it."""
     if request.dtype == "auto":
-        return "bf16" if float(target.capability) >= BFLOAT16_CAPABILITY else "fp16"
+        preferred = target.flavour.precisions[0]
+        return preferred if float(target.capability) >= BFLOAT16_CAPABILITY else "fp16"
     by_dtype = {dtype: name for name, dtype in PRECISIONS.items()}
     if request.dtype not in by_dtype:
         raise UsageError(f"dtype '{request.dtype}' is not supported; use auto, {', '.join(by_dtype)}")

@@ -67,6 +67,7 @@ class RunOptions:
     cuda_graphs: bool | None = None
     build: bool = True
     profile: str | None = None
+    flavour: str = "auto"
     start: Position = 0
     end: Position | None = None
     frames: int | None = None
@@ -153,7 +154,7 @@ def upscale_file(
                 options.device,
                 options.dtype,
                 torch_options,
-                EngineOptions(options.build, options.profile is not None),
+                EngineOptions(options.build, options.profile is not None, options.flavour),
             )
             executor = open_executor(options.backend, request, notify)
             with Session(executor, chunk_size=options.chunk_size, seed=options.seed, overlap=True) as session:

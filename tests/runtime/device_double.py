@@ -149,6 +149,10 @@ class DeviceDouble:
         if marker is not None:
             self._run_until(marker)
 
+    def is_over(self, event) -> bool:
+        marker = self.markers[event]
+        return marker is None or marker.time is not None
+
     def synchronize(self, stream) -> None:
         assert stream not in self.capturing
         self.log.append(("synchronize", stream))
@@ -162,7 +166,7 @@ class DeviceDouble:
         self.log.append(("begin_capture", stream))
         self.capturing[stream] = []
 
-    def end_capture(self, stream) -> int:
+    def end_capture(self, stream, host_memory_lasts) -> int:
         work = self.capturing.pop(stream)
         if self.refuse_capture:
             raise DeviceError("cuStreamEndCapture failed: operation not permitted")

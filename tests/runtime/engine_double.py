@@ -24,10 +24,17 @@ class RecordedRunner:
     bound: list[tuple[str, Mapping[str, int]]] = field(default_factory=list)
     capturable: bool = True
     fails: str | None = None
+    contexts: dict[str, int] = field(default_factory=dict)
 
-    def load(self, engine: str) -> "RecordedEngine":
+    keeps_host_memory = True
+
+    def load(self, engine: str, stream: int) -> "RecordedEngine":
         self.device.taken += WEIGHT_BYTES
+        self.contexts[engine] = 0
         return RecordedEngine(self, engine)
+
+    def keep_compiled(self) -> None:
+        pass
 
     def scratch_bytes(self, plan: SegmentPlan, step: KernelStep) -> int:
         return SCRATCH_BYTES
@@ -55,12 +62,17 @@ class RecordedEngine:
     memory_bytes: int = SCRATCH_BYTES
 
     def new_context(self, memory: int, report: Callable | None) -> "RecordedContext":
+        self.runner.contexts[self.name] += 1
         return RecordedContext(self, memory, report)
+
+    def close(self) -> None:
+        self.runner.device.taken -= WEIGHT_BYTES
+        del self.runner.contexts[self.name]
 
 
 @dataclass
 class RecordedContext:
-    """Implements `EngineContext`. A run overwrites its scratch memory."""
+    """Implements `EngineContext`. A run overwrites scratch memory, and keeps the addresses it began with."""
 
     engine: RecordedEngine
     memory: int
@@ -68,17 +80,18 @@ class RecordedContext:
     addresses: dict[str, int] = field(default_factory=dict)
 
     def bind(self, addresses: Mapping[str, int]) -> None:
-        self.addresses = dict(addresses)
-        self.engine.runner.bound.append((self.engine.name, self.addresses))
+        if addresses != self.addresses:
+            self.addresses = dict(addresses)
+            self.engine.runner.bound.append((self.engine.name, self.addresses))
 
     def enqueue(self, stream: int) -> None:
-        runner, name = self.engine.runner, self.engine.name
+        runner, name, addresses = self.engine.runner, self.engine.name, self.addresses
         if runner.fails == name:
             raise EngineError(f"{name} failed: an illegal instruction")
 
         def work() -> None:
             runner.device.memory(self.memory, SCRATCH_BYTES).fill(0x5A)
-            runner.compute_engine(name, self.addresses)
+            runner.compute_engine(name, addresses)
 
         runner.device.put(stream, ("engine", name), work)
         if self.report:

@@ -177,6 +177,7 @@ class Context:
 
     def set_tensor_address(self, name, address):
         self.calls.append(("bind", name, address))
+        return address % 256 == 0
 
     def execute_async_v3(self, stream):
         self.calls.append(("run", stream))
@@ -218,7 +219,7 @@ def runner_on(module, bundle, folder, monkeypatch):
 
 def test_an_engine_is_bound_and_run_with_the_memory_it_is_given(dense_bundle, tmp_path, monkeypatch):
     module = Module()
-    engine = runner_on(module, dense_bundle, tmp_path, monkeypatch).load("decode")
+    engine = runner_on(module, dense_bundle, tmp_path, monkeypatch).load("decode", 7)
     assert engine.memory_bytes == 512
     context = engine.new_context(4096, None)
     context.bind({"latent": 256, "frames": 512})
@@ -231,16 +232,30 @@ def test_an_engine_is_bound_and_run_with_the_memory_it_is_given(dense_bundle, tm
 def test_an_engine_that_cannot_be_loaded_gives_its_own_reason(dense_bundle, tmp_path, monkeypatch):
     runner = runner_on(Module(loads=False), dense_bundle, tmp_path, monkeypatch)
     with pytest.raises(EngineError, match=r"decode\.engine: Serialized Engine Version Mismatch; build them"):
-        runner.load("decode")
+        runner.load("decode", 7)
 
 
 def test_other_bindings_than_the_plans_are_named(dense_bundle, tmp_path, monkeypatch):
-    engine = runner_on(Module(), dense_bundle, tmp_path, monkeypatch).load("decode")
+    engine = runner_on(Module(), dense_bundle, tmp_path, monkeypatch).load("decode", 7)
     with pytest.raises(EngineError, match="decode binds condition, frames otherwise than its plan"):
         engine.new_context(0, None).bind({"latent": 0, "condition": 0})
 
 
 def test_a_run_that_fails_is_an_error_that_names_the_engine(dense_bundle, tmp_path, monkeypatch):
-    engine = runner_on(Module(fails=True), dense_bundle, tmp_path, monkeypatch).load("decode")
+    engine = runner_on(Module(fails=True), dense_bundle, tmp_path, monkeypatch).load("decode", 7)
     with pytest.raises(EngineError, match="decode failed: it gave no reason"):
         engine.new_context(0, None).enqueue(7)
+
+
+def test_an_address_that_is_refused_is_an_error(dense_bundle, tmp_path, monkeypatch):
+    engine = runner_on(Module(), dense_bundle, tmp_path, monkeypatch).load("decode", 7)
+    with pytest.raises(EngineError, match="decode refuses the address 0x3 of frames: it gave no reason"):
+        engine.new_context(0, None).bind({"latent": 256, "frames": 3})
+
+
+def test_a_context_is_not_told_addresses_that_it_has(dense_bundle, tmp_path, monkeypatch):
+    module = Module()
+    context = runner_on(module, dense_bundle, tmp_path, monkeypatch).load("decode", 7).new_context(0, None)
+    for _ in range(2):
+        context.bind({"latent": 256, "frames": 512})
+    assert [call[0] for call in module.context.calls].count("bind") == 2

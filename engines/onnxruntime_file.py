@@ -1,0 +1,48 @@
+"""One segment to the file that an ONNX Runtime session opens. Building is rewriting: it needs no GPU."""
+
+import time
+from pathlib import Path
+
+import onnx
+from onnx import ModelProto
+
+from flashvsr_trt.bundle import Bundle, sha256_of
+from flashvsr_trt.engines.flavours import ONNXRUNTIME
+from flashvsr_trt.engines.layers import write_layers
+from flashvsr_trt.engines.manifest import EngineFile
+from flashvsr_trt.engines.onnxruntime_graph import adapt_for_onnxruntime
+from flashvsr_trt.engines.options import BuildOptions
+from flashvsr_trt.errors import EngineError, UsageError
+
+
+def check_onnxruntime_build(bundle: Bundle, options: BuildOptions) -> None:
+    """Raise EngineError for a precision that the CUDA provider lacks, UsageError for TensorRT's options."""
+    if bundle.precision not in ONNXRUNTIME.precisions:
+        raise EngineError(
+            f"{ONNXRUNTIME.title} cannot run the {bundle.precision} bundle {bundle.folder}: it has no "
+            f"transposed convolution in that; export it with --precision {ONNXRUNTIME.precisions[0]}"
+        )
+    given = {
+        "--strip-weights": options.strip_weights,
+        "--optimization-level": options.optimization_level is not None,
+        "--workspace": options.workspace_mb is not None,
+        "--large-shared-memory": options.large_shared_memory,
+    }
+    refused = [name for name, is_given in given.items() if is_given]
+    if refused:
+        raise UsageError(f"{', '.join(refused)}: the {ONNXRUNTIME.name} flavour has no such option")
+
+
+def write_session_file(segment: ModelProto, path: Path) -> EngineFile:
+    """Adapt a segment and write it; its weights stay in the bundle's file, beside it.
+
+    Raises:
+        EngineError: the segment cannot be adapted.
+    """
+    started = time.perf_counter()
+    adapt_for_onnxruntime(segment)
+    onnx.save(segment, path)
+    # Its kernels are chosen when a session is opened.
+    write_layers(path.parent, path.stem, ())
+    seconds = round(time.perf_counter() - started, 3)
+    return EngineFile(path.name, sha256_of(path), path.stat().st_size, seconds)
