@@ -266,8 +266,13 @@ def reported_errors(debug: bool):
         yield
     except click.exceptions.Exit as exit_request:
         sys.exit(exit_request.exit_code)
+    except click.exceptions.NoArgsIsHelpError as help_request:
+        help_request.show()
+        sys.exit(help_request.exit_code)
     except click.ClickException as error:
-        error.show()
+        context = error.ctx if isinstance(error, click.UsageError) else None
+        advice = f"; see {context.command_path} --help" if context else ""
+        say(f"error: {error.format_message().rstrip('.')}{advice}")
         sys.exit(error.exit_code)
     except FlashVSRError as error:
         if debug:

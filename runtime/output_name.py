@@ -70,6 +70,8 @@ def can_hold(suffix: str, codec: str | None) -> bool:
     try:
         with create_media(io.BytesIO(), format_name=container.name) as trial:
             stream = trial.add_stream(codec, rate=24)
+            if stream.type != "video":
+                return True  # opening the output says so
             stream.height, stream.width = 64, 64
             formats = stream.codec_context.codec.video_formats
             stream.pix_fmt = formats[0].name if formats else "yuv420p"

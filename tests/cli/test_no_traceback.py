@@ -157,7 +157,7 @@ def shell(script, **options):
         ("$P doctor", 0),
         ("env -u HOME $P doctor", 0),
         ("HOME=/nowhere FLASHVSR_WEIGHTS=/nowhere $P doctor", 0),
-        ("FLASHVSR_CACHE=/dev/null $P engines list", 0),
+        ("FLASHVSR_CACHE=/dev/null $P engines list", 1),
         ("FLASHVSR_CACHE=/dev/null/x $P engines list", 0),
     ],
 )

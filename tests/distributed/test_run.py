@@ -112,7 +112,7 @@ def test_every_part_of_a_ranks_identity_counts(name):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--gpus", "0", "--device", "cpu"), "--gpus 0"),
+        (("--gpus", "0", "--device", "cpu"), "'--gpus': 0 is not in the range"),
         (("--gpus", "2", "--device", "cpu", "--backend", "onnxruntime"), "--backend onnxruntime"),
         (("--gpus", "2", "--device", "cpu", "--compile"), "--compile"),
         (("--gpus", "2", "--device", "cuda:0"), "--device cuda:0"),
