@@ -38,6 +38,7 @@ OTHER_HOST_SECONDS = 24 * 3600
 _TOKEN = r"\.([0-9a-f]{12})-[0-9a-f]{12}"
 _NAME = re.compile(rf"\..*{_TOKEN}{re.escape(SUFFIX)}", re.DOTALL)
 _LOCK, _OWNER, _CONTENT, _PREVIOUS, _MERGE = "lock", "owner.json", "content", "previous", "merge.json"
+_DOOMED = "removed"
 _OWNER_BYTES = 4096
 
 UNFINISHED: dict[str, "Staging"] = {}
@@ -271,7 +272,8 @@ def _is_left(path: str) -> bool:
     """Whether it is old enough to be what a killed run left, if its lock is free too."""
     if path in UNFINISHED:
         return False
-    locked, *filled = (os.path.lexists(os.path.join(path, name)) for name in (_LOCK, _CONTENT, _PREVIOUS))
+    names = (_LOCK, _CONTENT, _PREVIOUS, _DOOMED)
+    locked, *filled = (os.path.lexists(os.path.join(path, name)) for name in names)
     on_this_host = _owner_of(path).get("host") == socket.gethostname()
     # Without a lock there is nothing in it yet, or any more.
     if (locked and on_this_host) or not (locked or any(filled)):
@@ -329,10 +331,13 @@ def _take_lock(path: str) -> "FileLock | None":
 def _remove(path: str, lock: "FileLock | None") -> None:
     """The note of a merge goes first, as it speaks of the content; who owned it goes last."""
     _unlink(path, _MERGE)
-    for name in (_CONTENT, _PREVIOUS):
+    doomed = os.path.join(path, _DOOMED)
+    for name in (_DOOMED, _CONTENT, _PREVIOUS):
         part = os.path.join(path, name)
         if os.path.isdir(part) and not os.path.islink(part):
-            shutil.rmtree(part)
+            # Under another name first: a thread that still writes pictures makes no more of them.
+            os.rename(part, doomed)
+            shutil.rmtree(doomed)
         else:
             _unlink(path, name)
     if lock is not None:

@@ -26,6 +26,26 @@ def abandoned(tmp_path, make, monkeypatch):
         UNFINISHED.pop(path)._lock.release()
 
 
+class TestRemoval:
+    def test_a_thread_that_still_writes_stops_none_of_it(self, tmp_path, monkeypatch):
+        folder = new_folder(tmp_path / "pictures")
+        content = Path(folder.part)
+        (content / "1.png").write_bytes(b"one")
+        rmtree, refused = staging.shutil.rmtree, []
+
+        def with_a_late_writer(path):
+            try:
+                (content / "2.png").write_bytes(b"late")
+            except FileNotFoundError as error:
+                refused.append(error)
+            rmtree(path)
+
+        monkeypatch.setattr(staging.shutil, "rmtree", with_a_late_writer)
+        folder.abort()
+        assert len(refused) == 1
+        assert tree(tmp_path) == {}
+
+
 class TestLeftovers:
     def test_the_next_run_removes_what_a_killed_one_left(self, tmp_path, monkeypatch):
         abandoned(tmp_path, lambda: new_file(tmp_path / "out.txt").file.write(b"half"), monkeypatch)
