@@ -156,10 +156,14 @@ class EngineSet:
             raise EngineError(f"the engines in {self.folder} are damaged: {error}; {BUILD_AGAIN}") from error
         for name in self.manifest.segments:
             self.check_segment(name)
+        self.check_layers()
+        self.check_kernels()
+
+    def check_layers(self) -> None:
+        """Raise EngineError if a list of layers is not what was written."""
         with _file_errors():
             for file in self.manifest.layers.values():
                 check_contents(self.folder, file)
-        self.check_kernels()
 
     def check_kernels(self) -> None:
         """Raise EngineError if a compiled kernel, or the manifest of them, is not what was written."""

@@ -56,7 +56,8 @@ def _files(engines: EngineSet) -> str:
     for name in engines.manifest.engines:
         engines.read_engine(name)
         engines.check_segment(name)
-    return f"{len(engines.manifest.engines)} engines and their models, every sha256 matches"
+    engines.check_layers()
+    return f"{len(engines.manifest.engines)} engines, their models and layers, every sha256 matches"
 
 
 def _bundle(engines: EngineSet) -> str:

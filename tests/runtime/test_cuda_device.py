@@ -31,7 +31,7 @@ CALLS = {
     "synchronize": (1,),
     "seconds_between": (1, 1),
     "begin_capture": (1,),
-    "end_capture": (1,),
+    "end_capture": (1, True),
     "launch": (1, 1),
     "destroy_graph": (1,),
 }
@@ -62,7 +62,7 @@ def test_a_captured_copy_moves_bytes_each_time_it_is_launched():
     device.upload(sent, source, stream)
     device.copy(source, target, 16, stream)
     device.download(target, received, stream)
-    graph = device.end_capture(stream)
+    graph = device.end_capture(stream, True)
     for value in (3, 7):
         sent[:] = value
         device.record(begin, stream)
