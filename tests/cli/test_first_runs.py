@@ -1,8 +1,5 @@
 """Several first runs at once: one makes the bundle, the others wait for it, and all write their videos."""
 
-import os
-import subprocess
-
 import pytest
 
 from tests.cli.command import spawn
@@ -12,19 +9,13 @@ RUNS = 3
 
 
 @pytest.mark.slow
-def test_three_first_runs_at_once_make_one_bundle(tmp_path):
+def test_three_first_runs_at_once_make_one_bundle(tmp_path, monkeypatch):
     clip = make_clip(tmp_path / "clip.mp4", frames=2, size=(64, 64))
     cache = tmp_path / "cache"
     options = ("--preset", "nano", "--backend", "onnxruntime")
-    runs = [
-        spawn(
-            *("run", clip, "-o", tmp_path / f"{number}.mp4", *options),
-            env=os.environ | {"FLASHVSR_CACHE": str(cache)},
-            stderr=subprocess.PIPE,
-        )
-        for number in range(RUNS)
-    ]
-    told = [run.communicate()[1].decode() for run in runs]
+    monkeypatch.setenv("FLASHVSR_CACHE", str(cache))
+    runs = [spawn("run", clip, "-o", tmp_path / f"{number}.mp4", *options) for number in range(RUNS)]
+    told = [run.communicate()[1] for run in runs]
     assert [run.returncode for run in runs] == [0] * RUNS, told
     assert all((tmp_path / f"{number}.mp4").exists() for number in range(RUNS))
     assert len(list(cache.glob("bundles/*/bundle.json"))) == 1
