@@ -1,5 +1,6 @@
 """Finding engines by what they are: a key of everything that would make one wrong names its folder."""
 
+import glob
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
@@ -63,13 +64,16 @@ def lowering_hash() -> str:
 
 def engine_folder(root: Path, bundle: Bundle, key: Mapping[str, Any]) -> Path:
     """A folder whose name is readable in front and exact behind."""
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:_DIGEST_CHARACTERS]
+    return root / (_readable_name(bundle, key) + digest)
+
+
+def _readable_name(bundle: Bundle, key: Mapping[str, Any]) -> str:
     stream = bundle.stream
     height, width = stream.geometry.target
-    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:_DIGEST_CHARACTERS]
-    capability = key["capability"]
-    return root / (
+    return (
         f"{stream.preset.name}-{width}x{height}-{stream.geometry.scale}x-{stream.schedule.name}-"
-        f"{bundle.precision}-{key['flavour']}-{capability}-{digest}"
+        f"{bundle.precision}-{key['flavour']}-{key['capability']}-"
     )
 
 
@@ -86,6 +90,42 @@ def find_engines(root: Path, bundle: Bundle, key: Mapping[str, Any]) -> EngineSe
     if engines.manifest.key != key:
         raise EngineError(f"{folder} holds engines of another key than its name says; build them again")
     return engines
+
+
+def find_engines_of_any_options(
+    root: Path, bundle: Bundle, key: Mapping[str, Any]
+) -> list[EngineSet | EngineError]:
+    """Engines of a key, whatever options they were built with: the key's own, then the newest first.
+
+    An error stands in place of those that are damaged. Only names that could be theirs are opened.
+    """
+    own = engine_folder(root, bundle, key)
+    folders = [
+        path for path in root.glob(f"{glob.escape(_readable_name(bundle, key))}*") if is_entry(path.name)
+    ]
+    folders.sort(key=lambda path: (path != own, -_built_at(path), path.name))
+    found: list[EngineSet | EngineError] = []
+    for folder in folders:
+        try:
+            engines = open_engines(folder)
+        except EngineError as error:
+            found.append(error)
+            continue
+        if _but_options(engines.manifest.key) == _but_options(key):
+            found.append(engines)
+    return found
+
+
+def _but_options(key: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in key.items() if name != "options"}
+
+
+def _built_at(folder: Path) -> int:
+    """When a set was finished, in ns; 0 where it has no manifest."""
+    try:
+        return (folder / MANIFEST).stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def list_engines(root: Path) -> list[EngineSet | EngineError]:

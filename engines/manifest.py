@@ -9,6 +9,7 @@ from typing import Any
 
 from flashvsr_trt.bundle import MANIFEST as BUNDLE_MANIFEST
 from flashvsr_trt.bundle import Bundle, BundleFile, graph_content, read_bundle
+from flashvsr_trt.engines.flavours import FLAVOURS
 from flashvsr_trt.engines.layers import Layer, layers_name, read_layers
 from flashvsr_trt.engines.options import BuildOptions
 from flashvsr_trt.engines.plan import SegmentPlan, check_plan, plan_from_dict
@@ -264,6 +265,8 @@ def _check_manifest(manifest: EngineManifest, bundle: Bundle) -> None:
     facts = {name: getattr(manifest, name) for name in ("flavour", "version", "capability", "precision")}
     if facts | {"kernels": manifest.kernels} != {name: key[name] for name in (*facts, "kernels")}:
         raise BadManifestError(f"its key is not that of {facts}")
+    if manifest.flavour not in FLAVOURS:
+        raise BadManifestError(f"it is of the flavour {manifest.flavour!r:.40}, not of {', '.join(FLAVOURS)}")
     if manifest.precision != bundle.precision or not _CAPABILITY.fullmatch(manifest.capability):
         raise BadManifestError(f"it is of {manifest.precision} for {manifest.capability!r:.20}")
     for name, plan in manifest.plans.items():

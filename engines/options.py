@@ -38,5 +38,17 @@ class BuildOptions:
         if self.workspace_mb is not None and self.workspace_mb < 1:
             raise UsageError(f"a workspace of {self.workspace_mb} MB cannot be used; give 1 or more")
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The options of `engines build` that ask for this; none for the defaults."""
+        given = {
+            "--cut": self.cut,
+            "--strip-weights": self.strip_weights,
+            f"--optimization-level {self.optimization_level}": self.optimization_level is not None,
+            f"--workspace {self.workspace_mb}": self.workspace_mb is not None,
+            "--large-shared-memory": self.large_shared_memory,
+        }
+        return tuple(word for word, is_given in given.items() if is_given)
+
 
 DEFAULT_OPTIONS = BuildOptions()

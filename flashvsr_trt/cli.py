@@ -113,6 +113,9 @@ def number_choice(numbers: Sequence[int]) -> click.Choice:
     show_default=True,
     help="Of the engines that --backend tensorrt runs.",
 )
+@click.option(
+    "--engines", metavar="DIR", help="Run the engines in DIR, a set or a folder of sets; build none."
+)
 @click.option("--profile", metavar="FILE", help="Print times by layer of engines, and write a trace.")
 @click.option("--start", type=PositionType(), default="0", help="Skip what comes before.")
 @click.option("--end", type=PositionType(), help="Stop before this frame or time.")

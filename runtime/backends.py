@@ -40,11 +40,13 @@ class EngineOptions:
     """How the tensorrt backend runs: whether it builds engines that are missing, and records layer times.
 
     `flavour` is one of `engines.flavours.FLAVOUR_CHOICES`.
+    `folder` names the engines, or a folder of several sets of them: then none are looked for or built.
     """
 
     build: bool = True
     profile: bool = False
     flavour: str = "auto"
+    folder: str | None = None
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,7 @@ def _check_options(backend: str, request: ExecutorRequest) -> None:
         )
     if backend != "tensorrt" and request.engines != EngineOptions():
         raise UsageError(
-            f"--no-build, --profile and --flavour belong to --backend tensorrt, not to {backend}"
+            f"--no-build, --profile, --flavour and --engines belong to --backend tensorrt, not to {backend}"
         )
 
 
@@ -146,12 +148,17 @@ def open_session(
     dtype: str = "auto",
     chunk_size: int = UNIT_FRAMES,
     seed: int = 0,
+    engines: str | None = None,
 ) -> Session:
     """A session for a clip of `height` x `width` frames: all defaults are those of `flashvsr-trt run`.
+
+    `engines` is a folder of engines, or of several sets of them, to run instead of looking for some.
 
     Raises:
         FlashVSRError: one of its kinds, for each argument that cannot be used.
     """
     stream = StreamConfig(find_preset(preset), Geometry(height, width, scale, fit), find_schedule(schedule))
-    executor = open_executor(backend, ExecutorRequest(stream, weights, device, dtype))
+    executor = open_executor(
+        backend, ExecutorRequest(stream, weights, device, dtype, engines=EngineOptions(folder=engines))
+    )
     return Session(executor, chunk_size=chunk_size, seed=seed)

@@ -21,6 +21,8 @@ def choose_backend(request: ExecutorRequest, notify: Notify) -> str:
 def _choose(request: ExecutorRequest) -> tuple[str, str]:
     if torchrun_place():
         return "torch", "several ranks share the clip"
+    if request.engines.folder:
+        return "tensorrt", "--engines names what it runs"
     if replace(request.torch, cuda_graphs=None) != TorchOptions():
         return "torch", "options that only it has were given"
     no_engines = _why_no_engines(request)

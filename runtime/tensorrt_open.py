@@ -5,12 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from flashvsr_trt.build_progress import show_build_progress
-from flashvsr_trt.bundle import PRECISIONS
+from flashvsr_trt.bundle import PRECISIONS, Bundle
 from flashvsr_trt.cache import cache_folder
 from flashvsr_trt.cache_entries import mark_in_use
 from flashvsr_trt.cached_bundle import bundle_for, find_bundle
 from flashvsr_trt.engines.build import find_or_build_engines
-from flashvsr_trt.engines.cache import engine_folder, engine_key, find_engines
+from flashvsr_trt.engines.cache import engine_folder, engine_key, find_engines, find_engines_of_any_options
 from flashvsr_trt.engines.device import Device, current_device
 from flashvsr_trt.engines.flavours import (
     BFLOAT16_CAPABILITY,
@@ -19,6 +19,7 @@ from flashvsr_trt.engines.flavours import (
     Target,
     choose_target,
     installed_version,
+    supported_version,
 )
 from flashvsr_trt.engines.manifest import BUILD_AGAIN, EngineSet
 from flashvsr_trt.engines.options import BuildOptions
@@ -27,6 +28,13 @@ from flashvsr_trt.runtime.backends import ExecutorRequest, Notify
 from flashvsr_trt.runtime.cuda_device import CudaDevice, device_index
 from flashvsr_trt.runtime.device_memory import check_device_memory, memory_before_loading
 from flashvsr_trt.runtime.engine_runner import EngineRunner
+from flashvsr_trt.runtime.named_engines import (
+    check_flavour,
+    check_precision,
+    check_weights,
+    find_named_engines,
+    said_options,
+)
 from flashvsr_trt.runtime.run_profile import RunProfile
 from flashvsr_trt.runtime.tensorrt_engine import TensorRTRunner
 from flashvsr_trt.runtime.tensorrt_executor import TensorRTExecutor
@@ -39,11 +47,16 @@ def open_tensorrt_executor(request: ExecutorRequest, notify: Notify) -> TensorRT
     Raises:
         UsageError: the device is no GPU, or engines have no such dtype.
         DeviceError: no such GPU, or too little memory on it.
-        EngineError: there are no engines and none may be built, or building failed.
+        EngineError: there are none and none may be built, building failed, or those named do not fit.
         MissingDependencyError: neither flavour is installed, or not one for this GPU.
     """
-    device, target = request_target(request, notify)
-    engines = _engines(request, target, notify)
+    if request.engines.folder:
+        found = _device(request)
+        device = CudaDevice(device_index(request.device))
+        engines = _named(request, found, notify)
+    else:
+        device, target = request_target(request, notify)
+        engines = _engines(request, target, notify)
     profile = RunProfile() if request.engines.profile else None
     return open_engines_on(device, engines, request.torch.cuda_graphs is not False, profile)
 
@@ -121,7 +134,7 @@ def find_matching_engines(request: ExecutorRequest) -> EngineSet | None:
         FlashVSRError: why there can be none, or what is wrong with those that are there.
     """
     target = choose_target(request.engines.flavour, None, _device(request), lambda line: None)
-    return _find(request, target)
+    return _find(request, target, lambda line: None)
 
 
 def request_target(request: ExecutorRequest, notify: Notify) -> tuple[CudaDevice, Target]:
@@ -153,10 +166,31 @@ def build_command(request: ExecutorRequest, precision: str, flavour: str) -> str
     return shlex.join(["flashvsr-trt", "engines", "build", *words])
 
 
+def _named(request: ExecutorRequest, device: Device, notify: Notify) -> EngineSet:
+    """The engines that --engines names. Raises why they do not fit the request."""
+
+    def check(engines: EngineSet) -> None:
+        supported_version(FLAVOURS[engines.manifest.flavour])
+        check_flavour(engines, request.engines.flavour)
+        check_stream(engines, request.stream)
+        check_engines(engines, device.name, device.capability)
+        check_precision(engines, request.dtype)
+        check_weights(engines, request.weights)
+        engines.check_contents()
+
+    found = find_named_engines(Path(request.engines.folder or ""), check, notify)
+    mark_in_use(found.folder)
+    return found
+
+
 def _engines(request: ExecutorRequest, target: Target, notify: Notify) -> EngineSet:
     """The engines that match, or new ones if the request lets them be built."""
     precision = _precision(request, target)
-    found = _build(request, target, precision, notify) if request.engines.build else _find(request, target)
+    found = (
+        _build(request, target, precision, notify)
+        if request.engines.build
+        else _find(request, target, notify)
+    )
     if found is None:
         raise EngineError(
             f"there are no {target.flavour.title} engines of {_described(request.stream)} for "
@@ -166,24 +200,46 @@ def _engines(request: ExecutorRequest, target: Target, notify: Notify) -> Engine
     return found
 
 
-def _find(request: ExecutorRequest, target: Target) -> EngineSet | None:
+def _find(request: ExecutorRequest, target: Target, notify: Notify) -> EngineSet | None:
     bundle = find_bundle(request.stream, request.weights, _precision(request, target))
-    found = bundle and find_engines(_root(), bundle, engine_key(bundle, target, BuildOptions()))
+    if not bundle:
+        return None
+    found = find_engines(_root(), bundle, engine_key(bundle, target, BuildOptions()))
     if found:
         mark_in_use(found.folder)
         found.check_contents()
-    return found
+    return found or _with_other_options(bundle, target, notify)
 
 
 def _build(request: ExecutorRequest, target: Target, precision: str, notify: Notify) -> EngineSet:
     bundle = bundle_for(request.stream, request.weights, precision, notify)
     if not engine_folder(_root(), bundle, engine_key(bundle, target, BuildOptions())).exists():
+        found = _with_other_options(bundle, target, notify)
+        if found:
+            return found
         notify(
             f"building {target.flavour.title} engines of {_described(request.stream)} for {target.device}: "
             "once for this size"
         )
     with show_build_progress() as report:
         return find_or_build_engines(_root(), bundle, target, notify=notify, report=report)
+
+
+def _with_other_options(bundle: Bundle, target: Target, notify: Notify) -> EngineSet | None:
+    """The newest whole engines that were built with other options than the defaults, announced."""
+    key = engine_key(bundle, target, BuildOptions())
+    for found in find_engines_of_any_options(_root(), bundle, key):
+        try:
+            if isinstance(found, EngineError):
+                raise found
+            mark_in_use(found.folder)
+            found.check_contents()
+        except EngineError as error:
+            notify(f"left aside: {error}")
+            continue
+        notify(f"engines {found.folder.name}{said_options(found)}: none are there of the default options")
+        return found
+    return None
 
 
 def _root() -> Path:

@@ -66,6 +66,7 @@ class RunOptions:
     compile: bool = False
     cuda_graphs: bool | None = None
     build: bool = True
+    engines: str | None = None
     profile: str | None = None
     flavour: str = "auto"
     start: Position = 0
@@ -154,7 +155,7 @@ def upscale_file(
                 options.device,
                 options.dtype,
                 torch_options,
-                EngineOptions(options.build, options.profile is not None, options.flavour),
+                EngineOptions(options.build, options.profile is not None, options.flavour, options.engines),
             )
             executor = open_executor(options.backend, request, notify)
             with Session(executor, chunk_size=options.chunk_size, seed=options.seed, overlap=True) as session:
