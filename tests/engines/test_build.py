@@ -336,3 +336,13 @@ def test_timings_are_kept_from_build_to_build(tmp_path, rtx_target):
         pass
     assert path.read_bytes() == kept
     assert [file.name for file in path.parent.iterdir()] == ["one.cache"]
+
+
+@pytest.mark.filterwarnings("ignore:.*Timing cache operations are no-ops:DeprecationWarning")
+def test_timings_that_cannot_be_kept_are_said_and_end_no_build(tmp_path, rtx_target, caplog):
+    (tmp_path / "file").write_text("in the way")
+    trt = load_module(RTX)
+    config = trt.Builder(logger_of(trt)).create_builder_config()
+    with keep_timings(config, tmp_path / "file" / "one.cache"):
+        pass
+    assert "what the builder measured is not kept" in caplog.text
