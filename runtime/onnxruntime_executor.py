@@ -20,6 +20,7 @@ from flashvsr_trt.memory import check_fits, estimate_onnxruntime_memory
 from flashvsr_trt.presets import UNIT_LATENT_FRAMES
 from flashvsr_trt.runtime.backends import ExecutorRequest, Notify
 from flashvsr_trt.runtime.host_memory import free_host_memory
+from flashvsr_trt.runtime.onnxruntime_errors import onnxruntime_errors
 from flashvsr_trt.runtime.ring import RingStep
 from flashvsr_trt.signatures import DECODE, DIT, DIT_FIRST, ENCODE, TensorSpec, next_name
 
@@ -205,8 +206,9 @@ class OnnxRuntimeExecutor:
                 binding.bind_output(
                     name, self.device, self.device_index, tensor.dtype, tensor.shape, tensor.pointer
                 )
-        session.run_with_iobinding(binding)
-        binding.synchronize_outputs()
+        with onnxruntime_errors(f"ONNX Runtime failed in {graph}"):
+            session.run_with_iobinding(binding)
+            binding.synchronize_outputs()
         self.seconds[DIT if graph == DIT_FIRST else graph] += time.perf_counter() - started
 
     def _session(self, graph: str) -> onnxruntime.InferenceSession:
@@ -217,9 +219,9 @@ class OnnxRuntimeExecutor:
                 options.intra_op_num_threads = self.threads
             provider = PROVIDERS[self.device]
             chosen = (provider, {"device_id": self.device_index}) if self.device == "cuda" else provider
-            self.sessions[graph] = onnxruntime.InferenceSession(
-                self.bundle.graph_path(graph), options, providers=[chosen]
-            )
+            path = self.bundle.graph_path(graph)
+            with onnxruntime_errors(f"ONNX Runtime cannot load {path}"):
+                self.sessions[graph] = onnxruntime.InferenceSession(path, options, providers=[chosen])
         return self.sessions[graph]
 
     def _zeros(self, spec: TensorSpec) -> OrtTensor:

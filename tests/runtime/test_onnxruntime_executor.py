@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import numpy as np
+import onnxruntime
 import pytest
 
 from flashvsr_trt.errors import DeviceError
@@ -13,6 +14,7 @@ from flashvsr_trt.parity.compare import synthetic_frames
 from flashvsr_trt.parity.tensor_error import psnr
 from flashvsr_trt.presets import find_preset, find_schedule
 from flashvsr_trt.runtime.backends import ExecutorRequest, open_executor
+from flashvsr_trt.runtime.onnxruntime_errors import onnxruntime_errors
 from flashvsr_trt.runtime.onnxruntime_executor import OnnxRuntimeExecutor
 from flashvsr_trt.runtime.session import Session
 from flashvsr_trt.runtime.torch_executor import TorchExecutor
@@ -155,3 +157,20 @@ def test_bfloat16_is_refused_before_anything_is_exported():
     stream = StreamConfig(find_preset("nano"), Geometry(64, 64, 2), find_schedule("low-latency"))
     with pytest.raises(DeviceError, match="bfloat16"):
         open_executor("onnxruntime", ExecutorRequest(stream, "random", dtype="bfloat16"))
+
+
+def test_what_onnxruntime_raises_is_an_error_of_ours(dense_bundle, tmp_path):
+    path = tmp_path / "broken.onnx"
+    path.write_bytes(b"no graph")
+    with pytest.raises(DeviceError, match=r"cannot load x \("), onnxruntime_errors("cannot load x"):
+        onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+    executor = OnnxRuntimeExecutor(dense_bundle)
+    wrong = np.zeros((8, 16, 16, 3), np.uint8)
+    with pytest.raises(DeviceError, match="ONNX Runtime failed in encode"):
+        executor.encode(wrong, True, executor.new_state())
+
+
+def test_other_errors_pass():
+    with pytest.raises(KeyError), onnxruntime_errors("ONNX Runtime cannot load x"):
+        raise KeyError("x")
