@@ -57,7 +57,9 @@ def launch_ranks(count: int, device: str, arguments: Sequence[str]) -> int:
         return 128 + ended.sigval
     except ChildFailedError as error:
         failed = error.failures.get(0)
-        if failed is None:
+        # Where another rank died, torch ends rank 0 with SIGTERM, which has said by then whose end it was.
+        ended_with_another = len(error.failures) > 1 and failed and failed.exitcode == -signal.SIGTERM
+        if failed is None or ended_with_another:
             return DistributedError.exit_code
         if failed.exitcode < 0:
             raise DistributedError(
