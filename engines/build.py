@@ -19,7 +19,6 @@ from flashvsr_trt.engines.cache import (
     engine_key,
     find_engines,
     needed_kernels,
-    writing_engines,
 )
 from flashvsr_trt.engines.cancellation import Cancellation, cancel_on_interrupt
 from flashvsr_trt.engines.device import current_device
@@ -42,6 +41,7 @@ from flashvsr_trt.engines.plan import EngineStep
 from flashvsr_trt.engines.progress_monitor import ReportPhase
 from flashvsr_trt.engines.timing_cache import timing_cache_path
 from flashvsr_trt.errors import DeviceError, EngineError, UsageError
+from flashvsr_trt.files import whole_folder
 from flashvsr_trt.kernels.manifest import MANIFEST as KERNEL_MANIFEST
 from flashvsr_trt.kernels.tuning import PLAIN_SHARED_LIMIT, SHARED_LIMIT
 from flashvsr_trt.plugins.op_kernels import compile_operator_kernels, read_plugin_kernels
@@ -138,7 +138,7 @@ def build_engines(
     bundle = read_bundle(bundle.folder, verify=True)
     key = engine_key(bundle, target, options)
     folder = engine_folder(root, bundle, key)
-    with cancel_on_interrupt() as cancellation, writing_engines(folder) as part:
+    with cancel_on_interrupt() as cancellation, whole_folder(folder, EngineError) as part:
         link_bundle(bundle, part, notify)
         if needed_kernels(bundle, target):
             notify(f"compiling kernels for {target.architecture}")

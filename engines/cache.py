@@ -3,8 +3,7 @@
 import glob
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ from flashvsr_trt.engines.flavours import Target
 from flashvsr_trt.engines.manifest import FORMAT_VERSION, MANIFEST, EngineSet, open_engines
 from flashvsr_trt.engines.options import BuildOptions
 from flashvsr_trt.errors import EngineError
-from flashvsr_trt.files import new_folder, write_errors
 from flashvsr_trt.imported_sources import sources_digest
 from flashvsr_trt.plugins.op_kernels import kernel_hashes
 
@@ -144,17 +142,3 @@ def list_engines(root: Path) -> list[EngineSet | EngineError]:
 def is_entry(name: str) -> bool:
     """Whether a folder is one of engines, and neither unfinished nor set aside."""
     return not name.startswith(".") and not is_set_aside(name)
-
-
-@contextmanager
-def writing_engines(folder: Path) -> Iterator[Path]:
-    """A folder beside `folder` that takes its name at the end; it goes away if there is none.
-
-    Raises:
-        EngineError: it cannot be written.
-    """
-    with write_errors(folder, EngineError):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with new_folder(folder) as made:
-            yield Path(made.part)
-            made.finish()

@@ -3,8 +3,7 @@
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -44,7 +43,7 @@ from flashvsr_trt.export.weights_file import (
     weights_file_name,
     write_weights,
 )
-from flashvsr_trt.files import new_folder, write_errors
+from flashvsr_trt.files import whole_folder
 from flashvsr_trt.memory import EXPORT_BYTES, GIB
 from flashvsr_trt.model.network import Network, build_network
 from flashvsr_trt.model.state_shapes import state_shapes
@@ -127,7 +126,7 @@ def export_network(
         for value in model.graph.initializers.values()
         if (address := data_address(value)) in names
     }
-    with _writing(output) as folder:
+    with whole_folder(output, BundleError) as folder:
         weights_path = folder / weights_file_name(origin.fingerprint, precision)
         weights_file = link_sibling_weights(weights_path, output.parent, used) if share_weights else None
         if weights_file:
@@ -211,13 +210,3 @@ def _write_weights(path: Path, tensors: dict[str, torch.Tensor], notify: Notify)
         )
     notify(f"writing {path.name} ({needed / 1e9:.1f} GB)")
     return write_weights(path, tensors)
-
-
-@contextmanager
-def _writing(output: Path) -> Iterator[Path]:
-    """A folder that takes the name `output` at the end, and goes away if there is none."""
-    with write_errors(output, BundleError):
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with new_folder(output) as folder:
-            yield Path(folder.part)
-            folder.finish()

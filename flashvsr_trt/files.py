@@ -14,6 +14,7 @@ import stat
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -284,6 +285,19 @@ def _descriptor(path: str) -> int | None:
         return _STANDARD[path]
     found = re.fullmatch(r"(?:/dev|/proc/self)/fd/(\d+)", path)
     return int(found.group(1)) if found else None
+
+
+@contextmanager
+def whole_folder(path: Path, kind: type[FlashVSRError]) -> Iterator[Path]:
+    """A folder that takes the name `path` when the block ends, its parents made; it goes away if that fails.
+
+    Raises `kind` where it cannot be written, and as `new_folder`.
+    """
+    with write_errors(path, kind):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with new_folder(path) as made:
+            yield Path(made.part)
+            made.finish()
 
 
 def write_text(path: str | os.PathLike, text: str, *, overwrite: bool = False) -> None:

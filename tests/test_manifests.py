@@ -17,6 +17,7 @@ from flashvsr_trt.errors import BundleError, FlashVSRError
 from flashvsr_trt.folder_files import BadFileError, BadNameError, check_names, describe_file
 from flashvsr_trt.manifest_reader import MANIFEST_BYTES, BadManifestError, dump_manifest, parse_object
 from flashvsr_trt.onnx_locations import external_locations
+from tests.drawn_manifest import change_one_value
 
 HOSTILE = [
     "../x",
@@ -161,26 +162,12 @@ def test_every_byte_counts(small):
     read_bundle(small)
 
 
-_VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
-    max_leaves=8,
-)
-
-
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_drawn_manifest_raises_nothing_but_our_errors(small, data):
     original = (small / MANIFEST).read_text()
     content = json.loads(original)
-    node = content
-    while isinstance(node, (dict, list)) and node:
-        keys = sorted(node) if isinstance(node, dict) else range(len(node))
-        key = data.draw(st.sampled_from(keys))
-        if not isinstance(node[key], (dict, list)) or data.draw(st.booleans()):
-            node[key] = data.draw(_VALUES)
-            break
-        node = node[key]
+    change_one_value(data, content)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     (small / MANIFEST).write_text(dump_manifest(content), encoding="utf-8", errors="replace")
     try:

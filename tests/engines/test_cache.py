@@ -7,13 +7,14 @@ from dataclasses import replace
 import pytest
 
 from flashvsr_trt.engines import cache, stale
-from flashvsr_trt.engines.cache import engine_key, find_engines, list_engines, writing_engines
+from flashvsr_trt.engines.cache import engine_key, find_engines, list_engines
 from flashvsr_trt.engines.flavours import RTX, TENSORRT, Target
 from flashvsr_trt.engines.manifest import MANIFEST, open_engines
 from flashvsr_trt.engines.options import BuildOptions
 from flashvsr_trt.engines.stale import why_stale
 from flashvsr_trt.engines.verify import verify_engines
 from flashvsr_trt.errors import EngineError
+from flashvsr_trt.files import whole_folder
 from flashvsr_trt.imported_sources import sources_digest, sources_of
 from flashvsr_trt.manifest_reader import dump_manifest
 from tests.engines.conftest import SMALLEST
@@ -171,7 +172,7 @@ def test_a_list_has_an_error_for_what_is_damaged(copied):
 
 def test_engines_appear_only_when_they_are_whole(tmp_path):
     def fail():
-        with writing_engines(tmp_path / "root" / "engines") as part:
+        with whole_folder(tmp_path / "root" / "engines", EngineError) as part:
             (part / "half").write_text("")
             raise RuntimeError
 
@@ -184,7 +185,7 @@ def test_a_folder_that_cannot_be_made_is_one_error(tmp_path):
     (tmp_path / "file").write_text("")
     with (
         pytest.raises(EngineError, match="cannot be written"),
-        writing_engines(tmp_path / "file" / "engines"),
+        whole_folder(tmp_path / "file" / "engines", EngineError),
     ):
         pytest.fail("entered")
 

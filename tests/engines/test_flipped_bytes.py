@@ -21,6 +21,7 @@ from flashvsr_trt.kernels.manifest import MANIFEST as KERNEL_MANIFEST
 from flashvsr_trt.kernels.manifest import check_kernels
 from flashvsr_trt.kernels.manifest import read_manifest as read_kernels
 from flashvsr_trt.manifest_reader import dump_manifest
+from tests.drawn_manifest import change_one_value
 from tests.exported import ignore
 from tests.kernels.test_manifest import write_kernels
 
@@ -120,13 +121,6 @@ def test_kernels_are_refused(engines_folder):
     assert_every_flip_is_refused(folder, lambda: check_kernels(folder))
 
 
-_VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
-    max_leaves=8,
-)
-
-
 @pytest.mark.parametrize("which", ["engines", "kernels"])
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
@@ -135,13 +129,7 @@ def test_a_drawn_manifest_raises_nothing_but_our_errors(which, engines_folder, d
     path = folder / (MANIFEST if which == "engines" else KERNEL_MANIFEST)
     original = path.read_text()
     content = json.loads(original)
-    node = content
-    while isinstance(node, (dict, list)) and node:
-        key = data.draw(st.sampled_from(sorted(node) if isinstance(node, dict) else range(len(node))))
-        if not isinstance(node[key], (dict, list)) or data.draw(st.booleans()):
-            node[key] = data.draw(_VALUES)
-            break
-        node = node[key]
+    change_one_value(data, content)
     path.write_text(dump_manifest(content), encoding="utf-8", errors="replace")
     try:
         open_engines(folder) if which == "engines" else read_kernels(folder)
