@@ -18,13 +18,13 @@ from bench.gpu_timing import require_gpu
 from bench.kernel_problems import SCENES
 from bench.pipeline import stream_for
 from bench.steady_stages import load_random
+from flashvsr_trt.config.presets import DEFAULT_PRESET, UNIT_FRAMES
+from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.parity.tensor_error import psnr
-from flashvsr_trt.presets import DEFAULT_PRESET, UNIT_FRAMES
 from flashvsr_trt.runtime.backends import TorchOptions
 from flashvsr_trt.runtime.executor import ReadyFrames
 from flashvsr_trt.runtime.session import Session
-from flashvsr_trt.runtime.torch_executor import TorchExecutor
-from flashvsr_trt.signatures import StreamConfig
+from flashvsr_trt.runtime.torch.executor import TorchExecutor
 
 
 @dataclass(frozen=True)

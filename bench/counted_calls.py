@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from flashvsr_trt.runtime.cuda_device import CudaDevice
+from flashvsr_trt.runtime.tensorrt.cuda_device import CudaDevice
 
 SOURCE = Path(__file__).with_name("cuda_calls.c")
 

@@ -14,14 +14,14 @@ import click
 import torch
 
 from bench.steady_stages import SteadyStages, load_random
-from flashvsr_trt.cli import SizeType
-from flashvsr_trt.geometry import Geometry
+from flashvsr_trt.cli.main import SizeType
+from flashvsr_trt.config.geometry import Geometry
+from flashvsr_trt.config.presets import UNIT_FRAMES, find_preset, find_schedule
+from flashvsr_trt.config.signatures import StreamConfig, decode_signature
 from flashvsr_trt.model.decoder import Decoder, MemBlock, TGrow, condition_cells
-from flashvsr_trt.model.random_weights import random_weights
-from flashvsr_trt.presets import UNIT_FRAMES, find_preset, find_schedule
-from flashvsr_trt.runtime.host_memory import keep_freed_memory
-from flashvsr_trt.runtime.torch_executor import TorchExecutor
-from flashvsr_trt.signatures import StreamConfig, decode_signature
+from flashvsr_trt.model.weights.random import random_weights
+from flashvsr_trt.runtime.torch.executor import TorchExecutor
+from flashvsr_trt.runtime.torch.host_memory import keep_freed_memory
 
 
 def decode_frame_by_frame(

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from bench.demo_clip import damage, photograph_clip, read_clip, shapes_clip, write_clip
-from flashvsr_trt.cli import main as flashvsr_trt
+from flashvsr_trt.cli.main import main as flashvsr_trt
 from flashvsr_trt.quality.metrics import luma, mean_squared_error, psnr
 
 FOLDER = Path("build/demo")

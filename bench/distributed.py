@@ -18,11 +18,11 @@ import click
 
 from bench.distributed_job import measured_stream
 from bench.environment import ROOT, environment
+from flashvsr_trt.cli.option_types import SizeType
+from flashvsr_trt.config.presets import UNIT_FRAMES
 from flashvsr_trt.errors import FlashVSRError
 from flashvsr_trt.model.sharding import Sharding
-from flashvsr_trt.option_types import SizeType
-from flashvsr_trt.presets import UNIT_FRAMES
-from flashvsr_trt.runtime.distributed_group import check_gpus
+from flashvsr_trt.runtime.distributed.group import check_gpus
 
 CPU_NOTE = "measured on CPU ranks of one thread that share cores: times and efficiency are not those of GPUs"
 

@@ -14,14 +14,14 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from flashvsr_trt.geometry import Geometry
-from flashvsr_trt.presets import UNIT_FRAMES, find_preset, find_schedule
+from flashvsr_trt.config.geometry import Geometry
+from flashvsr_trt.config.presets import UNIT_FRAMES, find_preset, find_schedule
+from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.runtime.backends import ExecutorRequest, log_notice, open_executor
-from flashvsr_trt.runtime.distributed import run_ranks, torchrun_place
-from flashvsr_trt.runtime.distributed_shard import ShardState
+from flashvsr_trt.runtime.distributed.run import run_ranks, torchrun_place
+from flashvsr_trt.runtime.distributed.shard import ShardState
 from flashvsr_trt.runtime.session import Session
 from flashvsr_trt.runtime.upscale import RunOptions
-from flashvsr_trt.signatures import StreamConfig
 
 WARM_UP_CHUNKS = 12
 """Past the filling of the ring and, in a single process on a GPU, the capture of each slot's graph."""

@@ -25,14 +25,14 @@ import numpy as np
 
 from bench.counted_calls import CountingDevice, build_counter, runtime_calls
 from flashvsr_trt.bundle import PRECISIONS
+from flashvsr_trt.cli.option_types import SizeType
+from flashvsr_trt.config.geometry import Geometry
+from flashvsr_trt.config.presets import DEFAULT_PRESET, UNIT_FRAMES, find_preset, find_schedule
+from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.engines.flavours import FLAVOURS
-from flashvsr_trt.geometry import Geometry
-from flashvsr_trt.option_types import SizeType
 from flashvsr_trt.parity.tensor_error import psnr, thresholds_for
-from flashvsr_trt.presets import DEFAULT_PRESET, UNIT_FRAMES, find_preset, find_schedule
 from flashvsr_trt.runtime.backends import EngineOptions, ExecutorRequest, TorchOptions, open_executor
 from flashvsr_trt.runtime.session import Session
-from flashvsr_trt.signatures import StreamConfig
 
 WEIGHTS = "random:1"
 """Nano's own overflow in float16, in every backend: its frames would be black, and equal."""
@@ -104,7 +104,7 @@ def request_for(
 
 def open_engines(request: ExecutorRequest, device: CountingDevice) -> Any:
     """The tensorrt backend on a device that counts."""
-    from flashvsr_trt.runtime import tensorrt_open
+    from flashvsr_trt.runtime.tensorrt import open as tensorrt_open
 
     tensorrt_open.CudaDevice = lambda index: device
     return open_executor("tensorrt", request, say)

@@ -20,7 +20,7 @@ from bench import accuracy, kernels, pipeline
 from bench.environment import ROOT, environment
 from bench.gpu_timing import require_gpu
 from bench.kernel_problems import SCENES
-from flashvsr_trt.presets import DEFAULT_PRESET
+from flashvsr_trt.config.presets import DEFAULT_PRESET
 
 FLEX_SCENE = "640x384"
 """Where FlexAttention and the twin are timed too: compiling the one and running the other take long."""

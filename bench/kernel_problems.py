@@ -4,9 +4,9 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from flashvsr_trt.geometry import Geometry
+from flashvsr_trt.config.geometry import Geometry
+from flashvsr_trt.config.presets import WINDOW_TOKENS, find_preset
 from flashvsr_trt.kernels.select_blocks import block_probability, local_neighbourhood, window_means
-from flashvsr_trt.presets import WINDOW_TOKENS, find_preset
 
 SCENES = {
     "384x384": (384, 384),

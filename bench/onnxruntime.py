@@ -16,14 +16,14 @@ import torch
 
 from bench.cpu import interleaved_medians
 from bench.steady_stages import WEIGHTS, SteadyStages, load_random
+from flashvsr_trt.cli.option_types import SizeType
+from flashvsr_trt.config.geometry import Geometry
+from flashvsr_trt.config.presets import find_preset, find_schedule
+from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.export.export_bundle import export_bundle
-from flashvsr_trt.geometry import Geometry
-from flashvsr_trt.option_types import SizeType
 from flashvsr_trt.parity.tensor_error import psnr
-from flashvsr_trt.presets import find_preset, find_schedule
-from flashvsr_trt.runtime.onnxruntime_executor import OnnxRuntimeExecutor
-from flashvsr_trt.runtime.torch_executor import TorchExecutor
-from flashvsr_trt.signatures import StreamConfig
+from flashvsr_trt.runtime.onnxruntime.executor import OnnxRuntimeExecutor
+from flashvsr_trt.runtime.torch.executor import TorchExecutor
 
 
 def measure(preset_name: str, target: tuple[int, int], repeats: int, threads: int | None) -> dict:

@@ -20,15 +20,15 @@ from bench.gpu_timing import require_gpu
 from bench.kernel_problems import SCENES
 from bench.steady_stages import load_random, random_frames
 from bench.unit_work import H200_TFLOPS, kept_blocks, unit_work
+from flashvsr_trt.config.geometry import Geometry
+from flashvsr_trt.config.presets import DEFAULT_PRESET, UNIT_FRAMES, find_preset, find_schedule
+from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.errors import DeviceError
-from flashvsr_trt.geometry import Geometry
 from flashvsr_trt.model.network import Network
-from flashvsr_trt.presets import DEFAULT_PRESET, UNIT_FRAMES, find_preset, find_schedule
 from flashvsr_trt.runtime.backends import TorchOptions
 from flashvsr_trt.runtime.session import Session
-from flashvsr_trt.runtime.torch_device import check_memory, stream_memory
-from flashvsr_trt.runtime.torch_executor import TorchExecutor
-from flashvsr_trt.signatures import StreamConfig
+from flashvsr_trt.runtime.torch.device import check_memory, stream_memory
+from flashvsr_trt.runtime.torch.executor import TorchExecutor
 
 DTYPE = torch.bfloat16
 CLIP_FRAMES = 81

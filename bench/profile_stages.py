@@ -17,10 +17,10 @@ from bench.gpu_timing import require_gpu
 from bench.kernel_problems import SCENES
 from bench.pipeline import DTYPE, stream_for
 from bench.steady_stages import SteadyStages, load_random
-from flashvsr_trt.presets import DEFAULT_PRESET, find_preset
+from flashvsr_trt.config.presets import DEFAULT_PRESET, find_preset
+from flashvsr_trt.config.signatures import DECODE, DIT, ENCODE
 from flashvsr_trt.runtime.backends import TorchOptions
-from flashvsr_trt.runtime.torch_executor import TorchExecutor
-from flashvsr_trt.signatures import DECODE, DIT, ENCODE
+from flashvsr_trt.runtime.torch.executor import TorchExecutor
 
 CALLS = 3
 STAGES = (ENCODE, DIT, DECODE)

@@ -3,14 +3,14 @@
 import numpy as np
 import torch
 
+from flashvsr_trt.config.presets import UNIT_FRAMES, NetworkConfig
+from flashvsr_trt.config.rope import time_table
+from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.model.network import Network, build_network
-from flashvsr_trt.model.weights import load_weights, resolve_weights
-from flashvsr_trt.presets import UNIT_FRAMES, NetworkConfig
-from flashvsr_trt.rope import time_table
+from flashvsr_trt.model.weights.load import load_weights, resolve_weights
 from flashvsr_trt.runtime.executor import Executor
 from flashvsr_trt.runtime.noise import latent_noise
 from flashvsr_trt.runtime.ring import KVRing
-from flashvsr_trt.signatures import StreamConfig
 
 WEIGHTS = "random:0"
 

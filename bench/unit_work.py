@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from flashvsr_trt.config.presets import WINDOW_TOKENS, NetworkConfig
+from flashvsr_trt.config.signatures import COMPUTE, StreamConfig, TensorSpec, dit_signature, encode_signature
 from flashvsr_trt.model.decoder import Decoder
 from flashvsr_trt.model.dit import DiT
 from flashvsr_trt.model.folded_decoder import FoldedDecoder
 from flashvsr_trt.model.network import Network
 from flashvsr_trt.model.projector import Projector
-from flashvsr_trt.presets import WINDOW_TOKENS, NetworkConfig
-from flashvsr_trt.runtime.torch_executor import TorchExecutor
-from flashvsr_trt.signatures import COMPUTE, StreamConfig, TensorSpec, dit_signature, encode_signature
+from flashvsr_trt.runtime.torch.executor import TorchExecutor
 
 H200_TFLOPS = 790.0
 """What bf16 matrix products reach on one H200: the rate that the limits are counted at."""

@@ -4,7 +4,7 @@ from types import ModuleType
 from typing import Any
 
 from flashvsr_trt.bundle import Bundle
-from flashvsr_trt.signatures import next_name
+from flashvsr_trt.config.signatures import next_name
 
 CHANNEL_MULTIPLE = 8
 """HWC8 pads the channels of a pixel to a multiple of this: others stay row-major, so that no size changes."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from flashvsr_trt import __version__
 from flashvsr_trt.bundle import Bundle
-from flashvsr_trt.cache_entries import is_set_aside
+from flashvsr_trt.cache.entries import is_set_aside
 from flashvsr_trt.engines.flavours import Target
 from flashvsr_trt.engines.manifest import FORMAT_VERSION, MANIFEST, EngineSet, open_engines
 from flashvsr_trt.engines.options import BuildOptions

@@ -32,7 +32,7 @@ from flashvsr_trt.engines.tensorrt_api import (
 )
 from flashvsr_trt.engines.timing_cache import keep_timings
 from flashvsr_trt.errors import EngineError
-from flashvsr_trt.files import new_file, write_errors
+from flashvsr_trt.files.new import new_file, write_errors
 
 
 @dataclass(frozen=True)

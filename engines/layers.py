@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from flashvsr_trt.errors import EngineError
-from flashvsr_trt.files import write_text
-from flashvsr_trt.manifest_reader import BadManifestError, dump_manifest, read_manifest, record_of
+from flashvsr_trt.files.manifest_reader import BadManifestError, dump_manifest, read_manifest, record_of
+from flashvsr_trt.files.new import write_text
 
 FORMAT = "flashvsr-trt layers"
 FORMAT_VERSION = 1

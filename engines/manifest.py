@@ -14,8 +14,7 @@ from flashvsr_trt.engines.layers import Layer, layers_name, read_layers
 from flashvsr_trt.engines.options import BuildOptions
 from flashvsr_trt.engines.plan import SegmentPlan, check_plan, plan_from_dict
 from flashvsr_trt.errors import BundleError, EngineError, UsageError
-from flashvsr_trt.files import write_text
-from flashvsr_trt.folder_files import (
+from flashvsr_trt.files.folder import (
     BadFileError,
     BadNameError,
     NamedFile,
@@ -24,14 +23,15 @@ from flashvsr_trt.folder_files import (
     check_size,
     read_checked,
 )
-from flashvsr_trt.kernels.manifest import MANIFEST as KERNEL_MANIFEST
-from flashvsr_trt.kernels.manifest import check_kernels
-from flashvsr_trt.manifest_reader import (
+from flashvsr_trt.files.manifest_reader import (
     BadManifestError,
     dump_manifest,
     read_manifest,
     record_of,
 )
+from flashvsr_trt.files.new import write_text
+from flashvsr_trt.kernels.manifest import MANIFEST as KERNEL_MANIFEST
+from flashvsr_trt.kernels.manifest import check_kernels
 
 MANIFEST = "engines.json"
 FORMAT = "flashvsr-trt engines"

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from flashvsr_trt.manifest_reader import BadManifestError, record_of
-from flashvsr_trt.signatures import DTYPE_BYTES
+from flashvsr_trt.config.signatures import DTYPE_BYTES
+from flashvsr_trt.files.manifest_reader import BadManifestError, record_of
 
 BEFORE = -1
 """The `written` of a tensor that is there before the first step: an input of the graph."""

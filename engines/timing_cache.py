@@ -8,7 +8,7 @@ from typing import Any
 
 from flashvsr_trt.engines.flavours import Target
 from flashvsr_trt.errors import EngineError
-from flashvsr_trt.files import new_file, write_errors
+from flashvsr_trt.files.new import new_file, write_errors
 
 LOG = logging.getLogger(__name__)
 

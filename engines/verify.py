@@ -127,8 +127,8 @@ def _deserialise(engines: EngineSet) -> str:
 
 def _open_sessions(engines: EngineSet) -> str:
     """Open and run each session on zeros: one of other bindings, or with nodes on the host, is refused."""
-    from flashvsr_trt.runtime.cuda_device import CudaDevice
-    from flashvsr_trt.runtime.onnxruntime_engine import OnnxRuntimeSessions
+    from flashvsr_trt.runtime.onnxruntime.engine import OnnxRuntimeSessions
+    from flashvsr_trt.runtime.tensorrt.cuda_device import CudaDevice
 
     device = CudaDevice()
     stream = device.new_stream()

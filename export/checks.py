@@ -6,8 +6,8 @@ from pathlib import Path
 import onnx
 from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
+from flashvsr_trt.config.signatures import COMPUTE, StageSignature, TensorSpec
 from flashvsr_trt.errors import BundleError
-from flashvsr_trt.signatures import COMPUTE, StageSignature, TensorSpec
 
 
 def check_graph(path: Path, signature: StageSignature, compute: str) -> None:

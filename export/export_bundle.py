@@ -20,6 +20,7 @@ from flashvsr_trt.bundle import (
     describe_file,
     write_manifest,
 )
+from flashvsr_trt.config.signatures import StageSignature, StreamConfig, stage_signatures
 from flashvsr_trt.errors import BundleError, DeviceError, UsageError
 from flashvsr_trt.export.checks import check_graph
 from flashvsr_trt.export.exported_network import exported_network
@@ -43,13 +44,12 @@ from flashvsr_trt.export.weights_file import (
     weights_file_name,
     write_weights,
 )
-from flashvsr_trt.files import whole_folder
+from flashvsr_trt.files.new import whole_folder
 from flashvsr_trt.memory import EXPORT_BYTES, GIB
 from flashvsr_trt.model.network import Network, build_network
 from flashvsr_trt.model.state_shapes import state_shapes
-from flashvsr_trt.model.weights import load_weights, resolve_weights
-from flashvsr_trt.runtime.host_memory import free_host_memory
-from flashvsr_trt.signatures import StageSignature, StreamConfig, stage_signatures
+from flashvsr_trt.model.weights.load import load_weights, resolve_weights
+from flashvsr_trt.runtime.torch.host_memory import free_host_memory
 
 Notify = Callable[[str], None]
 

@@ -11,10 +11,10 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from flashvsr_trt.bundle import Bundle
+from flashvsr_trt.config.presets import WINDOW_TOKENS
+from flashvsr_trt.config.signatures import TensorSpec
 from flashvsr_trt.errors import BundleError
 from flashvsr_trt.plugins.sparse_attention import BLOCK_SPARSE_ATTENTION, DOMAIN, SELECT_BLOCKS
-from flashvsr_trt.presets import WINDOW_TOKENS
-from flashvsr_trt.signatures import TensorSpec
 
 Shape = tuple[int, ...]
 

@@ -5,11 +5,11 @@ import copy
 import torch
 from torch import nn
 
+from flashvsr_trt.config.signatures import DECODE, DIT, DIT_FIRST, ENCODE, StreamConfig
 from flashvsr_trt.model.attention import LayerCache
 from flashvsr_trt.model.dit import BlockConstants, DiTConstants
 from flashvsr_trt.model.network import Network
 from flashvsr_trt.model.stages import Decode, Denoise, Encode
-from flashvsr_trt.signatures import DECODE, DIT, DIT_FIRST, ENCODE, StreamConfig
 
 CACHE_PARTS = 3
 """Keys, values and key means: what each layer has of each cache."""

@@ -10,10 +10,10 @@ import torch
 from onnxscript import opset22 as op
 from torch import nn
 
+from flashvsr_trt.config.signatures import COMPUTE, StageSignature, TensorSpec
 from flashvsr_trt.plugins.function_opset import STANDARD_OPSET_VERSION
 from flashvsr_trt.plugins.onnx_schema import onnxscript_op
 from flashvsr_trt.plugins.sparse_attention import BLOCK_SPARSE_ATTENTION, SELECT_BLOCKS
-from flashvsr_trt.signatures import COMPUTE, StageSignature, TensorSpec
 
 
 def trace_stage(module: nn.Module, signature: StageSignature, dtype: torch.dtype) -> torch.onnx.ONNXProgram:

@@ -1,6 +1,6 @@
 """`python -m flashvsr_trt` is the command line, as torchrun needs it."""
 
-from flashvsr_trt.cli import main
+from flashvsr_trt.cli.main import main
 
 if __name__ == "__main__":
     main()

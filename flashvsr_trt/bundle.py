@@ -9,9 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flashvsr_trt.config.geometry import Geometry
+from flashvsr_trt.config.presets import DiTConfig, Preset, find_schedule
+from flashvsr_trt.config.signatures import (
+    COLOR_FIXES,
+    COMPUTE,
+    DTYPE_BYTES,
+    UPSAMPLERS,
+    StageSignature,
+    StreamConfig,
+    TensorSpec,
+    stage_signatures,
+)
 from flashvsr_trt.errors import BundleError, FlashVSRError
-from flashvsr_trt.files import write_text
-from flashvsr_trt.folder_files import (
+from flashvsr_trt.files.folder import (
     BadFileError,
     BadNameError,
     NamedFile,
@@ -22,20 +33,9 @@ from flashvsr_trt.folder_files import (
     read_checked,
     sha256_of,
 )
-from flashvsr_trt.geometry import Geometry
-from flashvsr_trt.manifest_reader import BadManifestError, dump_manifest, read_manifest, record_of
-from flashvsr_trt.onnx_locations import external_locations
-from flashvsr_trt.presets import DiTConfig, Preset, find_schedule
-from flashvsr_trt.signatures import (
-    COLOR_FIXES,
-    COMPUTE,
-    DTYPE_BYTES,
-    UPSAMPLERS,
-    StageSignature,
-    StreamConfig,
-    TensorSpec,
-    stage_signatures,
-)
+from flashvsr_trt.files.manifest_reader import BadManifestError, dump_manifest, read_manifest, record_of
+from flashvsr_trt.files.new import write_text
+from flashvsr_trt.files.onnx_locations import external_locations
 
 __all__ = [
     "Bundle",

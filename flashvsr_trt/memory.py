@@ -3,9 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from flashvsr_trt.errors import DeviceError, UsageError
-from flashvsr_trt.presets import SIZE_MULTIPLE, UNIT_FRAMES, WINDOW_TOKENS
-from flashvsr_trt.signatures import (
+from flashvsr_trt.config.presets import SIZE_MULTIPLE, UNIT_FRAMES, WINDOW_TOKENS
+from flashvsr_trt.config.signatures import (
     DTYPE_BYTES,
     PIXEL_CHANNELS,
     StreamConfig,
@@ -14,6 +13,7 @@ from flashvsr_trt.signatures import (
     dit_signature,
     encode_signature,
 )
+from flashvsr_trt.errors import DeviceError, UsageError
 
 GIB = 2**30
 

@@ -11,8 +11,8 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from flashvsr_trt.errors import MissingDependencyError, UsageError
-from flashvsr_trt.files import new_folder, write_errors
-from flashvsr_trt.folder_files import BadFileError, describe_file, read_checked
+from flashvsr_trt.files.folder import BadFileError, describe_file, read_checked
+from flashvsr_trt.files.new import new_folder, write_errors
 from flashvsr_trt.imported_sources import sources_digest
 from flashvsr_trt.kernels.catalogue import DTYPES, HEAD_DIMS, KernelSpec, kernel_specs
 from flashvsr_trt.kernels.manifest import (

@@ -6,8 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from flashvsr_trt.errors import UsageError
-from flashvsr_trt.files import write_text
-from flashvsr_trt.folder_files import (
+from flashvsr_trt.files.folder import (
     BadFileError,
     BadNameError,
     NamedFile,
@@ -15,8 +14,9 @@ from flashvsr_trt.folder_files import (
     check_size,
     read_checked,
 )
-from flashvsr_trt.manifest_reader import BadManifestError, dump_manifest, record_of
-from flashvsr_trt.manifest_reader import read_manifest as read_content
+from flashvsr_trt.files.manifest_reader import BadManifestError, dump_manifest, record_of
+from flashvsr_trt.files.manifest_reader import read_manifest as read_content
+from flashvsr_trt.files.new import write_text
 
 MANIFEST = "manifest.json"
 FORMAT = "flashvsr-trt kernels"

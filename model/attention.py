@@ -6,11 +6,11 @@ from typing import Protocol
 import torch
 import torch.nn.functional as F
 
-from flashvsr_trt.geometry import Geometry
+from flashvsr_trt.config.geometry import Geometry
+from flashvsr_trt.config.presets import WINDOW_TOKENS, AttentionConfig
 from flashvsr_trt.kernels.calls import record_call
 from flashvsr_trt.kernels.select_blocks import block_probability, local_neighbourhood, window_means
 from flashvsr_trt.kernels.torch_ops import block_sparse_attention, select_blocks
-from flashvsr_trt.presets import WINDOW_TOKENS, AttentionConfig
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 import torch
 import torch.nn.functional as F
 
+from flashvsr_trt.config.signatures import COLOR_FIXES
 from flashvsr_trt.model.extent import WHOLE_FRAME, WholeFrame
-from flashvsr_trt.signatures import COLOR_FIXES
 
 WAVELET_LEVELS = 5
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from flashvsr_trt.presets import FRAMES_PER_LATENT, LATENT_CHANNELS, LATENT_STRIDE, NetworkConfig
+from flashvsr_trt.config.presets import FRAMES_PER_LATENT, LATENT_CHANNELS, LATENT_STRIDE, NetworkConfig
 
 CONDITION_CHANNELS = 3 * FRAMES_PER_LATENT * LATENT_STRIDE * LATENT_STRIDE
 WARM_UP_FRAMES = FRAMES_PER_LATENT - 1

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from flashvsr_trt.config.presets import LATENT_CHANNELS, PATCH, TIMESTEP, DiTConfig, NetworkConfig
 from flashvsr_trt.model.attention import Attention, LayerCache
 from flashvsr_trt.model.windows import from_windows, to_windows
-from flashvsr_trt.presets import LATENT_CHANNELS, PATCH, TIMESTEP, DiTConfig, NetworkConfig
 
 
 class RMSNorm(nn.Module):

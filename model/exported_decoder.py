@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from flashvsr_trt.config.presets import FRAMES_PER_LATENT
 from flashvsr_trt.model.decoder import CONDITION_CHANNELS, MemBlock, condition_cells
 from flashvsr_trt.model.folded_decoder import FoldedDecoder, Grow
-from flashvsr_trt.presets import FRAMES_PER_LATENT
 
 PHASES = ((0, 0), (0, 1), (1, 0), (1, 1))
 """Positions of an output pixel in its 2x2 cell: row a, column b."""

@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from flashvsr_trt.config.presets import FRAMES_PER_LATENT, LATENT_STRIDE
 from flashvsr_trt.kernels.conv_relu import conv_relu
 from flashvsr_trt.kernels.torch_decoder_ops import ConvToRGB, split_frames
 from flashvsr_trt.memory import ALONE_PIXELS
 from flashvsr_trt.model.decoder import CONDITION_CHANNELS, MemBlock
 from flashvsr_trt.model.folded_decoder import FoldedDecoder, Grow
-from flashvsr_trt.presets import FRAMES_PER_LATENT, LATENT_STRIDE
 
 Frames = Sequence[torch.Tensor]
 """Consecutive frames in one or several tensors [T, C, h, w]."""

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from flashvsr_trt.config.presets import PATCH
 from flashvsr_trt.kernels.linear_gelu import linear_gelu
 from flashvsr_trt.kernels.torch_fused_ops import add_norm, norm_rope
 from flashvsr_trt.model.attention import LayerCache
@@ -24,7 +25,6 @@ from flashvsr_trt.model.dit import (
     to_patches,
 )
 from flashvsr_trt.model.windows import from_windows, to_windows
-from flashvsr_trt.presets import PATCH
 
 NormParameters = tuple[torch.Tensor, torch.Tensor]
 """Scale and shift of a LayerNorm, [dim] each; for a modulated one, 1 + scale and shift."""

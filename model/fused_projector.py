@@ -7,10 +7,10 @@ convolution kernels read them.
 import torch
 from torch import nn
 
+from flashvsr_trt.config.presets import TOKEN_STRIDE
+from flashvsr_trt.config.signatures import PROJECTOR_TAIL
 from flashvsr_trt.kernels.torch_projector_ops import conv_norm_silu, stack_frames
 from flashvsr_trt.model.projector import ChannelNorm, Projector
-from flashvsr_trt.presets import TOKEN_STRIDE
-from flashvsr_trt.signatures import PROJECTOR_TAIL
 
 
 def channels_innermost(conv: nn.Conv3d) -> torch.Tensor:

@@ -2,6 +2,8 @@
 
 import torch
 
+from flashvsr_trt.config.presets import TOKEN_STRIDE
+from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.kernels.calls import record_call, runs_kernel
 from flashvsr_trt.kernels.device import architecture_of
 from flashvsr_trt.kernels.torch_fused_ops import finish_frames
@@ -13,8 +15,6 @@ from flashvsr_trt.model.fused_projector import FusedProjector, unshuffle
 from flashvsr_trt.model.network import Network
 from flashvsr_trt.model.stages import Decode, Denoise, Encode
 from flashvsr_trt.model.upsample import FIXED_POINT_BITS
-from flashvsr_trt.presets import TOKEN_STRIDE
-from flashvsr_trt.signatures import StreamConfig
 
 
 class FusedEncode(Encode):

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from flashvsr_trt.config.presets import NetworkConfig
 from flashvsr_trt.model.balanced_rounding import rounded_decoder
 from flashvsr_trt.model.decoder import Decoder
 from flashvsr_trt.model.dit import DiT, DiTConstants
 from flashvsr_trt.model.exported_decoder import ExportedDecoder
 from flashvsr_trt.model.folded_decoder import FoldedDecoder
 from flashvsr_trt.model.projector import Projector
-from flashvsr_trt.model.weights import Weights
-from flashvsr_trt.presets import NetworkConfig
+from flashvsr_trt.model.weights.load import Weights
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from flashvsr_trt.config.presets import TOKEN_STRIDE, NetworkConfig
+from flashvsr_trt.config.signatures import PIXEL_CHANNELS, PROJECTOR_TAIL
 from flashvsr_trt.model.extent import WHOLE_FRAME, WholeFrame
-from flashvsr_trt.presets import TOKEN_STRIDE, NetworkConfig
-from flashvsr_trt.signatures import PIXEL_CHANNELS, PROJECTOR_TAIL
 
 TIME_STRIDE = 2
 

@@ -8,6 +8,7 @@ from functools import cache
 import torch
 from torch import nn
 
+from flashvsr_trt.config.presets import UNIT_LATENT_FRAMES
 from flashvsr_trt.model.attention import LayerCache, self_attention_for
 from flashvsr_trt.model.dit import from_patches, to_patches
 from flashvsr_trt.model.network import Network
@@ -20,7 +21,6 @@ from flashvsr_trt.model.stages import Decode, Denoise, Encode
 from flashvsr_trt.model.token_exchange import TokenExchange
 from flashvsr_trt.model.upsample import bicubic_table
 from flashvsr_trt.model.windows import to_windows
-from flashvsr_trt.presets import UNIT_LATENT_FRAMES
 
 
 class BandProjector(nn.Module):

@@ -7,9 +7,9 @@ attention by heads. Rows and heads may be uneven, and a rank may have no head at
 from dataclasses import dataclass
 from functools import cached_property
 
+from flashvsr_trt.config.presets import PATCH, TOKEN_STRIDE
+from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.errors import UsageError
-from flashvsr_trt.presets import PATCH, TOKEN_STRIDE
-from flashvsr_trt.signatures import StreamConfig
 
 BICUBIC_MARGIN = 2
 """LR rows beyond its own pixels that a bicubic kernel of four taps reads."""

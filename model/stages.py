@@ -1,19 +1,19 @@
 """The three stages as pure functions of (inputs, state) -> (outputs, next state).
 
-Names, shapes and dtypes are declared in `flashvsr_trt.signatures`; every backend runs these functions.
+Names, shapes and dtypes are declared in `flashvsr_trt.config.signatures`; every backend runs these functions.
 """
 
 import torch
 from torch import nn
 
+from flashvsr_trt.config.rope import space_table
+from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.model.attention import Attention, LayerCache, self_attention_for
 from flashvsr_trt.model.color import fix_color
 from flashvsr_trt.model.extent import WHOLE_FRAME
 from flashvsr_trt.model.network import Network
 from flashvsr_trt.model.upsample import bicubic_table, fit_to_target, upsample
 from flashvsr_trt.model.windows import to_windows
-from flashvsr_trt.rope import space_table
-from flashvsr_trt.signatures import StreamConfig
 
 
 class Encode(nn.Module):

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import torch
 
+from flashvsr_trt.config.presets import NetworkConfig
 from flashvsr_trt.model.decoder import Decoder
 from flashvsr_trt.model.dit import DiT
 from flashvsr_trt.model.projector import Projector
-from flashvsr_trt.presets import NetworkConfig
 
 Shapes = Mapping[str, tuple[int, ...]]
 

@@ -2,10 +2,10 @@
 
 import torch
 
+from flashvsr_trt.config.presets import UNIT_LATENT_FRAMES
 from flashvsr_trt.model.ranks import Ranks
 from flashvsr_trt.model.sharding import Sharding, length
 from flashvsr_trt.model.windows import to_windows
-from flashvsr_trt.presets import UNIT_LATENT_FRAMES
 
 
 def row_owners(sharding: Sharding, units: int) -> torch.Tensor:

@@ -2,12 +2,7 @@
 
 import torch
 
-from flashvsr_trt.model.color import WAVELET_LEVELS
-from flashvsr_trt.model.decoder import CONDITION_CHANNELS
-from flashvsr_trt.model.sharding import Sharding, length
-from flashvsr_trt.model.token_exchange import row_owners, window_owners
-from flashvsr_trt.model.windows import to_windows
-from flashvsr_trt.presets import (
+from flashvsr_trt.config.presets import (
     LATENT_CHANNELS,
     LATENT_STRIDE,
     PATCH,
@@ -15,7 +10,12 @@ from flashvsr_trt.presets import (
     UNIT_LATENT_FRAMES,
     NetworkConfig,
 )
-from flashvsr_trt.signatures import PIXEL_CHANNELS, PROJECTOR_TAIL
+from flashvsr_trt.config.signatures import PIXEL_CHANNELS, PROJECTOR_TAIL
+from flashvsr_trt.model.color import WAVELET_LEVELS
+from flashvsr_trt.model.decoder import CONDITION_CHANNELS
+from flashvsr_trt.model.sharding import Sharding, length
+from flashvsr_trt.model.token_exchange import row_owners, window_owners
+from flashvsr_trt.model.windows import to_windows
 
 FLOAT32 = 4
 SWAPPED = 2

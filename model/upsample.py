@@ -3,8 +3,8 @@
 import torch
 import torch.nn.functional as F
 
-from flashvsr_trt.geometry import Geometry
-from flashvsr_trt.signatures import UPSAMPLERS
+from flashvsr_trt.config.geometry import Geometry
+from flashvsr_trt.config.signatures import UPSAMPLERS
 
 TAPS = 4
 FIXED_POINT_BITS = 22

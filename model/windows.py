@@ -6,7 +6,7 @@ embedding, and back once, at the head. Window order is (unit, window row, window
 
 import torch
 
-from flashvsr_trt.presets import WINDOW
+from flashvsr_trt.config.presets import WINDOW
 
 
 def to_windows(tokens: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:

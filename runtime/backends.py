@@ -4,13 +4,13 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from flashvsr_trt.config.geometry import Geometry
+from flashvsr_trt.config.presets import DEFAULT_PRESET, UNIT_FRAMES, find_preset, find_schedule
+from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.errors import UsageError
-from flashvsr_trt.geometry import Geometry
 from flashvsr_trt.missing_parts import named_missing_parts
-from flashvsr_trt.presets import DEFAULT_PRESET, UNIT_FRAMES, find_preset, find_schedule
 from flashvsr_trt.runtime.executor import Executor
 from flashvsr_trt.runtime.session import Session
-from flashvsr_trt.signatures import StreamConfig
 
 Notify = Callable[[str], None]
 """Gets one line for each thing a user should know."""
@@ -67,27 +67,27 @@ class ExecutorRequest:
 
 def open_torch(request: ExecutorRequest, notify: Notify) -> Executor:
     """The PyTorch reference path, on one device or on every rank of a torchrun job."""
-    from flashvsr_trt.runtime.distributed import torchrun_place
+    from flashvsr_trt.runtime.distributed.run import torchrun_place
 
     if torchrun_place():
-        from flashvsr_trt.runtime.distributed_executor import open_distributed_executor
+        from flashvsr_trt.runtime.distributed.executor import open_distributed_executor
 
         return open_distributed_executor(request, notify)
-    from flashvsr_trt.runtime.torch_executor import open_torch_executor
+    from flashvsr_trt.runtime.torch.executor import open_torch_executor
 
     return open_torch_executor(request, notify)
 
 
 def open_onnxruntime(request: ExecutorRequest, notify: Notify) -> Executor:
     """The exported graphs on the CPU or CUDA; a stream that was not exported yet is, once."""
-    from flashvsr_trt.runtime.onnxruntime_executor import open_onnxruntime_executor
+    from flashvsr_trt.runtime.onnxruntime.executor import open_onnxruntime_executor
 
     return open_onnxruntime_executor(request, notify)
 
 
 def open_tensorrt(request: ExecutorRequest, notify: Notify) -> Executor:
     """Engines of TensorRT or TensorRT-RTX on a GPU; those that are missing are built, once."""
-    from flashvsr_trt.runtime.tensorrt_open import open_tensorrt_executor
+    from flashvsr_trt.runtime.tensorrt.open import open_tensorrt_executor
 
     return open_tensorrt_executor(request, notify)
 

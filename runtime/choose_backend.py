@@ -3,10 +3,10 @@
 import importlib.util
 from dataclasses import replace
 
-from flashvsr_trt.cached_bundle import find_bundle
+from flashvsr_trt.cache.bundle import find_bundle
 from flashvsr_trt.errors import FlashVSRError
 from flashvsr_trt.runtime.backends import ExecutorRequest, Notify, TorchOptions
-from flashvsr_trt.runtime.distributed import torchrun_place
+from flashvsr_trt.runtime.distributed.run import torchrun_place
 
 _ONNXRUNTIME_DTYPES = ("auto", "float32")
 
@@ -47,7 +47,7 @@ def _why_no_engines(request: ExecutorRequest) -> str | None:
     if current_device() is None:
         return "engines need a GPU"
     try:
-        from flashvsr_trt.runtime.tensorrt_open import find_matching_engines
+        from flashvsr_trt.runtime.tensorrt.open import find_matching_engines
 
         found = find_matching_engines(request)
     except FlashVSRError as error:

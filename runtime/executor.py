@@ -5,8 +5,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.runtime.ring import RingStep
-from flashvsr_trt.signatures import StreamConfig
 
 State = Any
 """The stages' carried tensors, as `signatures` declares them, in the executor's own type."""

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from flashvsr_trt.presets import LATENT_CHANNELS
+from flashvsr_trt.config.presets import LATENT_CHANNELS
 
 
 def latent_noise(seed: int, latent_frame: int, size: tuple[int, int]) -> np.ndarray:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flashvsr_trt.presets import AttentionConfig
+from flashvsr_trt.config.presets import AttentionConfig
 
 
 @dataclass(frozen=True)

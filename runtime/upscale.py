@@ -13,11 +13,13 @@ import av
 import numpy as np
 
 from flashvsr_trt import __version__
+from flashvsr_trt.cli.option_types import PIPE_FORMATS
+from flashvsr_trt.config.geometry import Geometry
+from flashvsr_trt.config.presets import DEFAULT_PRESET, UNIT_FRAMES, find_preset, find_schedule
+from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.errors import TruncatedInputError, UsageError
-from flashvsr_trt.files import new_file, write_errors
-from flashvsr_trt.geometry import Geometry
-from flashvsr_trt.option_types import PIPE_FORMATS
-from flashvsr_trt.presets import DEFAULT_PRESET, UNIT_FRAMES, find_preset, find_schedule
+from flashvsr_trt.files.new import new_file, write_errors
+from flashvsr_trt.files.targets import STANDARD_STREAM, check_outputs, local_path
 from flashvsr_trt.runtime.backends import (
     ATTENTIONS,
     EngineOptions,
@@ -26,22 +28,20 @@ from flashvsr_trt.runtime.backends import (
     TorchOptions,
     open_executor,
 )
-from flashvsr_trt.runtime.clip_range import Position
 from flashvsr_trt.runtime.executor import Executor
-from flashvsr_trt.runtime.image_output import is_image_output, refuse_among_pictures
-from flashvsr_trt.runtime.output_name import (
+from flashvsr_trt.runtime.pipeline import PipelineReport, upscale_video
+from flashvsr_trt.runtime.session import Session
+from flashvsr_trt.runtime.video.clip_range import Position
+from flashvsr_trt.runtime.video.image_output import is_image_output, refuse_among_pictures
+from flashvsr_trt.runtime.video.input import open_input
+from flashvsr_trt.runtime.video.output import open_output
+from flashvsr_trt.runtime.video.output_name import (
     STDOUT,
     check_stdout,
     default_output,
     is_stdout,
 )
-from flashvsr_trt.runtime.pipeline import PipelineReport, upscale_video
-from flashvsr_trt.runtime.session import Session
-from flashvsr_trt.runtime.stream_plan import COPY, StreamCodecs
-from flashvsr_trt.runtime.video_input import open_input
-from flashvsr_trt.runtime.video_output import open_output
-from flashvsr_trt.signatures import StreamConfig
-from flashvsr_trt.targets import STANDARD_STREAM, check_outputs, local_path
+from flashvsr_trt.runtime.video.stream_plan import COPY, StreamCodecs
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from flashvsr_trt.bundle import Bundle, read_bundle
+from flashvsr_trt.config.geometry import Geometry
+from flashvsr_trt.config.presets import AttentionConfig, Preset, find_preset, find_schedule
+from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.export.export_bundle import WeightsOrigin, export_bundle, export_network
-from flashvsr_trt.geometry import Geometry
 from flashvsr_trt.model.network import Network, build_network
-from flashvsr_trt.model.weights import load_weights, resolve_weights
-from flashvsr_trt.presets import AttentionConfig, Preset, find_preset, find_schedule
-from flashvsr_trt.signatures import StreamConfig
+from flashvsr_trt.model.weights.load import load_weights, resolve_weights
 from tests.golden import end_to_end_weights, golden_preset, load_case
 
 

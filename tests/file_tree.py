@@ -4,7 +4,7 @@ import errno
 import os
 from pathlib import Path
 
-from flashvsr_trt import renames
+from flashvsr_trt.files import renames
 
 
 def refuse_links(*_, **__):

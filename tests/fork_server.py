@@ -105,8 +105,8 @@ class _Count:
 
 
 def _child(job: dict, errors: int, counts: int) -> None:
-    from flashvsr_trt import staging
-    from flashvsr_trt.cli import main
+    from flashvsr_trt.cli.main import main
+    from flashvsr_trt.files import staging
 
     os.chdir(job["folder"])
     os.dup2(errors, 1)

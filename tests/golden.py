@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from flashvsr_trt.model.weights import Weights
-from flashvsr_trt.presets import (
+from flashvsr_trt.config.presets import (
     AttentionConfig,
     DecoderConfig,
     DiTConfig,
@@ -18,6 +17,7 @@ from flashvsr_trt.presets import (
     Preset,
     ProjectorConfig,
 )
+from flashvsr_trt.model.weights.load import Weights
 
 VECTORS = Path(__file__).parent / "vectors"
 

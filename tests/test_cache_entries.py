@@ -7,17 +7,17 @@ import sys
 
 import pytest
 
-from flashvsr_trt.cache import cache_folder
-from flashvsr_trt.cache_cli import seconds_of
-from flashvsr_trt.cache_entries import LOCKS, find_or_make, is_in_use, is_set_aside, mark_in_use
+from flashvsr_trt.cache.entries import LOCKS, find_or_make, is_in_use, is_set_aside, mark_in_use
+from flashvsr_trt.cache.folder import cache_folder
+from flashvsr_trt.cli.cache import seconds_of
 from flashvsr_trt.errors import BundleError, CacheError, UsageError
 from tests.cli.command import call
 
 MAKER = """
 import os, sys
 from pathlib import Path
-from flashvsr_trt.cache_entries import find_or_make
-from flashvsr_trt.files import new_folder
+from flashvsr_trt.cache.entries import find_or_make
+from flashvsr_trt.files.new import new_folder
 
 folder = Path(sys.argv[1])
 
@@ -37,7 +37,7 @@ print(find_or_make(folder, read, make, print))
 READER = """
 import sys
 from pathlib import Path
-from flashvsr_trt.cache_entries import mark_in_use
+from flashvsr_trt.cache.entries import mark_in_use
 mark_in_use(Path(sys.argv[1]))
 print("reading", flush=True)
 sys.stdin.read()

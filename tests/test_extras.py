@@ -17,11 +17,11 @@ from flashvsr_trt.missing_parts import INSTALLED_BY
 PROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
 
 MAKES_ENGINES = (
-    "flashvsr_trt.engines_cli",
+    "flashvsr_trt.cli.engines",
     "flashvsr_trt.export.export_bundle",
     "flashvsr_trt.engines.build",
 )
-RUNS_ENGINES = ("flashvsr_trt.runtime.tensorrt_open",)
+RUNS_ENGINES = ("flashvsr_trt.runtime.tensorrt.open",)
 
 DISTRIBUTIONS = {"cuda": "cuda-python", "google": "protobuf"}
 """Where a module is called otherwise than what brings it."""

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from flashvsr_trt import files, renames
 from flashvsr_trt.errors import FileError, UsageError, WeightsError
-from flashvsr_trt.files import new_file, new_folder, write_errors, write_text
-from flashvsr_trt.staging import UNFINISHED
+from flashvsr_trt.files import new as files
+from flashvsr_trt.files import renames
+from flashvsr_trt.files.new import new_file, new_folder, write_errors, write_text
+from flashvsr_trt.files.staging import UNFINISHED
 from tests.file_tree import fill, numbered, tree
 
 
@@ -145,7 +146,7 @@ class TestStreams:
 
     def test_the_file_behind_dev_stdout_is_appended_to(self, tmp_path):
         (tmp_path / "log").write_text("before\n")
-        code = "from flashvsr_trt.files import write_text; write_text('/dev/stdout', 'after')"
+        code = "from flashvsr_trt.files.new import write_text; write_text('/dev/stdout', 'after')"
         with (tmp_path / "log").open("ab") as log:
             subprocess.run([sys.executable, "-c", code], stdout=log, check=True)
         assert tree(tmp_path) == {"log": b"before\nafter"}

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from flashvsr_trt.geometry import Geometry
+from flashvsr_trt.config.geometry import Geometry
+from flashvsr_trt.config.presets import AttentionConfig, find_schedule
+from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.kernels.select_blocks import expand_mask
 from flashvsr_trt.model.attention import SparseAttention
 from flashvsr_trt.model.network import Network, build_network
-from flashvsr_trt.presets import AttentionConfig, find_schedule
 from flashvsr_trt.runtime.session import Session
-from flashvsr_trt.runtime.torch_executor import TorchExecutor
-from flashvsr_trt.signatures import StreamConfig
+from flashvsr_trt.runtime.torch.executor import TorchExecutor
 from tests.golden import (
     Case,
     assert_close_to_max,

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from flashvsr_trt.presets import find_preset
+from flashvsr_trt.config.presets import find_preset
 from tests.cli.command import call
 from tests.clips import make_clip
 

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from flashvsr_trt.bundle import MANIFEST, read_bundle
 from flashvsr_trt.errors import BundleError, FlashVSRError
-from flashvsr_trt.folder_files import BadFileError, BadNameError, check_names, describe_file
-from flashvsr_trt.manifest_reader import MANIFEST_BYTES, BadManifestError, dump_manifest, parse_object
-from flashvsr_trt.onnx_locations import external_locations
+from flashvsr_trt.files.folder import BadFileError, BadNameError, check_names, describe_file
+from flashvsr_trt.files.manifest_reader import MANIFEST_BYTES, BadManifestError, dump_manifest, parse_object
+from flashvsr_trt.files.onnx_locations import external_locations
 from tests.drawn_manifest import change_one_value
 
 HOSTILE = [

@@ -12,16 +12,16 @@ from PIL import Image
 
 from bench.demo import enlarge, mean_luma_psnr
 from bench.demo_clip import damage
+from flashvsr_trt.config.geometry import Geometry
+from flashvsr_trt.config.presets import NANO, NANO_WEIGHTS, SCHEDULES
+from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.export.export_bundle import export_bundle
-from flashvsr_trt.geometry import Geometry
 from flashvsr_trt.model.state_shapes import FOLDED
-from flashvsr_trt.model.weights import load_weights, resolve_weights
-from flashvsr_trt.model.weights_report import report_weights
-from flashvsr_trt.model.weights_source import packaged_weights
+from flashvsr_trt.model.weights.load import load_weights, resolve_weights
+from flashvsr_trt.model.weights.report import report_weights
+from flashvsr_trt.model.weights.source import packaged_weights
 from flashvsr_trt.parity.check import bundle_network, check_parity
-from flashvsr_trt.presets import NANO, NANO_WEIGHTS, SCHEDULES
 from flashvsr_trt.runtime import open_session
-from flashvsr_trt.signatures import StreamConfig
 from tests.cli.command import ROOT, call
 from tests.clips import make_clip
 from tests.exported import ignore, thin_preset
@@ -55,7 +55,7 @@ def test_the_file_is_small_whole_and_fits_its_preset():
 
 def test_a_wheel_holds_the_file_and_where_it_is_from():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    patterns = project["tool"]["setuptools"]["package-data"]["flashvsr_trt.model"]
+    patterns = project["tool"]["setuptools"]["package-data"]["flashvsr_trt.model.weights"]
     for name in (NANO_WEIGHTS, Path(NANO_WEIGHTS).with_suffix(".md").name):
         assert packaged_weights(NANO).with_name(name).is_file()
         assert any(fnmatch(name, pattern) for pattern in patterns)

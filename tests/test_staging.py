@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from flashvsr_trt import renames, staging
 from flashvsr_trt.errors import UsageError
-from flashvsr_trt.files import new_file, new_folder, write_text
-from flashvsr_trt.staging import UNFINISHED, leftovers, remove_leftovers, remove_unfinished
+from flashvsr_trt.files import renames, staging
+from flashvsr_trt.files.new import new_file, new_folder, write_text
+from flashvsr_trt.files.staging import UNFINISHED, leftovers, remove_leftovers, remove_unfinished
 from tests.file_tree import fill, numbered, tree
 
 
@@ -56,7 +56,7 @@ class TestLeftovers:
     def test_what_a_living_run_writes_stays(self, tmp_path, monkeypatch):
         code = (
             "import sys, time; time.time_ns = lambda: 10**18\n"
-            "from flashvsr_trt.files import new_file\n"
+            "from flashvsr_trt.files.new import new_file\n"
             f"file = new_file({str(tmp_path / 'out.txt')!r}); print('open', flush=True); sys.stdin.read()"
         )
         command = [sys.executable, "-c", code]

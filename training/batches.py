@@ -4,9 +4,9 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from flashvsr_trt.geometry import Geometry
-from flashvsr_trt.presets import SCHEDULES, find_preset
-from flashvsr_trt.signatures import StreamConfig
+from flashvsr_trt.config.geometry import Geometry
+from flashvsr_trt.config.presets import SCHEDULES, find_preset
+from flashvsr_trt.config.signatures import StreamConfig
 from training.degrade import degrade, draw_damage, make_smaller
 from training.motion import camera_path, film, part_side, picture_part
 from training.network import clip_frames, latent_size, upscale_frames

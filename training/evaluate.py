@@ -9,10 +9,10 @@ from pathlib import Path
 import click
 import torch
 
+from flashvsr_trt.config.presets import SCHEDULES, UNIT_FRAMES, UNIT_LATENT_FRAMES, find_preset
+from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.model.decoder import WARM_UP_FRAMES
-from flashvsr_trt.model.weights_bundle import read_bundle
-from flashvsr_trt.presets import SCHEDULES, UNIT_FRAMES, UNIT_LATENT_FRAMES, find_preset
-from flashvsr_trt.signatures import StreamConfig
+from flashvsr_trt.model.weights.bundle import read_bundle
 from training.batches import film_pictures, step_generator, stream_for
 from training.degrade import CLEAN, TYPICAL, Damage, degrade, make_smaller, to_bytes
 from training.network import (

@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from flashvsr_trt.config.presets import FRAMES_PER_LATENT, LATENT_CHANNELS, LATENT_STRIDE, PATCH
+from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.model.decoder import CONDITION_CHANNELS, Decoder, MemBlock, TGrow, condition_cells
-from flashvsr_trt.model.random_weights import random_weights
+from flashvsr_trt.model.weights.random import random_weights
 from flashvsr_trt.model.windows import to_windows
-from flashvsr_trt.presets import FRAMES_PER_LATENT, LATENT_CHANNELS, LATENT_STRIDE, PATCH
-from flashvsr_trt.signatures import StreamConfig
 from training.degrade import dct_basis
 from training.network import TrainableNetwork, denoise, encode, latent_size
 

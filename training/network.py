@@ -13,6 +13,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from flashvsr_trt.config.presets import (
+    FRAMES_PER_LATENT,
+    LATENT_CHANNELS,
+    UNIT_FRAMES,
+    UNIT_LATENT_FRAMES,
+    WINDOW_TOKENS,
+    NetworkConfig,
+)
+from flashvsr_trt.config.rope import space_table, time_table
+from flashvsr_trt.config.signatures import PIXEL_CHANNELS, PROJECTOR_TAIL, StreamConfig
 from flashvsr_trt.kernels.select_blocks import local_neighbourhood, window_means
 from flashvsr_trt.model.attention import Attention, LayerCache
 from flashvsr_trt.model.color import fix_color
@@ -22,16 +32,6 @@ from flashvsr_trt.model.folded_decoder import fold_grow
 from flashvsr_trt.model.projector import Projector
 from flashvsr_trt.model.upsample import fit_to_target, upsample
 from flashvsr_trt.model.windows import to_windows
-from flashvsr_trt.presets import (
-    FRAMES_PER_LATENT,
-    LATENT_CHANNELS,
-    UNIT_FRAMES,
-    UNIT_LATENT_FRAMES,
-    WINDOW_TOKENS,
-    NetworkConfig,
-)
-from flashvsr_trt.rope import space_table, time_table
-from flashvsr_trt.signatures import PIXEL_CHANNELS, PROJECTOR_TAIL, StreamConfig
 
 
 class TrainableNetwork(nn.Module):

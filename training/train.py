@@ -25,16 +25,16 @@ from pathlib import Path
 import click
 import torch
 
-from flashvsr_trt.files import new_file, write_text
-from flashvsr_trt.model.weights import UNPUBLISHED
-from flashvsr_trt.model.weights_bundle import (
+from flashvsr_trt.config.presets import find_preset
+from flashvsr_trt.files.new import new_file, write_text
+from flashvsr_trt.model.weights.bundle import (
     BundleInfo,
     content_sha256,
     network_json,
     read_bundle,
     write_bundle,
 )
-from flashvsr_trt.presets import find_preset
+from flashvsr_trt.model.weights.load import UNPUBLISHED
 from flashvsr_trt.signals import Ended, ended_by_signals, exit_code
 from training.batches import Batch, BatchConfig, make_batch
 from training.evaluate import evaluate, picture_tensors, table

@@ -10,7 +10,7 @@ from flashvsr_trt.bundle import Bundle
 from flashvsr_trt.errors import ParityError, UsageError
 from flashvsr_trt.export.export_bundle import compute_dtype
 from flashvsr_trt.model.network import Network, build_network
-from flashvsr_trt.model.weights import load_weights, resolve_weights
+from flashvsr_trt.model.weights.load import load_weights, resolve_weights
 from flashvsr_trt.parity.bisect import Divergence, find_divergence
 from flashvsr_trt.parity.compare import (
     END_TO_END,
@@ -25,7 +25,7 @@ from flashvsr_trt.parity.stage_runner import Arrays, StageExecutor
 from flashvsr_trt.parity.tensor_error import thresholds_for
 from flashvsr_trt.parity.torch_stages import TorchStages
 from flashvsr_trt.parity.widened import NARROW, widened_bundle, widened_network
-from flashvsr_trt.runtime.torch_executor import TorchExecutor
+from flashvsr_trt.runtime.torch.executor import TorchExecutor
 
 
 @dataclass(frozen=True)

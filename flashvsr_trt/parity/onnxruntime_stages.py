@@ -12,7 +12,7 @@ from flashvsr_trt.errors import DeviceError
 from flashvsr_trt.parity.stage_runner import BLOCKS, Arrays
 from flashvsr_trt.parity.widened import widen
 from flashvsr_trt.plugins.sparse_attention import DOMAIN, SELECT_BLOCKS
-from flashvsr_trt.runtime.onnxruntime_executor import COMPUTE_TYPES
+from flashvsr_trt.runtime.onnxruntime.executor import COMPUTE_TYPES
 
 _ERRORS_ONLY = 3
 _EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"

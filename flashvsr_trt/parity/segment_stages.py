@@ -9,7 +9,7 @@ from flashvsr_trt.engines.plan import KernelStep
 from flashvsr_trt.parity.onnxruntime_stages import expand_blocks
 from flashvsr_trt.parity.stage_runner import BLOCKS, Arrays
 from flashvsr_trt.plugins.sparse_attention import SELECT_BLOCKS
-from flashvsr_trt.runtime.onnxruntime_segments import OnnxRuntimeSegments
+from flashvsr_trt.runtime.onnxruntime.segments import OnnxRuntimeSegments
 
 
 class SegmentStages:

@@ -6,9 +6,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from flashvsr_trt.bundle import Bundle
-from flashvsr_trt.presets import UNIT_LATENT_FRAMES
+from flashvsr_trt.config.presets import UNIT_LATENT_FRAMES
+from flashvsr_trt.config.signatures import DECODE, DIT, DIT_FIRST, ENCODE, next_name
 from flashvsr_trt.runtime.ring import RingStep
-from flashvsr_trt.signatures import DECODE, DIT, DIT_FIRST, ENCODE, next_name
 
 Arrays = dict[str, np.ndarray]
 

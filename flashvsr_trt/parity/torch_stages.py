@@ -5,12 +5,12 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
+from flashvsr_trt.config.signatures import StreamConfig, stage_signatures
 from flashvsr_trt.export.stage_graphs import GRAPHS, DenoiseGraph
 from flashvsr_trt.kernels.select_blocks import expand_mask
 from flashvsr_trt.model.attention import SparseAttention
 from flashvsr_trt.model.network import Network
 from flashvsr_trt.parity.stage_runner import BLOCKS, Arrays
-from flashvsr_trt.signatures import StreamConfig, stage_signatures
 
 
 class TorchStages:

@@ -8,8 +8,8 @@ import numpy as np
 
 from flashvsr_trt.errors import CompareError, TruncatedInputError, UsageError
 from flashvsr_trt.quality.metrics import GAUSSIAN_SIDE, FrameQuality, frame_quality
-from flashvsr_trt.runtime.video_info import DecodedFrame, VideoInfo, VideoInput
-from flashvsr_trt.runtime.video_input import STDIN, open_input
+from flashvsr_trt.runtime.video.info import DecodedFrame, VideoInfo, VideoInput
+from flashvsr_trt.runtime.video.input import STDIN, open_input
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from flashvsr_trt.presets import UNIT_FRAMES
+from flashvsr_trt.config.presets import UNIT_FRAMES
 from flashvsr_trt.quality.compare import ComparedFrame
 from flashvsr_trt.runtime.session import WARM_UP_FRAMES
 

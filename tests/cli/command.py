@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from flashvsr_trt.cli import main
+from flashvsr_trt.cli.main import main
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from flashvsr_trt.quality.metrics import frame_quality
-from flashvsr_trt.runtime.video_input import open_input
+from flashvsr_trt.runtime.video.input import open_input
 from tests.cli.command import assert_refused, call, names, spawn
 from tests.clips import make_clip, make_images
 
@@ -218,7 +218,7 @@ def test_a_full_disk_leaves_nothing(clip, worse, tmp_path):
         "-c",
         "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (600, 600));"
-        "from flashvsr_trt.cli import main; main()",
+        "from flashvsr_trt.cli.main import main; main()",
     )
     process = spawn("compare", clip, worse, "--html", tmp_path / "page.html", python=limited)
     _, err = process.communicate(timeout=120)
@@ -252,7 +252,7 @@ def test_one_side_may_come_from_a_pipe(clip):
 def test_comparing_needs_no_torch(clip, worse, tmp_path):
     code = (
         "import sys; sys.modules['torch'] = None; sys.modules['PIL'] = None;"
-        "from flashvsr_trt.cli import main; main()"
+        "from flashvsr_trt.cli.main import main; main()"
     )
     process = spawn("compare", clip, worse, "--html", tmp_path / "page.html", python=("-c", code))
     _, err = process.communicate(timeout=120)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flashvsr_trt import cli
+from flashvsr_trt.cli import main as cli
 from flashvsr_trt.missing_parts import INSTALLED_BY
 from tests.cli.command import ROOT, assert_refused, call, names
 from tests.clips import make_clip

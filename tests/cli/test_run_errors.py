@@ -133,7 +133,7 @@ def test_a_full_disk(clip, tmp_path):
         "-c",
         "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (600, 600));"
-        "from flashvsr_trt.cli import main; main()",
+        "from flashvsr_trt.cli.main import main; main()",
     )
     process = spawn("run", clip, *NANO, python=limited)
     _, err = process.communicate(timeout=120)
@@ -246,5 +246,5 @@ def test_a_signal_ends_at_once_and_leaves_nothing(tmp_path, number, code, said):
 
 
 def test_the_command_line_starts_without_torch():
-    process = spawn(python=("-c", "import sys, flashvsr_trt.cli; sys.exit('torch' in sys.modules)"))
+    process = spawn(python=("-c", "import sys, flashvsr_trt.cli.main; sys.exit('torch' in sys.modules)"))
     assert process.wait(timeout=60) == 0, sys.executable

@@ -7,15 +7,15 @@ import torch
 from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
-from flashvsr_trt import presets
+from flashvsr_trt.cli.weights import weights
+from flashvsr_trt.config import presets
+from flashvsr_trt.config.presets import NANO
 from flashvsr_trt.errors import PresetError, WeightsError
-from flashvsr_trt.model import weights_download
-from flashvsr_trt.model.published import FILES, REPOSITORY
-from flashvsr_trt.model.random_weights import random_weights
-from flashvsr_trt.model.weights import load_weights, resolve_weights
-from flashvsr_trt.model.weights_bundle import read_safetensors_metadata
-from flashvsr_trt.presets import NANO
-from flashvsr_trt.weights_cli import weights
+from flashvsr_trt.model.weights import download as weights_download
+from flashvsr_trt.model.weights.bundle import read_safetensors_metadata
+from flashvsr_trt.model.weights.load import load_weights, resolve_weights
+from flashvsr_trt.model.weights.published import FILES, REPOSITORY
+from flashvsr_trt.model.weights.random import random_weights
 from tests.model.weights_files import TINY, write_files
 
 PRESET = ("--preset", "nano")
@@ -96,7 +96,7 @@ class TestCheck:
 
     def test_files_of_the_published_sizes_and_another_checksum_fail(self, directory, monkeypatch):
         published = presets.Preset("nano", "", NANO, presets.PRESETS[3].attention)
-        monkeypatch.setattr("flashvsr_trt.model.published.PRESETS", (published,))
+        monkeypatch.setattr("flashvsr_trt.model.weights.published.PRESETS", (published,))
         result = run("check", directory, *PRESET)
         assert result.exit_code == 1
         assert "not every file is the published v1.1 one" in result.output

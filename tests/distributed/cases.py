@@ -7,12 +7,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from flashvsr_trt.geometry import Geometry
+from flashvsr_trt.config.geometry import Geometry
+from flashvsr_trt.config.presets import AttentionConfig, Preset, find_preset, find_schedule
+from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.model.stages import quantise
-from flashvsr_trt.presets import AttentionConfig, Preset, find_preset, find_schedule
 from flashvsr_trt.runtime.executor import Executor
 from flashvsr_trt.runtime.session import Session
-from flashvsr_trt.signatures import StreamConfig
 
 WEIGHTS = "random:3"
 

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from flashvsr_trt.runtime.backends import ExecutorRequest
-from flashvsr_trt.runtime.distributed import torchrun_place
-from flashvsr_trt.runtime.distributed_executor import Open, Work, open_distributed_executor, open_shard
-from flashvsr_trt.runtime.distributed_group import Group, join_group, leave_group
+from flashvsr_trt.runtime.distributed.executor import Open, Work, open_distributed_executor, open_shard
+from flashvsr_trt.runtime.distributed.group import Group, join_group, leave_group
+from flashvsr_trt.runtime.distributed.run import torchrun_place
 from tests.distributed.cases import STREAMS, WEIGHTS, keep_floats, run_clip
 
 END = "end of the clip"

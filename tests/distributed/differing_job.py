@@ -6,7 +6,7 @@ torchrun -m tests.distributed.differing_job WEIGHTS,WEIGHTS ARGUMENTS
 import os
 import sys
 
-from flashvsr_trt.cli import main
+from flashvsr_trt.cli.main import main
 
 if __name__ == "__main__":
     weights = sys.argv[1].split(",")[int(os.environ["RANK"])]

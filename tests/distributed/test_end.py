@@ -10,7 +10,7 @@ from tests.distributed.launch import ROOT, environment
 WATCHED = """
 import ctypes, os, signal, threading
 from flashvsr_trt.errors import DistributedError
-from flashvsr_trt.runtime import distributed_end
+from flashvsr_trt.runtime.distributed import end as distributed_end
 
 distributed_end.EndWatch(lambda: False, lambda cause: DistributedError("rank 1 is gone"))
 threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGTERM)).start()
@@ -46,8 +46,8 @@ def test_the_end_of_the_job_is_reported_once(waiting):
 ENDED_WELL = """
 import weakref
 import torch.distributed as dist
-from flashvsr_trt.runtime.distributed import Place
-from flashvsr_trt.runtime.distributed_group import join_group, leave_group
+from flashvsr_trt.runtime.distributed.run import Place
+from flashvsr_trt.runtime.distributed.group import join_group, leave_group
 
 group = join_group("cpu", Place(rank=0, size=1, local_rank=0, local_size=1))
 import torch._dynamo

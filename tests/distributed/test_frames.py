@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from flashvsr_trt.config.presets import UNIT_FRAMES
 from flashvsr_trt.model.network import build_network
 from flashvsr_trt.model.sharding import Sharding, length
 from flashvsr_trt.model.traffic import unit_traffic
-from flashvsr_trt.model.weights import load_weights, resolve_weights
-from flashvsr_trt.presets import UNIT_FRAMES
-from flashvsr_trt.runtime.torch_executor import TorchExecutor
+from flashvsr_trt.model.weights.load import load_weights, resolve_weights
+from flashvsr_trt.runtime.torch.executor import TorchExecutor
 from tests.distributed.cases import (
     MANY_HEADS_STREAMS,
     NANO_STREAMS,

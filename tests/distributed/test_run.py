@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from flashvsr_trt import __version__
-from flashvsr_trt.presets import find_preset
-from flashvsr_trt.runtime.distributed_executor import Identity
+from flashvsr_trt.config.presets import find_preset
+from flashvsr_trt.runtime.distributed.executor import Identity
 from tests.cli.command import call
 from tests.clips import make_clip
 from tests.distributed.launch import ROOT, environment, torchrun

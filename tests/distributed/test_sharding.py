@@ -7,16 +7,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flashvsr_trt.config.geometry import Geometry
+from flashvsr_trt.config.presets import NANO, find_preset, find_schedule
+from flashvsr_trt.config.signatures import UPSAMPLERS, StreamConfig
 from flashvsr_trt.errors import UsageError
-from flashvsr_trt.geometry import Geometry
 from flashvsr_trt.model.network import Network, build_network
 from flashvsr_trt.model.sharded_stages import ShardedEncode
 from flashvsr_trt.model.sharding import Sharding, split_evenly
 from flashvsr_trt.model.stages import Encode
 from flashvsr_trt.model.upsample import upsample
-from flashvsr_trt.model.weights import load_weights, resolve_weights
-from flashvsr_trt.presets import NANO, find_preset, find_schedule
-from flashvsr_trt.signatures import UPSAMPLERS, StreamConfig
+from flashvsr_trt.model.weights.load import load_weights, resolve_weights
 from tests.distributed.cases import WEIGHTS
 
 

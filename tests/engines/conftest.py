@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 
 from flashvsr_trt.bundle import Bundle
+from flashvsr_trt.config.geometry import Geometry
+from flashvsr_trt.config.presets import find_preset, find_schedule
+from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.engines.build import build_engines
 from flashvsr_trt.engines.flavours import RTX, Target, installed_version
 from flashvsr_trt.engines.manifest import EngineSet
 from flashvsr_trt.export.export_bundle import export_bundle
-from flashvsr_trt.geometry import Geometry
-from flashvsr_trt.presets import find_preset, find_schedule
-from flashvsr_trt.signatures import StreamConfig
 from tests.exported import ignore
 
 KINDS = {

@@ -14,9 +14,9 @@ from flashvsr_trt.engines.options import BuildOptions
 from flashvsr_trt.engines.stale import why_stale
 from flashvsr_trt.engines.verify import verify_engines
 from flashvsr_trt.errors import EngineError
-from flashvsr_trt.files import whole_folder
+from flashvsr_trt.files.manifest_reader import dump_manifest
+from flashvsr_trt.files.new import whole_folder
 from flashvsr_trt.imported_sources import sources_digest, sources_of
-from flashvsr_trt.manifest_reader import dump_manifest
 from tests.engines.conftest import SMALLEST
 
 SPARSE = "sparse-official-2x"

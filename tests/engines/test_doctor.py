@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from flashvsr_trt import doctor
+from flashvsr_trt.cli import doctor
 from flashvsr_trt.engines import flavours, readiness
 from flashvsr_trt.engines.device import Device
 from flashvsr_trt.engines.flavours import RTX, TENSORRT

@@ -8,15 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from flashvsr_trt.config.presets import find_schedule
 from flashvsr_trt.engines.cache import engine_folder, engine_key, find_engines_of_any_options
 from flashvsr_trt.engines.device import Device
 from flashvsr_trt.engines.manifest import MANIFEST, open_engines
 from flashvsr_trt.engines.options import BuildOptions
 from flashvsr_trt.errors import DeviceError, EngineError, UsageError
-from flashvsr_trt.manifest_reader import dump_manifest
-from flashvsr_trt.presets import find_schedule
-from flashvsr_trt.runtime import choose_backend, tensorrt_open
+from flashvsr_trt.files.manifest_reader import dump_manifest
+from flashvsr_trt.runtime import choose_backend
 from flashvsr_trt.runtime.backends import EngineOptions, ExecutorRequest, open_executor
+from flashvsr_trt.runtime.tensorrt import open as tensorrt_open
 from tests.engines.conftest import SMALLEST
 from tests.runtime.device_double import DeviceDouble
 

@@ -17,10 +17,10 @@ from flashvsr_trt.engines.layers import write_layers
 from flashvsr_trt.engines.manifest import KERNELS, MANIFEST, EngineFile, open_engines
 from flashvsr_trt.engines.verify import verify_engines
 from flashvsr_trt.errors import FlashVSRError
+from flashvsr_trt.files.manifest_reader import dump_manifest
 from flashvsr_trt.kernels.manifest import MANIFEST as KERNEL_MANIFEST
 from flashvsr_trt.kernels.manifest import check_kernels
 from flashvsr_trt.kernels.manifest import read_manifest as read_kernels
-from flashvsr_trt.manifest_reader import dump_manifest
 from tests.drawn_manifest import change_one_value
 from tests.exported import ignore
 from tests.kernels.test_manifest import write_kernels

@@ -6,6 +6,15 @@ from dataclasses import replace
 
 import pytest
 
+from flashvsr_trt.config.geometry import Geometry
+from flashvsr_trt.config.presets import (
+    UNIT_FRAMES,
+    UNIT_LATENT_FRAMES,
+    ProjectorConfig,
+    find_preset,
+    find_schedule,
+)
+from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.engines.build import build_engines
 from flashvsr_trt.engines.layers import (
     Layer,
@@ -17,15 +26,6 @@ from flashvsr_trt.engines.layers import (
 from flashvsr_trt.engines.manifest import EngineSet
 from flashvsr_trt.errors import EngineError
 from flashvsr_trt.export.export_bundle import export_bundle
-from flashvsr_trt.geometry import Geometry
-from flashvsr_trt.presets import (
-    UNIT_FRAMES,
-    UNIT_LATENT_FRAMES,
-    ProjectorConfig,
-    find_preset,
-    find_schedule,
-)
-from flashvsr_trt.signatures import StreamConfig
 from tests.exported import ignore
 
 GROWN_FRAMES = UNIT_LATENT_FRAMES + 2 * UNIT_LATENT_FRAMES + UNIT_FRAMES

@@ -13,7 +13,7 @@ from flashvsr_trt.errors import BundleError, UsageError
 from flashvsr_trt.export import export_bundle as exporting
 from flashvsr_trt.export.export_bundle import export_bundle, export_network
 from flashvsr_trt.export.weights_file import data_offsets
-from flashvsr_trt.manifest_reader import dump_manifest
+from flashvsr_trt.files.manifest_reader import dump_manifest
 from tests.cli.command import call
 from tests.exported import ignore, network_for
 

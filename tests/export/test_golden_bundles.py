@@ -5,7 +5,7 @@ import onnx
 import pytest
 
 from flashvsr_trt.errors import DeviceError
-from flashvsr_trt.runtime.onnxruntime_executor import OnnxRuntimeExecutor
+from flashvsr_trt.runtime.onnxruntime.executor import OnnxRuntimeExecutor
 from flashvsr_trt.runtime.session import Session
 from tests.exported import export_golden
 from tests.golden import assert_within_levels, load_case

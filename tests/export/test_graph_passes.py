@@ -7,6 +7,7 @@ import onnxruntime
 import torch
 from torch import nn
 
+from flashvsr_trt.config.signatures import StageSignature, TensorSpec
 from flashvsr_trt.export.graph_passes import (
     attach_functions,
     fold_constants,
@@ -20,7 +21,6 @@ from flashvsr_trt.export.graph_passes import (
 from flashvsr_trt.export.trace import trace_stage
 from flashvsr_trt.export.weights_file import data_offsets, write_weights
 from flashvsr_trt.plugins.sparse_attention import DOMAIN
-from flashvsr_trt.signatures import StageSignature, TensorSpec
 
 
 def graph(text: str, weights: dict[str, torch.Tensor] | None = None) -> ir.Model:

@@ -5,13 +5,13 @@ import shutil
 import pytest
 from click.testing import CliRunner
 
+from flashvsr_trt.cli.kernels import kernels
 from flashvsr_trt.errors import UsageError
+from flashvsr_trt.files.manifest_reader import dump_manifest
 from flashvsr_trt.kernels.compile import build_kernels
 from flashvsr_trt.kernels.manifest import MANIFEST, find_artifact, read_manifest
 from flashvsr_trt.kernels.ptx import add_parameters, assemble, drop_parameters, read_signature
 from flashvsr_trt.kernels.tuning import ARCHITECTURES, PLAIN_SHARED_LIMIT, SHARED_LIMIT
-from flashvsr_trt.kernels_cli import kernels
-from flashvsr_trt.manifest_reader import dump_manifest
 
 triton = pytest.importorskip("triton", reason="compiling kernels needs Triton (extra 'kernels')")
 

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from flashvsr_trt.geometry import Geometry
+from flashvsr_trt.config.geometry import Geometry
+from flashvsr_trt.config.presets import TOKEN_STRIDE
 from flashvsr_trt.kernels.calls import counted_calls, reference_kernels
 from flashvsr_trt.kernels.conv_relu import conv_relu, conv_relu_reference
 from flashvsr_trt.kernels.conv_to_rgb import conv_to_rgb_reference
@@ -17,7 +18,6 @@ from flashvsr_trt.model.decoder import condition_cells
 from flashvsr_trt.model.fused_decoder import decoder_input, one_frame_earlier
 from flashvsr_trt.model.fused_projector import unshuffle
 from flashvsr_trt.model.upsample import FIXED_POINT_BITS, bicubic_table, fit_to_target, upsample
-from flashvsr_trt.presets import TOKEN_STRIDE
 
 VALUES = Setting(num_warps=4, constants={"VALUES": 256})
 CELLS = Setting(num_warps=4, constants={"PIXELS": 16, "CHANNELS": 32})

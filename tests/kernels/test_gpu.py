@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from bench.kernel_problems import SCENES, attention_problem, in_ring
-from flashvsr_trt.geometry import Geometry
+from flashvsr_trt.config.geometry import Geometry
+from flashvsr_trt.config.presets import TOKEN_STRIDE
 from flashvsr_trt.kernels.add_norm import add_norm_reference
 from flashvsr_trt.kernels.block_sparse_attention import block_sparse_attention_reference
 from flashvsr_trt.kernels.calls import kernel_calls, reset_kernel_calls
@@ -27,7 +28,6 @@ from flashvsr_trt.kernels.torch_projector_ops import conv_norm_silu, stack_frame
 from flashvsr_trt.kernels.tuning import setting_for
 from flashvsr_trt.model.fused_projector import unshuffle
 from flashvsr_trt.model.upsample import FIXED_POINT_BITS, bicubic_table, fit_to_target, upsample
-from flashvsr_trt.presets import TOKEN_STRIDE
 
 pytestmark = pytest.mark.gpu
 

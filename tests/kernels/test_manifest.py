@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from flashvsr_trt.errors import DeviceError, UsageError
-from flashvsr_trt.folder_files import NamedFile, describe_file
+from flashvsr_trt.files.folder import NamedFile, describe_file
 from flashvsr_trt.kernels.launch import LoadedKernel, launch_kernel, load_kernel, output_shape
 from flashvsr_trt.kernels.manifest import (
     MANIFEST,

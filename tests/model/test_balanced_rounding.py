@@ -6,13 +6,13 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flashvsr_trt.config.presets import NANO
 from flashvsr_trt.model.balanced_rounding import round_balanced, rounded_decoder
 from flashvsr_trt.model.color import adain
 from flashvsr_trt.model.decoder import Decoder
 from flashvsr_trt.model.extent import WHOLE_FRAME
 from flashvsr_trt.model.folded_decoder import FoldedDecoder
-from flashvsr_trt.model.random_weights import random_weights
-from flashvsr_trt.presets import NANO
+from flashvsr_trt.model.weights.random import random_weights
 
 NARROW = [torch.bfloat16, torch.float16]
 

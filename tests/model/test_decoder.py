@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
+from flashvsr_trt.config.presets import AttentionConfig
 from flashvsr_trt.model.decoder import WARM_UP_FRAMES, Decoder, MemBlock, TGrow
 from flashvsr_trt.model.exported_decoder import ExportedDecoder
 from flashvsr_trt.model.folded_decoder import FoldedDecoder, Grow
 from flashvsr_trt.model.fused_decoder import FusedDecoder
-from flashvsr_trt.presets import AttentionConfig
 from tests.golden import assert_close_to_max, golden_preset, load_case
 
 CASE = "tcdecoder_32x32"

@@ -5,13 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from flashvsr_trt.geometry import Geometry
+from flashvsr_trt.config.geometry import Geometry
+from flashvsr_trt.config.presets import PRESETS, TOKEN_STRIDE, WINDOW_TOKENS, AttentionConfig
+from flashvsr_trt.config.rope import space_table, time_table
 from flashvsr_trt.kernels.select_blocks import block_probability, expand_mask, window_means
 from flashvsr_trt.model.attention import DenseAttention, LayerCache, SparseAttention
 from flashvsr_trt.model.dit import DiT
 from flashvsr_trt.model.windows import from_windows, to_windows
-from flashvsr_trt.presets import PRESETS, TOKEN_STRIDE, WINDOW_TOKENS, AttentionConfig
-from flashvsr_trt.rope import space_table, time_table
 from flashvsr_trt.runtime.ring import KVRing
 from tests.golden import Case, assert_close_to_max, golden_preset, load_case
 

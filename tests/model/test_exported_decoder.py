@@ -6,12 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from flashvsr_trt.config.presets import find_preset
 from flashvsr_trt.model.decoder import TGrow
 from flashvsr_trt.model.exported_decoder import ExportedDecoder, PhasedGrow, TransposedGrow
 from flashvsr_trt.model.folded_decoder import Grow
 from flashvsr_trt.model.network import build_network
-from flashvsr_trt.model.weights import load_weights, resolve_weights
-from flashvsr_trt.presets import find_preset
+from flashvsr_trt.model.weights.load import load_weights, resolve_weights
 
 
 @settings(max_examples=25, deadline=None)

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from flashvsr_trt.config.presets import AttentionConfig
 from flashvsr_trt.model.fused_projector import FusedProjector, unshuffle
 from flashvsr_trt.model.projector import Projector
-from flashvsr_trt.presets import AttentionConfig
 from tests.golden import assert_close_to_max, golden_preset, load_case
 
 CASE = "projector_32x48"

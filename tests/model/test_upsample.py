@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from flashvsr_trt.geometry import Geometry
+from flashvsr_trt.config.geometry import Geometry
 from flashvsr_trt.model.upsample import fit_to_target, upsample
 from tests.golden import assert_close_to_max, load_case
 

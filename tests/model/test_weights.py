@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from flashvsr_trt.config.presets import FLASHVSR, NANO
 from flashvsr_trt.errors import UsageError, WeightsError
-from flashvsr_trt.model import published, weights, weights_bundle
-from flashvsr_trt.model.published import FILES, VERSION
-from flashvsr_trt.model.random_weights import random_weights
 from flashvsr_trt.model.state_shapes import FOLDED, PARTS, difference, state_shapes
-from flashvsr_trt.model.tensor_files import sha256_of
-from flashvsr_trt.model.weights import (
+from flashvsr_trt.model.weights import bundle as weights_bundle
+from flashvsr_trt.model.weights import load as weights
+from flashvsr_trt.model.weights import published
+from flashvsr_trt.model.weights.load import (
     UNVERIFIED,
     BundleFile,
     RandomSeed,
@@ -24,7 +24,9 @@ from flashvsr_trt.model.weights import (
     load_weights,
     resolve_weights,
 )
-from flashvsr_trt.presets import FLASHVSR, NANO
+from flashvsr_trt.model.weights.published import FILES, VERSION
+from flashvsr_trt.model.weights.random import random_weights
+from flashvsr_trt.model.weights.tensor_files import sha256_of
 from tests.golden import load_case
 from tests.model.weights_files import NARROW, TINY, write_files
 

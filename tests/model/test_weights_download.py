@@ -11,10 +11,10 @@ import huggingface_hub
 import pytest
 
 from flashvsr_trt.errors import WeightsError
-from flashvsr_trt.model import weights_download
-from flashvsr_trt.model.published import NETWORK_FILES, PROMPT_URL, REPOSITORY, PublishedFile
-from flashvsr_trt.model.weights_download import pull_weights
-from flashvsr_trt.model.weights_source import prompt_cache
+from flashvsr_trt.model.weights import download as weights_download
+from flashvsr_trt.model.weights.download import pull_weights
+from flashvsr_trt.model.weights.published import NETWORK_FILES, PROMPT_URL, REPOSITORY, PublishedFile
+from flashvsr_trt.model.weights.source import prompt_cache
 
 PROMPT = b"prompt"
 

@@ -5,14 +5,14 @@ from dataclasses import replace
 import pytest
 import torch
 
+from flashvsr_trt.config.presets import NANO, WINDOW_TOKENS
 from flashvsr_trt.model import random_weights as module
 from flashvsr_trt.model.attention import DenseAttention, LayerCache
 from flashvsr_trt.model.decoder import Decoder
 from flashvsr_trt.model.network import build_network
-from flashvsr_trt.model.random_weights import random_weights
 from flashvsr_trt.model.state_shapes import FOLDED, shapes_of, state_shapes
-from flashvsr_trt.model.weights import RandomSeed, load_weights
-from flashvsr_trt.presets import NANO, WINDOW_TOKENS
+from flashvsr_trt.model.weights.load import RandomSeed, load_weights
+from flashvsr_trt.model.weights.random import random_weights
 from tests.model.weights_files import NARROW, TINY
 
 

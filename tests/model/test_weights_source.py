@@ -2,13 +2,13 @@
 
 import pytest
 
+from flashvsr_trt.config.presets import FLASHVSR, NANO, PRESETS
 from flashvsr_trt.errors import WeightsError
-from flashvsr_trt.model import weights_source
-from flashvsr_trt.model.published import FILES, NETWORK_FILES, is_published
 from flashvsr_trt.model.state_shapes import PARTS
-from flashvsr_trt.model.weights import BundleFile, PublishedFiles, RandomSeed, describe, resolve_weights
-from flashvsr_trt.model.weights_source import packaged_weights
-from flashvsr_trt.presets import FLASHVSR, NANO, PRESETS
+from flashvsr_trt.model.weights import source as weights_source
+from flashvsr_trt.model.weights.load import BundleFile, PublishedFiles, RandomSeed, describe, resolve_weights
+from flashvsr_trt.model.weights.published import FILES, NETWORK_FILES, is_published
+from flashvsr_trt.model.weights.source import packaged_weights
 from tests.model.weights_files import TINY, write_files
 
 

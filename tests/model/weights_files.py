@@ -6,9 +6,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from flashvsr_trt.model.published import FILES
-from flashvsr_trt.model.random_weights import random_weights
-from flashvsr_trt.presets import DecoderConfig, DiTConfig, NetworkConfig, ProjectorConfig
+from flashvsr_trt.config.presets import DecoderConfig, DiTConfig, NetworkConfig, ProjectorConfig
+from flashvsr_trt.model.weights.published import FILES
+from flashvsr_trt.model.weights.random import random_weights
 
 TINY = NetworkConfig(
     dit=DiTConfig(dim=64, heads=2, ffn_dim=160, layers=2, text_dim=48, text_tokens=8, freq_dim=32),

@@ -5,7 +5,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from flashvsr_trt.cli import main
+from flashvsr_trt.cli.main import main
 from tests.clips import make_clip
 from tests.newest.test_without_torch import RUN, SIZE
 

@@ -9,17 +9,17 @@ import onnx
 import pytest
 
 from flashvsr_trt.bundle import read_bundle, write_manifest
+from flashvsr_trt.config.geometry import Geometry
+from flashvsr_trt.config.presets import find_schedule
+from flashvsr_trt.config.signatures import DIT, StreamConfig
 from flashvsr_trt.export.export_bundle import describe_file, export_bundle
 from flashvsr_trt.export.weights_file import data_offsets
-from flashvsr_trt.geometry import Geometry
 from flashvsr_trt.parity.check import bundle_network, check_parity
 from flashvsr_trt.parity.compare import compare_graphs, synthetic_frames
 from flashvsr_trt.parity.onnxruntime_stages import OnnxRuntimeStages
 from flashvsr_trt.parity.stage_runner import BLOCKS
 from flashvsr_trt.parity.tensor_error import TensorError, psnr, thresholds_for
 from flashvsr_trt.parity.torch_stages import TorchStages
-from flashvsr_trt.presets import find_schedule
-from flashvsr_trt.signatures import DIT, StreamConfig
 from tests.cli.command import call
 from tests.exported import ignore, network_for, thin_preset
 

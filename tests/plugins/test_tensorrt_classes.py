@@ -4,14 +4,14 @@ import numpy as np
 import onnx
 import pytest
 
-from flashvsr_trt.geometry import Geometry
+from flashvsr_trt.config.geometry import Geometry
+from flashvsr_trt.config.presets import find_preset
+from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.kernels.manifest import evaluate
 from flashvsr_trt.kernels.ptx import read_signature
 from flashvsr_trt.kernels.tuning import ARCHITECTURES, PLAIN_SHARED_LIMIT, SHARED_LIMIT
 from flashvsr_trt.plugins.op_kernels import read_plugin_kernels
 from flashvsr_trt.plugins.sparse_attention import DOMAIN, OPERATORS
-from flashvsr_trt.presets import find_preset
-from flashvsr_trt.signatures import StreamConfig
 from tests.plugins.stand_in import OLDEST, bindings_folder, run_in_tensorrt, stand_in_libraries
 
 OPERATOR = {operator.name: operator for operator in OPERATORS}

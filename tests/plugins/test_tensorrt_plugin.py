@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from flashvsr_trt.errors import EngineError, MissingDependencyError
-from flashvsr_trt.folder_files import NamedFile
+from flashvsr_trt.files.folder import NamedFile
 from flashvsr_trt.kernels.manifest import Argument
 from flashvsr_trt.kernels.ptx import assemble, read_signature
 from flashvsr_trt.kernels.tuning import SHARED_LIMIT

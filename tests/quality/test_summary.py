@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flashvsr_trt.geometry import Geometry
-from flashvsr_trt.presets import SCHEDULES, find_preset
+from flashvsr_trt.config.geometry import Geometry
+from flashvsr_trt.config.presets import SCHEDULES, find_preset
+from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.quality.summary import chunk_borders, starts_chunk, summarise
 from flashvsr_trt.runtime.session import Session
-from flashvsr_trt.signatures import StreamConfig
 from tests.quality.made import compared_frame, comparison
 
 

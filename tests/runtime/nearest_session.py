@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from flashvsr_trt.runtime.pipeline import PipelineReport, upscale_video
-from flashvsr_trt.runtime.video_input import open_input
-from flashvsr_trt.runtime.video_output import open_output
+from flashvsr_trt.runtime.video.input import open_input
+from flashvsr_trt.runtime.video.output import open_output
 
 SCALE = 2
 

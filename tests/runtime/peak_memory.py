@@ -8,14 +8,14 @@ import sys
 
 import torch
 
-from flashvsr_trt.geometry import Geometry
-from flashvsr_trt.presets import AttentionConfig, find_schedule
+from flashvsr_trt.config.geometry import Geometry
+from flashvsr_trt.config.presets import AttentionConfig, find_schedule
+from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.runtime.pipeline import upscale_video
 from flashvsr_trt.runtime.session import Session
-from flashvsr_trt.runtime.torch_executor import TorchExecutor
-from flashvsr_trt.runtime.video_input import open_input
-from flashvsr_trt.runtime.video_output import open_output
-from flashvsr_trt.signatures import StreamConfig
+from flashvsr_trt.runtime.torch.executor import TorchExecutor
+from flashvsr_trt.runtime.video.input import open_input
+from flashvsr_trt.runtime.video.output import open_output
 from tests.golden import golden_preset, load_case
 from tests.test_golden_end_to_end import network_of
 

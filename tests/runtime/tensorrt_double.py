@@ -7,7 +7,7 @@ import numpy as np
 from flashvsr_trt.engines.lowering import lower_graph
 from flashvsr_trt.parity.compare import synthetic_frames
 from flashvsr_trt.runtime.session import Session
-from flashvsr_trt.runtime.tensorrt_executor import TensorRTExecutor
+from flashvsr_trt.runtime.tensorrt.executor import TensorRTExecutor
 from tests.runtime.device_double import DeviceDouble
 from tests.runtime.engine_double import RecordedRunner
 

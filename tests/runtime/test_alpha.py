@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flashvsr_trt.runtime.alpha_decoder import with_alpha
-from flashvsr_trt.runtime.video_input import open_input
+from flashvsr_trt.runtime.video.alpha_decoder import with_alpha
+from flashvsr_trt.runtime.video.input import open_input
 from tests.clips import make_clip
 from tests.runtime.nearest_session import upscale
 

@@ -5,11 +5,11 @@ from types import SimpleNamespace
 import pytest
 
 from flashvsr_trt.engines.plan import KernelStep
-from flashvsr_trt.folder_files import NamedFile
+from flashvsr_trt.files.folder import NamedFile
 from flashvsr_trt.kernels import launch
 from flashvsr_trt.kernels.launch import LoadedKernel
 from flashvsr_trt.kernels.manifest import Argument, Artifact
-from flashvsr_trt.runtime.aot_kernels import AotKernels
+from flashvsr_trt.runtime.tensorrt.aot_kernels import AotKernels
 
 ARTIFACT = Artifact(
     name="select",

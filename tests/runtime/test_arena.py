@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flashvsr_trt.engines.plan import PlanTensor, SegmentPlan
-from flashvsr_trt.runtime.arena import ALIGNMENT, aligned, place_by_lifetime, place_side_by_side
+from flashvsr_trt.runtime.tensorrt.arena import ALIGNMENT, aligned, place_by_lifetime, place_side_by_side
 
 
 def plan_of(lifetimes):

@@ -2,16 +2,16 @@
 
 import pytest
 
+from flashvsr_trt.config.geometry import Geometry
+from flashvsr_trt.config.presets import find_preset, find_schedule
+from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.engines import device as engines_device
 from flashvsr_trt.engines.device import Device
 from flashvsr_trt.errors import EngineError, UsageError
-from flashvsr_trt.geometry import Geometry
-from flashvsr_trt.presets import find_preset, find_schedule
 from flashvsr_trt.runtime import choose_backend as chooser
-from flashvsr_trt.runtime import tensorrt_open
 from flashvsr_trt.runtime.backends import EngineOptions, ExecutorRequest, TorchOptions, open_executor
 from flashvsr_trt.runtime.choose_backend import choose_backend
-from flashvsr_trt.signatures import StreamConfig
+from flashvsr_trt.runtime.tensorrt import open as tensorrt_open
 
 STREAM = StreamConfig(find_preset("nano"), Geometry(64, 64, 2), find_schedule("low-latency"))
 GPU = Device("a GPU", "8.9", "13.0")

@@ -7,7 +7,7 @@ import av
 import numpy as np
 import pytest
 
-from flashvsr_trt.runtime.frame_filter import FrameFilter, chroma_location
+from flashvsr_trt.runtime.video.frame_filter import FrameFilter, chroma_location
 from tests.runtime.nearest_session import SCALE, upscale
 
 PERIOD = 32

@@ -6,8 +6,8 @@ import av
 import numpy as np
 import pytest
 
-from flashvsr_trt.runtime.picture_input import PictureReader
-from flashvsr_trt.runtime.video_input import open_input
+from flashvsr_trt.runtime.video.input import open_input
+from flashvsr_trt.runtime.video.picture_input import PictureReader
 from tests.runtime.nearest_session import upscale
 from tests.runtime.test_flat_patches import encoded
 

@@ -5,7 +5,7 @@ import pytest
 
 from flashvsr_trt.engines.device import current_device
 from flashvsr_trt.errors import DeviceError
-from flashvsr_trt.runtime.cuda_device import CudaDevice
+from flashvsr_trt.runtime.tensorrt.cuda_device import CudaDevice
 
 HAS_GPU = current_device() is not None
 

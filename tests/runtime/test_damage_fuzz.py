@@ -5,8 +5,8 @@ import pytest
 
 from flashvsr_trt.errors import VideoError
 from flashvsr_trt.runtime.pipeline import upscale_video
-from flashvsr_trt.runtime.video_input import open_input
-from flashvsr_trt.runtime.video_output import open_output
+from flashvsr_trt.runtime.video.input import open_input
+from flashvsr_trt.runtime.video.output import open_output
 from tests.runtime.damaged_clips import FRAMES, KINDS, decodable, make_kind, mutate
 
 SEEDS = range(300)

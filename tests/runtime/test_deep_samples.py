@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from flashvsr_trt.runtime.beside import BesideUpscaler, join, split
-from flashvsr_trt.runtime.video_color import WHITE
+from flashvsr_trt.runtime.video.beside import BesideUpscaler, join, split
+from flashvsr_trt.runtime.video.color import WHITE
 from tests.runtime.nearest_session import upscale
 
 WIDTH, HEIGHT = 512, 32

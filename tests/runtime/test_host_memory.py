@@ -6,11 +6,11 @@ import sys
 
 import pytest
 
-from flashvsr_trt.runtime.host_memory import free_host_memory
+from flashvsr_trt.runtime.torch.host_memory import free_host_memory
 
 CHURN = """
 import resource
-from flashvsr_trt.runtime.host_memory import keep_freed_memory
+from flashvsr_trt.runtime.torch.host_memory import keep_freed_memory
 
 assert keep_freed_memory()
 

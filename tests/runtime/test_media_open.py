@@ -7,7 +7,7 @@ import av
 import numpy as np
 import pytest
 
-from flashvsr_trt.runtime.media_open import create_media, exact_fraction, media_url, open_media
+from flashvsr_trt.runtime.video.media_open import create_media, exact_fraction, media_url, open_media
 from tests.clips import make_clip
 
 NAMES = (

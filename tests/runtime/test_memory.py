@@ -5,10 +5,10 @@ import sys
 
 import pytest
 
-from flashvsr_trt.geometry import Geometry
+from flashvsr_trt.config.geometry import Geometry
+from flashvsr_trt.config.presets import find_preset, find_schedule
+from flashvsr_trt.config.signatures import StreamConfig, decode_signature, encode_signature
 from flashvsr_trt.memory import estimate_memory
-from flashvsr_trt.presets import find_preset, find_schedule
-from flashvsr_trt.signatures import StreamConfig, decode_signature, encode_signature
 from tests.cli.command import ROOT
 from tests.clips import make_clip
 

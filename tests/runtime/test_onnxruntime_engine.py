@@ -14,10 +14,10 @@ from flashvsr_trt.engines.onnxruntime_keys import WEIGHTS_KEY
 from flashvsr_trt.engines.options import BuildOptions
 from flashvsr_trt.errors import EngineError, UsageError
 from flashvsr_trt.parity.tensor_error import psnr
-from flashvsr_trt.runtime.onnxruntime_engine import CPU, OnnxRuntimeSessions
-from flashvsr_trt.runtime.onnxruntime_executor import OnnxRuntimeExecutor
+from flashvsr_trt.runtime.onnxruntime.engine import CPU, OnnxRuntimeSessions
+from flashvsr_trt.runtime.onnxruntime.executor import OnnxRuntimeExecutor
 from flashvsr_trt.runtime.session import Session
-from flashvsr_trt.runtime.tensorrt_executor import TensorRTExecutor
+from flashvsr_trt.runtime.tensorrt.executor import TensorRTExecutor
 from tests.exported import ignore
 from tests.runtime.engine_double import ComputingRunner
 from tests.runtime.host_device import HostDevice
@@ -95,7 +95,7 @@ def test_a_session_runs_on_its_own_stream_only(engines):
 
 
 def test_a_node_that_the_provider_does_not_run_is_named(engines, monkeypatch):
-    from flashvsr_trt.runtime import onnxruntime_engine
+    from flashvsr_trt.runtime.onnxruntime import engine as onnxruntime_engine
 
     device = HostDevice()
     runner = OnnxRuntimeSessions(engines, device, provider=CPU)

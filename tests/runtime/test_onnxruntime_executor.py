@@ -8,17 +8,17 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from flashvsr_trt.config.geometry import Geometry
+from flashvsr_trt.config.presets import find_preset, find_schedule
+from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.errors import DeviceError
-from flashvsr_trt.geometry import Geometry
 from flashvsr_trt.parity.compare import synthetic_frames
 from flashvsr_trt.parity.tensor_error import psnr
-from flashvsr_trt.presets import find_preset, find_schedule
 from flashvsr_trt.runtime.backends import ExecutorRequest, open_executor
-from flashvsr_trt.runtime.onnxruntime_errors import onnxruntime_errors
-from flashvsr_trt.runtime.onnxruntime_executor import OnnxRuntimeExecutor
+from flashvsr_trt.runtime.onnxruntime.errors import onnxruntime_errors
+from flashvsr_trt.runtime.onnxruntime.executor import OnnxRuntimeExecutor
 from flashvsr_trt.runtime.session import Session
-from flashvsr_trt.runtime.torch_executor import TorchExecutor
-from flashvsr_trt.signatures import StreamConfig
+from flashvsr_trt.runtime.torch.executor import TorchExecutor
 from tests.cli.command import ROOT, call
 from tests.clips import make_clip
 from tests.exported import network_for
@@ -36,7 +36,7 @@ sys.meta_path.insert(0, ForbidTorch())
 
 from pathlib import Path
 from flashvsr_trt.bundle import read_bundle
-from flashvsr_trt.runtime.onnxruntime_executor import OnnxRuntimeExecutor
+from flashvsr_trt.runtime.onnxruntime.executor import OnnxRuntimeExecutor
 from flashvsr_trt.runtime.session import Session
 
 session = Session(OnnxRuntimeExecutor(read_bundle(Path(sys.argv[1]))))
@@ -55,7 +55,7 @@ class ForbidTorch:
             raise ImportError("torch is forbidden here")
 
 sys.meta_path.insert(0, ForbidTorch())
-from flashvsr_trt.cli import main
+from flashvsr_trt.cli.main import main
 main(sys.argv[1:])
 """
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flashvsr_trt.errors import EngineError
-from flashvsr_trt.runtime.onnxruntime_memory import Gaps, MeasuringRegion, ScratchRegion, SessionMemory
+from flashvsr_trt.runtime.onnxruntime.memory import Gaps, MeasuringRegion, ScratchRegion, SessionMemory
 from tests.runtime.device_double import DeviceDouble
 
 CALLS = st.lists(st.tuples(st.booleans(), st.integers(0, 3000)), max_size=40)

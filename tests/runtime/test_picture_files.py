@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from flashvsr_trt.runtime.video_input import open_input
+from flashvsr_trt.runtime.video.input import open_input
 from tests.clips import make_clip
 from tests.runtime.nearest_session import upscale
 

@@ -17,8 +17,8 @@ import pytest
 from flashvsr_trt.errors import VideoError
 from flashvsr_trt.runtime.bounded_queue import BoundedQueue, QueueStopped
 from flashvsr_trt.runtime.pipeline import upscale_video
-from flashvsr_trt.runtime.video_color import ColorTags
-from flashvsr_trt.runtime.video_info import DecodedFrame, VideoInfo, VideoInput
+from flashvsr_trt.runtime.video.color import ColorTags
+from flashvsr_trt.runtime.video.info import DecodedFrame, VideoInfo, VideoInput
 from tests.clips import gray_level, make_clip, probe
 from tests.runtime.nearest_session import NearestSession, upscale
 
@@ -247,8 +247,8 @@ INTERRUPTIBLE = """
 import json
 import sys
 from flashvsr_trt.runtime.pipeline import upscale_video
-from flashvsr_trt.runtime.video_input import open_input
-from flashvsr_trt.runtime.video_output import open_output
+from flashvsr_trt.runtime.video.input import open_input
+from flashvsr_trt.runtime.video.output import open_output
 from tests.runtime.nearest_session import NearestSession
 
 try:

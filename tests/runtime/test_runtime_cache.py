@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from flashvsr_trt.errors import EngineError
-from flashvsr_trt.runtime.runtime_cache import RUNTIME_CACHE, RuntimeCache
+from flashvsr_trt.runtime.tensorrt.runtime_cache import RUNTIME_CACHE, RuntimeCache
 
 
 class Cache:

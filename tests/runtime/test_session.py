@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flashvsr_trt.config.geometry import Geometry
+from flashvsr_trt.config.presets import AttentionConfig, find_schedule
+from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.errors import SessionError, UsageError
-from flashvsr_trt.geometry import Geometry
-from flashvsr_trt.presets import AttentionConfig, find_schedule
 from flashvsr_trt.runtime.noise import latent_noise
 from flashvsr_trt.runtime.session import Session
-from flashvsr_trt.runtime.torch_executor import TorchExecutor
-from flashvsr_trt.signatures import StreamConfig
+from flashvsr_trt.runtime.torch.executor import TorchExecutor
 from tests.golden import golden_preset, load_case
 from tests.test_golden_end_to_end import network_of
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from flashvsr_trt.errors import UsageError
-from flashvsr_trt.runtime.stream_plan import StreamCodecs
+from flashvsr_trt.runtime.video.stream_plan import StreamCodecs
 from tests.clips import make_clip, probe
 from tests.runtime.nearest_session import upscale
 

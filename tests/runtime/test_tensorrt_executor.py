@@ -10,9 +10,9 @@ import pytest
 from flashvsr_trt.errors import DeviceError, EngineError
 from flashvsr_trt.parity.compare import synthetic_frames
 from flashvsr_trt.parity.tensor_error import psnr
-from flashvsr_trt.runtime.clip_memory import unit_places
-from flashvsr_trt.runtime.onnxruntime_executor import OnnxRuntimeExecutor
+from flashvsr_trt.runtime.onnxruntime.executor import OnnxRuntimeExecutor
 from flashvsr_trt.runtime.session import Session
+from flashvsr_trt.runtime.tensorrt.clip_memory import unit_places
 from tests.cli.command import ROOT
 from tests.runtime.device_double import DeviceDouble
 from tests.runtime.engine_double import ComputingRunner
@@ -301,13 +301,13 @@ sys.meta_path.insert(0, ForbidTorch())
 
 from pathlib import Path
 import numpy as np
-import flashvsr_trt.runtime.cuda_device
-import flashvsr_trt.runtime.tensorrt_engine
-import flashvsr_trt.runtime.tensorrt_open
+import flashvsr_trt.runtime.tensorrt.cuda_device
+import flashvsr_trt.runtime.tensorrt.engine
+import flashvsr_trt.runtime.tensorrt.open
 from flashvsr_trt.bundle import read_bundle
 from flashvsr_trt.engines.lowering import lower_graph
 from flashvsr_trt.runtime.session import Session
-from flashvsr_trt.runtime.tensorrt_executor import TensorRTExecutor
+from flashvsr_trt.runtime.tensorrt.executor import TensorRTExecutor
 from tests.runtime.device_double import DeviceDouble
 from tests.runtime.engine_double import RecordedRunner
 

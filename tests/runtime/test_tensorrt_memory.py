@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import pytest
 
+from flashvsr_trt.config.geometry import Geometry
 from flashvsr_trt.errors import DeviceError
-from flashvsr_trt.geometry import Geometry
-from flashvsr_trt.runtime.clip_memory import clip_buffers, unit_places
-from flashvsr_trt.runtime.device_memory import DeviceMemory, check_device_memory
-from flashvsr_trt.runtime.run_profile import RunProfile
 from flashvsr_trt.runtime.session import Session
+from flashvsr_trt.runtime.tensorrt.clip_memory import clip_buffers, unit_places
+from flashvsr_trt.runtime.tensorrt.device_memory import DeviceMemory, check_device_memory
+from flashvsr_trt.runtime.tensorrt.run_profile import RunProfile
 from tests.runtime.device_double import DeviceDouble
 from tests.runtime.engine_double import WEIGHT_BYTES
 from tests.runtime.tensorrt_double import BUNDLES, frames_for, open_executor, run_steps

@@ -5,19 +5,20 @@ from types import SimpleNamespace
 
 import pytest
 
+from flashvsr_trt.config.geometry import Geometry
+from flashvsr_trt.config.presets import find_preset, find_schedule
+from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.engines.device import Device
 from flashvsr_trt.engines.flavours import RTX, TENSORRT, Target
 from flashvsr_trt.engines.manifest import EngineManifest, EngineSet
 from flashvsr_trt.engines.options import BuildOptions
 from flashvsr_trt.engines.plan import EngineStep, PlanTensor, SegmentPlan
 from flashvsr_trt.errors import DeviceError, EngineError, UsageError
-from flashvsr_trt.geometry import Geometry
-from flashvsr_trt.presets import find_preset, find_schedule
-from flashvsr_trt.runtime import tensorrt_engine, tensorrt_open
 from flashvsr_trt.runtime.backends import EngineOptions, ExecutorRequest, open_executor
-from flashvsr_trt.runtime.cuda_device import device_index
-from flashvsr_trt.runtime.tensorrt_open import build_command, check_engines, check_stream, open_engines_on
-from flashvsr_trt.signatures import StreamConfig
+from flashvsr_trt.runtime.tensorrt import engine as tensorrt_engine
+from flashvsr_trt.runtime.tensorrt import open as tensorrt_open
+from flashvsr_trt.runtime.tensorrt.cuda_device import device_index
+from flashvsr_trt.runtime.tensorrt.open import build_command, check_engines, check_stream, open_engines_on
 from tests.runtime.device_double import DeviceDouble
 
 STREAM = StreamConfig(find_preset("nano"), Geometry(64, 96, 2), find_schedule("low-latency"))
@@ -133,7 +134,7 @@ def test_no_build_names_the_command_that_builds(machine):
 
 
 def test_the_command_is_one_that_the_command_line_takes(capsys):
-    from flashvsr_trt.engines_cli import build
+    from flashvsr_trt.cli.engines import build
 
     words = build_command(ExecutorRequest(STREAM, "a folder"), "bf16", "rtx").split()
     assert words[:3] == ["flashvsr-trt", "engines", "build"]

@@ -7,20 +7,20 @@ import numpy as np
 import pytest
 import torch
 
+from flashvsr_trt.config.geometry import Geometry
+from flashvsr_trt.config.presets import AttentionConfig, find_preset, find_schedule
+from flashvsr_trt.config.rope import time_table
+from flashvsr_trt.config.signatures import COLOR_FIXES, StreamConfig
 from flashvsr_trt.errors import DeviceError, MissingDependencyError, UsageError
-from flashvsr_trt.geometry import Geometry
 from flashvsr_trt.kernels.attention_arguments import attention_strides
 from flashvsr_trt.model import attention, fused_dit, fused_stages
 from flashvsr_trt.model.network import Network, build_network
 from flashvsr_trt.model.stages import Decode, Denoise
-from flashvsr_trt.presets import AttentionConfig, find_preset, find_schedule
-from flashvsr_trt.rope import time_table
-from flashvsr_trt.runtime import torch_device
 from flashvsr_trt.runtime.backends import ExecutorRequest, TorchOptions, open_executor
 from flashvsr_trt.runtime.ring import KVRing
 from flashvsr_trt.runtime.session import Session
-from flashvsr_trt.runtime.torch_executor import TorchExecutor
-from flashvsr_trt.signatures import COLOR_FIXES, StreamConfig
+from flashvsr_trt.runtime.torch import device as torch_device
+from flashvsr_trt.runtime.torch.executor import TorchExecutor
 from tests.golden import assert_close_to_max, end_to_end_weights, golden_preset, load_case
 from tests.test_golden_end_to_end import network_of
 

@@ -11,16 +11,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from bench.unit_work import run_without_memory
+from flashvsr_trt.config.geometry import Geometry
+from flashvsr_trt.config.presets import AttentionConfig, find_schedule
+from flashvsr_trt.config.signatures import COLOR_FIXES, UPSAMPLERS, StreamConfig
 from flashvsr_trt.errors import DeviceError
-from flashvsr_trt.geometry import Geometry
 from flashvsr_trt.kernels.calls import counted_calls
 from flashvsr_trt.model.network import build_network
-from flashvsr_trt.presets import AttentionConfig, find_schedule
-from flashvsr_trt.runtime import torch_graphs
 from flashvsr_trt.runtime.backends import TorchOptions
 from flashvsr_trt.runtime.session import Session
-from flashvsr_trt.runtime.torch_executor import TorchExecutor
-from flashvsr_trt.signatures import COLOR_FIXES, UPSAMPLERS, StreamConfig
+from flashvsr_trt.runtime.torch import graphs as torch_graphs
+from flashvsr_trt.runtime.torch.executor import TorchExecutor
 from tests.golden import assert_within_levels, end_to_end_weights, golden_preset, load_case
 
 CHUNKS = 10

@@ -6,8 +6,8 @@ import pytest
 from av.video.reformatter import VideoReformatter
 
 from flashvsr_trt.errors import VideoError
-from flashvsr_trt.runtime.video_color import ColorTags, encoded_color_tags, from_rgb, read_color_tags, to_rgb
-from flashvsr_trt.runtime.video_input import open_input
+from flashvsr_trt.runtime.video.color import ColorTags, encoded_color_tags, from_rgb, read_color_tags, to_rgb
+from flashvsr_trt.runtime.video.input import open_input
 from tests.clips import make_yuv_clip, probe
 from tests.runtime.nearest_session import upscale
 

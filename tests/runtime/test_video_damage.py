@@ -2,7 +2,7 @@ import av
 import pytest
 
 from flashvsr_trt.errors import TruncatedInputError, VideoError
-from flashvsr_trt.runtime.video_input import open_input
+from flashvsr_trt.runtime.video.input import open_input
 from tests.clips import make_clip, make_images, probe
 from tests.runtime.nearest_session import upscale
 

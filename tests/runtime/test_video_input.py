@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from flashvsr_trt.errors import UsageError, VideoError
-from flashvsr_trt.runtime.video_input import open_input
+from flashvsr_trt.runtime.video.input import open_input
 from tests.clips import NTSC, gray_frame, gray_level, irregular_pts, make_clip, make_images
 
 
@@ -180,7 +180,7 @@ def test_a_video_is_read_from_a_pipe(tmp_path, kind):
         data = b"".join(gray_frame(index, 48, 64).tobytes() for index in range(8))
         options = "raw_size=(48, 64), rate=25"
     code = (
-        "from flashvsr_trt.runtime.video_input import open_input\n"
+        "from flashvsr_trt.runtime.video.input import open_input\n"
         f"with open_input('-', {options}) as video:\n"
         "    print(video.info.rate, *(round(frame.pixels.mean()) for frame in video))"
     )

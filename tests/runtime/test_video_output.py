@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from flashvsr_trt.errors import UsageError, VideoError
-from flashvsr_trt.runtime.video_input import open_input
-from flashvsr_trt.runtime.video_output import open_output
+from flashvsr_trt.runtime.video.input import open_input
+from flashvsr_trt.runtime.video.output import open_output
 from tests.clips import NTSC, gray_level, irregular_pts, make_clip, make_images, probe
 from tests.runtime.nearest_session import upscale
 

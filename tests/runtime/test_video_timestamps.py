@@ -7,7 +7,7 @@ import av
 import numpy as np
 import pytest
 
-from flashvsr_trt.runtime.video_input import open_input
+from flashvsr_trt.runtime.video.input import open_input
 from tests.clips import gray_frame, gray_level, make_clip, make_images, probe
 from tests.runtime.damaged_clips import remux
 from tests.runtime.nearest_session import upscale

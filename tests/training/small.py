@@ -2,7 +2,14 @@
 
 from dataclasses import replace
 
-from flashvsr_trt.presets import DecoderConfig, DiTConfig, NetworkConfig, Preset, ProjectorConfig, find_preset
+from flashvsr_trt.config.presets import (
+    DecoderConfig,
+    DiTConfig,
+    NetworkConfig,
+    Preset,
+    ProjectorConfig,
+    find_preset,
+)
 
 SMALL = NetworkConfig(
     dit=DiTConfig(dim=32, heads=1, ffn_dim=32, layers=2, text_dim=16, text_tokens=4, freq_dim=16),

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from flashvsr_trt.geometry import Geometry
+from flashvsr_trt.config.geometry import Geometry
+from flashvsr_trt.config.presets import AttentionConfig, find_schedule
+from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.model.network import build_network
-from flashvsr_trt.model.random_weights import random_weights
 from flashvsr_trt.model.stages import Decode
-from flashvsr_trt.model.weights import load_weights, resolve_weights
-from flashvsr_trt.presets import AttentionConfig, find_schedule
+from flashvsr_trt.model.weights.load import load_weights, resolve_weights
+from flashvsr_trt.model.weights.random import random_weights
 from flashvsr_trt.runtime.noise import latent_noise
 from flashvsr_trt.runtime.session import Session
-from flashvsr_trt.runtime.torch_executor import TorchExecutor
-from flashvsr_trt.signatures import StreamConfig
+from flashvsr_trt.runtime.torch.executor import TorchExecutor
 from tests.training.small import small_preset
 from training.network import TrainableNetwork, clip_frames, latent_size, upscale_frames
 

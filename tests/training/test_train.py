@@ -7,7 +7,7 @@ from itertools import count
 import pytest
 import torch
 
-from flashvsr_trt.model.weights import load_weights, resolve_weights
+from flashvsr_trt.model.weights.load import load_weights, resolve_weights
 from tests.training.small import SMALL, small_preset
 from training import batches as batches_module
 from training.batches import BatchConfig, make_batch

@@ -1,0 +1,76 @@
+"""The bundle of a stream: exported once into the cache, found there by all that decides its content."""
+
+import dataclasses
+import hashlib
+import json
+import os
+from pathlib import Path
+
+from flashvsr_trt import __version__
+from flashvsr_trt.bundle import FORMAT_VERSION, Bundle, read_bundle
+from flashvsr_trt.cache.entries import find_or_make
+from flashvsr_trt.cache.folder import cache_folder
+from flashvsr_trt.config.signatures import StreamConfig
+from flashvsr_trt.errors import CacheError
+from flashvsr_trt.model.weights.source import WeightsSource, describe, resolve_weights
+from flashvsr_trt.runtime.backends import Notify
+
+
+def bundle_for(stream: StreamConfig, weights: str | None, precision: str, notify: Notify) -> Bundle:
+    """The cached bundle; made, and announced in one line, where there is none. Only making it needs torch.
+
+    Either way the weights are named in one line. A damaged bundle is set aside and made again. Of several
+    processes that want one, one makes it and the others wait.
+
+    Raises:
+        CacheError: it must be made, and the cache cannot be written.
+        WeightsError, BundleError, MissingDependencyError: as finding weights and exporting do.
+    """
+    source = resolve_weights(weights, stream.preset.network)
+    notify(describe(source))
+    folder = cache_folder("bundles") / bundle_name(stream, source, precision)
+
+    def read() -> Bundle | None:
+        return read_bundle(folder) if os.path.lexists(folder) else None
+
+    def make() -> Bundle:
+        from flashvsr_trt.export.export_bundle import export_bundle
+
+        notify(f"exporting {stream.preset.name} into {folder}: once for this size")
+        export_bundle(stream, weights, precision, folder, notify=lambda line: None)
+        return read_bundle(folder)
+
+    return find_or_make(folder, read, make, notify)
+
+
+def find_bundle(stream: StreamConfig, weights: str | None, precision: str) -> Bundle | None:
+    """The cached bundle, its files' contents unchecked; None where there is none, or no cache.
+
+    Raises:
+        WeightsError, BundleError: as finding weights and reading do.
+    """
+    source = resolve_weights(weights, stream.preset.network)
+    try:
+        folder = cache_folder("bundles") / bundle_name(stream, source, precision)
+    except CacheError:
+        return None
+    return read_bundle(folder, verify=False) if os.path.isdir(folder) else None
+
+
+def bundle_name(stream: StreamConfig, source: WeightsSource, precision: str) -> str:
+    """A folder name that is readable in front and exact behind."""
+    key = {
+        "stream": dataclasses.asdict(stream),
+        "precision": precision,
+        "weights": [str(source), *_file_states(source)],
+        "versions": [__version__, FORMAT_VERSION],
+    }
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+    height, width = stream.geometry.target
+    return f"{stream.preset.name}-{width}x{height}-{stream.schedule.name}-{precision}-{digest[:16]}"
+
+
+def _file_states(source: WeightsSource) -> list[list[int]]:
+    """Size and time of each weights file: a replaced file is another source."""
+    paths = [value for value in vars(source).values() if isinstance(value, Path)]
+    return [[stat.st_size, stat.st_mtime_ns] for stat in (path.stat() for path in paths)]

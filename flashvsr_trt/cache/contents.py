@@ -1,0 +1,134 @@
+"""What is in the cache: entries by kind, with sizes and ages, and which of them are ours to remove."""
+
+import os
+import re
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from flashvsr_trt.bundle import FORMAT as BUNDLE_FORMAT
+from flashvsr_trt.bundle import MANIFEST as BUNDLE_MANIFEST
+from flashvsr_trt.cache.entries import is_in_use, is_set_aside, making
+from flashvsr_trt.engines.manifest import FORMAT as ENGINE_FORMAT
+from flashvsr_trt.engines.manifest import MANIFEST as ENGINE_MANIFEST
+from flashvsr_trt.errors import CacheError
+from flashvsr_trt.files.folder import BadFileError, read_file
+from flashvsr_trt.files.manifest_reader import MANIFEST_BYTES, BadManifestError, parse_object
+from flashvsr_trt.files.staging import leftovers, remove_leftovers
+from flashvsr_trt.kernels.manifest import FORMAT as KERNEL_FORMAT
+from flashvsr_trt.kernels.manifest import MANIFEST as KERNEL_MANIFEST
+
+KINDS = ("bundles", "engines", "kernels", "timings")
+
+WHOLE, SET_ASIDE, UNFINISHED = "whole", "set aside", "unfinished"
+
+_PRECISIONS = "(bf16|fp16|fp32)"
+_STREAM = r"[a-z0-9.-]+-\d+x\d+"
+_KNOWN = {
+    "bundles": (
+        re.compile(rf"{_STREAM}-[a-z-]+-{_PRECISIONS}-[0-9a-f]{{16}}"),
+        BUNDLE_MANIFEST,
+        BUNDLE_FORMAT,
+    ),
+    "engines": (
+        re.compile(rf"{_STREAM}-\dx-[a-z-]+-{_PRECISIONS}-(rtx|tensorrt)-\d+\.\d-[0-9a-f]{{32}}"),
+        ENGINE_MANIFEST,
+        ENGINE_FORMAT,
+    ),
+    "kernels": (re.compile(rf"sm_\d+-{_PRECISIONS}-d\d+"), KERNEL_MANIFEST, KERNEL_FORMAT),
+}
+_TIMINGS = re.compile(r"(rtx|tensorrt)-.+\.cache")
+_ASIDE_END = re.compile(r"\.damaged-[0-9a-f]{12}-[0-9a-f]{8}$")
+
+
+@dataclass(frozen=True)
+class CacheEntry:
+    """Something in the cache that is ours. `age_seconds` is since it was written."""
+
+    kind: str
+    path: Path
+    state: str
+    size_bytes: int
+    age_seconds: float
+
+    def as_dict(self) -> dict:
+        """For JSON."""
+        return {
+            "kind": self.kind,
+            "name": self.path.name,
+            "state": self.state,
+            "size_bytes": self.size_bytes,
+            "age_seconds": round(self.age_seconds),
+            "path": str(self.path),
+        }
+
+
+def list_entries(folders: dict[str, Path]) -> list[CacheEntry]:
+    """What is ours in the folder of each kind: whole entries, damaged ones set aside, and unfinished ones.
+
+    An entry is ours by its name and its manifest; what was set aside, by its name; what a killed run left,
+    by its name and lock.
+    """
+    found = []
+    for kind, folder in folders.items():
+        left = set(leftovers(folder))
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            state = UNFINISHED if str(path) in left else _state(kind, path)
+            if state:
+                size, written = _size_and_time(path)
+                found.append(CacheEntry(kind, path, state, size, max(0.0, time.time() - written)))
+    return found
+
+
+def remove_entry(entry: CacheEntry) -> None:
+    """Remove an entry that nobody reads or makes.
+
+    Raises:
+        CacheError: somebody does, or it cannot be removed.
+    """
+    if entry.state == UNFINISHED:
+        remove_leftovers(entry.path.parent)
+        return
+    user = entry.path.with_name(_ASIDE_END.sub("", entry.path.name))
+    if is_in_use(user):
+        raise CacheError(f"{entry.path} is in use by another process: try again when it has ended")
+    try:
+        with making(user, lambda line: None):
+            if entry.path.is_dir():
+                shutil.rmtree(entry.path)
+            else:
+                entry.path.unlink()
+    except OSError as error:
+        raise CacheError(f"{entry.path} cannot be removed ({error.strerror})") from error
+
+
+def _state(kind: str, path: Path) -> str | None:
+    """None for what is not ours."""
+    if path.is_symlink():
+        return None
+    if kind == "timings":
+        return WHOLE if _TIMINGS.fullmatch(path.name) and path.is_file() else None
+    name, manifest, form = _KNOWN[kind]
+    if not path.is_dir():
+        return None
+    if is_set_aside(path.name):
+        return SET_ASIDE if name.fullmatch(_ASIDE_END.sub("", path.name)) else None
+    if not name.fullmatch(path.name):
+        return None
+    try:
+        content = parse_object(read_file(path, manifest, MANIFEST_BYTES))
+    except (OSError, BadFileError, BadManifestError):
+        return None
+    return WHOLE if content.get("format") == form else None
+
+
+def _size_and_time(path: Path) -> tuple[int, float]:
+    """Bytes of all files, each counted once, and when the newest was written."""
+    status = os.lstat(path)
+    size, newest = (0 if path.is_dir() else status.st_size), status.st_mtime
+    for top, _, names in os.walk(path):
+        for name in names:
+            status = os.lstat(os.path.join(top, name))
+            size += status.st_size
+    return size, newest

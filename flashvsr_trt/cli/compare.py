@@ -1,0 +1,84 @@
+"""`flashvsr-trt compare`: how close one video is to another, frame by frame."""
+
+import json
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import click
+
+from flashvsr_trt.cli.progress import show_progress
+from flashvsr_trt.cli.table import print_table
+from flashvsr_trt.errors import TruncatedInputError, UsageError
+from flashvsr_trt.files.new import new_file, write_errors
+from flashvsr_trt.files.targets import STANDARD_STREAM, check_outputs, local_path
+
+if TYPE_CHECKING:
+    # The command imports what decodes and measures itself, so that `--help` does not wait for it.
+    from flashvsr_trt.quality.compare import Comparison
+
+
+@click.command()
+@click.argument("a", metavar="A")
+@click.argument("b", metavar="B")
+@click.option("--json", "json_file", metavar="FILE", help="Write the numbers of every frame; - for stdout.")
+@click.option("--html", "html_file", metavar="OUT", help="Write a page with a plot and sliders from A to B.")
+@click.option("--overwrite", is_flag=True, help="Replace FILE and OUT if they exist.")
+def compare(a: str, b: str, json_file: str | None, html_file: str | None, overwrite: bool) -> None:
+    """PSNR and SSIM of A against B, two videos or image sequences of one size.
+
+    Luma is the Y of BT.601 (16 to 235), SSIM that of Wang et al. 2004, the peak 255. Frames are compared in
+    order; where one video is longer, those that both have.
+    """
+    from flashvsr_trt.quality.compare import compare_videos
+    from flashvsr_trt.quality.page import comparison_page
+    from flashvsr_trt.quality.shown_frames import ShownFrames
+
+    if html_file == STANDARD_STREAM:
+        raise UsageError(f"--html {html_file}: the page needs a file of its own; name one, like compare.html")
+    check_outputs({"--json": json_file, "--html": html_file}, (a, b), overwrite)
+    shown = ShownFrames()
+    texts = {}
+    if json_file and json_file != STANDARD_STREAM:
+        texts[local_path(json_file)] = json_text
+    if html_file:
+        texts[local_path(html_file)] = lambda comparison: comparison_page(comparison, shown.chosen())
+    with ExitStack() as outputs:
+        files = {}
+        for name in texts:
+            with write_errors(name):
+                files[name] = outputs.enter_context(new_file(name, overwrite=overwrite))
+        with show_progress("comparing") as progress:
+            comparison = compare_videos(
+                a,
+                b,
+                notify=lambda line: click.echo(line, err=True),
+                progress=progress,
+                watch=shown.add if html_file else None,
+            )
+        for name, file in files.items():
+            with write_errors(name):
+                file.file.write(texts[name](comparison).encode("utf-8", "backslashreplace"))
+        for name, file in files.items():
+            with write_errors(name):
+                file.finish()
+    if json_file == STANDARD_STREAM:
+        click.echo(json_text(comparison), nl=False)
+    else:
+        _print_comparison(comparison)
+    if truncated := [str(error) for error in comparison.truncated if error]:
+        raise TruncatedInputError("; ".join(truncated))
+
+
+def json_text(comparison: "Comparison") -> str:
+    """The comparison as one JSON object."""
+    from flashvsr_trt.quality.report import comparison_json
+
+    return json.dumps(comparison_json(comparison), indent=2, allow_nan=False) + "\n"
+
+
+def _print_comparison(comparison: "Comparison") -> None:
+    from flashvsr_trt.quality.report import TABLE_HEADER, remarks, table_rows
+
+    print_table(TABLE_HEADER, table_rows(comparison))
+    for line in remarks(comparison):
+        click.echo(line)

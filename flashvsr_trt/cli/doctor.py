@@ -1,0 +1,157 @@
+"""What this machine can do, what is missing, and the command that fixes it."""
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import psutil
+
+from flashvsr_trt.config.presets import DEFAULT_PRESET, find_preset
+from flashvsr_trt.engines.device import Device, current_device
+from flashvsr_trt.engines.flavours import FLAVOURS, Flavour
+from flashvsr_trt.engines.readiness import Readiness, readiness
+from flashvsr_trt.errors import WeightsError
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One part: whether it is there, what it is, and how to get it if not."""
+
+    name: str
+    present: bool
+    detail: str
+    fix: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class FlavourFinding(Finding):
+    """An engine flavour: what it is for, and what it can do here."""
+
+    capabilities: tuple[str, ...] = ()
+    readiness: Readiness | None = None
+
+
+OPTIONAL_PARTS = (
+    ("triton", "triton", "kernels", "compiles the sparse-attention kernels"),
+    ("cuda-python", "cuda.bindings", "kernels", "launches kernels without torch"),
+    ("onnxruntime", "onnxruntime", "cpu", "runs exported bundles anywhere"),
+    ("onnx", "onnx", "export", "exports bundles"),
+)
+"""Distribution, module, extra that installs it, and what it is for."""
+
+
+def examine() -> list[Finding]:
+    """All findings, the ones a first run needs first."""
+    device = current_device()
+    return [
+        *(_machine(), _torch(), _gpu(), _weights()),
+        *(_optional(*part) for part in OPTIONAL_PARTS),
+        *(_flavour(flavour, device) for flavour in FLAVOURS.values()),
+    ]
+
+
+def _machine() -> Finding:
+    memory = psutil.virtual_memory()
+    detail = (
+        f"{platform.system()} {platform.machine()}, Python {platform.python_version()}, "
+        f"{os.cpu_count()} cores, {memory.available / 2**30:.1f} of {memory.total / 2**30:.1f} GiB free"
+    )
+    return Finding("machine", True, detail)
+
+
+def _torch() -> Finding:
+    if importlib.util.find_spec("torch") is None:
+        return Finding(
+            "torch", False, "no PyTorch: only exported bundles and engines run", "pip install torch"
+        )
+    return Finding("torch", True, importlib.metadata.version("torch"))
+
+
+def _gpu() -> Finding:
+    if importlib.util.find_spec("torch") is None:
+        return Finding("gpu", False, "not looked for: that needs torch", "pip install torch")
+    import torch
+
+    if torch.cuda.is_available():
+        names = []
+        for index in range(torch.cuda.device_count()):
+            properties = torch.cuda.get_device_properties(index)
+            names.append(
+                f"{properties.name} (sm_{properties.major}{properties.minor}, "
+                f"{properties.total_memory / 2**30:.0f} GiB)"
+            )
+        return Finding("gpu", True, "; ".join(names))
+    if torch.version.cuda is None:
+        return Finding(
+            "gpu",
+            False,
+            "this PyTorch is a CPU build: runs are slow, nano is what a CPU is for",
+            "on a machine with an NVIDIA GPU: pip install --force-reinstall torch",
+        )
+    return Finding("gpu", False, "no NVIDIA GPU seen by the driver", "check nvidia-smi, then the driver")
+
+
+def _weights() -> Finding:
+    from flashvsr_trt.model.weights.source import describe, resolve_weights
+
+    try:
+        source = resolve_weights(None, find_preset(DEFAULT_PRESET).network)
+    except WeightsError:
+        return Finding(
+            "weights",
+            False,
+            "no FlashVSR v1.1 weights in FLASHVSR_WEIGHTS or the Hugging Face cache",
+            "flashvsr-trt weights pull; nano needs none, it has its own",
+        )
+    return Finding("weights", True, describe(source))
+
+
+def _optional(distribution: str, module: str, extra: str, purpose: str) -> Finding:
+    try:
+        found = importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        found = False
+    if not found:
+        return Finding(distribution, False, purpose, f"pip install 'flashvsr-trt[{extra}]'")
+    return Finding(distribution, True, f"{_version(distribution)}: {purpose}")
+
+
+def _flavour(flavour: Flavour, device: Device | None) -> FlavourFinding:
+    """What one kind of engines can be built for here, and whether they run here."""
+    found = readiness(flavour, device)
+    lacking = [part for part in found.missing if part.part != flavour.title]
+    about = f"{flavour.title} {found.version}" if found.version else found.missing[0].purpose
+    details = [about, *(f"no {part.part}, which is for {part.purpose}" for part in lacking)]
+    if found.builds:
+        details.append(f"builds for {', '.join(found.builds)} here")
+        details.append(f"sparse presets for {', '.join(found.builds_sparse) or 'none of them'}")
+    else:
+        details.append("builds for nothing here")
+    if found.runs_on and device:
+        details.append(f"runs on {device.name} ({device.capability}, CUDA {device.driver})")
+    else:
+        details.append(f"does not run here: {found.why_not_run}")
+    if found.builds != flavour.capabilities:
+        details.append(f"it is for compute capability {', '.join(flavour.capabilities)}")
+    return FlavourFinding(
+        name=f"{flavour.name} engines",
+        present=bool(found.builds or found.runs_on),
+        detail="; ".join(details),
+        fix="; ".join(dict.fromkeys(part.fix for part in found.missing)),
+        capabilities=flavour.capabilities,
+        readiness=found,
+    )
+
+
+def _version(distribution: str) -> str:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return "version unknown"

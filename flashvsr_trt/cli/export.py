@@ -1,0 +1,206 @@
+"""`flashvsr-trt export`, `parity` and `inspect`: the stages as ONNX, compared and looked into."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from flashvsr_trt.bundle import MANIFEST, read_bundle
+from flashvsr_trt.cli.option_types import COUNT
+from flashvsr_trt.cli.stream_options import stream_options
+from flashvsr_trt.cli.table import print_table
+from flashvsr_trt.config.geometry import Geometry
+from flashvsr_trt.config.presets import SIZE_MULTIPLE, find_preset, find_schedule
+from flashvsr_trt.config.signatures import StreamConfig
+from flashvsr_trt.errors import ParityError, UsageError
+
+if TYPE_CHECKING:
+    # The commands import torch and onnx themselves, so that `--help` does not wait for them.
+    from flashvsr_trt.export.inspect_graph import GraphReport
+    from flashvsr_trt.parity.check import ParityResult
+
+_FOLDER = click.Path(path_type=Path, file_okay=False)
+_DEFAULT_SIZE = (768, 1280)
+
+
+@click.command()
+@stream_options
+@click.option(
+    "--own-weights",
+    is_flag=True,
+    help="Write the weights even where a bundle beside has them: `onnx.load` refuses shared files.",
+)
+@click.option("-o", "--output", type=_FOLDER, help="Folder to make.  [default: bundles/ and a name]")
+def export(
+    preset: str,
+    size: tuple[int, int] | None,
+    input_size: tuple[int, int] | None,
+    scale: str,
+    schedule: str,
+    fit: str,
+    upsampler: str,
+    color_fix: str,
+    precision: str,
+    weights: str | None,
+    own_weights: bool,
+    output: Path | None,
+) -> None:
+    """Export the three stages to ONNX: one folder of graphs, weights and a manifest.
+
+    Bundles in one folder that have the same weights and precision share the file on disk.
+    """
+    geometry = geometry_of(size, input_size, int(scale), fit)
+    stream = StreamConfig(find_preset(preset), geometry, find_schedule(schedule), upsampler, color_fix)
+    from flashvsr_trt.export.export_bundle import export_bundle
+
+    folder = output or Path("bundles") / default_name(stream, precision)
+    bundle = export_bundle(
+        stream, weights, precision, folder, lambda line: click.echo(line, err=True), not own_weights
+    )
+    megabytes = sum(file.size_bytes for file in bundle.files) / 1e6
+    click.echo(f"{folder}: {len(bundle.graphs)} graphs, {megabytes:,.0f} MB")
+
+
+def geometry_of(
+    size: tuple[int, int] | None, input_size: tuple[int, int] | None, scale: int, fit: str
+) -> Geometry:
+    """The geometry that --size, or --input-size and --fit, ask for. Raises UsageError."""
+    if size and input_size:
+        raise UsageError(
+            "--size is of the upscaled frame and --input-size of the one before: give one of them"
+        )
+    if input_size:
+        return Geometry(*input_size, scale, fit)
+    height, width = size or _DEFAULT_SIZE
+    if height % SIZE_MULTIPLE or width % SIZE_MULTIPLE or not height * width:
+        near = "x".join(str(max(1, round(side / SIZE_MULTIPLE)) * SIZE_MULTIPLE) for side in (width, height))
+        raise UsageError(
+            f"--size {width}x{height} is not in multiples of {SIZE_MULTIPLE}; the nearest is {near}, or give "
+            "the size of the input with --input-size"
+        )
+    return Geometry(height // scale, width // scale, scale)
+
+
+def default_name(stream: StreamConfig, precision: str) -> str:
+    """A folder name that says what is in it."""
+    height, width = stream.geometry.upscaled
+    return (
+        f"{stream.preset.name}-{width}x{height}-{stream.geometry.scale}x-{stream.schedule.name}-{precision}"
+    )
+
+
+@click.command()
+@click.argument("bundle", type=_FOLDER)
+@click.option("--against", type=click.Choice(["torch"]), default="torch", show_default=True)
+@click.option("--backend", type=click.Choice(["onnxruntime"]), default="onnxruntime", show_default=True)
+@click.option("--frames", type=COUNT, default=70, show_default=True, help="Of the synthetic clip.")
+@click.option("--weights", metavar="W", help="The bundle's weights.  [default: as it was exported]")
+@click.option("--bisect", is_flag=True, help="Find the first tensor that diverges inside a graph.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def parity(
+    bundle: Path, against: str, backend: str, frames: int, weights: str | None, bisect: bool, as_json: bool
+) -> None:
+    """Compare BUNDLE with the torch stages, by graph, by tensor and end to end; exit 1 if they differ."""
+    from flashvsr_trt.parity.check import bundle_network, check_parity
+
+    opened = read_bundle(bundle)
+    result = check_parity(opened, bundle_network(opened, weights), frames, bisect)
+    if as_json:
+        click.echo(json.dumps(parity_json(result), indent=2))
+    else:
+        _print_parity(result, f"{backend} against {against}, {opened.precision}")
+    report = result.report
+    if report.first_diverging:
+        where = f"; first inside it: {result.divergence.node}" if result.divergence else ""
+        names = ", ".join(f"{error.graph} {error.tensor}" for error in report.exceeded[:3])
+        raise ParityError(
+            f"{bundle} diverges in {report.first_diverging} ({len(report.exceeded)} tensors: {names}){where}"
+        )
+
+
+def parity_json(result: "ParityResult") -> dict:
+    """The report as JSON values."""
+    found = result.divergence
+    inside = {"node": found.node, "tensor": found.error.tensor} if found else None
+    return result.report.as_dict() | {"first_diverging_node": inside}
+
+
+@click.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def inspect(path: Path, as_json: bool) -> None:
+    """Say what is in PATH, a bundle or an .onnx file: nodes, parameters, work and memory."""
+    from flashvsr_trt.export.inspect_graph import inspect_bundle, inspect_file
+
+    is_bundle = path.is_dir() or path.name == MANIFEST
+    folder = path if path.is_dir() else path.parent
+    reports = inspect_bundle(read_bundle(folder)) if is_bundle else [inspect_file(path)]
+    if as_json:
+        click.echo(json.dumps([report.as_dict() for report in reports], indent=2))
+        return
+    header = (
+        "graph",
+        "nodes",
+        "custom nodes",
+        "parameters",
+        "weights MB",
+        "GFLOP",
+        "in MB",
+        "out MB",
+        "state MB",
+    )
+    print_table(header, [_graph_cells(report) for report in reports])
+    for report in reports:
+        counts = ", ".join(f"{label} {count}" for label, count in report.node_counts.items())
+        click.echo(f"{report.name}: {counts}")
+
+
+def _graph_cells(report: "GraphReport") -> tuple[str, ...]:
+    state = "-" if report.state_bytes is None else f"{report.state_bytes / 1e6:,.1f}"
+    return (
+        report.name,
+        f"{report.nodes:,}",
+        str(sum(report.custom_nodes.values())),
+        f"{report.parameters:,}",
+        f"{report.parameter_bytes / 1e6:,.1f}",
+        f"{report.flops / 1e9:,.1f}",
+        f"{report.input_bytes / 1e6:,.1f}",
+        f"{report.output_bytes / 1e6:,.1f}",
+        state,
+    )
+
+
+def _print_parity(result: "ParityResult", title: str) -> None:
+    limits = result.report.thresholds
+    rows = [
+        (
+            error.graph,
+            error.tensor,
+            str(error.calls),
+            f"{error.max_absolute:.2e}",
+            f"{error.mean_absolute:.2e}",
+            f"{error.max_relative:.2e}",
+            f"{error.mean_relative:.2e}",
+            f"{error.cosine:.7f}",
+            "-" if error.psnr is None else f"{error.psnr:.1f}",
+            "-" if error.mask_agreement is None else f"{error.mask_agreement:.4f}",
+            "EXCEEDS" if error.exceeds(limits) else "ok",
+        )
+        for error in result.report.tensors
+    ]
+    click.echo(title)
+    header = (
+        "graph",
+        "tensor",
+        "calls",
+        "max abs",
+        "mean abs",
+        "max rel",
+        "mean rel",
+        "cosine",
+        "PSNR",
+        "mask",
+        "",
+    )
+    print_table(header, rows)

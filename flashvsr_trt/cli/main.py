@@ -1,0 +1,322 @@
+"""The command line. Errors are one line on stderr and an exit code; `--debug` shows the traceback."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+
+import click
+
+from flashvsr_trt import __version__
+from flashvsr_trt.cli.cache import cache
+from flashvsr_trt.cli.compare import compare
+from flashvsr_trt.cli.engines import engines
+from flashvsr_trt.cli.export import export, inspect, parity
+from flashvsr_trt.cli.kernels import kernels
+from flashvsr_trt.cli.option_types import (
+    COUNT,
+    PIPE_FORMATS,
+    SEED,
+    THREADS,
+    EncoderOption,
+    FiniteType,
+    PositionType,
+    RateType,
+    SizeType,
+)
+from flashvsr_trt.cli.progress import show_progress
+from flashvsr_trt.cli.standard_streams import plain_reason, prepare_streams, silence_stdout
+from flashvsr_trt.cli.weights import weights
+from flashvsr_trt.config.geometry import FITS
+from flashvsr_trt.config.presets import CHUNK_SIZES, DEFAULT_PRESET, PRESETS, SCALES, SCHEDULES
+from flashvsr_trt.config.signatures import COLOR_FIXES, UPSAMPLERS
+from flashvsr_trt.engines.flavours import FLAVOUR_CHOICES
+from flashvsr_trt.errors import FlashVSRError
+from flashvsr_trt.files.new import FINISHED, new_file, write_errors
+from flashvsr_trt.files.staging import remove_unfinished
+from flashvsr_trt.files.targets import STANDARD_STREAM, local_path
+from flashvsr_trt.missing_parts import named_missing_parts
+from flashvsr_trt.runtime.backends import ATTENTIONS
+from flashvsr_trt.signals import ended_by_signals, exit_code
+
+BROKEN_PIPE = 128 + 13
+"""Exit code when the reader of stdout has gone, as shells have it for SIGPIPE."""
+
+FAULT = 70
+"""Exit code for an error that nobody expected: EX_SOFTWARE of sysexits.h."""
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="flashvsr-trt")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def cli(debug: bool) -> None:
+    """FlashVSR v1.1 video super-resolution."""
+
+
+for command in (weights, kernels, export, parity, inspect, engines, cache, compare):
+    cli.add_command(command)
+
+
+def number_choice(numbers: Sequence[int]) -> click.Choice:
+    """A choice of integers that stays one in the help."""
+    return click.Choice([str(number) for number in numbers])
+
+
+@cli.command()
+@click.argument("input", metavar="INPUT")
+@click.option("-o", "--output", metavar="OUT", help="File, folder, or - for stdout.  [default: INPUT_2x]")
+@click.option("--preset", default=DEFAULT_PRESET, show_default=True, help="See `flashvsr-trt presets`.")
+@click.option("--scale", type=number_choice(SCALES), default="2", show_default=True)
+@click.option(
+    "--weights",
+    metavar="W",
+    help="Directory, bundle, or random[:SEED].  [default: FLASHVSR_WEIGHTS, HF cache; nano: its own]",
+)
+@click.option(
+    "--schedule", type=click.Choice([s.name for s in SCHEDULES]), default="official", show_default=True
+)
+@click.option(
+    "--chunk-size", type=number_choice(CHUNK_SIZES), default="8", show_default=True, help="Frames a call."
+)
+@click.option(
+    "--fit", type=click.Choice(FITS), default="pad", show_default=True, help="To multiples of 128 pixels."
+)
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Of the noise.")
+@click.option("--color-fix", type=click.Choice(COLOR_FIXES), default=COLOR_FIXES[0], show_default=True)
+@click.option(
+    "--upsampler",
+    type=click.Choice(UPSAMPLERS),
+    default=UPSAMPLERS[0],
+    show_default=True,
+    help="pil: as trained; torch: as FlashDreams.",
+)
+@click.option("--backend", default="auto", show_default=True, help="See `flashvsr-trt doctor`.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--gpus", type=COUNT, help="Share the work between this many; starts torchrun.")
+@click.option("--dtype", default="auto", show_default=True, help="auto, float32, bfloat16 or float16.")
+@click.option(
+    "--attention",
+    type=click.Choice(ATTENTIONS),
+    default=ATTENTIONS[0],
+    show_default=True,
+    help="reference: PyTorch instead of the kernels.",
+)
+@click.option("--compile", is_flag=True, help="torch.compile for encoding and the decoder.")
+@click.option(
+    "--cuda-graphs/--no-cuda-graphs", default=None, help="Replay steady steps.  [default: on a GPU]"
+)
+@click.option("--no-build", "build", flag_value=False, default=True, help="Do not build missing engines.")
+@click.option(
+    "--flavour",
+    type=click.Choice(FLAVOUR_CHOICES),
+    default=FLAVOUR_CHOICES[0],
+    show_default=True,
+    help="Of the engines that --backend tensorrt runs.",
+)
+@click.option(
+    "--engines", metavar="DIR", help="Run the engines in DIR, a set or a folder of sets; build none."
+)
+@click.option("--profile", metavar="FILE", help="Print times by layer of engines, and write a trace.")
+@click.option("--start", type=PositionType(), default="0", help="Skip what comes before.")
+@click.option("--end", type=PositionType(), help="Stop before this frame or time.")
+@click.option("--duration", type=PositionType(), help="Stop after this many frames, or this long.")
+@click.option("--frames", type=COUNT, help="Stop after this many frames.")
+@click.option("--rate", type=RateType(), help="Frames a second of images and raw video.")
+@click.option("--raw-size", type=SizeType(), help="The input is raw video of this size.")
+@click.option("--raw-format", default="rgb24", show_default=True, help="Pixel format of raw video.")
+@click.option(
+    "--deinterlace/--no-deinterlace",
+    default=None,
+    help="With bwdif, a frame for a frame; or take interlaced frames as they are.  [default: refuse them]",
+)
+@click.option(
+    "--format", type=click.Choice(list(PIPE_FORMATS)), help="Container of -o -.  [default: matroska]"
+)
+@click.option(
+    "--codec", help="Video encoder.  [default: libx264, libvpx-vp9 for webm; one with alpha if needed]"
+)
+@click.option("--crf", type=FiniteType(), help="Quality; lower is better and larger.")
+@click.option(
+    "--pix-fmt",
+    "pixel_format",
+    help="Of the output.  [default: 4:2:0 with the input's alpha, and 10 bits if it has more than 8]",
+)
+@click.option(
+    "--encoder-option", "encoder_options", type=EncoderOption(), multiple=True, help="Say preset=slow."
+)
+@click.option(
+    "--audio-codec",
+    default="copy",
+    show_default=True,
+    help="copy, auto (convert what OUT cannot hold), none, or an encoder for all, say aac.",
+)
+@click.option(
+    "--subtitle-codec",
+    default="copy",
+    show_default=True,
+    help="copy, auto (convert what OUT cannot hold), none, or an encoder for all, say mov_text.",
+)
+@click.option("--threads", type=THREADS, default=0, help="Of decoder and encoder.  [default: theirs]")
+@click.option("--overwrite", is_flag=True, help="Replace what exists: the output, the report, the trace.")
+@click.option("--json", "json_file", metavar="FILE", help="Write a report; - for stdout.")
+@click.pass_obj
+def run(
+    arguments: Sequence[str],
+    json_file: str | None,
+    scale: str,
+    chunk_size: str,
+    gpus: int | None,
+    **options,
+) -> None:
+    """Upscale INPUT: a video, a folder, glob or %05d pattern of images, or - for a pipe.
+
+    FRAME|TIME: an integer counts frames (48), else it is a time (1:02:03.5, 1:30, 12.5s, 500ms).
+    """
+    from flashvsr_trt.runtime.distributed.run import launch_if_asked, run_ranks
+    from flashvsr_trt.runtime.upscale import RunOptions, check_files, upscale_file
+
+    run_options = RunOptions(scale=int(scale), chunk_size=int(chunk_size), **options)
+    check_files(run_options, {"--json": json_file})
+    launch_if_asked(gpus, run_options, arguments)
+    with (
+        run_ranks(run_options),
+        report_file(json_file, run_options.overwrite) as write_report,
+        show_progress() as progress,
+    ):
+        result = upscale_file(run_options, say, progress)
+        write_report(json.dumps(result.report, indent=2) + "\n")
+    report = result.report
+    say(f"{result.output}: {report['frames']} frames in {report['seconds']:.1f} s ({report['fps']:.2f} FPS)")
+    if result.truncated:
+        raise result.truncated
+
+
+@contextmanager
+def report_file(path: str | None, overwrite: bool) -> Iterator[Callable[[str], None]]:
+    """Gives `write(text)` for the report that --json asks for; the file is opened now, not after the work."""
+    if path in (None, STANDARD_STREAM):
+        yield lambda text: click.echo(text, nl=False) if path else None
+        return
+    path = local_path(path)
+    with write_errors(path):
+        file = new_file(path, overwrite=overwrite)
+
+    def write(text: str) -> None:
+        with write_errors(path):
+            file.file.write(text.encode("utf-8", "backslashreplace"))
+            file.finish()
+
+    with file:
+        yield write
+
+
+def say(line: str) -> None:
+    """A notice for the user; stdout stays free for data. Names that are no text are shown escaped."""
+    with suppress(BrokenPipeError):  # whoever read the notices has gone
+        click.echo(line.encode("utf-8", "backslashreplace").decode(), err=True)
+
+
+def say_error(error: Exception | str) -> None:
+    """One line, whatever the error's text holds."""
+    say("error: " + " ".join(str(error).split("\n")))
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def presets(as_json: bool) -> None:
+    """List the presets."""
+    if as_json:
+        rows = [
+            {
+                "name": preset.name,
+                "aliases": preset.aliases,
+                "description": preset.description,
+                "sparse_ratio": preset.attention.sparse_ratio,
+                "published_weights": preset.published,
+                "default": preset.name == DEFAULT_PRESET,
+            }
+            for preset in PRESETS
+        ]
+        click.echo(json.dumps(rows, indent=2))
+        return
+    for preset in PRESETS:
+        default = " (default)" if preset.name == DEFAULT_PRESET else ""
+        click.echo(f"{preset.name:<15} {preset.description}{default}")
+        for alias in preset.aliases:
+            click.echo(f"{'':<15} also: {alias}")
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def doctor(as_json: bool) -> None:
+    """Say what this machine can do, what is missing, and the command that fixes it."""
+    from flashvsr_trt.cli.doctor import examine
+
+    findings = examine()
+    if as_json:
+        click.echo(json.dumps([finding.as_dict() for finding in findings], indent=2))
+        return
+    for finding in findings:
+        click.echo(f"{'ok     ' if finding.present else 'missing'} {finding.name:<16} {finding.detail}")
+        if finding.fix:
+            click.echo(f"{'':<24} {finding.fix}")
+
+
+@contextmanager
+def reported_errors(debug: bool):
+    """Turn expected errors into one line on stderr and their exit code."""
+    try:
+        yield
+    except click.exceptions.Exit as exit_request:
+        sys.exit(exit_request.exit_code)
+    except click.exceptions.NoArgsIsHelpError as help_request:
+        help_request.show()
+        sys.exit(help_request.exit_code)
+    except click.ClickException as error:
+        context = error.ctx if isinstance(error, click.UsageError) else None
+        advice = f"; see {context.command_path} --help" if context else ""
+        say(f"error: {error.format_message().rstrip('.')}{advice}")
+        sys.exit(error.exit_code)
+    except FlashVSRError as error:
+        if debug:
+            raise
+        if isinstance(error.__cause__, BrokenPipeError):
+            silence_stdout()
+            sys.exit(BROKEN_PIPE)
+        say_error(error)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # The reader of stdout has seen enough (`| head`); Python must not try to flush what is left.
+        silence_stdout()
+        sys.exit(BROKEN_PIPE)
+    except (KeyboardInterrupt, click.Abort) as error:
+        if debug:
+            raise
+        # click makes an Abort of a KeyboardInterrupt.
+        cause = error if isinstance(error, KeyboardInterrupt) else error.__cause__
+        code = exit_code(cause)
+        how = "interrupted" if code == exit_code(KeyboardInterrupt()) else f"ended by {cause}"
+        say(f"{how}; {f'only {FINISHED[-1]}' if FINISHED else 'nothing'} was written")
+        sys.exit(code)
+    except (OSError, MemoryError) as error:
+        if debug:
+            raise
+        say_error(plain_reason(error))
+        sys.exit(FlashVSRError.exit_code)
+    except Exception as error:
+        if debug:
+            raise
+        say_error(f"{type(error).__name__}: {error}; this is a fault of flashvsr-trt; --debug shows it")
+        sys.exit(FAULT)
+    finally:
+        remove_unfinished()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of `flashvsr-trt` and of `python -m flashvsr_trt`."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    FINISHED.clear()
+    prepare_streams()
+    with ended_by_signals(), reported_errors(debug="--debug" in arguments), named_missing_parts():
+        cli.main(arguments, prog_name="flashvsr-trt", standalone_mode=False, obj=arguments)
+        sys.stdout.flush()

@@ -1,0 +1,115 @@
+"""`flashvsr-trt weights`: pull, check and convert checkpoints."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from flashvsr_trt.config.presets import DEFAULT_PRESET, find_preset
+from flashvsr_trt.errors import WeightsError
+
+if TYPE_CHECKING:
+    # The commands import torch themselves, so that `--help` does not wait for it.
+    from flashvsr_trt.model.weights.report import PartReport, WeightsReport
+
+_COLUMNS = ("part", "format", "tensors", "parameters", "dtype", "sizes", "version")
+
+_PATH = click.Path(path_type=Path)
+_PRESET = click.option(
+    "--preset", default=DEFAULT_PRESET, show_default=True, help="Network whose sizes are expected."
+)
+_PROMPT = click.option("--prompt", type=_PATH, help="posi_prompt.pth, where it is not beside the weights.")
+
+
+@click.group()
+def weights() -> None:
+    """Download, check and convert checkpoints."""
+
+
+@weights.command()
+@click.option("--repo", help="Hugging Face repository.  [default: the published v1.1 one]")
+@click.option("--revision", default="main", show_default=True, help="Branch, tag or commit.")
+@click.option("-o", "--output", type=_PATH, help="Directory.  [default: the Hugging Face cache]")
+def pull(repo: str | None, revision: str, output: Path | None) -> None:
+    """Download the published files and verify their checksums (6.4 GB)."""
+    from flashvsr_trt.model.weights.download import pull_weights
+    from flashvsr_trt.model.weights.published import REPOSITORY
+
+    directory = pull_weights(repo or REPOSITORY, revision, output, click.echo)
+    click.echo(f"use them with --weights {directory}")
+
+
+@weights.command()
+@click.argument("path", type=_PATH)
+@_PRESET
+@_PROMPT
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def check(path: Path, preset: str, prompt: Path | None, as_json: bool) -> None:
+    """Say what PATH holds (a directory, one of its files, or a bundle); exit 1 if it would not load."""
+    from flashvsr_trt.model.weights.report import report_weights
+
+    report = report_weights(path, find_preset(preset).network, prompt)
+    if as_json:
+        click.echo(json.dumps(report.as_dict(), indent=2))
+    else:
+        _print_report(report)
+    if report.problems:
+        sys.exit(WeightsError.exit_code)
+
+
+@weights.command()
+@click.argument("source")
+@click.argument("output", type=_PATH)
+@_PRESET
+@_PROMPT
+@click.option("--overwrite", is_flag=True, help="Replace OUTPUT if it exists.")
+@click.option("--allow-unverified", is_flag=True, help="Accept files that are not the published v1.1 ones.")
+def convert(
+    source: str, output: Path, preset: str, prompt: Path | None, overwrite: bool, allow_unverified: bool
+) -> None:
+    """Fold SOURCE, a directory of the published files, into one bundle OUTPUT.safetensors."""
+    from flashvsr_trt.model.weights.load import convert_weights
+
+    written = convert_weights(
+        source,
+        output,
+        find_preset(preset).network,
+        prompt=prompt,
+        overwrite=overwrite,
+        allow_unverified=allow_unverified,
+    )
+    click.echo(f"{output}: {written.source}, fingerprint {written.fingerprint}")
+
+
+def _print_report(report: "WeightsReport") -> None:
+    console = Console()
+    if console.is_terminal:
+        table = Table(
+            "part", "format", "tensors", "parameters", "dtype", "sizes", "version", title=report.path
+        )
+        for part in report.parts:
+            table.add_row(*_cells(part))
+        console.print(table)
+    else:
+        for part in report.parts:
+            click.echo("  ".join(_cells(part)))
+    for problem in report.problems:
+        click.echo(f"problem: {problem}")
+    click.echo(f"{report.path}: {'would not load' if report.problems else f'loads as {report.version}'}")
+
+
+def _cells(part: "PartReport") -> tuple[str, ...]:
+    sizes = ", ".join(f"{name} {size}" for name, size in (part.sizes or {}).items())
+    return (
+        part.part,
+        part.format or "unreadable",
+        str(part.tensors),
+        f"{part.parameters:,}",
+        "/".join(part.dtypes),
+        sizes,
+        part.version or "-",
+    )

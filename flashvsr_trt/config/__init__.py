@@ -1,0 +1,1 @@
+"""What every room reads and none re-declares: networks, presets, sizes, signatures."""

@@ -1,0 +1,207 @@
+"""What goes into and comes out of each stage: the one declaration that export, engines and runtime read.
+
+A stage is a pure function of (inputs, state) -> (outputs, next state). Shapes are outermost axis first and
+time-first: frames [T, H, W, 3] as bytes, [T, C, h, w] inside.
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+from flashvsr_trt.config.geometry import Geometry
+from flashvsr_trt.config.presets import (
+    LATENT_CHANNELS,
+    LATENT_STRIDE,
+    TOKEN_STRIDE,
+    UNIT_FRAMES,
+    UNIT_LATENT_FRAMES,
+    NetworkConfig,
+    Preset,
+    Schedule,
+)
+from flashvsr_trt.config.rope import axis_dims
+
+ENCODE, DIT, DIT_FIRST, DECODE = "encode", "dit", "dit_first", "decode"
+"""The graphs of a stream; DIT_FIRST is the DiT over the units of the first step, where these are several."""
+
+PIXEL_CHANNELS = 3 * TOKEN_STRIDE * TOKEN_STRIDE
+"""Channels of a pixel-unshuffled frame, the projector's input."""
+
+PROJECTOR_TAIL = 2
+"""Input frames of each causal convolution that are carried to the next call."""
+
+COMPUTE = "compute"
+"""The dtype the network runs in: float32, bfloat16 or float16, chosen when it is loaded or built."""
+
+TOKENS_LAYOUT = "(frame row column) channel"
+CACHE_LAYOUT = "unit (window frame row column) head channel"
+"""Window order: the tokens of one attention window follow each other."""
+
+DTYPE_BYTES = {"uint8": 1, "bool": 1, "float16": 2, "bfloat16": 2, "float32": 4}
+
+
+UPSAMPLERS = ("pil", "torch")
+"""`pil`: as the official script (a = -0.5, 8 bits). `torch`: as FlashDreams (a = -0.75, unclamped)."""
+
+COLOR_FIXES = ("adain", "wavelet", "none")
+
+
+@dataclass(frozen=True)
+class StreamConfig:
+    """Everything that decides the stages' graphs, weights aside."""
+
+    preset: Preset
+    geometry: Geometry
+    schedule: Schedule
+    upsampler: str = UPSAMPLERS[0]
+    color_fix: str = COLOR_FIXES[0]
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """A named tensor of a stage. `dtype` is a numpy name, or COMPUTE; `layout` names the axes."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    layout: str
+
+    def size_bytes(self, compute: str) -> int:
+        """Bytes of the tensor when the network runs in dtype `compute`."""
+        return math.prod(self.shape) * DTYPE_BYTES[compute if self.dtype == COMPUTE else self.dtype]
+
+
+@dataclass(frozen=True)
+class StageSignature:
+    """A stage's inputs and outputs, and its state, which comes out in the same shapes.
+
+    `name` is also the graph's: a stage with two shapes has two graphs.
+    """
+
+    name: str
+    inputs: tuple[TensorSpec, ...]
+    state: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    @property
+    def graph_inputs(self) -> tuple[TensorSpec, ...]:
+        """All tensors that go into the stage's graph, in order."""
+        return self.inputs + self.state
+
+    @property
+    def graph_outputs(self) -> tuple[TensorSpec, ...]:
+        """All tensors that come out, in order; names are unique in a graph, so state is called `next_...`."""
+        return self.outputs + tuple(replace(spec, name=next_name(spec.name)) for spec in self.state)
+
+
+def next_name(state: str) -> str:
+    """What a state tensor is called where it comes out of a graph."""
+    return f"next_{state}"
+
+
+def encode_signature(stream: StreamConfig) -> StageSignature:
+    """8 LR frames -> the decoder's condition and the DiT's LR tokens of one unit."""
+    geometry, network = stream.geometry, stream.preset.network
+    rows, columns = geometry.tokens
+    state = [
+        TensorSpec("pixel_tail", COMPUTE, (PROJECTOR_TAIL, PIXEL_CHANNELS, rows, columns), "T C h w"),
+        TensorSpec(
+            "hidden_tail", COMPUTE, (PROJECTOR_TAIL, network.projector.hidden[0], rows, columns), "T C h w"
+        ),
+    ]
+    if stream.schedule.lookahead:
+        tail_shape = (stream.schedule.lookahead, 3, *geometry.target)
+        state.append(TensorSpec("condition_tail", "float32", tail_shape, "T C H W"))
+    return StageSignature(
+        name=ENCODE,
+        inputs=(
+            TensorSpec("frames", "uint8", (UNIT_FRAMES, geometry.height, geometry.width, 3), "T H W C"),
+            TensorSpec("first", "bool", (), "scalar"),
+        ),
+        state=tuple(state),
+        outputs=(
+            _condition(geometry),
+            TensorSpec("tokens", COMPUTE, (geometry.unit_tokens, network.dit.dim), TOKENS_LAYOUT),
+        ),
+    )
+
+
+def cache_specs(stream: StreamConfig, layer: int, units: int, prefix: str) -> tuple[TensorSpec, ...]:
+    """Keys, values and window means of one layer's cache of `units` units, in window order."""
+    geometry, config = stream.geometry, stream.preset.network.dit
+    heads = (config.heads, config.head_dim)
+    return (
+        TensorSpec(f"{prefix}_keys.{layer}", COMPUTE, (units, geometry.unit_tokens, *heads), CACHE_LAYOUT),
+        TensorSpec(f"{prefix}_values.{layer}", COMPUTE, (units, geometry.unit_tokens, *heads), CACHE_LAYOUT),
+        TensorSpec(
+            f"{prefix}_key_means.{layer}",
+            "float32",
+            (units, geometry.unit_windows, *heads),
+            "unit window head channel",
+        ),
+    )
+
+
+def dit_signature(stream: StreamConfig, units: int) -> StageSignature:
+    """Noise and tokens of `units` units -> their latents, and the K/V that goes into the ring.
+
+    The ring is an input and not a state: the caller owns it and puts the new K/V into the slots it chose.
+    """
+    geometry, attention, config = stream.geometry, stream.preset.attention, stream.preset.network.dit
+    latent_frames = units * UNIT_LATENT_FRAMES
+    pairs = axis_dims(config.head_dim)[0] // 2
+    layers = range(config.layers)
+    ring = [spec for layer in layers for spec in cache_specs(stream, layer, attention.ring_slots, "ring")]
+    new = [spec for layer in layers for spec in cache_specs(stream, layer, units, "new")]
+    return StageSignature(
+        name=DIT if units == 1 else DIT_FIRST,
+        inputs=(
+            _latent("noise", geometry, latent_frames),
+            TensorSpec("tokens", COMPUTE, (units * geometry.unit_tokens, config.dim), TOKENS_LAYOUT),
+            TensorSpec("time_cos", "float32", (latent_frames, pairs), "frame pair"),
+            TensorSpec("time_sin", "float32", (latent_frames, pairs), "frame pair"),
+            TensorSpec("slot_valid", "bool", (attention.ring_slots,), "slot"),
+            *ring,
+        ),
+        state=(),
+        outputs=(_latent("latent", geometry, latent_frames), *new),
+    )
+
+
+def decode_signature(stream: StreamConfig) -> StageSignature:
+    """Latents and condition of one unit -> 8 frames."""
+    geometry = stream.geometry
+    return StageSignature(
+        name=DECODE,
+        inputs=(_latent("latent", geometry, UNIT_LATENT_FRAMES), _condition(geometry)),
+        state=tuple(
+            TensorSpec(f"memory.{block}", COMPUTE, shape, "T C h w")
+            for block, shape in enumerate(_memory_shapes(stream.preset.network, geometry))
+        ),
+        outputs=(TensorSpec("frames", "uint8", (UNIT_FRAMES, *geometry.target, 3), "T H W C"),),
+    )
+
+
+def stage_signatures(stream: StreamConfig) -> dict[str, StageSignature]:
+    """Every graph that a stream needs, by name, in the order they first run."""
+    steps = sorted({1, stream.schedule.first_units}, reverse=True)
+    dit = [dit_signature(stream, units) for units in steps]
+    signatures = (encode_signature(stream), *dit, decode_signature(stream))
+    return {signature.name: signature for signature in signatures}
+
+
+def _latent(name: str, geometry: Geometry, latent_frames: int) -> TensorSpec:
+    return TensorSpec(name, "float32", (latent_frames, LATENT_CHANNELS, *geometry.latent), "T C h w")
+
+
+def _condition(geometry: Geometry) -> TensorSpec:
+    return TensorSpec("condition", "float32", (UNIT_FRAMES, 3, *geometry.target), "T C H W")
+
+
+def _memory_shapes(network: NetworkConfig, geometry: Geometry) -> list[tuple[int, ...]]:
+    """The decoder runs three MemBlocks at each of 1/8, 1/4 and 1/2 of the target size."""
+    strides = (LATENT_STRIDE, LATENT_STRIDE // 2, LATENT_STRIDE // 4)
+    return [
+        (1, channels, geometry.target[0] // stride, geometry.target[1] // stride)
+        for channels, stride in zip(network.decoder.channels, strides, strict=False)
+        for _ in range(3)
+    ]

@@ -1,0 +1,69 @@
+"""The outputs of a command, checked against its inputs and each other before any work begins."""
+
+import os
+from collections.abc import Iterable, Mapping
+
+from flashvsr_trt.errors import UsageError, VideoError
+from flashvsr_trt.files.new import check_target, is_stream
+from flashvsr_trt.runtime.video.image_sequence import find_images
+
+STANDARD_STREAM = "-"
+
+
+def local_path(name: str) -> str:
+    """The path that FFmpeg's `file:` URL means, or `name` as it is."""
+    return name.removeprefix("file:")
+
+
+def check_outputs(
+    outputs: Mapping[str, str | os.PathLike | None], inputs: Iterable[str], overwrite: bool
+) -> None:
+    """Refuse what would lose a file.
+
+    Args:
+        outputs: what each is called in an error ("--json") -> its file; None or "-" is none.
+        inputs: videos, folders, globs and patterns of images.
+
+    Raises:
+        UsageError: a file is an input or another output, by whatever name; or it exists, without `overwrite`.
+    """
+    files = {what: local_path(os.fspath(path)) for what, path in outputs.items() if path}
+    files = {what: path for what, path in files.items() if path != STANDARD_STREAM}
+    seen: dict[tuple, str] = {}
+    for what, path in files.items():
+        refuse_input(what, path, inputs)
+        other = seen.setdefault(identity(path), what)
+        if other != what and not is_stream(path):
+            raise UsageError(f"{what} {path} is the file of {other} too; give each a file of its own")
+    for path in files.values():
+        check_target(path, overwrite)
+
+
+def refuse_input(what: str, path: str, inputs: Iterable[str]) -> None:
+    """Raise UsageError where a file is an input: by path, symbolic or hard link, or as one of its images."""
+    found = identity(path)
+    for name in inputs:
+        files = input_files(name)
+        if any(identity(file) == found for file in files):
+            where = "the input" if len(files) == 1 else "among the input's files"
+            raise UsageError(f"{what} {path} is {where}; give it another name")
+
+
+def input_files(name: str) -> list[str]:
+    """The files an input is read from, as far as they are local."""
+    if name == STANDARD_STREAM:
+        return []
+    path = local_path(name)
+    try:
+        return find_images(path) or [path]
+    except VideoError:  # opening it says what is wrong
+        return [path]
+
+
+def identity(path: str) -> tuple:
+    """Equal for all names of a file: of the file where there is one, else of the name it would get."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return (os.path.normcase(os.path.realpath(path)),)
+    return status.st_dev, status.st_ino

@@ -1,0 +1,248 @@
+"""Loading the weights of a network, strictly: every key, every shape, one version."""
+
+import hashlib
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+
+from flashvsr_trt.config.presets import NetworkConfig
+from flashvsr_trt.errors import WeightsError
+from flashvsr_trt.files.checked import remembered, sha256_of_file
+from flashvsr_trt.files.targets import refuse_input
+from flashvsr_trt.model.state_shapes import (
+    FOLDED,
+    PARTS,
+    PROMPT,
+    misfit,
+    shapes_of,
+    state_shapes,
+)
+from flashvsr_trt.model.weights.bundle import (
+    BundleInfo,
+    check_content,
+    check_target,
+    content_sha256,
+    network_differences,
+    network_json,
+    read_bundle,
+    read_bundle_info,
+    write_bundle,
+)
+from flashvsr_trt.model.weights.published import FILES, REPOSITORY, VERSION, is_published
+from flashvsr_trt.model.weights.random import random_digest, random_weights
+from flashvsr_trt.model.weights.source import (
+    RANDOM,
+    BundleFile,
+    PublishedFiles,
+    RandomSeed,
+    WeightsSource,
+    describe,
+    resolve_weights,
+)
+from flashvsr_trt.model.weights.tensor_files import read_tensors
+
+__all__ = [
+    "BundleFile",
+    "PublishedFiles",
+    "RandomSeed",
+    "Weights",
+    "WeightsSource",
+    "convert_weights",
+    "describe",
+    "load_weights",
+    "resolve_weights",
+]
+
+UNVERIFIED = "unverified"
+"""Version of files that are not the published ones and were let through on purpose."""
+
+UNPUBLISHED = "unpublished"
+"""Version of files of a network that nobody publishes."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """State dicts under the official key names, on the CPU; `prompt` is [1, text_tokens, text_dim].
+
+    `source` says in one line where they come from. `fingerprint` is for cache keys: 64 hex digits, equal
+    for four files and the bundle that was made of them. `version` is "v1.1", RANDOM, UNVERIFIED or
+    UNPUBLISHED. `sha256` is, per part, of the file it came from (of the recipe, for random weights).
+    """
+
+    projector: Mapping[str, torch.Tensor]
+    dit: Mapping[str, torch.Tensor]
+    decoder: Mapping[str, torch.Tensor]
+    prompt: torch.Tensor
+    source: str
+    fingerprint: str
+    version: str = UNPUBLISHED
+    sha256: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def parts(self) -> dict[str, Mapping[str, torch.Tensor]]:
+        """Part -> state dict, the prompt as one of the single key `prompt`."""
+        return {
+            "projector": self.projector,
+            "dit": self.dit,
+            "decoder": self.decoder,
+            PROMPT: {PROMPT: self.prompt},
+        }
+
+
+def load_weights(
+    source: WeightsSource,
+    network: NetworkConfig,
+    dtype: torch.dtype | None = None,
+    allow_unverified: bool = False,
+) -> Weights:
+    """Load from a source that `resolve_weights` found.
+
+    Args:
+        source: files are memory-mapped, so a tensor is read when it is first used.
+        network: the sizes that every key and shape is checked against.
+        dtype: cast every tensor but those of FOLDED parts; None keeps each as stored (random weights are
+            float32).
+        allow_unverified: accept published-size files whose checksums are not those of v1.1.
+
+    Raises:
+        WeightsError: naming the missing, unexpected and misshaped keys, the sizes that differ, or the
+            files that are not of v1.1.
+    """
+    match source:
+        case PublishedFiles():
+            weights = _load_files(source, network, allow_unverified)
+        case BundleFile():
+            weights = _load_bundle(source, network)
+        case RandomSeed(seed):
+            weights = _draw(seed, network, dtype or torch.float32)
+    return weights if dtype is None else _cast(weights, dtype)
+
+
+def convert_weights(
+    spec: str,
+    path: Path,
+    network: NetworkConfig,
+    prompt: Path | None = None,
+    overwrite: bool = False,
+    allow_unverified: bool = False,
+) -> Weights:
+    """Fold what `spec` names (see `resolve_weights`) into the bundle `path`, and return those weights.
+
+    Raises WeightsError as `load_weights` does, and where `path` exists and may not be replaced; UsageError
+    where it is one of the files that are folded.
+    """
+    check_target(path, overwrite)
+    source = resolve_weights(spec, network, prompt)
+    files = [str(file) for file in vars(source).values() if isinstance(file, Path)]
+    refuse_input("the bundle", str(path), files)
+    weights = load_weights(source, network, allow_unverified=allow_unverified)
+    info = BundleInfo(
+        version=weights.version,
+        source=describe(source),
+        network=network_json(network),
+        sha256=dict(weights.sha256),
+        content_sha256={part: content_sha256(tensors) for part, tensors in weights.parts.items()},
+    )
+    write_bundle(path, weights.parts, info, overwrite)
+    return weights
+
+
+def _load_files(source: PublishedFiles, network: NetworkConfig, allow_unverified: bool) -> Weights:
+    paths = {part: getattr(source, part) for part in PARTS}
+    expected = state_shapes(network)
+    parts = {}
+    for part, path in paths.items():
+        parts[part] = read_tensors(path, bare_key=PROMPT if part == PROMPT else None)
+        _check_part(str(path), part, parts[part], expected)
+    with ThreadPoolExecutor() as pool:
+        sha256 = dict(zip(paths, pool.map(_sha256_of, paths.values()), strict=True))
+        content = dict(zip(paths, pool.map(_content_of, paths.values(), parts.values()), strict=True))
+    version = _version(paths, sha256, allow_unverified) if is_published(network) else UNPUBLISHED
+    return _weights(parts, f"{describe(source)} ({version})", version, sha256, content)
+
+
+def _load_bundle(source: BundleFile, network: NetworkConfig) -> Weights:
+    path = source.path
+    info = read_bundle_info(path)
+    differing = network_differences(info.network, network_json(network))
+    if differing:
+        raise WeightsError(f"{path} holds another network: {'; '.join(differing)}; choose its preset")
+    parts = read_bundle(path)
+    expected = state_shapes(network)
+    for part in PARTS:
+        _check_part(str(path), part, parts[part], expected)
+    check_content(path, parts, info)
+    return _weights(
+        parts, f"{describe(source)} ({info.version})", info.version, info.sha256, info.content_sha256
+    )
+
+
+def _draw(seed: int, network: NetworkConfig, dtype: torch.dtype) -> Weights:
+    parts = random_weights(network, seed, dtype)
+    sha256 = {part: random_digest(part, network, seed) for part in PARTS}
+    content = {part: content_sha256(tensors) for part, tensors in parts.items()}
+    return _weights(parts, describe(RandomSeed(seed)), RANDOM, sha256, content)
+
+
+def _check_part(
+    origin: str, part: str, tensors: Mapping[str, torch.Tensor], expected: Mapping[str, Mapping[str, tuple]]
+) -> None:
+    """Raise WeightsError unless a part has exactly the keys and shapes of the network."""
+    reason = misfit(part, shapes_of(tensors), expected[part])
+    if reason:
+        raise WeightsError(f"{origin} does not fit the {part}: {reason}")
+
+
+def _version(paths: Mapping[str, Path], sha256: Mapping[str, str], allow_unverified: bool) -> str:
+    other = [paths[part] for part, file in FILES.items() if sha256[part] != file.sha256]
+    if not other:
+        return VERSION
+    if allow_unverified:
+        return UNVERIFIED
+    mixed = " beside files that are" if len(other) < len(FILES) else ""
+    raise WeightsError(
+        f"not the published {VERSION} checksum{mixed}: {', '.join(map(str, other))}; v1 has the same shapes "
+        f"and does not work with {VERSION}: pull {REPOSITORY}. To use your own files on purpose, fold them "
+        "with `flashvsr-trt weights convert --allow-unverified`"
+    )
+
+
+def _sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return sha256_of_file(file, path)
+
+
+def _content_of(path: Path, tensors: Mapping[str, torch.Tensor]) -> str:
+    return remembered(path.stat(), path, "content_sha256 of one part", lambda: content_sha256(tensors))
+
+
+def _weights(
+    parts: Mapping, source: str, version: str, sha256: Mapping[str, str], content: Mapping[str, str]
+) -> Weights:
+    return Weights(
+        projector=parts["projector"],
+        dit=parts["dit"],
+        decoder=parts["decoder"],
+        prompt=parts[PROMPT][PROMPT],
+        source=source,
+        fingerprint=_fingerprint(content),
+        version=version,
+        sha256=sha256,
+    )
+
+
+def _fingerprint(content: Mapping[str, str]) -> str:
+    lines = "".join(f"{part} {content[part]}\n" for part in PARTS)
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def _cast(weights: Weights, dtype: torch.dtype) -> Weights:
+    cast = {
+        part: {key: tensor if part in FOLDED else tensor.to(dtype) for key, tensor in tensors.items()}
+        for part, tensors in weights.parts.items()
+    }
+    prompt = cast.pop(PROMPT)[PROMPT]
+    return replace(weights, **cast, prompt=prompt)

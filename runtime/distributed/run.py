@@ -1,0 +1,143 @@
+"""`run` on several ranks: which of them this process is, and what it does for the job. Imports no torch.
+
+Rank 0 reads, writes and decides; it runs `upscale_file` like a single process. The others wait for what its
+executor asks of them (docs/distributed.md).
+"""
+
+import os
+import re
+import sys
+import threading
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from flashvsr_trt.config.presets import find_preset
+from flashvsr_trt.errors import DistributedError, FlashVSRError, UsageError
+from flashvsr_trt.runtime.upscale import RunOptions
+
+LINGER_SECONDS = 15
+"""How long a rank that is not the cause of a failure waits for torchrun to end it."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """This process in a torchrun job, from the environment torchrun sets."""
+
+    rank: int
+    size: int
+    local_rank: int
+    local_size: int
+
+
+def torchrun_place() -> Place | None:
+    """None outside torchrun, and in a job of one process, which is a run like any other.
+
+    Raises UsageError where the environment's variables are not what torchrun sets.
+    """
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+    if any(name not in os.environ for name in names):
+        return None
+    place = Place(*map(_count_from_environment, names))
+    if place.rank >= place.size or place.local_rank >= place.local_size or place.local_size > place.size:
+        raise UsageError(
+            f"the environment says rank {place.rank} of {place.size} and local rank {place.local_rank} of "
+            f"{place.local_size}; start the job with torchrun, or unset {', '.join(names)}"
+        )
+    if (
+        place.size > 1
+        and "MASTER_PORT" in os.environ
+        and not 0 < _count_from_environment("MASTER_PORT") < 2**16
+    ):
+        raise UsageError(f"MASTER_PORT={os.environ['MASTER_PORT']} is no port; start the job with torchrun")
+    return place if place.size > 1 else None
+
+
+def _count_from_environment(name: str) -> int:
+    value = os.environ[name]
+    if not re.fullmatch("[0-9]{1,9}", value):
+        raise UsageError(f"{name}={value} is no number; start the job with torchrun, or unset {name}")
+    return int(value)
+
+
+def launch_if_asked(gpus: int | None, options: RunOptions, arguments: Sequence[str]) -> None:
+    """`--gpus N` outside torchrun: run the command on N ranks, and exit as rank 0 did.
+
+    Raises:
+        UsageError: as `run_ranks`, or torchrun started another number of ranks.
+        DistributedError: rank 0 ended without a word.
+    """
+    place = torchrun_place()
+    if place and gpus not in (None, place.size):
+        raise UsageError(f"--gpus {gpus} under torchrun with {place.size} ranks; leave out --gpus")
+    if place or gpus in (None, 1):
+        return
+    check_options(options)
+    from flashvsr_trt.runtime.distributed.launch import launch_ranks
+
+    sys.exit(launch_ranks(gpus, options.device, arguments))
+
+
+@contextmanager
+def run_ranks(options: RunOptions) -> Iterator[None]:
+    """What every process of `run` runs in. Only rank 0, or a process alone, gets to the body.
+
+    The others serve rank 0 and exit: 0 when it is done, 1 when something failed.
+
+    Raises:
+        UsageError: options that several ranks cannot have, or more ranks than GPUs.
+        DistributedError: ranks that differ, or one that ended.
+    """
+    place = torchrun_place()
+    if place is None:
+        yield
+        return
+    if place.rank:
+        sys.exit(_serve(options, place))
+    check_options(options)
+    from flashvsr_trt.runtime.distributed.group import join_group, leave_group
+
+    group = join_group(options.device, place)
+    try:
+        yield
+    except BaseException as error:
+        leave_group(group, error)
+        raise
+    leave_group(group)
+
+
+def check_options(options: RunOptions) -> None:
+    """Raises UsageError for what only a single process does."""
+    if options.backend not in ("auto", "torch"):
+        raise UsageError(f"--backend {options.backend} runs on one GPU; several need --backend torch")
+    if options.compile or options.cuda_graphs:
+        raise UsageError("--compile and --cuda-graphs are for one GPU; leave them out with several")
+    if ":" in options.device:
+        raise UsageError(
+            f"--device {options.device} names one GPU; several ranks take one each with --device cuda"
+        )
+
+
+def _serve(options: RunOptions, place: Place) -> int:
+    """A rank other than 0, to its end. Rank 0 reports for all, so nothing is printed here."""
+    from flashvsr_trt.runtime.distributed.executor import serve
+    from flashvsr_trt.runtime.distributed.group import join_group, leave_group
+
+    group = None
+    try:
+        check_options(options)
+        group = join_group(options.device, place)
+        serve(group, find_preset(options.preset), options.weights)
+        leave_group(group)
+        return 0
+    except Exception as error:
+        if os.environ.get("FLASHVSR_DEBUG_RANKS"):
+            traceback.print_exc()
+        ours = group is not None and not group.lost_contact(error)
+        if ours:
+            group.report(error)
+        if not ours or isinstance(error, DistributedError):
+            # Not the cause: were this rank to exit first, torchrun would take it for one.
+            threading.Event().wait(LINGER_SECONDS)
+        return FlashVSRError.exit_code

@@ -1,0 +1,1 @@
+"""ONNX Runtime: the executor on a CPU, and a segment's session on a GPU."""

@@ -1,0 +1,70 @@
+"""The large matrices of ONNX Runtime's segments on the device: each once, however many segments read it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from flashvsr_trt.errors import EngineError
+from flashvsr_trt.runtime.tensorrt.device import Device
+
+Place = Mapping[str, object]
+"""Where a matrix is, as `engines.onnxruntime_keys` describes it."""
+
+
+class SharedWeights:
+    """Matrices by where their bytes are in the weights file.
+
+    Args:
+        folder: of the engines and the weights file.
+        stream: that copies are put on.
+    """
+
+    def __init__(self, device: Device, folder: Path, stream: int) -> None:
+        self.device, self.folder, self.stream = device, folder, stream
+        self.addresses: dict[tuple, int] = {}
+        self.readers: dict[tuple, int] = {}
+
+    def take(self, place: Place) -> int:
+        """Address of a matrix, which is copied to the device for its first reader.
+
+        Raises:
+            EngineError: the file has not its bytes.
+            DeviceError: the device has no room for it.
+        """
+        key = _key(place)
+        if key not in self.addresses:
+            self.addresses[key] = self._upload(place)
+            self.readers[key] = 0
+        self.readers[key] += 1
+        return self.addresses[key]
+
+    def give(self, place: Place) -> None:
+        """One reader less; the last one's leaving frees the matrix, which nothing may be using."""
+        key = _key(place)
+        self.readers[key] -= 1
+        if not self.readers[key]:
+            del self.readers[key]
+            self.device.free(self.addresses.pop(key))
+
+    def _upload(self, place: Place) -> int:
+        path, size = self.folder / place["file"], place["size_bytes"]
+        pinned = self.device.allocate_pinned((size,), np.dtype(np.uint8))
+        try:
+            with path.open("rb") as file:
+                file.seek(place["offset"])
+                read = file.readinto(memoryview(pinned))
+            if read != size:
+                raise EngineError(
+                    f"{path} ends {size - read:,} bytes before its weights do; build the engines again"
+                )
+            address = self.device.allocate(size)
+            self.device.upload(pinned, address, self.stream)
+            self.device.synchronize(self.stream)
+        finally:
+            self.device.free_pinned(pinned)
+        return address
+
+
+def _key(place: Place) -> tuple:
+    return place["file"], place["offset"], place["size_bytes"]

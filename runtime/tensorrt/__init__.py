@@ -1,0 +1,1 @@
+"""The executor that runs segments of engines and kernels between them."""

@@ -1,0 +1,91 @@
+"""The engines of a stream's graphs on the device: loaded, given one context each, and given back."""
+
+from collections.abc import Mapping
+from functools import partial
+
+from flashvsr_trt.config.signatures import DECODE
+from flashvsr_trt.engines.plan import SegmentPlan
+from flashvsr_trt.errors import DeviceError
+from flashvsr_trt.runtime.tensorrt.bound_graph import BoundGraph, GraphMemory, bind_graph
+from flashvsr_trt.runtime.tensorrt.device_memory import arena_sizes, graph_memory
+from flashvsr_trt.runtime.tensorrt.engine_runner import Engine, EngineContext, EngineRunner, ReportLayer
+
+
+class LoadedGraphs:
+    """Graphs by name. Engines have one context each: it is made with them, before any frame comes.
+
+    Args:
+        streams: that each graph's engines run on.
+        report: gets layer times.
+    """
+
+    def __init__(
+        self,
+        plans: Mapping[str, SegmentPlan],
+        runner: EngineRunner,
+        streams: Mapping[str, int],
+        report: ReportLayer | None,
+    ) -> None:
+        self.plans, self.runner, self.streams, self.report = plans, runner, streams, report
+        self.engines: dict[str, Engine] = {}
+        self.contexts: dict[str, EngineContext] = {}
+        self.memory: dict[str, GraphMemory] = {}
+        self.arenas: dict[bool, int] = {}
+        for graph in plans:
+            self._load_engines(graph)
+        self.arena_sizes = arena_sizes({graph: memory.size for graph, memory in self.memory.items()})
+
+    def is_loaded(self, graph: str) -> bool:
+        """Whether its engines are on the device."""
+        return all(name in self.engines for name in self.plans[graph].engines)
+
+    def use_arenas(self, arenas: Mapping[bool, int]) -> None:
+        """Make all contexts, in the arenas at these addresses: by whether it is decoding's."""
+        self.arenas = dict(arenas)
+        for graph in self.plans:
+            self._make_contexts(graph)
+        self.runner.keep_compiled()
+
+    def load(self, graph: str) -> None:
+        """Put a graph's engines on the device again.
+
+        Raises:
+            DeviceError: they need more scratch memory than the first time.
+        """
+        self._load_engines(graph)
+        size, limit = self.memory[graph].size, self.arena_sizes[graph == DECODE]
+        if size > limit:
+            self.unload(graph)
+            raise DeviceError(
+                f"{graph} needs {size:,} bytes of working memory now, and had {limit:,} at the start"
+            )
+        self._make_contexts(graph)
+
+    def unload(self, graph: str) -> None:
+        """Give a graph's engines back. None may be running, and its bound graphs are of no use any more."""
+        for name in self.plans[graph].engines:
+            self.contexts.pop(name, None)
+            self.engines.pop(name).close()
+
+    def close(self) -> None:
+        """Give everything back; nothing may be running."""
+        self.runner.keep_compiled()
+        for graph in self.plans:
+            if self.is_loaded(graph):
+                self.unload(graph)
+
+    def bind(self, graph: str, edge: Mapping[str, int]) -> BoundGraph:
+        """Give every tensor of a graph its address; `edge` has those of inputs and outputs."""
+        arena = self.arenas[graph == DECODE]
+        return bind_graph(self.plans[graph], self.runner, self.contexts, self.memory[graph], arena, edge)
+
+    def _load_engines(self, graph: str) -> None:
+        load = partial(self.runner.load, stream=self.streams[graph])
+        self.engines |= {name: load(name) for name in self.plans[graph].engines}
+        self.memory[graph] = graph_memory(self.plans[graph], self.runner, self.engines)
+
+    def _make_contexts(self, graph: str) -> None:
+        memory = self.memory[graph]
+        scratch = self.arenas[graph == DECODE] + memory.carried.size + memory.kernel_scratch
+        for name in self.plans[graph].engines:
+            self.contexts[name] = self.engines[name].new_context(scratch, self.report)

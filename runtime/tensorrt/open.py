@@ -1,0 +1,277 @@
+"""Finding, or building, the engines of a stream, and opening an executor on them."""
+
+import shlex
+from dataclasses import replace
+from pathlib import Path
+
+from flashvsr_trt.bundle import PRECISIONS, Bundle
+from flashvsr_trt.cache.bundle import bundle_for, find_bundle
+from flashvsr_trt.cache.entries import mark_in_use
+from flashvsr_trt.cache.folder import cache_folder
+from flashvsr_trt.cli.build_progress import show_build_progress
+from flashvsr_trt.config.signatures import COLOR_FIXES, UPSAMPLERS, StreamConfig
+from flashvsr_trt.engines.build import find_or_build_engines
+from flashvsr_trt.engines.cache import engine_folder, engine_key, find_engines, find_engines_of_any_options
+from flashvsr_trt.engines.device import Device, current_device
+from flashvsr_trt.engines.flavours import (
+    BFLOAT16_CAPABILITY,
+    FLAVOURS,
+    ONNXRUNTIME,
+    Target,
+    choose_target,
+    installed_version,
+    supported_version,
+)
+from flashvsr_trt.engines.manifest import BUILD_AGAIN, EngineSet
+from flashvsr_trt.engines.options import BuildOptions
+from flashvsr_trt.errors import DeviceError, EngineError, UsageError
+from flashvsr_trt.runtime.backends import ExecutorRequest, Notify
+from flashvsr_trt.runtime.tensorrt.cuda_device import CudaDevice, device_index
+from flashvsr_trt.runtime.tensorrt.device_memory import check_device_memory, memory_before_loading
+from flashvsr_trt.runtime.tensorrt.engine import TensorRTRunner
+from flashvsr_trt.runtime.tensorrt.engine_runner import EngineRunner
+from flashvsr_trt.runtime.tensorrt.executor import TensorRTExecutor
+from flashvsr_trt.runtime.tensorrt.named_engines import (
+    check_flavour,
+    check_precision,
+    check_weights,
+    find_named_engines,
+    said_options,
+)
+from flashvsr_trt.runtime.tensorrt.run_profile import RunProfile
+
+
+def open_tensorrt_executor(request: ExecutorRequest, notify: Notify) -> TensorRTExecutor:
+    """The factory of `runtime.backends`: engines of the flavour that is installed, built where none are.
+
+    Raises:
+        UsageError: the device is no GPU, or engines have no such dtype.
+        DeviceError: no such GPU, or too little memory on it.
+        EngineError: there are none and none may be built, building failed, or those named do not fit.
+        MissingDependencyError: neither flavour is installed, or not one for this GPU.
+    """
+    if request.engines.folder:
+        found = _device(request)
+        device = CudaDevice(device_index(request.device))
+        engines = _named(request, found, notify)
+    else:
+        device, target = request_target(request, notify)
+        engines = _engines(request, target, notify)
+    profile = RunProfile() if request.engines.profile else None
+    return open_engines_on(device, engines, request.torch.cuda_graphs is not False, profile)
+
+
+def open_engines_on(
+    device: CudaDevice, engines: EngineSet, cuda_graphs: bool = True, profile: RunProfile | None = None
+) -> TensorRTExecutor:
+    """An executor on a folder of engines.
+
+    Raises:
+        EngineError: they are damaged, or of another GPU or version.
+        DeviceError: they do not fit the device.
+        MissingDependencyError: their flavour is not installed.
+    """
+    manifest, bundle = engines.manifest, engines.bundle
+    check_engines(engines, device.name, device.capability)
+    stored = manifest.size_bytes
+    if manifest.options.strip_weights or manifest.flavour == ONNXRUNTIME.name:
+        stored += bundle.weights.file.size_bytes
+    needed = memory_before_loading(bundle.stream, bundle.compute, manifest.plans, stored)
+    free = device.free_and_total_memory()[0]
+    check_device_memory(bundle.stream, bundle.compute, needed, free, device.name)
+    facts = {
+        "flavour": manifest.flavour,
+        "version": manifest.version,
+        "engines": str(engines.folder),
+    }
+    runner = _runner(engines, device)
+    return TensorRTExecutor(bundle, manifest.plans, runner, device, cuda_graphs, profile, facts)
+
+
+def _runner(engines: EngineSet, device: CudaDevice) -> EngineRunner:
+    if engines.manifest.flavour != ONNXRUNTIME.name:
+        return TensorRTRunner(engines)
+    from flashvsr_trt.runtime.onnxruntime.engine import OnnxRuntimeRunner
+
+    return OnnxRuntimeRunner(engines, device, device.index)
+
+
+def check_engines(engines: EngineSet, device: str, capability: str) -> None:
+    """Raise EngineError if engines are for another GPU, or another version than is installed."""
+    manifest = engines.manifest
+    flavour = FLAVOURS[manifest.flavour]
+    if manifest.capability != capability:
+        raise EngineError(
+            f"{engines.folder} holds engines for compute capability {manifest.capability}, and {device} has "
+            f"{capability}; {BUILD_AGAIN}"
+        )
+    if not flavour.portable and manifest.device != device:
+        raise EngineError(
+            f"{engines.folder} holds engines for {manifest.device}, and this GPU is {device}; {BUILD_AGAIN}"
+        )
+    version = installed_version(flavour)
+    if version is not None and version != manifest.version:
+        raise EngineError(
+            f"{engines.folder} holds engines of {flavour.title} {manifest.version}, and {version} is "
+            f"installed; {BUILD_AGAIN}"
+        )
+
+
+def check_stream(engines: EngineSet, stream: StreamConfig) -> None:
+    """Raise EngineError if engines are of another stream."""
+    own = engines.bundle.stream
+    if own != stream:
+        raise EngineError(
+            f"{engines.folder} holds engines of {_described(own)}, and not of {_described(stream)}; "
+            f"{BUILD_AGAIN}"
+        )
+
+
+def find_matching_engines(request: ExecutorRequest) -> EngineSet | None:
+    """Engines that are there for a stream on this machine's GPU; None where there are none.
+
+    Raises:
+        FlashVSRError: why there can be none, or what is wrong with those that are there.
+    """
+    target = choose_target(request.engines.flavour, None, _device(request), lambda line: None)
+    return _find(request, target, lambda line: None)
+
+
+def request_target(request: ExecutorRequest, notify: Notify) -> tuple[CudaDevice, Target]:
+    """The GPU that a request names, and what engines for it are built for."""
+    target = choose_target(request.engines.flavour, None, _device(request), notify)
+    return CudaDevice(device_index(request.device)), target
+
+
+def build_command(request: ExecutorRequest, precision: str, flavour: str) -> str:
+    """The command that builds a request's engines."""
+    stream = request.stream
+    geometry = stream.geometry
+    options = {
+        "--preset": stream.preset.name,
+        "--input-size": f"{geometry.width}x{geometry.height}",
+        "--scale": str(geometry.scale),
+        "--schedule": stream.schedule.name,
+        "--fit": geometry.fit,
+        "--precision": precision,
+        "--flavour": flavour,
+    }
+    if stream.upsampler != UPSAMPLERS[0]:
+        options["--upsampler"] = stream.upsampler
+    if stream.color_fix != COLOR_FIXES[0]:
+        options["--color-fix"] = stream.color_fix
+    if request.weights:
+        options["--weights"] = request.weights
+    words = [word for option in options.items() for word in option]
+    return shlex.join(["flashvsr-trt", "engines", "build", *words])
+
+
+def _named(request: ExecutorRequest, device: Device, notify: Notify) -> EngineSet:
+    """The engines that --engines names. Raises why they do not fit the request."""
+
+    def check(engines: EngineSet) -> None:
+        supported_version(FLAVOURS[engines.manifest.flavour])
+        check_flavour(engines, request.engines.flavour)
+        check_stream(engines, request.stream)
+        check_engines(engines, device.name, device.capability)
+        check_precision(engines, request.dtype)
+        check_weights(engines, request.weights)
+        engines.check_contents()
+
+    found = find_named_engines(Path(request.engines.folder or ""), check, notify)
+    mark_in_use(found.folder)
+    return found
+
+
+def _engines(request: ExecutorRequest, target: Target, notify: Notify) -> EngineSet:
+    """The engines that match, or new ones if the request lets them be built."""
+    precision = _precision(request, target)
+    found = (
+        _build(request, target, precision, notify)
+        if request.engines.build
+        else _find(request, target, notify)
+    )
+    if found is None:
+        raise EngineError(
+            f"there are no {target.flavour.title} engines of {_described(request.stream)} for "
+            f"{target.device}; build them with: {build_command(request, precision, target.flavour.name)}"
+        )
+    check_stream(found, request.stream)
+    return found
+
+
+def _find(request: ExecutorRequest, target: Target, notify: Notify) -> EngineSet | None:
+    bundle = find_bundle(request.stream, request.weights, _precision(request, target))
+    if not bundle:
+        return None
+    found = find_engines(_root(), bundle, engine_key(bundle, target, BuildOptions()))
+    if found:
+        mark_in_use(found.folder)
+        found.check_contents()
+    return found or _with_other_options(bundle, target, notify)
+
+
+def _build(request: ExecutorRequest, target: Target, precision: str, notify: Notify) -> EngineSet:
+    bundle = bundle_for(request.stream, request.weights, precision, notify)
+    if not engine_folder(_root(), bundle, engine_key(bundle, target, BuildOptions())).exists():
+        found = _with_other_options(bundle, target, notify)
+        if found:
+            return found
+        notify(
+            f"building {target.flavour.title} engines of {_described(request.stream)} for {target.device}: "
+            "once for this size"
+        )
+    with show_build_progress() as report:
+        return find_or_build_engines(_root(), bundle, target, notify=notify, report=report)
+
+
+def _with_other_options(bundle: Bundle, target: Target, notify: Notify) -> EngineSet | None:
+    """The newest whole engines that were built with other options than the defaults, announced."""
+    key = engine_key(bundle, target, BuildOptions())
+    for found in find_engines_of_any_options(_root(), bundle, key):
+        try:
+            if isinstance(found, EngineError):
+                raise found
+            mark_in_use(found.folder)
+            found.check_contents()
+        except EngineError as error:
+            notify(f"left aside: {error}")
+            continue
+        notify(f"engines {found.folder.name}{said_options(found)}: none are there of the default options")
+        return found
+    return None
+
+
+def _root() -> Path:
+    return cache_folder("engines")
+
+
+def _device(request: ExecutorRequest) -> Device:
+    index = device_index(request.device)
+    first = current_device()
+    if first is None:
+        raise DeviceError(
+            "engines run on an NVIDIA GPU, and there is none here, or no driver, or no cuda-python; see "
+            "`flashvsr-trt doctor`, or use --backend onnxruntime or torch"
+        )
+    if not index:
+        return first
+    device = CudaDevice(index)
+    return replace(first, name=device.name, capability=device.capability)
+
+
+def _precision(request: ExecutorRequest, target: Target) -> str:
+    """The bundle's precision that a dtype means: "auto" is bfloat16 where GPU and flavour compute in it."""
+    if request.dtype == "auto":
+        preferred = target.flavour.precisions[0]
+        return preferred if float(target.capability) >= BFLOAT16_CAPABILITY else "fp16"
+    by_dtype = {dtype: name for name, dtype in PRECISIONS.items()}
+    if request.dtype not in by_dtype:
+        raise UsageError(f"dtype '{request.dtype}' is not supported; use auto, {', '.join(by_dtype)}")
+    return by_dtype[request.dtype]
+
+
+def _described(stream: StreamConfig) -> str:
+    geometry = stream.geometry
+    height, width = geometry.upscaled
+    return f"{stream.preset.name} at {width}x{height} ({geometry.scale}x, {stream.schedule.name})"

@@ -1,0 +1,84 @@
+"""Times of a run by stage and by layer, and as a trace for chrome://tracing or Perfetto."""
+
+import json
+from collections import defaultdict, deque
+from dataclasses import dataclass, field
+from typing import Any
+
+from flashvsr_trt.runtime.tensorrt.stage_timer import Span
+
+MOST_LAYERS = 20
+"""Layers that the table shows; the trace has all."""
+
+_MICROSECONDS = 1e6
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One run of one layer of an engine."""
+
+    engine: str
+    name: str
+    seconds: float
+
+
+@dataclass
+class RunProfile:
+    """What was recorded: spans of the stages, and the layers that ran in each, in order."""
+
+    spans: list[tuple[Span, tuple[Layer, ...]]] = field(default_factory=list)
+    started: deque[list[Layer]] = field(default_factory=deque)
+
+    def start_stage(self) -> None:
+        """Layers from now on are of a new run of a stage. Spans come in the order of these calls."""
+        self.started.append([])
+
+    def add_layer(self, engine: str, name: str, seconds: float) -> None:
+        """See `engine_runner.ReportLayer`."""
+        self.started[-1].append(Layer(engine, name, seconds))
+
+    def add_span(self, span: Span) -> None:
+        """The oldest stage that was started is over."""
+        self.spans.append((span, tuple(self.started.popleft())))
+
+    def table(self) -> list[str]:
+        """Lines for a reader: every stage, then the layers that took longest."""
+        stages: dict[str, list[float]] = defaultdict(list)
+        layers: dict[tuple[str, str], list[float]] = defaultdict(list)
+        for span, ran in self.spans:
+            stages[span.stage].append(span.seconds)
+            for layer in ran:
+                layers[layer.engine, layer.name].append(layer.seconds)
+        lines = [f"{'stage':<12} {'runs':>6} {'ms a run':>10} {'ms':>10}"]
+        lines += [f"{name:<12} {_times(seconds)}" for name, seconds in stages.items()]
+        longest = sorted(layers.items(), key=lambda item: -sum(item[1]))[:MOST_LAYERS]
+        if longest:
+            lines.append(f"{'layer':<12} {'runs':>6} {'ms a run':>10} {'ms':>10}")
+        lines += [f"{engine:<12} {_times(seconds)}  {name}" for (engine, name), seconds in longest]
+        return lines
+
+    def chrome_trace(self) -> dict[str, Any]:
+        """Stages where they ran; layers end to end from their stage's begin: only their length is known."""
+        events = []
+        for span, ran in self.spans:
+            events.append(_event(span.stage, span.stage, span.begin, span.seconds))
+            begin = span.begin
+            for layer in ran:
+                events.append(_event(layer.name, f"{span.stage} layers", begin, layer.seconds, layer.engine))
+                begin += layer.seconds
+        return {"traceEvents": events, "displayTimeUnit": "ms"}
+
+    def trace_text(self) -> str:
+        """The trace as the content of a file."""
+        return json.dumps(self.chrome_trace()) + "\n"
+
+
+def _times(seconds: list[float]) -> str:
+    total = sum(seconds) * 1e3
+    return f"{len(seconds):>6} {total / len(seconds):>10.3f} {total:>10.1f}"
+
+
+def _event(name: str, row: str, begin: float, seconds: float, engine: str | None = None) -> dict[str, Any]:
+    event = {"name": name, "ph": "X", "pid": "GPU", "tid": row}
+    event |= {"ts": begin * _MICROSECONDS, "dur": seconds * _MICROSECONDS}
+    return event | ({"args": {"engine": engine}} if engine else {})

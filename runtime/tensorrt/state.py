@@ -1,0 +1,142 @@
+"""What one clip carries through the TensorRT executor: memory, CUDA graphs, and where its units are."""
+
+import weakref
+from dataclasses import dataclass
+
+import numpy as np
+
+from flashvsr_trt.config.signatures import DECODE, StreamConfig
+from flashvsr_trt.runtime.tensorrt.clip_memory import ClipMemory, buffer_name, unit_places
+from flashvsr_trt.runtime.tensorrt.cuda_graphs import GraphCache
+from flashvsr_trt.runtime.tensorrt.device import Device
+
+
+class DecodingFrames:
+    """Frames that are on their way to the host. Implements `runtime.executor.PendingFrames`."""
+
+    def __init__(self, device: Device, downloaded: int, pinned: np.ndarray) -> None:
+        self.device, self.downloaded, self.pinned = device, downloaded, pinned
+        self.frames: np.ndarray | None = None
+        self.taken = False
+
+    def read(self) -> np.ndarray:
+        """uint8 [8, tH, tW, 3], once they are there. To be called once."""
+        self.keep()
+        frames, self.frames, self.taken = self.frames, None, True
+        return frames
+
+    def keep(self) -> None:
+        """Take the frames out of the pinned memory, which the next unit in this place needs."""
+        if self.frames is None and not self.taken:
+            self.device.activate()
+            self.device.wait_on_host(self.downloaded)
+            self.frames = self.pinned.copy()
+
+
+@dataclass
+class StepEvents:
+    """What a DiT step's buffers wait for: `uploaded` by the copies, `denoised` by the step."""
+
+    uploaded: int
+    denoised: int
+
+
+@dataclass
+class UnitPlace:
+    """The buffers of one unit in flight, and the events that say when each may be used again."""
+
+    number: int
+    frames_uploaded: int
+    encoded: int
+    step: StepEvents
+    decoded: int
+    downloaded: int
+    decoding: DecodingFrames | None = None
+
+    @property
+    def half(self) -> int:
+        """Which half of the state the unit's stages read; they write the other."""
+        return self.number % 2
+
+    def buffer(self, graph: str, tensor: str) -> str:
+        """Name of the place's buffer."""
+        return buffer_name(graph, tensor, self.number)
+
+
+@dataclass(frozen=True)
+class UnitTensor:
+    """An executor's handle of a unit's condition, tokens or latent: it is in the unit's place."""
+
+    place: UnitPlace
+    name: str
+
+
+class ClipState:
+    """One clip's memory and progress. It is given back when nothing refers to the state any more.
+
+    Args:
+        owner: of the streams, which must outlive the clip.
+        streams: that the clip's work is put on.
+        capture: whether its graphs are replayed as CUDA graphs.
+
+    Raises:
+        DeviceError: the device has no room for it.
+    """
+
+    def __init__(
+        self,
+        owner: object,
+        device: Device,
+        stream: StreamConfig,
+        compute: str,
+        streams: tuple[int, ...],
+        capture: bool,
+    ) -> None:
+        self.owner = owner
+        self.memory = ClipMemory(device, stream, compute, streams[0])
+        self.graphs = GraphCache(device, capture)
+        events = [device.new_event() for _ in range(6 * unit_places(stream) + 2)]
+        unused = iter(events)
+        self.places = [
+            UnitPlace(
+                number, next(unused), next(unused), StepEvents(next(unused), next(unused)), *_two(unused)
+            )
+            for number in range(unit_places(stream))
+        ]
+        self.first_step = StepEvents(*_two(unused))
+        self.encoded_units = 0
+        self.release = weakref.finalize(self, _release, device, streams, self.memory, self.graphs, events)
+        self.release.atexit = False
+
+    def reset(self, stream: int) -> None:
+        """Zero the clip's memory for the next one; nothing may be using it. CUDA graphs are kept."""
+        self.memory.zero(stream)
+        for place in self.places:
+            place.decoding = None
+        self.encoded_units = 0
+
+    def next_place(self) -> UnitPlace:
+        """The place of the unit that is encoded next."""
+        place = self.places[self.encoded_units % len(self.places)]
+        self.encoded_units += 1
+        return place
+
+    def decoded_frames(self, place: UnitPlace) -> np.ndarray:
+        """The pinned memory that a unit's frames arrive in."""
+        return self.memory.pinned[place.buffer(DECODE, "frames")]
+
+
+def _two(events) -> tuple[int, int]:
+    return next(events), next(events)
+
+
+def _release(
+    device: Device, streams: tuple[int, ...], memory: ClipMemory, graphs: GraphCache, events: list[int]
+) -> None:
+    device.activate()
+    for stream in streams:
+        device.synchronize(stream)
+    graphs.release()
+    memory.release()
+    for event in events:
+        device.destroy_event(event)

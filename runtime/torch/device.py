@@ -1,0 +1,78 @@
+"""Which device and dtype the torch backend runs on, and whether a stream fits."""
+
+import math
+from importlib.util import find_spec
+
+import torch
+
+from flashvsr_trt.config.signatures import StreamConfig
+from flashvsr_trt.errors import DeviceError, MissingDependencyError, UsageError
+from flashvsr_trt.kernels.device import architecture_of
+from flashvsr_trt.kernels.tuning import setting_for
+from flashvsr_trt.memory import MemoryEstimate, check_fits, estimate_memory
+from flashvsr_trt.model.state_shapes import state_shapes
+from flashvsr_trt.runtime.torch.host_memory import free_host_memory
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def choose_device(name: str) -> torch.device:
+    """ "auto" is the first GPU, or the CPU; anything else as torch spells it."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"device '{name}' is not known; use auto, cpu, cuda or cuda:N") from error
+    if device.type not in ("cpu", "cuda"):
+        raise UsageError(f"device '{name}' is not supported; use auto, cpu, cuda or cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        found = torch.cuda.device_count()
+        raise DeviceError(
+            f"device '{name}' is not here ({found} GPUs found); use --device cpu, or see `doctor`"
+        )
+    return device
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """ "auto" is bfloat16 on a GPU and float32 on a CPU."""
+    if name == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    if name not in DTYPES:
+        raise UsageError(f"dtype '{name}' is not supported; use auto, {', '.join(DTYPES)}")
+    return DTYPES[name]
+
+
+def check_kernels(device: torch.device) -> None:
+    """Refuse a GPU that the kernels do not run on, before anything is loaded.
+
+    Raises:
+        MissingDependencyError: Triton is not installed.
+        DeviceError: the GPU is older than every architecture of the tuning table.
+    """
+    if find_spec("triton") is None:
+        raise MissingDependencyError(
+            "the kernels need Triton: pip install 'flashvsr-trt[kernels]', or use --attention reference"
+        )
+    try:
+        setting_for("select_blocks", architecture_of(device))
+    except ValueError as error:
+        raise DeviceError(f"no kernels for {device}: {error}; use --attention reference") from error
+
+
+def stream_memory(stream: StreamConfig, dtype: torch.dtype) -> MemoryEstimate:
+    """What a stream needs with its preset's own weights in that dtype; CUDA graphs add less than 3 %."""
+    shapes = state_shapes(stream.preset.network)
+    parameters = sum(math.prod(shape) for part in shapes.values() for shape in part.values())
+    return estimate_memory(stream, parameters, str(dtype).removeprefix("torch."))
+
+
+def check_memory(stream: StreamConfig, device: torch.device, dtype: torch.dtype) -> None:
+    """Refuse a stream that would not fit, before anything is loaded.
+
+    Raises:
+        DeviceError: with the estimate, what is free, and what to change.
+    """
+    on_gpu = device.type == "cuda"
+    free = torch.cuda.mem_get_info(device)[0] if on_gpu else free_host_memory()
+    check_fits(stream, lambda smaller: stream_memory(smaller, dtype), free, str(device))

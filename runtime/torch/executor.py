@@ -1,0 +1,280 @@
+"""The PyTorch executor: the reference every other backend is compared with, on CPU or CUDA."""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch._dynamo.exc import TorchDynamoException
+
+from flashvsr_trt.config.presets import UNIT_LATENT_FRAMES
+from flashvsr_trt.config.signatures import (
+    COMPUTE,
+    StreamConfig,
+    TensorSpec,
+    cache_specs,
+    decode_signature,
+    encode_signature,
+)
+from flashvsr_trt.errors import DeviceError, UsageError
+from flashvsr_trt.kernels.calls import counted_calls, reference_kernels
+from flashvsr_trt.model.attention import LayerCache
+from flashvsr_trt.model.fused_stages import FusedDecode, FusedDenoise, FusedEncode
+from flashvsr_trt.model.network import Network, build_network
+from flashvsr_trt.model.stages import Encode
+from flashvsr_trt.model.weights.load import describe, load_weights, resolve_weights
+from flashvsr_trt.runtime.backends import ExecutorRequest, Notify, TorchOptions
+from flashvsr_trt.runtime.executor import ReadyFrames
+from flashvsr_trt.runtime.ring import RingStep
+from flashvsr_trt.runtime.torch.clock import StageClock
+from flashvsr_trt.runtime.torch.copies import ArrivingFrames, hand_over, start_download, upload
+from flashvsr_trt.runtime.torch.device import check_kernels, check_memory, choose_device, choose_dtype
+from flashvsr_trt.runtime.torch.graphs import Step, StepGraphs, Tensors
+from flashvsr_trt.runtime.torch.host_memory import keep_freed_memory
+
+
+@dataclass
+class TorchState:
+    """What is carried from call to call: always the same memory, changed in place."""
+
+    encode: list[torch.Tensor]
+    ring: list[LayerCache]
+    memory: list[torch.Tensor]
+    encoding_graphs: StepGraphs | None
+    graphs: StepGraphs | None
+    decoding_graphs: StepGraphs | None
+
+
+class TorchExecutor:
+    """Runs the stages of `flashvsr_trt.model`. Implements `runtime.executor.Executor`.
+
+    Raises:
+        UsageError: CUDA graphs were asked for on another device.
+    """
+
+    def __init__(self, network: Network, stream: StreamConfig, options: TorchOptions | None = None) -> None:
+        options = options or TorchOptions()
+        self.stream, self.options = stream, options
+        weight = network.dit.head.head.weight
+        self.device, self.dtype = weight.device, weight.dtype
+        self.cuda_graphs = choose_cuda_graphs(options, self.device)
+        self.dit_stage = FusedDenoise(network, stream)
+        self.decode_stage = FusedDecode(network, stream)
+        if options.compile:
+            # The DiT is made of kernels already; these two are what Inductor has something to fuse in.
+            self.encode_stage = torch.compile(Encode(network, stream), dynamic=False)
+            self.decode_stage.decoder = torch.compile(network.decoder, dynamic=False)
+        else:
+            self.encode_stage = FusedEncode(network, stream)
+        self.clock = StageClock(self.device)
+        # Streams of their own: the next unit's encoding and the last one's decoding fill what a DiT step's
+        # small kernels leave of the GPU.
+        self.encoding, self.decoding = (
+            torch.cuda.Stream(self.device) if self.device.type == "cuda" else None for _ in range(2)
+        )
+        self.kernel_calls: Counter[str] = Counter()
+
+    def new_state(self) -> TorchState:
+        """Zeroed state, allocated once per clip.
+
+        Raises:
+            DeviceError: the device has not enough memory for it.
+        """
+        preset = self.stream.preset
+        layers, slots = range(preset.network.dit.layers), preset.attention.ring_slots
+        try:
+            state = TorchState(
+                encode=[self._zeros_carried(spec) for spec in encode_signature(self.stream).state],
+                ring=[
+                    LayerCache(*map(self._zeros, cache_specs(self.stream, layer, slots, "ring")))
+                    for layer in layers
+                ],
+                memory=[self._zeros_carried(spec) for spec in decode_signature(self.stream).state],
+                encoding_graphs=StepGraphs(self.device) if self.cuda_graphs else None,
+                graphs=StepGraphs(self.device) if self.cuda_graphs else None,
+                decoding_graphs=StepGraphs(self.device) if self.cuda_graphs else None,
+            )
+        except torch.OutOfMemoryError as error:
+            raise DeviceError(f"{self.device} has too little memory for this size: {error}") from error
+        hand_over(state.encode, self._denoising(), self.encoding)
+        return state
+
+    def reset_state(self, state: TorchState) -> None:
+        """See `Executor.reset_state`."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        ring = [tensor for cache in state.ring for tensor in vars(cache).values()]
+        with torch.inference_mode():
+            for tensor in (*state.encode, *ring, *state.memory):
+                tensor.zero_()
+        hand_over(state.encode, self._denoising(), self.encoding)
+
+    def encode(self, frames: np.ndarray, first: bool, state: TorchState) -> tuple[torch.Tensor, torch.Tensor]:
+        """See `Executor.encode`. It waits for no DiT step: nothing that it reads comes from one."""
+        with self._stage("encode", self.encoding):
+            inputs = torch.from_numpy(frames), torch.tensor(first)
+            encode = partial(self._encode, state)
+            condition, tokens = self._run("encode", encode, inputs, state.encoding_graphs)
+        hand_over([condition, tokens], self.encoding, self._denoising())
+        return condition, tokens
+
+    def dit(
+        self,
+        noise: np.ndarray,
+        tokens: list[torch.Tensor],
+        rope: tuple[np.ndarray, np.ndarray],
+        step: RingStep,
+        state: TorchState,
+    ) -> list[torch.Tensor]:
+        """See `Executor.dit`. The new K/V is written into the step's slots of the ring."""
+        with self._stage("dit"):
+            inputs = [torch.from_numpy(array) for array in (noise, *rope, step.valid)]
+            inputs.insert(1, torch.cat(tokens))
+            # Only the steady step comes again: while the ring fills, every step is another one.
+            graphs = state.graphs if len(tokens) == 1 and step.filled == len(step.valid) else None
+            denoise = partial(self._denoise, state, step)
+            (latent,) = self._run(f"dit into slot {step.slots.start}", denoise, tuple(inputs), graphs)
+        return list(latent.split(UNIT_LATENT_FRAMES))
+
+    def decode(self, latent: torch.Tensor, condition: torch.Tensor, state: TorchState) -> np.ndarray:
+        """See `Executor.decode`."""
+        return self.start_decode(latent, condition, state).read()
+
+    def start_decode(
+        self, latent: torch.Tensor, condition: torch.Tensor, state: TorchState
+    ) -> ArrivingFrames | ReadyFrames:
+        """See `OverlappingExecutor.start_decode`."""
+        hand_over([latent, condition, *state.memory], self._denoising(), self.decoding)
+        with self._stage("decode", self.decoding):
+            decode = partial(self._decode, state)
+            (frames,) = self._run("decode", decode, (latent, condition), state.decoding_graphs)
+            return start_download(frames)
+
+    def stage_seconds(self) -> dict[str, float]:
+        """See `Executor.stage_seconds`."""
+        return self.clock.read()
+
+    def describe(self) -> dict[str, Any]:
+        """See `Executor.describe`. `kernel_calls`: how often each operator ran as what, replays included."""
+        on_gpu = self.device.type == "cuda"
+        return {
+            "backend": "torch",
+            "device": torch.cuda.get_device_name(self.device) if on_gpu else "cpu",
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "torch": torch.__version__,
+            "attention": self.options.attention,
+            "cuda_graphs": self.cuda_graphs,
+            "compile": self.options.compile,
+            "kernel_calls": dict(self.kernel_calls),
+        }
+
+    def _encode(self, state: TorchState, frames: torch.Tensor, first: torch.Tensor) -> Tensors:
+        condition, tokens, *following = self.encode_stage(frames, first, *state.encode)
+        overwrite(state.encode, following)
+        return condition, tokens
+
+    def _denoise(
+        self,
+        state: TorchState,
+        step: RingStep,
+        noise: torch.Tensor,
+        tokens: torch.Tensor,
+        time_cos: torch.Tensor,
+        time_sin: torch.Tensor,
+        slot_valid: torch.Tensor,
+    ) -> Tensors:
+        inputs = noise, tokens, time_cos, time_sin, slot_valid
+        return (self.dit_stage(*inputs, state.ring, step.slots, step.filled),)
+
+    def _decode(self, state: TorchState, latent: torch.Tensor, condition: torch.Tensor) -> Tensors:
+        frames, following = self.decode_stage(latent, condition, state.memory)
+        overwrite(state.memory, following)
+        return (frames,)
+
+    def _run(self, name: str, step: Step, inputs: Tensors, graphs: StepGraphs | None) -> Tensors:
+        """A step on inputs from anywhere, through a graph if `graphs` are given."""
+        if graphs:
+            return graphs.run(name, step, inputs)
+        return step(*(upload(value, self.device) for value in inputs))
+
+    @contextmanager
+    def _stage(self, name: str, stream: torch.cuda.Stream | None = None) -> Iterator[None]:
+        """What every stage runs in: no gradients, the executor's device, its kernels, clock and counter.
+
+        On `stream` if there is one. What the stage reads was handed over to it before its clock starts.
+        """
+        with ExitStack() as stack:
+            stack.enter_context(torch.inference_mode())
+            if self.device.type == "cuda":
+                stack.enter_context(torch.cuda.device(self.device))
+            if stream:
+                stack.enter_context(torch.cuda.stream(stream))
+            if self.options.attention == "reference":
+                stack.enter_context(reference_kernels())
+            stack.enter_context(self.clock.measure(name))
+            calls = stack.enter_context(counted_calls())
+            try:
+                yield
+            except TorchDynamoException as error:
+                reason = str(error).strip().splitlines()[0]
+                raise DeviceError(
+                    f"torch.compile cannot compile {name} here ({reason}); run without --compile"
+                ) from error
+            self.kernel_calls.update(calls)
+
+    def _denoising(self) -> torch.cuda.Stream | None:
+        """The stream of DiT steps, which is the caller's."""
+        return torch.cuda.current_stream(self.device) if self.device.type == "cuda" else None
+
+    def _zeros_carried(self, spec: TensorSpec) -> torch.Tensor:
+        # Features as convolutions want them, or each call would convert them; frames as they come.
+        layout = torch.channels_last if spec.dtype == COMPUTE else torch.contiguous_format
+        return self._zeros(spec).contiguous(memory_format=layout)
+
+    def _zeros(self, spec: TensorSpec) -> torch.Tensor:
+        dtype = self.dtype if spec.dtype == COMPUTE else getattr(torch, spec.dtype)
+        return torch.zeros(spec.shape, dtype=dtype, device=self.device)
+
+
+def overwrite(carried: list[torch.Tensor], following: list[torch.Tensor]) -> None:
+    """The next state takes the place of the old one."""
+    for old, new in zip(carried, following, strict=True):
+        old.copy_(new)
+
+
+def choose_cuda_graphs(options: TorchOptions, device: torch.device) -> bool:
+    """As asked for; by default wherever kernels run. Raises UsageError where there is no GPU to ask."""
+    if options.cuda_graphs and device.type != "cuda":
+        raise UsageError(f"CUDA graphs need a GPU and the device is {device}; leave out --cuda-graphs")
+    if options.cuda_graphs is None:
+        return device.type == "cuda" and options.attention == "auto"
+    return options.cuda_graphs
+
+
+def open_torch_executor(request: ExecutorRequest, notify: Notify) -> TorchExecutor:
+    """Choose device and dtype, check that the stream fits, load the weights.
+
+    Raises:
+        UsageError: an unknown device or dtype, or CUDA graphs without a GPU.
+        DeviceError: no such device, too old a one for the kernels, or too little memory on it.
+        MissingDependencyError: the kernels' compiler is not installed.
+        WeightsError: no weights, or not the ones the preset needs.
+    """
+    device = choose_device(request.device)
+    dtype = choose_dtype(request.dtype, device)
+    # Refused here if they cannot be had, before anything is loaded.
+    choose_cuda_graphs(request.torch, device)
+    if device.type == "cuda" and request.torch.attention == "auto":
+        check_kernels(device)
+    if device.type == "cpu":
+        keep_freed_memory()
+    network = request.stream.preset.network
+    source = resolve_weights(request.weights, network)
+    check_memory(request.stream, device, dtype)
+    notify(describe(source))
+    weights = load_weights(source, network, dtype)
+    return TorchExecutor(build_network(network, weights, device, dtype), request.stream, request.torch)

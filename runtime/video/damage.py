@@ -1,0 +1,291 @@
+"""Whether an input was damaged or ends early, from what is seen of it in one pass from packets to frames.
+
+What counts, per container:
+
+- mp4, mov: samples of the index that could not be read (edit lists leave some out: the index knows);
+- AVI: frames of the index that never came, or without an index frame slots of the header (an empty chunk is
+  a slot: the last frame is shown longer);
+- IVF: frames the header announces;
+- Matroska, WebM, FLV, ASF: the announced duration;
+- MPEG-TS and PS: packets whose counters do not follow, unless the file goes on with a key frame where one
+  recording was joined to another; holes between frames of MPEG-1 and 2, which have one rate;
+- all: errors of the demuxer, packets that gave no frame, frames that FFmpeg had to conceal.
+"""
+
+from collections.abc import Sequence
+from fractions import Fraction
+
+import av
+
+from flashvsr_trt.runtime.video.clock_jumps import JUMPING_FORMATS
+from flashvsr_trt.runtime.video.damage_words import Places
+from flashvsr_trt.runtime.video.ffmpeg_log import FFmpegLog
+from flashvsr_trt.runtime.video.ffmpeg_words import Speech, listen
+from flashvsr_trt.runtime.video.frame_gaps import FrameGaps
+from flashvsr_trt.runtime.video.media_open import exact_fraction
+
+INDEXED_FORMATS = ("mov",)
+"""Formats (FFmpeg's names begin so) with an index of all samples."""
+
+SLOT_FORMATS = ("avi",)
+"""Formats whose header counts frame durations, empty ones as well."""
+
+COUNTED_FORMATS = ("ivf",)
+"""Formats whose header says the number of frames."""
+
+TIMED_FORMATS = ("matroska", "webm", "flv", "asf")
+"""Formats whose header says when the file ends; elsewhere it is estimated."""
+
+RECORDED_FORMATS = (*JUMPING_FORMATS, "h264", "hevc", "mpegvideo", "m4v")
+"""Formats of recordings, which may begin inside a scene: what comes before a key frame is no loss."""
+
+MISSING_SECONDS = Fraction(1, 2)
+"""A file may end this much before its announced end and still be whole."""
+
+NEAR_JOIN = Fraction(1)
+"""Seconds around a jump of the clock in which the streams of both recordings begin and end."""
+
+SLACK_FRAMES = Fraction(1, 2)
+"""How much later than a frame's length the next may be decoded where nothing is lost."""
+
+PARSER_PACKETS = 2
+"""A flag for incomplete bytes may lie on the packet they are in or on the one before."""
+
+ONE_RATE_CODECS = ("mpeg1video", "mpeg2video")
+"""Codecs whose frames follow one another without pauses."""
+
+ONE_FRAME_CODECS = ("h264", "hevc", "ffv1", *ONE_RATE_CODECS)
+"""Codecs beside the intra-only ones of which each packet holds one frame, unless it is interlaced."""
+
+
+class DamageWatch:
+    """Notes every packet, frame and failure of one pass over a file, and says at its end what was wrong."""
+
+    def __init__(
+        self, container: av.container.InputContainer, stream: av.VideoStream, rate: Fraction, log: FFmpegLog
+    ) -> None:
+        self._container, self._stream, self._log = container, stream, log
+        self._format, self._codec = container.format.name, stream.codec_context.name
+        self._unit = exact_fraction(stream.time_base)
+        self._delay_at_start = stream.codec_context.has_b_frames
+        self.origin = Fraction(0)
+        """Seconds on the file's clock that are 0 for the user."""
+        self.joins: Sequence[Fraction] = ()
+        """When recordings that were joined begin, where the clock tells, in seconds; grows on the way."""
+        self.read_error: str | None = None
+        self.cut_off: str | None = None
+        """What the end of the file lacks."""
+        self.indexed: int | None = None
+        """Frames that the index of an AVI file counts."""
+        self.read_to = 0
+        """The byte after the last packet."""
+        self._packets, self._before_first, self._frames = 0, 0, 0
+        self._end, self._video_end = Fraction(0), Fraction(0)
+        self._first: Fraction | None = None
+        self._has_times = False
+        """Whether packets say when their frames are shown, so that a frame is known by its time."""
+        self._waiting: set[Fraction] = set()
+        self._undecodable: list[Fraction] = []
+        self._concealed: list[Fraction] = []
+        self._incomplete: list[Fraction] = []
+        self._suspect: Fraction | None = None
+        self._since_suspect = 0
+        self._seen_joins = 0
+        self._interlaced, self._begins_with_key = False, False
+        self._read, self._lines_before = 0, 0
+        self._gaps = FrameGaps(rate)
+
+    def saw_packet(self, packet: av.Packet) -> None:
+        """Counts a packet of any stream, with the times of the file's one clock."""
+        time = packet.dts if packet.pts is None else packet.pts
+        unit = exact_fraction(packet.time_base)
+        begin = None if time is None else time * unit
+        end = self._end if begin is None else begin + (packet.duration or 0) * unit
+        self._end = max(self._end, end)
+        if packet.pos is not None and packet.pos >= 0:
+            self.read_to = max(self.read_to, packet.pos + packet.size)
+        if packet.stream is not self._stream:
+            return
+        decoded = begin if packet.dts is None else packet.dts * unit
+        self._judge_suspect(packet, decoded)
+        if packet.is_corrupt:
+            self._suspect, self._since_suspect = (self._video_end if decoded is None else decoded), 0
+        self._video_end = max(self._video_end, end)
+        self._read += 1
+        if packet.is_discard:
+            return
+        self._packets += 1
+        if self._packets == 1:
+            self._begins_with_key = packet.is_keyframe or self._format not in RECORDED_FORMATS
+        if packet.pts is not None:
+            self._waiting.add(begin)
+
+    def _judge_suspect(self, packet: av.Packet, begin: Fraction | None) -> None:
+        """Whether an incomplete packet was the last of one recording and `packet` the first of another.
+
+        FFmpeg's parser, which is a packet behind, flags the one before the last.
+        """
+        if self._suspect is None:
+            return
+        self._since_suspect += 1
+        due = self._suspect + (self._since_suspect + SLACK_FRAMES) * self._gaps.usual
+        follows = begin is not None and begin <= due
+        if packet.is_corrupt:
+            self._incomplete.append(self._suspect)
+            self._suspect = None
+        elif packet.is_keyframe and (follows or self._is_join(self._suspect, begin)):
+            self._seen_joins += 1
+            self._suspect = None
+        elif self._since_suspect == PARSER_PACKETS:
+            self._incomplete.append(self._suspect)
+            self._suspect = None
+
+    def _is_join(self, before: Fraction, after: Fraction | None) -> bool:
+        """Whether the clock jumps somewhere between two times of the video."""
+        end = self._video_end if after is None else after
+        return any(before - NEAR_JOIN <= join <= end + NEAR_JOIN for join in self.joins)
+
+    def saw_undecodable(self, packet: av.Packet | None) -> None:
+        """Counts a packet that the decoder refuses; None for what was still inside it at the end."""
+        time = None if packet is None else packet.dts if packet.pts is None else packet.pts
+        self._undecodable.append(self._video_end if time is None else time * self._unit)
+
+    def skip_beginning(self) -> int:
+        """Forgets the packets that failed before the first frame, of a recording that begins inside a scene.
+
+        Gives their number; 0 where the file begins with a key frame, which should have been decoded.
+        """
+        if self._begins_with_key:
+            return 0
+        failed = len(self._undecodable)
+        self._undecodable.clear()
+        self._lines_before = len(self._log.lines)
+        return failed
+
+    def saw_frame(self, frame: av.VideoFrame) -> None:
+        """Counts a decoded frame, in display order."""
+        if not self._frames and not self._begins_with_key:
+            self._before_first = max(0, self._packets - 1 - self._stream.codec_context.has_b_frames)
+        self._frames += 1
+        self._interlaced |= bool(frame.interlaced_frame)
+        stamp = frame.dts if frame.pts is None else frame.pts
+        time = None if stamp is None else stamp * self._unit
+        if frame.is_corrupt:
+            self._concealed.append(self._video_end if time is None else time)
+        if time is None:
+            return
+        if self._first is None:
+            self._first = time
+        self._has_times |= frame.pts is not None
+        self._waiting.discard(time)
+        if not self._format.startswith(SLOT_FORMATS):
+            self._gaps.saw(time)
+
+    def so_far(self, until: Fraction) -> str | None:
+        """What was wrong with the frames up to `until` seconds on the file's clock, in words, or None."""
+        undecodable = [time for time in self._undecodable if time <= until]
+        concealed = [time for time in self._concealed if time <= until]
+        if not undecodable and not concealed:
+            return None
+        places = Places(self.origin)
+        places.lost(len(undecodable), undecodable)
+        places.damaged(concealed)
+        return str(places)
+
+    def at_end(self) -> str | None:
+        """What is wrong with the file now that it ended, in words; None for a whole file."""
+        if self._suspect is not None:
+            self._incomplete.append(self._suspect)
+            self._suspect = None
+        speech = listen(
+            self._log.lines, self._format, self._codec, self._stream.index, begin=self._lines_before
+        )
+        reasons = self._reasons(speech)
+        missing, without_frame = self._never_came(), self._gave_no_frame()
+        evidence = reasons or self._undecodable or self._concealed or self._incomplete or missing
+        if self._each_packet_is_a_frame() or speech.decoder_errors:
+            evidence = evidence or without_frame
+        if self._has_one_rate() or speech.decoder_errors:
+            evidence = evidence or self._gaps.missing(self.joins)
+        return self._in_words(reasons, missing, without_frame) if evidence else None
+
+    def _in_words(self, reasons: list[str], missing: int, without_frame: int) -> str:
+        places = Places(self.origin)
+        lost_times = self._lost_times()
+        if self._announces_count():
+            lost = missing + without_frame
+            places.lost(lost, [*lost_times, self._video_end] if missing else lost_times)
+        else:
+            in_holes = self._gaps.missing(self.joins)
+            holes = [place for hole in self._gaps.holes(self.joins) for place in (hole.begin, hole.end)]
+            lost = max(in_holes, without_frame)
+            places.lost(lost, holes if in_holes >= without_frame else lost_times)
+            places.lost(self._short_of_end(), [self._video_end], about=True)
+        places.damaged(list({*self._concealed, *self._incomplete} - {*lost_times}))
+        places.why(reasons)
+        return str(places)
+
+    def _reasons(self, speech: Speech) -> list[str]:
+        """What else than counting shows damage."""
+        reasons = [f"reading stopped: {self.read_error}"] if self.read_error else []
+        if self.cut_off:
+            reasons.append(self.cut_off)
+        announced = self._announced_end()
+        if announced - self._end > MISSING_SECONDS:
+            reasons.append(f"it stops at {float(self._end):.2f} s of {float(announced):.2f} s announced")
+        reasons += [f"FFmpeg: {line}" for line in speech.lines]
+        if speech.incomplete > max(self._seen_joins, len(self.joins)) * (len(self._container.streams) - 1):
+            reasons.append(f"incomplete packets of other streams: {speech.incomplete}")
+        return reasons
+
+    def _announced_end(self) -> Fraction:
+        """When the file ends as its header says; 0 where it does not."""
+        timed = self._format.startswith(TIMED_FORMATS) and self._container.duration
+        return Fraction(self._container.duration, av.time_base) if timed else Fraction(0)
+
+    def _short_of_end(self) -> int:
+        """About how many frames lie between the last packet and the announced end."""
+        if not self._gaps.regular:
+            return 0
+        return max(0, int((self._announced_end() - self._video_end) / self._gaps.usual))
+
+    def _announces_count(self) -> bool:
+        return self._format.startswith((*INDEXED_FORMATS, *SLOT_FORMATS, *COUNTED_FORMATS))
+
+    def _never_came(self) -> int:
+        """Packets the file announces that were not read."""
+        if self._format.startswith(INDEXED_FORMATS):
+            return max(0, len(self._stream.index_entries) - self._read)
+        if self._format.startswith(SLOT_FORMATS):
+            if self.indexed is not None:
+                return max(0, self.indexed - self._read)
+            return max(0, self._stream.frames - round(self._video_end / self._unit))
+        if self._format.startswith(COUNTED_FORMATS):
+            return max(0, self._stream.frames - self._read)
+        return 0
+
+    def _has_one_rate(self) -> bool:
+        """Whether a hole between frames can only be lost frames."""
+        one_rate = self._codec in ONE_RATE_CODECS and self._format in JUMPING_FORMATS
+        return one_rate or self._format == "nut"
+
+    def _each_packet_is_a_frame(self) -> bool:
+        # FFmpeg drops a frame of H.264 that comes when it had not expected so much reordering.
+        delay_grew = self._codec == "h264" and self._stream.codec_context.has_b_frames != self._delay_at_start
+        one_frame = self._codec in ONE_FRAME_CODECS and not self._interlaced and not delay_grew
+        return self._stream.codec_context.codec.intra_only or one_frame
+
+    def _lost_times(self) -> list[Fraction]:
+        """When packets without a frame would have been shown, in order.
+
+        Before the first frame only where that had to be the first packet's, a key frame that failed.
+        """
+        failed_key = self._begins_with_key and self._undecodable
+        everything = self._first is None or failed_key
+        return sorted(time for time in self._waiting if everything or time > self._first)
+
+    def _gave_no_frame(self) -> int:
+        """Packets since the first frame of which no frame came."""
+        if self._has_times or not self._frames:
+            return len(self._lost_times())
+        return max(0, self._packets - self._before_first - self._frames)

@@ -1,0 +1,269 @@
+"""Frames in: any container FFmpeg reads, image sequences and pipes, decoded lazily as RGB."""
+
+import itertools
+import logging
+import os
+import re
+import stat
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from fractions import Fraction
+
+import av
+
+from flashvsr_trt.errors import TruncatedInputError, UsageError, VideoError
+from flashvsr_trt.files.targets import local_path
+from flashvsr_trt.runtime.video.alpha_decoder import with_alpha
+from flashvsr_trt.runtime.video.avi_index import indexed_frames
+from flashvsr_trt.runtime.video.clip_range import ClipRange, Position
+from flashvsr_trt.runtime.video.clock_jumps import JUMPING_FORMATS
+from flashvsr_trt.runtime.video.container_crop import container_crop
+from flashvsr_trt.runtime.video.damage import DamageWatch
+from flashvsr_trt.runtime.video.deinterlace import progressive_frames
+from flashvsr_trt.runtime.video.ffmpeg_log import FFmpegLog
+from flashvsr_trt.runtime.video.file_end import CountedPipe, file_size, what_is_cut
+from flashvsr_trt.runtime.video.frame_clock import ClipEnd, FrameClock, TimedFrame, shown_until_next
+from flashvsr_trt.runtime.video.frame_facts import display_matrix, error_reason
+from flashvsr_trt.runtime.video.frame_reader import read_frames
+from flashvsr_trt.runtime.video.frame_side_data import side_data
+from flashvsr_trt.runtime.video.image_input import open_images
+from flashvsr_trt.runtime.video.image_sequence import find_images
+from flashvsr_trt.runtime.video.info import DecodedFrame, VideoInfo, VideoInput
+from flashvsr_trt.runtime.video.media_open import exact_fraction, is_url, open_media
+from flashvsr_trt.runtime.video.picture_input import PictureReader
+
+DEFAULT_RATE = Fraction(24)
+"""Frames a second of images and raw video when the caller names none (announced)."""
+
+LOG = logging.getLogger(__name__)
+
+STDIN = "-"
+
+
+def open_input(
+    path: str,
+    *,
+    start: Position = 0,
+    end: Position | None = None,
+    frames: int | None = None,
+    duration: Position | None = None,
+    rate: Fraction | int | None = None,
+    raw_size: tuple[int, int] | None = None,
+    raw_format: str = "rgb24",
+    deinterlace: bool | None = None,
+    threads: int = 0,
+    notify: Callable[[str], None] = LOG.warning,
+) -> VideoInput:
+    """Opens a video, a folder, a glob or a `%05d` pattern of images, or `-` (a video on stdin: y4m, raw).
+
+    What lies before `start` is skipped, and at most `frames` are given; `end` is the first position that is
+    not, `duration` how much is. An int is a number of frames, a Fraction seconds of the file. `rate` (frames
+    a second) is for images and raw video. `raw_size` (height, width) and `raw_format` (an FFmpeg pixel
+    format) make the input raw video. `deinterlace` True deinterlaces what is interlaced, False takes it as
+    it is, None refuses it. `threads` 0 leaves the decoder's threads to FFmpeg. `notify` gets one line for
+    each thing a user should know: 10-bit input, a rate assumed, and the like.
+
+    Raises UsageError for arguments out of range, VideoError when there is no such file, it is no video, it
+    has no video stream or no frames. Iteration raises VideoError on a frame of another size, and
+    TruncatedInputError after the last good frame when the input ends early or is corrupt.
+    """
+    path = local_path(path)
+    if frames is not None and duration is not None:
+        raise UsageError("a number of frames and a duration say the same twice; leave one out")
+    part = ClipRange(start, end, duration if frames is None else frames)
+    if rate is not None and rate <= 0:
+        raise UsageError(f"a rate of {rate} frames a second is not possible; use one above 0")
+    rate = rate and Fraction(rate)
+    images = None if raw_size or path == STDIN else find_images(path)
+    if rate is None and (images or raw_size):
+        notify(f"{path}: no frame rate given, {DEFAULT_RATE} frames a second assumed")
+    if images:
+        rate = rate or DEFAULT_RATE
+        return open_images(path, images, *part.in_frames(rate), rate, notify)
+    if rate is not None and not raw_size:
+        raise UsageError(f"a rate is for images and raw video; {path} has its own timestamps")
+    options = _raw_options(raw_size, raw_format, rate or DEFAULT_RATE) if raw_size else {}
+    log = FFmpegLog()
+    try:
+        container, pipe = _open_container(path, "rawvideo" if raw_size else None, options, log)
+        try:
+            return _open_stream(path, container, pipe, part, deinterlace, threads, log, notify)
+        except BaseException:
+            container.close()
+            raise
+    except BaseException:
+        log.close()
+        raise
+
+
+def _raw_options(size: tuple[int, int], pixel_format: str, rate: Fraction) -> dict[str, str]:
+    return {"video_size": f"{size[1]}x{size[0]}", "pixel_format": pixel_format, "framerate": str(rate)}
+
+
+def _open_container(
+    path: str, format_name: str | None, options: dict, log: FFmpegLog
+) -> tuple[av.container.InputContainer, CountedPipe | None]:
+    if path != STDIN and not is_url(path) and not os.path.exists(path):
+        raise VideoError(f"no such file: {path}; check the name")
+    try:
+        pipe = CountedPipe(sys.stdin.fileno()) if path == STDIN else None
+        with log.listening():
+            container = open_media(pipe or path, format_name=format_name, options=options)
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise VideoError(
+            f"{path} cannot be read as a video ({error_reason(error)}); check that the file is complete"
+        ) from error
+    # PyAV has FFmpeg invent timestamps where a file has none (AVI): those of B-frames would be out of order.
+    container.flags &= ~av.container.core.Flags.gen_pts.value
+    return container, pipe
+
+
+def _open_stream(
+    path: str,
+    container: av.container.InputContainer,
+    pipe: CountedPipe | None,
+    part: ClipRange,
+    deinterlace: bool | None,
+    threads: int,
+    log: FFmpegLog,
+    notify: Callable[[str], None],
+) -> VideoInput:
+    attached = av.stream.Disposition.attached_pic
+    stream = next((s for s in container.streams.video if not s.disposition & attached), None)
+    if stream is None:
+        kinds = ", ".join(s.type for s in container.streams) or "nothing"
+        raise VideoError(f"{path} has no video stream (it holds: {kinds}); name a file with video")
+    if stream.codec_context is None:
+        raise VideoError(f"{path}: this FFmpeg has no decoder for its video; convert it first")
+    # With threads by frame an error comes with a later packet, or takes what is behind it along at the end.
+    stream.thread_type, stream.thread_count = "SLICE", threads
+
+    rates = (stream.average_rate, stream.guessed_rate, stream.base_rate)
+    rate = next(filter(None, map(exact_fraction, rates)), DEFAULT_RATE)
+    time_base = exact_fraction(stream.time_base)
+    log.codec = stream.codec_context.name
+    watch = DamageWatch(container, stream, rate, log)
+    announced, begin = (
+        _announced_seconds(container, stream),
+        Fraction(container.start_time or 0, av.time_base),
+    )
+    clock = FrameClock(path, time_base, rate, announced and begin + announced, notify)
+    decoded = read_frames(container, stream, watch, log, notify, with_alpha(stream, threads))
+    decoded = progressive_frames(path, decoded, deinterlace)
+    timed = clock.timed(decoded)
+    origin = max(begin, Fraction(0))
+    skipped, begun = part.first(timed, origin, time_base)
+    if begun is None:
+        late = f"it has only {skipped} frames, and none from the start that was asked for on"
+        reason = watch.at_end() or (late if skipped else "it has no frames")
+        raise VideoError(f"no frame of {path} can be decoded: {reason}; nothing is written")
+    first, first_time = begun.frame, begun.pts * time_base
+    crop = container_crop(container, stream)
+    reader = PictureReader(path, first, stream.codec_context.name, notify, crop)
+
+    shift = first_time if part.start else min(first_time, Fraction(0))
+    if begin and container.format.name in JUMPING_FORMATS:
+        watch.origin = begin
+        if not part.start:  # their clock starts anywhere: hours of nothing would precede the first frame
+            shift = begin
+            notify(f"{path}: its clock starts at {float(shift):.3f} s; the output starts at 0")
+    total = stream.frames or round(announced * rate)
+    end = part.clip_end(skipped, first_time, origin, shift, time_base)
+    info = VideoInfo(
+        name=path,
+        height=reader.size[0],
+        width=reader.size[1],
+        rate=rate,
+        time_base=time_base,
+        color=reader.color,
+        bits=reader.bits,
+        alpha=reader.alpha,
+        chroma_location=reader.chroma_location,
+        frames=_expected_frames(total - skipped if total else None, end, rate * time_base),
+        sample_aspect_ratio=exact_fraction(stream.sample_aspect_ratio),
+        display_matrix=display_matrix(first),
+        disposition=int(stream.disposition),
+        metadata=dict(container.metadata),
+        stream_metadata=dict(stream.metadata),
+        chapters=tuple(container.chapters()),
+        copy_from=path if _can_be_read_again(path) else None,
+        video_index=stream.index,
+        other_streams=len(container.streams) - 1,
+        shift=shift,
+        side_data=side_data(first),
+        skipped=skipped,
+        trimmed=part.ends_early,
+    )
+
+    def cut_off() -> str | None:
+        size = pipe.count if pipe else file_size(path)
+        if container.format.name == "avi" and not pipe and size:
+            watch.indexed = indexed_frames(path, size, stream.index)
+        return what_is_cut(None if pipe else path, container.format.name, watch.read_to, size)
+
+    pictures = _read_pictures(reader, itertools.chain([begun], timed), round(shift / time_base))
+    frames = _until_damage(info, shown_until_next(pictures, end), watch, end, cut_off)
+
+    def close() -> None:
+        # A thread that is blocked in a read of a pipe still uses the container: it goes with the process.
+        if not frames.gi_running:
+            # The decoder's threads may still have something to say: they end before the log does.
+            stream.codec_context.flush_buffers()
+            log.close()
+            container.close()
+
+    return VideoInput(info, frames, close)
+
+
+def _expected_frames(remaining: int | None, end: ClipEnd, frames_a_tick: Fraction) -> int | None:
+    """How many frames there will be, as far as the file and the end that was asked for say."""
+    in_time = None if end.pts is None else round(end.pts * frames_a_tick)
+    return min(
+        (max(count, 1) for count in (remaining, end.count, in_time) if count is not None), default=None
+    )
+
+
+def _announced_seconds(container: av.container.InputContainer, stream: av.VideoStream) -> Fraction:
+    """How long the video says it is; 0 when it does not. Matroska says it of each stream in a tag."""
+    if stream.duration:
+        return stream.duration * exact_fraction(stream.time_base)
+    if clock := re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", "")):
+        hours, minutes, seconds = clock.groups()
+        return int(hours) * 3600 + int(minutes) * 60 + Fraction(seconds)
+    return Fraction(container.duration or 0, av.time_base)
+
+
+def _read_pictures(reader: PictureReader, frames: Iterable[TimedFrame], shift: int) -> Iterator[DecodedFrame]:
+    """Frames as RGB, their times less `shift`. Raises VideoError when the size changes."""
+    for index, timed in enumerate(frames):
+        pixels, beside = reader.read(timed.frame, index)
+        yield DecodedFrame(pixels, timed.pts - shift, timed.duration, beside)
+
+
+def _until_damage(
+    info: VideoInfo,
+    timed: Iterator[DecodedFrame],
+    watch: DamageWatch,
+    clip_end: ClipEnd,
+    cut_off: Callable[[], str | None],
+) -> Iterator[DecodedFrame]:
+    """The same frames, then TruncatedInputError when the file was damaged."""
+    count, last, next_pts = 0, Fraction(0), 0
+    for frame in timed:
+        count += 1
+        last, next_pts = frame.pts * info.time_base, frame.pts + frame.duration
+        yield frame
+    if clip_end.reached(count, next_pts):
+        reason = watch.so_far(last + info.shift)
+    else:
+        watch.cut_off = cut_off()
+        reason = watch.at_end()
+    if reason:
+        raise TruncatedInputError(
+            f"{info.name} is damaged or ends early ({reason}); the {count} frames that could be decoded "
+            "were used and the output is kept"
+        )
+
+
+def _can_be_read_again(path: str) -> bool:
+    return path != STDIN and (not os.path.exists(path) or stat.S_ISREG(os.stat(path).st_mode))

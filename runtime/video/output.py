@@ -1,0 +1,286 @@
+"""Frames out: a file that appears under its name only when it is complete."""
+
+import logging
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Protocol
+
+import av
+import numpy as np
+
+from flashvsr_trt.errors import UsageError, VideoError
+from flashvsr_trt.files.new import NewFile, OpenedFile, is_stream, new_file, write_errors
+from flashvsr_trt.files.targets import check_outputs, local_path
+from flashvsr_trt.runtime.video.beside import NOTHING, Beside
+from flashvsr_trt.runtime.video.carried_side_data import LossReport, loaded
+from flashvsr_trt.runtime.video.color import has_alpha
+from flashvsr_trt.runtime.video.container_rules import EncodedVideo, holds_video
+from flashvsr_trt.runtime.video.encoder import EncoderSettings, choose_encoder
+from flashvsr_trt.runtime.video.encoder_timing import EncoderTiming
+from flashvsr_trt.runtime.video.frame_grid import SLOT_FORMATS, FrameGrid, choose_rate
+from flashvsr_trt.runtime.video.frame_side_data import side_data
+from flashvsr_trt.runtime.video.image_output import ImageOutput, is_image_output
+from flashvsr_trt.runtime.video.info import VideoInfo, VideoInput
+from flashvsr_trt.runtime.video.media_open import create_media, exact_fraction, open_media
+from flashvsr_trt.runtime.video.muxer_clock import MuxerClock
+from flashvsr_trt.runtime.video.picture_output import PictureWriter
+from flashvsr_trt.runtime.video.stream_copy import StreamCopy, content_metadata, kept_chapters, muxer_options
+from flashvsr_trt.runtime.video.stream_plan import COPY_ALL, StreamCodecs, StreamPlanner
+from flashvsr_trt.runtime.video.timecode import moved_tags
+
+LOG = logging.getLogger(__name__)
+
+STREAM_FORMAT = "matroska"
+"""What goes to stdout and to pipes whose name says nothing: it needs no seeking and holds all streams."""
+
+WRITE_BUFFER = 1 << 20
+"""Bytes handed to the file at a time."""
+
+APPLE_HEVC_TAG = "hvc1"
+"""The mp4 tag under which Apple's players take HEVC; FFmpeg's default is hev1."""
+
+
+VPX_ENCODERS, ALPHA_TAG = ("libvpx", "libvpx-vp9"), "alpha_mode"
+"""Players look for alpha in VP8 and VP9 where this tag says 1."""
+
+
+class FrameOutput(Protocol):
+    """What the pipeline writes to. Leaving its `with` block without `finish` removes what was written."""
+
+    def write(self, pixels: np.ndarray, pts: int, duration: int, beside: Beside = NOTHING) -> None:
+        """Encodes one frame, uint8 RGB [H, W, 3]; `pts` and `duration` in the input's time base.
+
+        `beside` is what of the input's frame the network did not take.
+        """
+
+    def finish(self) -> None:
+        """Completes the output and gives it its final name."""
+
+    def abort(self) -> None:
+        """Removes the unfinished output. Nothing happens after `finish`."""
+
+
+def open_output(
+    path: str,
+    source: VideoInput,
+    size: tuple[int, int],
+    *,
+    upscaled: tuple[int, int] | None = None,
+    container: str | None = None,
+    codec: str | None = None,
+    crf: float | None = None,
+    pixel_format: str | None = None,
+    threads: int = 0,
+    encoder_options: Mapping[str, str] | None = None,
+    stream_codecs: StreamCodecs = COPY_ALL,
+    overwrite: bool = False,
+    notify: Callable[[str], None] = LOG.warning,
+) -> "VideoOutput | ImageOutput":
+    """Opens `path` for frames of `size` (height, width) made from `source`.
+
+    `container` (FFmpeg's name of one) or else the extension decides the container; a folder (an existing one,
+    or a name that ends in a slash or has no extension) or a `%05d.png` pattern makes a PNG sequence. Audio,
+    subtitles, chapters and metadata of `source` are copied, or converted as `stream_codecs` says. `codec`
+    None is libx264 (libvpx-vp9 for webm); `crf` None is the codec's visually good value; `pixel_format` None
+    holds the input's alpha and 10 bits where the codec can, in 4:2:0, or 4:4:4 where a side is odd.
+    `upscaled` is the size before --fit crop took the middle. `encoder_options` go to the encoder as they are
+    (`{"preset": "slow"}`). `notify` gets one line for each thing that is not kept or was chosen.
+
+    Raises UsageError for a codec, pixel format or crf that cannot be used, an output that exists without
+    `overwrite`, is the input or is being written by another run; VideoError when the folder cannot be
+    written. `write` and `finish` raise VideoError when the disk is full.
+
+    A pipe that is there takes the video as it is made, if its container can do without seeking (.mkv, .ts).
+    """
+    info, path = source.info, local_path(path)
+    if is_image_output(path):
+        return ImageOutput(path, info, upscaled, pixel_format, threads, overwrite, notify)
+    check_outputs({"the output": path}, [info.name], overwrite)
+    container_format = container or _container_format(path)
+    settings = choose_encoder(container_format, size, info, codec, crf, pixel_format, encoder_options, notify)
+    pictures = PictureWriter(info, size, upscaled or size, settings.pixel_format, settings.chroma_location)
+    with write_errors(path, VideoError):
+        file = new_file(path, overwrite=overwrite)
+        try:
+            return VideoOutput(
+                file, container_format, info, size, settings, pictures, threads, stream_codecs, notify
+            )
+        except BaseException:
+            file.abort()
+            raise
+
+
+def _container_format(path: str) -> str:
+    try:
+        guess = av.open(path, "w").format.name
+    except ValueError as error:
+        if is_stream(path):
+            return STREAM_FORMAT
+        raise UsageError(
+            f"the extension of {path} names no container; use .mp4, .mkv, .mov, .webm or a folder of PNGs"
+        ) from error
+    if guess.startswith("image2"):
+        raise UsageError(f"{path} holds one image only; use a pattern such as out/%05d.png")
+    return guess
+
+
+class VideoOutput:
+    """An encoded file with the other streams of its input. Use `open_output` to make one."""
+
+    def __init__(
+        self,
+        new: NewFile | OpenedFile,
+        container_format: str,
+        info: VideoInfo,
+        size: tuple[int, int],
+        settings: EncoderSettings,
+        pictures: PictureWriter,
+        threads: int,
+        codecs: StreamCodecs,
+        notify: Callable[[str], None],
+    ) -> None:
+        self._new = new
+        self._info, self._settings = info, settings
+        self._losses = LossReport(info.name, settings.codec, notify)
+        self._losses.saw(info.side_data)
+        self._pictures, self._color = pictures, pictures.color
+        metadata = moved_tags(content_metadata(info.metadata), info.skipped, info.rate)
+        options = muxer_options(container_format, metadata)
+        self._container = create_media(
+            new.file, format_name=container_format, options=options, buffer_size=WRITE_BUFFER
+        )
+        in_slots = container_format in SLOT_FORMATS
+        self._grid = FrameGrid(choose_rate(info)) if in_slots else None
+        if container_format == "yuv4mpegpipe":
+            self._grid = FrameGrid(info.rate)
+        self._stream = self._add_video_stream(self._container, size, threads)
+        video = self._trial_video(container_format, options, size)
+        self._container.metadata.update(metadata)
+        if not info.trimmed:
+            self._container.set_chapters(kept_chapters(info))
+        self._mux = MuxerClock(self._container)
+        self._copy = None
+        if info.copy_from and info.other_streams:
+            with open_media(info.copy_from) as others:
+                planner = StreamPlanner(container_format, options, video, codecs, notify)
+                planned = planner.plan(others, info.video_index)
+            self._copy = StreamCopy(info, self._container, self._mux, planned, notify)
+        elif info.other_streams:
+            notify(
+                f"{info.name} can be read only once: its {info.other_streams} other streams are not copied"
+            )
+        self._timing = EncoderTiming(info, self._stream, self._mux, self._grid, self._copy, notify)
+
+    def _trial_video(
+        self, container_format: str, options: Mapping[str, str], size: tuple[int, int]
+    ) -> EncodedVideo:
+        """The video as trials of the container write it. Raises UsageError when it cannot hold it."""
+
+        def open_stream(output: av.container.OutputContainer, size: tuple[int, int]) -> av.VideoStream:
+            return self._add_video_stream(output, size, threads=1)
+
+        codec = self._stream.codec_context.codec.canonical_name
+        video = holds_video(container_format, options, EncodedVideo(open_stream, codec, size))
+        if video is None:
+            raise UsageError(
+                f"{container_format} cannot hold {self._settings.codec}; use another codec or extension"
+            )
+        return video
+
+    def _add_video_stream(
+        self, output: av.container.OutputContainer, size: tuple[int, int], threads: int
+    ) -> av.VideoStream:
+        info, settings = self._info, self._settings
+        rate, time_base = info.rate, info.time_base
+        if self._grid:
+            rate, time_base = self._grid.rate, 1 / self._grid.rate
+        try:
+            stream = output.add_stream(
+                settings.codec, rate=rate, options=dict(settings.options), time_base=time_base
+            )
+        except ValueError as error:
+            raise UsageError(
+                f"{output.format.name} cannot hold {settings.codec}; use another codec or extension"
+            ) from error
+        encoder = stream.codec_context
+        encoder.height, encoder.width = size
+        encoder.pix_fmt, encoder.thread_count = settings.pixel_format, threads
+        encoder.colorspace, encoder.color_range = self._color.matrix, self._color.color_range
+        encoder.color_primaries, encoder.color_trc = self._color.primaries, self._color.transfer
+        if info.sample_aspect_ratio:
+            encoder.sample_aspect_ratio = info.sample_aspect_ratio
+        if output.format.name in ("mp4", "mov") and encoder.codec.canonical_name == "hevc":
+            encoder.codec_tag = APPLE_HEVC_TAG
+        if self._grid and "bf" not in settings.options:
+            # Slots are in the order of decoding: nothing says when B-frames are shown.
+            encoder.max_b_frames = 0
+        stream.set_display_matrix(info.display_matrix)
+        stream.disposition = info.disposition
+        tags = content_metadata(info.stream_metadata)
+        stream.metadata.update(moved_tags(tags, info.skipped, info.rate))
+        if encoder.name in VPX_ENCODERS and has_alpha(encoder.format):
+            stream.metadata[ALPHA_TAG] = "1"
+        try:
+            encoder.open()
+        except av.FFmpegError as error:
+            raise UsageError(
+                f"the encoder {settings.codec} refuses {size[1]}x{size[0]} {settings.pixel_format} with "
+                f"options {dict(settings.options)} ({error.strerror}); change the options or the codec"
+            ) from error
+        if unused := sorted(set(settings.options) & set(encoder.options)):
+            raise UsageError(f"the encoder {settings.codec} has no option {', '.join(unused)}; leave it out")
+        return stream
+
+    def write(self, pixels: np.ndarray, pts: int, duration: int, beside: Beside = NOTHING) -> None:
+        """Encodes one frame, uint8 RGB [H, W, 3]; `pts` and `duration` in the input's time base.
+
+        Raises VideoError when it cannot be written, ValueError for pixels of another size.
+        """
+        with write_errors(self._new.path, VideoError):
+            frame = self._pictures.frame(pixels, beside)
+            if beside.carrier:
+                self._losses.saw(side_data(beside.carrier))
+                frame = loaded(frame, beside.carrier)
+            self._timing.stamp(frame, pts, duration)
+            self._write_packets(self._stream.encode(frame))
+
+    def finish(self) -> None:
+        """Flushes the encoder and the copied streams, closes the file and gives it its final name.
+
+        Raises VideoError when it cannot be written.
+        """
+        with write_errors(self._new.path, VideoError):
+            self._write_packets(self._stream.encode(None))
+            end = self._timing.end if self._info.trimmed else None
+            if self._info.trimmed:
+                self._container.set_chapters(kept_chapters(self._info, end))
+            if self._copy:
+                self._copy.mux_rest(end)
+                self._copy.close()
+            self._container.close()
+            self._new.finish()
+
+    def abort(self) -> None:
+        """Removes the unfinished file. Nothing happens after `finish`."""
+        self._new.abort()
+        self._container.close()  # PyAV writes no trailer to a file that is closed
+        if self._copy:
+            self._copy.close()
+
+    def __enter__(self) -> "VideoOutput":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.abort()
+
+    def _write_packets(self, packets: list[av.Packet]) -> None:
+        for packet in packets:
+            self._timing.complete(packet)
+            if self._copy:
+                self._copy.mux_until(packet.dts * exact_fraction(packet.time_base))
+            self._mux.mux(packet)

@@ -1,0 +1,182 @@
+"""A decoded frame as the network takes it, 8-bit RGB, and what goes beside it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import av
+import numpy as np
+from av.video.reformatter import VideoReformatter
+
+from flashvsr_trt.errors import VideoError
+from flashvsr_trt.runtime.video.beside import NOTHING, Beside, split
+from flashvsr_trt.runtime.video.carried_side_data import carrier
+from flashvsr_trt.runtime.video.color import (
+    CURVES,
+    RANGE_FULL,
+    chroma_steps,
+    has_alpha,
+    is_subsampled,
+    read_color_tags,
+    sample_bits,
+    to_rgb,
+)
+from flashvsr_trt.runtime.video.frame_facts import display_matrix
+from flashvsr_trt.runtime.video.frame_filter import UNSPECIFIED, FrameFilter, chroma_location
+from flashvsr_trt.runtime.video.orientation import is_quarter_turn, upright
+
+NOT_ALPHA = ("mjpeg", "mjpegb", "jpegls")
+"""Decoders that give four planes of which the last is no alpha: CMYK."""
+
+OFTEN_OPAQUE = ("gif", "webp")
+"""Decoders that give alpha to every picture; palettes are such as well."""
+
+PIXEL_FORMATS = {
+    (False, False): "rgb24",
+    (False, True): "rgba",
+    (True, False): "rgb48le",
+    (True, True): "rgba64le",
+}
+"""By deeper than 8 bits, and alpha."""
+
+
+@dataclass(frozen=True)
+class Crop:
+    """Rows and columns of the stored frame that are not of the picture."""
+
+    left: int = 0
+    right: int = 0
+    top: int = 0
+    bottom: int = 0
+
+    def filter(self, steps: tuple[int, int]) -> FrameFilter:
+        """Crops by whole chroma samples, of `steps` rows and columns: their hidden colours are not spread."""
+        rows, columns = steps
+        left, right = (side // columns * columns for side in (self.left, self.right))
+        top, bottom = (side // rows * rows for side in (self.top, self.bottom))
+        return FrameFilter("crop", w=f"iw-{left + right}", h=f"ih-{top + bottom}", x=str(left), y=str(top))
+
+    def odd_part(self, pixels: np.ndarray, steps: tuple[int, int]) -> np.ndarray:
+        """[H, W, ...] of a cropped frame -> without the rows and columns inside a chroma sample."""
+        rows, columns = steps
+        height, width = pixels.shape[:2]
+        top, left = self.top % rows, self.left % columns
+        return pixels[top : height - self.bottom % rows, left : width - self.right % columns]
+
+
+WHOLE = Crop()
+
+
+class PictureReader:
+    """Turns the frames of one input into pixels: each by its own matrix, range and pixel format.
+
+    `first` is the first frame, `codec` its decoder's name. With `turn`, pictures are turned upright as their
+    EXIF says. `notify` gets one line for each thing that is not kept or changes on the way.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        first: av.VideoFrame,
+        codec: str,
+        notify: Callable[[str], None],
+        crop: Crop = WHOLE,
+        turn: bool = False,
+    ) -> None:
+        self._name, self._notify, self._crop, self._turn = name, notify, crop, turn
+        self.size = self._shown_size(first, display_matrix(first) if turn else None)
+        self._reformatter = VideoReformatter()
+        self._told: set[str] = set()
+        self._crops: dict[tuple[int, int], FrameFilter] = {}
+        self.color = read_color_tags(first)
+        self.bits = max(8, min(sample_bits(first.format), 16))
+        self.chroma_location, self._place = self._locate_chroma(first)
+        self._codec = codec
+        self.alpha = self._has_alpha(first)
+        self._announce(first)
+
+    def read(self, frame: av.VideoFrame, index: int, name: str | None = None) -> tuple[np.ndarray, Beside]:
+        """Pixels uint8 RGB [H, W, 3], and what goes beside them. `name` is a file of its own.
+
+        Raises VideoError for a picture of another size, and for a matrix that cannot be converted.
+        """
+        turn = display_matrix(frame) if self._turn else None
+        height, width = self._shown_size(frame, turn)
+        if (height, width) != self.size:
+            where = f"{name} (frame {index})" if name else f"{self._name}: frame {index}"
+            raise VideoError(
+                f"{where} is {width}x{height} and those before are {self.size[1]}x{self.size[0]}; "
+                "an output has one size, so split the input there"
+            )
+        carried = carrier(frame)
+        tags = read_color_tags(frame)
+        if (tags.primaries, tags.transfer) != (self.color.primaries, self.color.transfer):
+            self._tell_once(f"primaries or transfer change at frame {index}; the output keeps the first ones")
+        if sample_bits(frame.format) > 8 >= self.bits:
+            self._tell_once(f"{frame.format.name} begins at frame {index}; the output has 8 bits as before")
+        if not self.alpha and self._has_alpha(frame):
+            self._tell_once(f"alpha begins at frame {index}; the output has none as before")
+        if self._place and is_subsampled(frame.format):
+            frame = self._place.through(frame)
+        steps = chroma_steps(frame.format)
+        if self._crop != WHOLE:
+            frame = self._cropping(steps).through(frame)
+        deep = sample_bits(frame.format) > 8
+        pixels = to_rgb(frame, tags, self._reformatter, PIXEL_FORMATS[deep, self.alpha])
+        pixels = upright(self._crop.odd_part(pixels, steps), turn)
+        alpha = np.ascontiguousarray(pixels[..., 3]) if self.alpha else None
+        if deep:
+            pixels, remainder = split(pixels[..., :3])
+            return pixels, Beside(remainder, alpha, carried)
+        beside = Beside(alpha=alpha, carrier=carried) if self.alpha or carried else NOTHING
+        return np.ascontiguousarray(pixels[..., :3]), beside
+
+    def _cropping(self, steps: tuple[int, int]) -> FrameFilter:
+        return self._crops.setdefault(steps, self._crop.filter(steps))
+
+    def _shown_size(self, frame: av.VideoFrame, turn: tuple[int, ...] | None) -> tuple[int, int]:
+        crop = self._crop
+        size = frame.height - crop.top - crop.bottom, frame.width - crop.left - crop.right
+        if min(size) < 1:
+            raise VideoError(
+                f"{self._name}: its crop leaves nothing of {frame.width}x{frame.height}; take it out first"
+            )
+        return size[::-1] if is_quarter_turn(turn) else size
+
+    def _locate_chroma(self, first: av.VideoFrame) -> tuple[str, FrameFilter | None]:
+        """Where chroma lies, and what says so to the scaler of frames that do not."""
+        if not is_subsampled(first.format):
+            return "left", None
+        location = chroma_location(first)
+        if location != UNSPECIFIED:
+            return location, None
+        # What players assume: JPEG's place in full range, MPEG-2's in limited range.
+        location = "center" if self.color.color_range == RANGE_FULL else "left"
+        return location, FrameFilter("setparams", chroma_location=location)
+
+    def _has_alpha(self, frame: av.VideoFrame) -> bool:
+        palette = frame.format.has_palette
+        if self._codec in NOT_ALPHA or not (palette or has_alpha(frame.format)):
+            return False
+        if not palette and self._codec not in OFTEN_OPAQUE:
+            return True
+        alpha = to_rgb(frame, read_color_tags(frame), self._reformatter, "rgba")[..., 3]
+        return bool((alpha < 255).any())
+
+    def _announce(self, first: av.VideoFrame) -> None:
+        if self._crop != WHOLE:
+            height, width = self.size
+            self._tell_once(f"the container crops {first.width}x{first.height} to {width}x{height}")
+        if self.bits > 8:
+            self._tell_once(
+                f"{first.format.name}: the network takes 8 bits a sample; the rest is upscaled beside it"
+            )
+        if self.color.transfer in CURVES:
+            self._tell_once(
+                f"{CURVES[self.color.transfer]} video is upscaled in its own curve; its tags are kept"
+            )
+
+    def _tell_once(self, line: str) -> None:
+        topic = line.split()[0]
+        if topic not in self._told:
+            self._told.add(topic)
+            self._notify(f"{self._name}: {line}")

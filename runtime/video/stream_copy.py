@@ -1,0 +1,179 @@
+"""Audio, subtitles, attachments, chapters and metadata: carried to the output packet by packet."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from fractions import Fraction
+
+import av
+
+from flashvsr_trt.runtime.video.clock_jumps import JUMPING_FORMATS
+from flashvsr_trt.runtime.video.copied_packets import read_copied
+from flashvsr_trt.runtime.video.copy_routes import Sample
+from flashvsr_trt.runtime.video.frame_grid import SLOT_FORMATS
+from flashvsr_trt.runtime.video.info import VideoInfo
+from flashvsr_trt.runtime.video.media_open import exact_fraction, open_media
+from flashvsr_trt.runtime.video.muxer_clock import MuxerClock
+from flashvsr_trt.runtime.video.stream_plan import Conversion, PlannedStream, open_conversion
+
+WRITTEN_BY_MUXER = (
+    *("major_brand", "minor_version", "compatible_brands", "encoder", "duration", "vendor_id"),
+    *("bps", "rotate", "source_id", "alpha_mode"),
+)
+"""Tags that describe the old file, not its content; mkvmerge adds a language to some (BPS-eng)."""
+
+STATISTICS = ("_statistics", "number_of_")
+
+LANGUAGE_SUFFIX = re.compile(r"-[a-z]{2,3}$")
+
+ITUNES_TAGS = (
+    *("title", "artist", "album_artist", "composer", "album", "date", "comment", "genre", "copyright"),
+    *("grouping", "lyrics", "description", "synopsis", "show", "episode_id", "network", "keywords"),
+    *("creation_time", "language"),
+)
+"""What mp4 and mov hold in their usual tags; FFmpeg drops others unless told to use QuickTime keys."""
+
+MOV_FORMATS = ("mp4", "mov", "ipod", "3gp", "3g2", "psp", "f4v")
+
+MATROSKA_FORMATS = ("matroska", "webm")
+
+
+def content_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
+    """The tags that describe the content, as opposed to the file they were stored in."""
+    return {key: value for key, value in metadata.items() if not _describes_the_file(key.lower())}
+
+
+def _describes_the_file(key: str) -> bool:
+    return LANGUAGE_SUFFIX.sub("", key) in WRITTEN_BY_MUXER or key.startswith(STATISTICS)
+
+
+def muxer_options(format_name: str, metadata: Mapping[str, str]) -> dict[str, str]:
+    """Container options under which every tag of `metadata` and every timestamp is kept."""
+    if format_name in (*MATROSKA_FORMATS, *SLOT_FORMATS):
+        # AAC in mp4 begins before 0 with priming; without this all streams would move by that much.
+        return {"avoid_negative_ts": "disabled"}
+    if format_name == "yuv4mpegpipe":
+        return {"strict": "unofficial"}  # 10 bits
+    if format_name in MOV_FORMATS and any(key.lower() not in ITUNES_TAGS for key in metadata):
+        return {"movflags": "use_metadata_tags"}
+    return {}
+
+
+def kept_chapters(info: VideoInfo, end: Fraction | None = None) -> list[dict]:
+    """Chapters of the kept part of the input, moved with it; up to `end`, in seconds of the output."""
+    kept = []
+    for chapter in info.chapters:
+        unit = exact_fraction(chapter["time_base"])
+        first = max(chapter["start"] - round(info.shift / unit), 0)
+        last = chapter["end"] - round(info.shift / unit)
+        if end is not None:
+            last = min(last, round(end / unit))
+        if last > first:
+            kept.append({**chapter, "start": first, "end": last})
+    return kept
+
+
+class StreamCopy:
+    """The other streams of an input, read a second time and muxed in step with the video.
+
+    Memory is one packet: the input is read as far as the video has got, and no further.
+    """
+
+    def __init__(
+        self,
+        info: VideoInfo,
+        output: av.container.OutputContainer,
+        clock: MuxerClock,
+        planned: Sequence[PlannedStream],
+        notify: Callable[[str], None],
+    ) -> None:
+        self._info, self._notify = info, notify
+        self._refused: set[int] = set()
+        self._output, self._clock = output, clock
+        self._input = open_media(info.copy_from)
+        all_needed = self._input.format.name in JUMPING_FORMATS  # a clock that jumps is known by all streams
+        self._targets: dict[int, av.stream.Stream] = {}
+        self._conversions: dict[int, Conversion] = {}
+        wanted = {plan.index for plan in planned}
+        for stream in self._input.streams:
+            if stream.index not in wanted and not all_needed:
+                stream.discard = av.stream.Discard.all
+        for plan in planned:
+            self._add(plan, self._input.streams[plan.index])
+        self._packets = self._made_packets()
+        self._next: av.Packet | None = None
+        self._begin = Fraction(0)
+
+    def first_time(self) -> Fraction | None:
+        """When the first of them begins, in seconds of the output; None without any."""
+        if self._next is None:
+            self._next = next(self._packets, None)
+        return None if self._next is None else self._next.pts * exact_fraction(self._next.time_base)
+
+    def begin(self, time: Fraction) -> None:
+        """Makes `time`, in seconds of the output, 0 for every packet that is muxed."""
+        self._begin = time
+
+    def mux_until(self, time: Fraction) -> None:
+        """Muxes the packets that are due before `time`, in seconds of the output."""
+        if self._next is None:
+            self._next = next(self._packets, None)
+        while (
+            self._next is not None
+            and self._next.dts * exact_fraction(self._next.time_base) - self._begin <= time
+        ):
+            self._mux(self._next)
+            self._next = next(self._packets, None)
+
+    def mux_rest(self, end: Fraction | None) -> None:
+        """Muxes what remains; with `end`, of each stream what begins before it."""
+        ended = set()
+        while ended != {target.index for target in self._targets.values()}:
+            packet = self._next or next(self._packets, None)
+            self._next = None
+            if packet is None:
+                break
+            if end is None or packet.pts * exact_fraction(packet.time_base) < end:
+                self._mux(packet)
+            else:
+                ended.add(packet.stream.index)
+
+    def close(self) -> None:
+        """Closes the second reading of the input."""
+        self._input.close()
+
+    def _add(self, plan: PlannedStream, stream: av.stream.Stream) -> None:
+        if plan.encoder:
+            conversion = open_conversion(self._output, stream, plan.encoder, cut=bool(self._info.shift))
+            self._conversions[stream.index], target = conversion, conversion.target
+        else:
+            target = plan.route(self._output, Sample(stream, plan.packets, decodes=False))
+        if target.type != "attachment":  # it has its name and type, and no packets
+            self._targets[stream.index] = target
+            target.metadata.update(content_metadata(stream.metadata))
+            target.disposition = stream.disposition
+
+    def _made_packets(self) -> Iterator[av.Packet]:
+        """Packets in output time, in file order, each with its stream of the output."""
+        kept = [stream for stream in self._input.streams if stream.index in self._targets]
+        decoded = {stream.index for stream in kept if stream.type == "audio"} & set(self._conversions)
+        for packet in read_copied(self._input, kept, self._info.shift, decoded):
+            index = packet.stream.index
+            if index in self._conversions:
+                yield from self._conversions[index].convert(packet)
+            else:
+                packet.stream = self._targets[index]
+                yield packet
+        for conversion in self._conversions.values():
+            yield from conversion.finish()
+
+    def _mux(self, packet: av.Packet) -> None:
+        if self._begin:
+            begin = round(self._begin / exact_fraction(packet.time_base))
+            packet.pts, packet.dts = packet.pts - begin, packet.dts - begin
+        index = packet.stream.index
+        try:
+            self._clock.mux(packet)
+        except av.InvalidDataError:  # AAC without a header, say, of which mp4 needs it
+            if index not in self._refused:
+                self._notify(f"stream {index} of the output: damaged packets of the input are left out")
+            self._refused.add(index)

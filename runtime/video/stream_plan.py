@@ -1,0 +1,219 @@
+"""What becomes of each stream next to the video: copied, converted, or left out with a line."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import av
+
+from flashvsr_trt.errors import UsageError
+from flashvsr_trt.runtime.video.audio_conversion import AudioConversion, find_audio_encoder
+from flashvsr_trt.runtime.video.container_rules import (
+    CopiedPart,
+    Part,
+    codec_family,
+    copy_packet,
+    find_route,
+    first_samples,
+    holds,
+)
+from flashvsr_trt.runtime.video.copy_routes import Route, Sample, stream_kind
+from flashvsr_trt.runtime.video.media_open import has_parameters
+from flashvsr_trt.runtime.video.subtitle_conversion import (
+    SUBTITLE_ENCODERS,
+    SubtitleConversion,
+    find_subtitle_encoder,
+    is_text,
+)
+
+COPY, AUTO, DROP = "copy", "auto", "none"
+
+AUDIO_ENCODERS = ("aac", "libopus", "libvorbis", "libmp3lame", "ac3", "mp2", "flac", "pcm_s16le")
+"""Encoders in the order in which `auto` tries them: the first that the container holds."""
+
+CANDIDATES = {"audio": AUDIO_ENCODERS, "subtitle": SUBTITLE_ENCODERS}
+
+KEPT_KINDS = ("audio", "subtitle", "attachment", "picture")
+
+Conversion = AudioConversion | SubtitleConversion
+
+
+@dataclass(frozen=True)
+class StreamCodecs:
+    """What the caller wants of audio and subtitles: copy, auto, none, or an encoder's name."""
+
+    audio: str = COPY
+    subtitle: str = COPY
+
+    def of(self, kind: str) -> str:
+        """The choice for a kind of stream; other kinds are copied."""
+        return {"audio": self.audio, "subtitle": self.subtitle}.get(kind, COPY)
+
+
+COPY_ALL = StreamCodecs()
+
+
+@dataclass(frozen=True)
+class PlannedStream:
+    """A stream that reaches the output: by a route of copies, or through an encoder."""
+
+    index: int
+    packets: tuple[av.Packet, ...]
+    """Its first packets: cover art that becomes a file is one."""
+    route: Route | None = None
+    encoder: str | None = None
+
+
+@dataclass(frozen=True)
+class ConvertedPart:
+    """A stream in a trial that goes through an encoder."""
+
+    sample: Sample
+    encoder: str
+    decodes: bool = True
+
+    @property
+    def kind(self) -> str:
+        """The type of the stream."""
+        return self.sample.stream.type
+
+    @property
+    def codec(self) -> str:
+        """What the encoder makes."""
+        return codec_family(av.codec.Codec(self.encoder, "w"))
+
+    def add(self, output: av.container.OutputContainer) -> list[av.Packet]:
+        """Adds the stream and converts the sample."""
+        conversion = open_conversion(output, self.sample.stream, self.encoder)
+        packets = [made for packet in self.sample.packets for made in conversion.convert(copy_packet(packet))]
+        return packets + conversion.finish()
+
+
+def open_conversion(
+    output: av.container.OutputContainer,
+    stream: av.stream.Stream,
+    encoder: str,
+    cut: bool = False,
+) -> Conversion:
+    """The conversion of an audio or subtitle stream, added to `output`; `cut` leaves out what is before 0."""
+    if stream.type == "audio":
+        return AudioConversion(output, stream, encoder, cut)
+    return SubtitleConversion(output, stream, encoder)
+
+
+class StreamPlanner:
+    """Decides stream by stream, each beside those that the output already holds."""
+
+    def __init__(
+        self,
+        format_name: str,
+        options: Mapping[str, str],
+        video: Part,
+        codecs: StreamCodecs,
+        notify: Callable[[str], None],
+    ) -> None:
+        self._format, self._options = format_name, options
+        self._held: list[Part] = [video]
+        self._codecs, self._notify = codecs, notify
+
+    def plan(self, container: av.container.InputContainer, video_index: int) -> list[PlannedStream]:
+        """The streams of `container` that reach the output, in its order. Uses up the container."""
+        wanted = []
+        for stream in container.streams:
+            if stream.index == video_index:
+                continue
+            reason = self._unwanted(stream, has_chapters=bool(container.chapters()))
+            if reason is None:
+                wanted.append(stream.index)
+            elif reason:
+                self._notify(reason)
+        for stream in container.streams:
+            if stream.index not in wanted:
+                stream.discard = av.stream.Discard.all
+        samples = first_samples(container, wanted)
+        planned = [self._plan_stream(index, samples[index]) for index in wanted]
+        return [stream for stream in planned if stream]
+
+    def _unwanted(self, stream: av.stream.Stream, has_chapters: bool) -> str | None:
+        """Why a stream is left out whatever the output is; empty when that needs no word, None when not."""
+        if not has_parameters(stream):
+            return f"{described(stream)} is not kept: no packet of it comes in the first seconds"
+        kind = stream_kind(stream)
+        if self._codecs.of(kind) == DROP:
+            return ""
+        if kind in KEPT_KINDS:
+            return None
+        if kind == "data" and "timecode" in stream.metadata:
+            return ""  # the muxer writes it anew from the tag that the video has too
+        if kind == "data" and has_chapters and stream.discard == av.stream.Discard.all:
+            return ""  # mp4 stores chapter titles as a text track: they are copied as chapters
+        if kind == "video":
+            return f"{described(stream)} is not copied: only the first video is upscaled"
+        return f"{described(stream)} is not copied: only audio, subtitles, attachments and cover art are"
+
+    def _plan_stream(self, index: int, sample: Sample) -> PlannedStream | None:
+        kind = stream_kind(sample.stream)
+        wanted = self._codecs.of(kind)
+        if wanted not in (COPY, AUTO):
+            return self._convert_as_told(index, sample, wanted)
+        if route := find_route(self._format, self._options, self._held, sample):
+            self._held.append(CopiedPart(sample, route))
+            return PlannedStream(index, sample.packets, route=route)
+        line = f"{described(sample.stream)} is not copied: {self._format} cannot hold it"
+        if kind not in ("audio", "subtitle"):
+            self._notify(line)
+            return None
+        part = self._fitting_conversion(sample)
+        if part is None:
+            bitmap = kind == "subtitle" and not is_text(sample.stream)
+            self._notify(line + (", and bitmaps cannot be converted to text" if bitmap else ""))
+            return None
+        if wanted == COPY:
+            self._notify(f"{line}; --{kind}-codec {AUTO} converts it to {part.encoder}")
+            return None
+        self._notify(
+            f"{described(sample.stream)} is converted to {part.encoder}: {self._format} cannot hold it"
+        )
+        self._held.append(part)
+        return PlannedStream(index, sample.packets, encoder=part.encoder)
+
+    def _convert_as_told(self, index: int, sample: Sample, name: str) -> PlannedStream | None:
+        kind = sample.stream.type
+        if kind == "subtitle" and not is_text(sample.stream):
+            self._notify(f"{described(sample.stream)} is not kept: bitmaps cannot be converted to {name}")
+            return None
+        encoder = find_audio_encoder(name) if kind == "audio" else find_subtitle_encoder(name)
+        part = ConvertedPart(sample, encoder.name)
+        if not holds(self._format, self._options, [*self._held, part]):
+            fitting = self._fitting_conversion(sample)
+            advice = (
+                f"use {fitting.encoder}" if fitting else f"use --{kind}-codec {DROP} or another extension"
+            )
+            raise UsageError(
+                f"{self._format} cannot hold {described(sample.stream)} as {encoder.name}; {advice}"
+            )
+        self._held.append(part)
+        return PlannedStream(index, sample.packets, encoder=encoder.name)
+
+    def _fitting_conversion(self, sample: Sample) -> ConvertedPart | None:
+        """The first conversion that the container holds; None when it holds none."""
+        stream = sample.stream
+        if stream.codec_context is None or (stream.type == "subtitle" and not is_text(stream)):
+            return None
+        for encoder in CANDIDATES[stream.type]:
+            if encoder not in av.codecs_available:
+                continue
+            part = ConvertedPart(sample, encoder)
+            if holds(self._format, self._options, [*self._held, part]):
+                return part
+        return None
+
+
+def described(stream: av.stream.Stream) -> str:
+    """A stream in words: number, kind, codec."""
+    kind = {"picture": "cover art"}.get(stream_kind(stream), stream.type)
+    if stream.codec_context:
+        codec = stream.codec_context.name
+    else:
+        named = getattr(stream, "name", None) or stream.metadata.get("handler_name", "").strip()
+        codec = named or "of unknown codec"
+    return f"stream {stream.index} ({kind}, {codec})"
