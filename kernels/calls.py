@@ -9,32 +9,36 @@ import torch
 
 _process_calls: Counter[str] = Counter()
 _calls: ContextVar[Counter[str]] = ContextVar("flashvsr_calls", default=_process_calls)
-_twins_only: ContextVar[bool] = ContextVar("flashvsr_twins_only", default=False)
+_references_only: ContextVar[bool] = ContextVar("flashvsr_references_only", default=False)
 
 
 @contextmanager
 def reference_kernels() -> Iterator[None]:
-    """Within it the operators run their twins on every device (`--attention reference`)."""
-    token = _twins_only.set(True)
+    """Within it the operators run their references on every device (`--attention reference`)."""
+    token = _references_only.set(True)
     try:
         yield
     finally:
-        _twins_only.reset(token)
+        _references_only.reset(token)
 
 
 def runs_kernel(tensor: torch.Tensor) -> bool:
-    """Whether an operator on this tensor runs its kernel: on CUDA, unless twins were asked for."""
-    return tensor.is_cuda and not runs_twins()
+    """Whether an operator on this tensor runs its kernel: on CUDA, unless `runs_references`."""
+    return tensor.is_cuda and not runs_references()
 
 
-def runs_twins() -> bool:
-    """Whether twins were asked for."""
-    return _twins_only.get()
+def runs_references() -> bool:
+    """Whether references were asked for, or a graph is traced, by torch.export or torch.compile.
+
+    A graph is then made of the operators of references; its own compiler looks for kernels.
+    """
+    return torch.compiler.is_compiling() or _references_only.get()
 
 
 def record_call(operator: str, implementation: str) -> None:
-    """Counts one call."""
-    _calls.get()[f"{operator}/{implementation}"] += 1
+    """Counts one call; what is traced is none."""
+    if not torch.compiler.is_compiling():
+        _calls.get()[f"{operator}/{implementation}"] += 1
 
 
 def record_calls(calls: Counter[str]) -> None:

@@ -1,12 +1,12 @@
 """ReLU(conv3x3(x) + bias + residual) as one operator: cuDNN's and oneDNN's fused convolutions.
 
-The PyTorch twin here is the specification.
+The PyTorch reference here is the specification.
 """
 
 import torch
 import torch.nn.functional as F
 
-from flashvsr_trt.kernels.calls import record_call, runs_kernel, runs_twins
+from flashvsr_trt.kernels.calls import record_call, runs_kernel, runs_references
 
 ONE = (1, 1)
 """Stride, padding and dilation of every convolution of the decoder."""
@@ -44,4 +44,4 @@ def conv_relu(
 def runs_onednn(x: torch.Tensor) -> bool:
     """Whether oneDNN's fused convolution takes this tensor."""
     fits = x.device.type == "cpu" and x.dtype == torch.float32
-    return fits and not runs_twins() and torch.backends.mkldnn.is_available()
+    return fits and not runs_references() and torch.backends.mkldnn.is_available()
