@@ -6,16 +6,15 @@ docs/distributed.md can be held to what was moved.
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.distributed as dist
 
-RowSwap = Callable[[], tuple[torch.Tensor | None, torch.Tensor | None]]
-"""Waits for the neighbours' rows: those above and those below, None where the frame ends."""
+from flashvsr_trt.model.communicator import Communicator, RowSwap
 
 
-class Ranks:
+class Ranks(Communicator):
     """This process among `size`, in the default process group: NCCL for tensors on GPUs, gloo on CPUs."""
 
     def __init__(self, device: torch.device) -> None:
@@ -30,7 +29,7 @@ class Ranks:
         return [rank for rank in range(self.size) if rank != self.rank]
 
     def all_to_all(self, parts: Sequence[torch.Tensor], counts: Sequence[int], kind: str) -> torch.Tensor:
-        """One part to each rank, one from each: flat, in their order, `counts[r]` elements of rank r."""
+        """See `Communicator.all_to_all`."""
         outgoing = torch.cat([part.reshape(-1) for part in parts])
         incoming = outgoing.new_empty(sum(counts))
         dist.all_to_all_single(incoming, outgoing, list(counts), [part.numel() for part in parts])
@@ -38,7 +37,7 @@ class Ranks:
         return incoming
 
     def swap_rows(self, x: torch.Tensor, rows: int, kind: str) -> RowSwap:
-        """Start trading the first and last `rows` of [T, C, h, w] with the ranks above and below."""
+        """See `Communicator.swap_rows`."""
         transfers, arrivals = [], []
         for neighbour, edge in ((self.rank - 1, slice(0, rows)), (self.rank + 1, slice(-rows, None))):
             if 0 <= neighbour < self.size:
@@ -59,14 +58,14 @@ class Ranks:
         return arrived
 
     def broadcast(self, x: torch.Tensor, kind: str) -> torch.Tensor:
-        """Rank 0's tensor, on all. Elsewhere `x` is filled."""
+        """See `Communicator.broadcast`."""
         dist.broadcast(x, src=0)
         if self.rank == 0:
             self._count(kind, *[x] * (self.size - 1))
         return x
 
     def scatter(self, parts: Sequence[torch.Tensor] | None, like: torch.Tensor, kind: str) -> torch.Tensor:
-        """Part r of rank 0's parts, on rank r. Parts may differ in size; elsewhere `like` is filled."""
+        """See `Communicator.scatter`."""
         if parts is None:
             self._transfer([dist.P2POp(dist.irecv, like, 0)])
             return like
@@ -91,7 +90,7 @@ class Ranks:
         return parts
 
     def all_gather(self, x: torch.Tensor, kind: str) -> torch.Tensor:
-        """Every rank's tensor, all of one shape: [size, ...]."""
+        """See `Communicator.all_gather`."""
         gathered = x.new_empty((self.size, *x.shape))
         dist.all_gather(list(gathered.unbind()), x.contiguous())
         self._count(kind, *[x] * (self.size - 1))
