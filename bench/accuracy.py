@@ -68,7 +68,7 @@ class RecordingExecutor(TorchExecutor):
         return latents
 
     def start_decode(self, latent: torch.Tensor, condition: torch.Tensor, state: Any) -> ReadyFrames:
-        """See `OverlappingExecutor.start_decode`; these frames are waited for."""
+        """See `Executor.start_decode`; these frames are waited for."""
         frames = super().start_decode(latent, condition, state).read().copy()
         self.record.conditions.append(condition.cpu())
         self.record.frames.append(frames)

@@ -145,11 +145,8 @@ def ring_in_place(executor: Any, session: Session) -> bool:
     for key, replay in session.state.graphs.replays.items():
         if key[0] != "dit":
             continue
-        for name in executor.plans["dit"].outputs:
-            if not name.startswith("new_"):
-                continue
-            wanted = memory.part(name.replace("new_", "ring_", 1), key[1])
-            if replay.bound.addresses[name] != wanted:
+        for spec in executor.signatures["dit"].outputs:
+            if spec.becomes and replay.bound.addresses[spec.name] != memory.part(spec.becomes.name, key[1]):
                 return False
     return True
 

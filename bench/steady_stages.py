@@ -56,7 +56,7 @@ class SteadyStages:
 
     def decode(self) -> np.ndarray:
         """One unit's frames."""
-        return self.executor.decode(self.latent, self.condition, self.state)
+        return self.executor.start_decode(self.latent, self.condition, self.state).read()
 
     def unit(self) -> np.ndarray:
         """All three stages."""

@@ -8,7 +8,14 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from flashvsr_trt.config.presets import WINDOW_TOKENS, NetworkConfig
-from flashvsr_trt.config.signatures import COMPUTE, StreamConfig, TensorSpec, dit_signature, encode_signature
+from flashvsr_trt.config.signatures import (
+    COMPUTE,
+    Role,
+    StreamConfig,
+    TensorSpec,
+    dit_signature,
+    encode_signature,
+)
 from flashvsr_trt.model.decoder import Decoder
 from flashvsr_trt.model.dit import DiT
 from flashvsr_trt.model.folded_decoder import FoldedDecoder
@@ -55,7 +62,7 @@ def run_without_memory(stream: StreamConfig, modes: Mapping[str, AbstractContext
     state = executor.new_state()
     slots = stream.preset.attention.ring_slots
     encode_inputs = [_meta(spec) for spec in encode_signature(stream).inputs]
-    dit_inputs = [_meta(s) for s in dit_signature(stream, 1).inputs if not s.name.startswith("ring_")]
+    dit_inputs = [_meta(s) for s in dit_signature(stream, 1).inputs if s.role is Role.INPUT]
     with modes["encode"]:
         condition, *_ = executor.encode_stage(*encode_inputs, *state.encode)
     with modes["dit"]:

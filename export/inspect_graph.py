@@ -43,12 +43,10 @@ class GraphReport:
 
 def inspect_bundle(bundle: Bundle) -> list[GraphReport]:
     """Every graph of a bundle; the ring counts as state of the DiT."""
-    reports = []
-    for name, signature in bundle.signatures.items():
-        ring = [spec for spec in signature.inputs if spec.name.startswith("ring_")]
-        carried = (*signature.state, *ring)
-        reports.append(inspect_file(bundle.graph_path(name), name, carried, bundle.compute))
-    return reports
+    return [
+        inspect_file(bundle.graph_path(name), name, signature.carried, bundle.compute)
+        for name, signature in bundle.signatures.items()
+    ]
 
 
 def inspect_file(

@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 from flashvsr_trt.config.presets import SIZE_MULTIPLE, UNIT_FRAMES, WINDOW_TOKENS
 from flashvsr_trt.config.signatures import (
     DTYPE_BYTES,
+    ENCODE,
     PIXEL_CHANNELS,
     StreamConfig,
     TensorSpec,
-    decode_signature,
-    dit_signature,
-    encode_signature,
+    carried_tensors,
+    stage_signatures,
 )
 from flashvsr_trt.errors import DeviceError, UsageError
 
@@ -45,9 +45,7 @@ class MemoryEstimate:
 def estimate_memory(stream: StreamConfig, parameters: int, compute: str) -> MemoryEstimate:
     """What the torch executor needs with `parameters` weights in dtype `compute` ("bfloat16", ...)."""
     first_units = stream.schedule.first_units
-    dit = dit_signature(stream, first_units)
-    ring = [spec for spec in dit.inputs if spec.name.startswith("ring_")]
-    carried = [*ring, *encode_signature(stream).state, *decode_signature(stream).state]
+    signatures = stage_signatures(stream)
     # On a GPU the stages of different units run side by side.
     working = (
         _encode_bytes(stream, compute)
@@ -56,13 +54,13 @@ def estimate_memory(stream: StreamConfig, parameters: int, compute: str) -> Memo
     )
     return MemoryEstimate(
         weights=parameters * DTYPE_BYTES[compute],
-        state=_sum(carried, compute),
+        state=_sum(carried_tensors(signatures), compute),
         # The first step's conditions and tokens wait together while the stages run.
-        working=working + first_units * _sum(encode_signature(stream).outputs, compute),
+        working=working + first_units * _sum(signatures[ENCODE].outputs, compute),
     )
 
 
-def _sum(specs: list[TensorSpec] | tuple[TensorSpec, ...], compute: str) -> int:
+def _sum(specs: tuple[TensorSpec, ...], compute: str) -> int:
     return sum(spec.size_bytes(compute) for spec in specs)
 
 

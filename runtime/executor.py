@@ -1,7 +1,7 @@
 """What a session asks of a backend. Tensors stay on the backend's device between the calls."""
 
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -13,40 +13,6 @@ State = Any
 
 DeviceTensor = Any
 """A tensor on the executor's device; a session only hands it from one stage to the next."""
-
-
-class Executor(Protocol):
-    """Runs the three stages. One executor serves many sessions: all that is carried is in the state."""
-
-    stream: StreamConfig
-
-    def new_state(self) -> State:
-        """Zeroed state of a fresh clip."""
-
-    def reset_state(self, state: State) -> None:
-        """Zero a state for the next clip, in its place: CUDA graphs that were captured with it stay valid."""
-
-    def encode(self, frames: np.ndarray, first: bool, state: State) -> tuple[DeviceTensor, DeviceTensor]:
-        """uint8 [8, H, W, 3] -> condition and tokens of one unit. `first` starts from its first frame."""
-
-    def dit(
-        self,
-        noise: np.ndarray,
-        tokens: list[DeviceTensor],
-        rope: tuple[np.ndarray, np.ndarray],
-        step: RingStep,
-        state: State,
-    ) -> list[DeviceTensor]:
-        """Noise float32 [2*units, 16, h, w] and each unit's tokens -> each unit's latent."""
-
-    def decode(self, latent: DeviceTensor, condition: DeviceTensor, state: State) -> np.ndarray:
-        """One unit -> uint8 [8, tH, tW, 3]."""
-
-    def stage_seconds(self) -> dict[str, float]:
-        """Seconds spent in each stage since the executor was made, on the device's own clock."""
-
-    def describe(self) -> dict[str, Any]:
-        """Backend, device, dtype and versions, for reports."""
 
 
 class PendingFrames(Protocol):
@@ -67,9 +33,39 @@ class ReadyFrames:
         return self.frames
 
 
-@runtime_checkable
-class OverlappingExecutor(Executor, Protocol):
-    """An executor whose device decodes a unit while it works on the next one."""
+class Executor(Protocol):
+    """Runs the three stages. One executor serves many sessions: all that is carried is in the state.
+
+    `overlaps`: whether the device decodes a unit while it works on the next one.
+    """
+
+    stream: StreamConfig
+    overlaps: bool
+
+    def new_state(self) -> State:
+        """Zeroed state of a fresh clip."""
+
+    def reset_state(self, state: State) -> None:
+        """Zero a state for the next clip, in its place: CUDA graphs that were captured with it stay valid."""
+
+    def encode(self, frames: np.ndarray, first: bool, state: State) -> tuple[DeviceTensor, DeviceTensor]:
+        """uint8 [8, H, W, 3] -> condition and tokens of one unit. `first` starts from its first frame."""
+
+    def dit(
+        self,
+        noise: np.ndarray,
+        tokens: list[DeviceTensor],
+        rope: tuple[np.ndarray, np.ndarray],
+        step: RingStep,
+        state: State,
+    ) -> list[DeviceTensor]:
+        """Noise float32 [2*units, 16, h, w] and each unit's tokens -> each unit's latent."""
 
     def start_decode(self, latent: DeviceTensor, condition: DeviceTensor, state: State) -> PendingFrames:
-        """As `decode`, without waiting for the frames."""
+        """One unit -> its frames, uint8 [8, tH, tW, 3], which an executor that overlaps does not wait for."""
+
+    def stage_seconds(self) -> dict[str, float]:
+        """Seconds spent in each stage since the executor was made, on the device's own clock."""
+
+    def describe(self) -> dict[str, Any]:
+        """Backend, device, dtype and versions, for reports."""

@@ -10,13 +10,7 @@ import numpy as np
 from flashvsr_trt.config.presets import CHUNK_SIZES, FRAMES_PER_LATENT, UNIT_FRAMES, UNIT_LATENT_FRAMES
 from flashvsr_trt.config.rope import time_table
 from flashvsr_trt.errors import SessionError, UsageError
-from flashvsr_trt.runtime.executor import (
-    DeviceTensor,
-    Executor,
-    OverlappingExecutor,
-    PendingFrames,
-    ReadyFrames,
-)
+from flashvsr_trt.runtime.executor import DeviceTensor, Executor, PendingFrames
 from flashvsr_trt.runtime.noise import latent_noise
 from flashvsr_trt.runtime.ring import KVRing
 
@@ -40,7 +34,7 @@ class Session:
         first_latent: index of the clip's first latent frame, for a clip that continues another.
         noise: replaces the seeded noise: latent frame index -> float32 [16, h, w].
         position: replaces the temporal RoPE position of a latent frame, which is its index.
-        overlap: give frames one step later, so that an `OverlappingExecutor` makes them meanwhile; with
+        overlap: give frames one step later, so that an executor that overlaps makes them meanwhile; with
             others nothing changes.
 
     Raises:
@@ -70,7 +64,7 @@ class Session:
         self.noise = noise or (lambda latent: latent_noise(seed, latent, size))
         self.position = position or (lambda latent: latent)
         self.first_latent = first_latent
-        self.overlap = overlap and isinstance(executor, OverlappingExecutor)
+        self.overlap = overlap and executor.overlaps
         self.state = executor.new_state()
         self.failure: str | None = None
         self.closed = False
@@ -244,12 +238,7 @@ class Session:
         encoded = [self._encode() for _ in range(units)]
         latents = self._denoise([tokens for _, tokens in encoded])
         for latent, (condition, _) in zip(latents, encoded, strict=True):
-            self.decoding.append(self._decode(latent, condition))
-
-    def _decode(self, latent: DeviceTensor, condition: DeviceTensor) -> PendingFrames:
-        if isinstance(self.executor, OverlappingExecutor):
-            return self.executor.start_decode(latent, condition, self.state)
-        return ReadyFrames(self.executor.decode(latent, condition, self.state))
+            self.decoding.append(self.executor.start_decode(latent, condition, self.state))
 
     def _encode(self) -> tuple[DeviceTensor, DeviceTensor]:
         frames = np.stack([self.pending.popleft() for _ in range(UNIT_FRAMES)])

@@ -5,7 +5,9 @@ time-first: frames [T, H, W, 3] as bytes, [T, C, h, w] inside.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from enum import StrEnum
 
 from flashvsr_trt.config.geometry import Geometry
 from flashvsr_trt.config.presets import (
@@ -56,14 +58,41 @@ class StreamConfig:
     color_fix: str = COLOR_FIXES[0]
 
 
+class Role(StrEnum):
+    """What a tensor is to the stage that it goes into or comes out of."""
+
+    INPUT = "input"
+    """Another one at every call."""
+    STATE = "state"
+    """Carried from call to call, and replaced whole by the output that becomes it."""
+    RING = "ring"
+    """Carried as well; outputs become the slots of it, along its first axis, that the caller chose."""
+    OUTPUT = "output"
+
+
 @dataclass(frozen=True)
 class TensorSpec:
-    """A named tensor of a stage. `dtype` is a numpy name, or COMPUTE; `layout` names the axes."""
+    """A named tensor of a stage.
+
+    Attributes:
+        dtype: a numpy name, or COMPUTE.
+        layout: names the axes.
+        made_by: of an input, the stage whose output of the same name it is; None where the host gives it.
+        becomes: of an output, the state or ring tensor that it is from the next call on; None for a result.
+    """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     layout: str
+    role: Role = Role.INPUT
+    made_by: str | None = None
+    becomes: "TensorSpec | None" = None
+
+    @property
+    def from_host(self) -> bool:
+        """Whether the host gives it to every call."""
+        return self.role is Role.INPUT and self.made_by is None
 
     def size_bytes(self, compute: str) -> int:
         """Bytes of the tensor when the network runs in dtype `compute`."""
@@ -90,27 +119,44 @@ class StageSignature:
     @property
     def graph_outputs(self) -> tuple[TensorSpec, ...]:
         """All tensors that come out, in order; names are unique in a graph, so state is called `next_...`."""
-        return self.outputs + tuple(replace(spec, name=next_name(spec.name)) for spec in self.state)
+        following = (
+            replace(spec, name=f"next_{spec.name}", role=Role.OUTPUT, becomes=spec) for spec in self.state
+        )
+        return *self.outputs, *following
+
+    @property
+    def carried(self) -> tuple[TensorSpec, ...]:
+        """What is kept from call to call: state, and the ring."""
+        return tuple(spec for spec in self.graph_inputs if spec.role is not Role.INPUT)
+
+    @property
+    def results(self) -> tuple[TensorSpec, ...]:
+        """The outputs that are for another stage or for the host."""
+        return tuple(spec for spec in self.outputs if spec.becomes is None)
 
 
-def next_name(state: str) -> str:
-    """What a state tensor is called where it comes out of a graph."""
-    return f"next_{state}"
+def carried_tensors(signatures: Mapping[str, StageSignature]) -> tuple[TensorSpec, ...]:
+    """State and ring of a whole stream, each once, however many graphs read it."""
+    return tuple({spec.name: spec for graph in signatures.values() for spec in graph.carried}.values())
+
+
+def stage_of(graph: str) -> str:
+    """The stage that a graph runs, for times and counts by stage."""
+    return DIT if graph == DIT_FIRST else graph
 
 
 def encode_signature(stream: StreamConfig) -> StageSignature:
     """8 LR frames -> the decoder's condition and the DiT's LR tokens of one unit."""
     geometry, network = stream.geometry, stream.preset.network
     rows, columns = geometry.tokens
+    hidden = network.projector.hidden[0]
     state = [
-        TensorSpec("pixel_tail", COMPUTE, (PROJECTOR_TAIL, PIXEL_CHANNELS, rows, columns), "T C h w"),
-        TensorSpec(
-            "hidden_tail", COMPUTE, (PROJECTOR_TAIL, network.projector.hidden[0], rows, columns), "T C h w"
-        ),
+        _state("pixel_tail", COMPUTE, (PROJECTOR_TAIL, PIXEL_CHANNELS, rows, columns), "T C h w"),
+        _state("hidden_tail", COMPUTE, (PROJECTOR_TAIL, hidden, rows, columns), "T C h w"),
     ]
     if stream.schedule.lookahead:
         tail_shape = (stream.schedule.lookahead, 3, *geometry.target)
-        state.append(TensorSpec("condition_tail", "float32", tail_shape, "T C H W"))
+        state.append(_state("condition_tail", "float32", tail_shape, "T C H W"))
     return StageSignature(
         name=ENCODE,
         inputs=(
@@ -119,25 +165,23 @@ def encode_signature(stream: StreamConfig) -> StageSignature:
         ),
         state=tuple(state),
         outputs=(
-            _condition(geometry),
-            TensorSpec("tokens", COMPUTE, (geometry.unit_tokens, network.dit.dim), TOKENS_LAYOUT),
+            _result(_condition(geometry)),
+            _result(_tokens(stream, 1)),
         ),
     )
 
 
-def cache_specs(stream: StreamConfig, layer: int, units: int, prefix: str) -> tuple[TensorSpec, ...]:
+def cache_specs(
+    stream: StreamConfig, layer: int, units: int, prefix: str, role: Role = Role.RING
+) -> tuple[TensorSpec, ...]:
     """Keys, values and window means of one layer's cache of `units` units, in window order."""
     geometry, config = stream.geometry, stream.preset.network.dit
     heads = (config.heads, config.head_dim)
+    tokens, windows = (units, geometry.unit_tokens, *heads), (units, geometry.unit_windows, *heads)
     return (
-        TensorSpec(f"{prefix}_keys.{layer}", COMPUTE, (units, geometry.unit_tokens, *heads), CACHE_LAYOUT),
-        TensorSpec(f"{prefix}_values.{layer}", COMPUTE, (units, geometry.unit_tokens, *heads), CACHE_LAYOUT),
-        TensorSpec(
-            f"{prefix}_key_means.{layer}",
-            "float32",
-            (units, geometry.unit_windows, *heads),
-            "unit window head channel",
-        ),
+        TensorSpec(f"{prefix}_keys.{layer}", COMPUTE, tokens, CACHE_LAYOUT, role),
+        TensorSpec(f"{prefix}_values.{layer}", COMPUTE, tokens, CACHE_LAYOUT, role),
+        TensorSpec(f"{prefix}_key_means.{layer}", "float32", windows, "unit window head channel", role),
     )
 
 
@@ -151,19 +195,22 @@ def dit_signature(stream: StreamConfig, units: int) -> StageSignature:
     pairs = axis_dims(config.head_dim)[0] // 2
     layers = range(config.layers)
     ring = [spec for layer in layers for spec in cache_specs(stream, layer, attention.ring_slots, "ring")]
-    new = [spec for layer in layers for spec in cache_specs(stream, layer, units, "new")]
+    new = [spec for layer in layers for spec in cache_specs(stream, layer, units, "new", Role.OUTPUT)]
     return StageSignature(
         name=DIT if units == 1 else DIT_FIRST,
         inputs=(
             _latent("noise", geometry, latent_frames),
-            TensorSpec("tokens", COMPUTE, (units * geometry.unit_tokens, config.dim), TOKENS_LAYOUT),
+            replace(_tokens(stream, units), made_by=ENCODE),
             TensorSpec("time_cos", "float32", (latent_frames, pairs), "frame pair"),
             TensorSpec("time_sin", "float32", (latent_frames, pairs), "frame pair"),
             TensorSpec("slot_valid", "bool", (attention.ring_slots,), "slot"),
             *ring,
         ),
         state=(),
-        outputs=(_latent("latent", geometry, latent_frames), *new),
+        outputs=(
+            _result(_latent("latent", geometry, latent_frames)),
+            *(replace(spec, becomes=kept) for spec, kept in zip(new, ring, strict=True)),
+        ),
     )
 
 
@@ -172,12 +219,15 @@ def decode_signature(stream: StreamConfig) -> StageSignature:
     geometry = stream.geometry
     return StageSignature(
         name=DECODE,
-        inputs=(_latent("latent", geometry, UNIT_LATENT_FRAMES), _condition(geometry)),
+        inputs=(
+            replace(_latent("latent", geometry, UNIT_LATENT_FRAMES), made_by=DIT),
+            replace(_condition(geometry), made_by=ENCODE),
+        ),
         state=tuple(
-            TensorSpec(f"memory.{block}", COMPUTE, shape, "T C h w")
+            _state(f"memory.{block}", COMPUTE, shape, "T C h w")
             for block, shape in enumerate(_memory_shapes(stream.preset.network, geometry))
         ),
-        outputs=(TensorSpec("frames", "uint8", (UNIT_FRAMES, *geometry.target, 3), "T H W C"),),
+        outputs=(_result(TensorSpec("frames", "uint8", (UNIT_FRAMES, *geometry.target, 3), "T H W C")),),
     )
 
 
@@ -191,6 +241,19 @@ def stage_signatures(stream: StreamConfig) -> dict[str, StageSignature]:
 
 def _latent(name: str, geometry: Geometry, latent_frames: int) -> TensorSpec:
     return TensorSpec(name, "float32", (latent_frames, LATENT_CHANNELS, *geometry.latent), "T C h w")
+
+
+def _state(name: str, dtype: str, shape: tuple[int, ...], layout: str) -> TensorSpec:
+    return TensorSpec(name, dtype, shape, layout, Role.STATE)
+
+
+def _result(spec: TensorSpec) -> TensorSpec:
+    return replace(spec, role=Role.OUTPUT)
+
+
+def _tokens(stream: StreamConfig, units: int) -> TensorSpec:
+    shape = (units * stream.geometry.unit_tokens, stream.preset.network.dit.dim)
+    return TensorSpec("tokens", COMPUTE, shape, TOKENS_LAYOUT)
 
 
 def _condition(geometry: Geometry) -> TensorSpec:

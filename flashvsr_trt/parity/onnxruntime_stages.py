@@ -5,17 +5,18 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 
 from flashvsr_trt.bundle import Bundle
-from flashvsr_trt.errors import DeviceError
 from flashvsr_trt.parity.stage_runner import BLOCKS, Arrays
 from flashvsr_trt.parity.widened import widen
 from flashvsr_trt.plugins.sparse_attention import DOMAIN, SELECT_BLOCKS
-from flashvsr_trt.runtime.onnxruntime.executor import COMPUTE_TYPES
-
-_ERRORS_ONLY = 3
-_EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
+from flashvsr_trt.runtime.onnxruntime.session import (
+    check_precision,
+    onnxruntime,
+    open_session,
+    run_session,
+    session_options,
+)
 
 
 class OnnxRuntimeStages:
@@ -30,11 +31,7 @@ class OnnxRuntimeStages:
     """
 
     def __init__(self, bundle: Bundle, probes: Mapping[str, Iterable[str]] | None = None) -> None:
-        if bundle.compute not in COMPUTE_TYPES:
-            raise DeviceError(
-                f"ONNX Runtime cannot run the {bundle.precision} bundle {bundle.folder}; export it with "
-                "--precision fp32"
-            )
+        check_precision(bundle)
         self.bundle = bundle
         self.probes = probes or {}
         self.sessions: dict[str, onnxruntime.InferenceSession] = {}
@@ -46,7 +43,7 @@ class OnnxRuntimeStages:
             self._load(graph)
         session = self.sessions[graph]
         names = [output.name for output in session.get_outputs()]
-        made = dict(zip(names, session.run(names, dict(inputs)), strict=True))
+        made = run_session(session, names, dict(inputs), graph)
         for layer, (index, count) in enumerate(self.selections[graph]):
             made[f"{BLOCKS}{layer}"] = expand_blocks(made.pop(index), made.pop(count))
         return made
@@ -75,14 +72,10 @@ def session_with_outputs(
     present = {value.name for value in model.graph.output}
     infos = {value.name: value for value in model.graph.value_info}
     model.graph.output.extend(infos[name] for name in names if name not in present)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = _ERRORS_ONLY
-    options.add_session_config_entry(_EXTERNAL_FOLDER, str(folder))
+    options = session_options(folder)
     if weights:
         options.add_external_initializers(list(weights), list(weights.values()))
-    return onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    return open_session(model.SerializeToString(), model.graph.name, options)
 
 
 def expand_blocks(index: np.ndarray, count: np.ndarray) -> np.ndarray:

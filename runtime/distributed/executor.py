@@ -23,6 +23,7 @@ from flashvsr_trt.runtime.backends import ExecutorRequest, Notify
 from flashvsr_trt.runtime.distributed.group import Group, join_group
 from flashvsr_trt.runtime.distributed.run import torchrun_place
 from flashvsr_trt.runtime.distributed.shard import Shard
+from flashvsr_trt.runtime.executor import ReadyFrames
 from flashvsr_trt.runtime.ring import RingStep
 from flashvsr_trt.runtime.torch.device import choose_dtype, stream_memory
 
@@ -91,6 +92,8 @@ class Work:
 class DistributedExecutor:
     """Rank 0's executor. Implements `runtime.executor.Executor`."""
 
+    overlaps = False
+
     def __init__(self, shard: Shard) -> None:
         self.work, self.group, self.stream = Work(shard), shard.group, shard.stream
         self.numbers = count()
@@ -122,9 +125,9 @@ class DistributedExecutor:
         arguments = (tuple(tokens), rope, step, state)
         return self._make(len(tokens), "dit", *arguments, payload=noise)
 
-    def decode(self, latent: Remote, condition: Remote, state: Remote) -> np.ndarray:
-        """See `Executor.decode`."""
-        return self._call(Command("decode", self._shares((latent, condition, state))))
+    def start_decode(self, latent: Remote, condition: Remote, state: Remote) -> ReadyFrames:
+        """See `Executor.start_decode`."""
+        return ReadyFrames(self._call(Command("decode", self._shares((latent, condition, state)))))
 
     def stage_seconds(self) -> dict[str, float]:
         """See `Executor.stage_seconds`: rank 0's."""

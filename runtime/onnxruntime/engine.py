@@ -11,33 +11,21 @@ from typing import Any
 
 import numpy as np
 
-from flashvsr_trt.engines.flavours import ONNXRUNTIME
 from flashvsr_trt.engines.manifest import BUILD_AGAIN, EngineSet
 from flashvsr_trt.engines.onnxruntime_keys import WEIGHTS_KEY
 from flashvsr_trt.engines.plan import EngineStep, PlanTensor
-from flashvsr_trt.errors import DeviceError, EngineError, MissingDependencyError
+from flashvsr_trt.errors import EngineError, MissingDependencyError
 from flashvsr_trt.runtime.onnxruntime.memory import MeasuringRegion, ScratchRegion, SessionMemory
+from flashvsr_trt.runtime.onnxruntime.session import CUDA, onnxruntime, onnxruntime_errors, session_options
 from flashvsr_trt.runtime.onnxruntime.weights import SharedWeights
 from flashvsr_trt.runtime.tensorrt.aot_kernels import AotKernels
 from flashvsr_trt.runtime.tensorrt.arena import place_side_by_side
 from flashvsr_trt.runtime.tensorrt.device import Device
 from flashvsr_trt.runtime.tensorrt.engine_runner import ReportLayer
 
-try:
-    import onnxruntime
-except ImportError as error:
-    raise MissingDependencyError(
-        f"{ONNXRUNTIME.name} engines need {ONNXRUNTIME.title}: "
-        f"pip install 'flashvsr-trt[{ONNXRUNTIME.extra}]'"
-    ) from error
-
-CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
-
 TABLE_MAKER = "GatherSliceToSplitFusion"
 """An optimiser that makes slices one split of unequal parts again, whose table lies in host memory."""
 
-_EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
-_FATAL_ONLY = 4
 _NO_LIMIT = -1
 
 _memories: dict[int, SessionMemory] = {}
@@ -84,21 +72,17 @@ class OnnxRuntimeSessions:
         content = self.engines.read_engine(engine)
         if self.weights is None:
             self.weights = SharedWeights(self.device, self.engines.folder, stream)
-        try:
-            with self.memory.serving(None) if self.memory else nullcontext():
-                session = onnxruntime.InferenceSession(
-                    content,
-                    self._options(),
-                    providers=self._providers(stream),
-                    disabled_optimizers=[TABLE_MAKER],
-                )
-        except EngineError:
-            raise
-        except Exception as error:
-            path = self.engines.engine_path(engine)
-            raise EngineError(
-                f"ONNX Runtime cannot load {path}: {_one_line(error)}; {BUILD_AGAIN}"
-            ) from error
+        what = f"ONNX Runtime cannot load {self.engines.engine_path(engine)}"
+        with (
+            onnxruntime_errors(what, BUILD_AGAIN, EngineError),
+            self.memory.serving(None) if self.memory else nullcontext(),
+        ):
+            session = onnxruntime.InferenceSession(
+                content,
+                self._options(),
+                providers=self._providers(stream),
+                disabled_optimizers=[TABLE_MAKER],
+            )
         _check_provider(engine, session, self.provider)
         step, tensors = self.steps[engine]
         loaded = SessionEngine(self, step, tensors, session, stream)
@@ -106,12 +90,10 @@ class OnnxRuntimeSessions:
         return loaded
 
     def _options(self) -> Any:
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = _FATAL_ONLY
+        options = session_options(self.engines.folder, threads=1)
         # Each run then takes the same memory in the same order; a plan made of the first would take it twice.
         options.enable_mem_pattern = False
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.add_session_config_entry(_EXTERNAL_FOLDER, str(self.engines.folder))
+        options.inter_op_num_threads = 1
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         if self.memory:
             options.add_session_config_entry("session.use_env_allocators", "1")
@@ -203,20 +185,18 @@ class SessionEngine:
         for name, address in self.matrices.items():
             place = self.places[name]
             binding.bind_input(name, kind, index, np.dtype(place["dtype"]), place["shape"], address)
-        for name in self.step.inputs:
-            tensor = self.tensors[name]
-            binding.bind_input(name, kind, index, np.dtype(tensor.dtype), tensor.shape, addresses[name])
-        for name in self.step.outputs:
-            tensor = self.tensors[name]
-            binding.bind_output(name, kind, index, np.dtype(tensor.dtype), tensor.shape, addresses[name])
+        for names, bind in ((self.step.inputs, binding.bind_input), (self.step.outputs, binding.bind_output)):
+            for name in names:
+                tensor = self.tensors[name]
+                bind(name, kind, index, np.dtype(tensor.dtype), tensor.shape, addresses[name])
         return binding
 
     def run(self, binding: Any) -> None:
         """Put one run on the stream. Raises EngineError with ONNX Runtime's message."""
-        try:
+        with onnxruntime_errors(
+            f"{self.step.engine} failed", "see `flashvsr-trt engines verify`", EngineError
+        ):
             self.session.run_with_iobinding(binding, self.options)
-        except Exception as error:
-            raise EngineError(f"{self.step.engine} failed: {_one_line(error)}") from error
 
 
 class SessionContext:
@@ -268,10 +248,8 @@ def _session_memory(device: Device, index: int) -> SessionMemory:
         )
         options = memory.pointers | {"device_id": str(index)}
         unbounded = onnxruntime.OrtArenaCfg(0, _NO_LIMIT, _NO_LIMIT, _NO_LIMIT)
-        try:
+        with onnxruntime_errors("ONNX Runtime takes no allocator", "use another --flavour"):
             onnxruntime.create_and_register_allocator_v2(CUDA, place, options, unbounded)
-        except Exception as error:
-            raise DeviceError(f"ONNX Runtime takes no allocator: {_one_line(error)}") from error
         _memories[index] = memory
     return _memories[index]
 
@@ -289,7 +267,3 @@ def _check_provider(engine: str, session: Any, provider: str) -> None:
             f"{engine} has {len(strays)} nodes that {provider} cannot run: {', '.join(strays[:5])}; "
             "build with another --flavour"
         )
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

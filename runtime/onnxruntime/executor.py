@@ -16,27 +16,25 @@ import numpy as np
 from flashvsr_trt.bundle import PRECISIONS, Bundle
 from flashvsr_trt.cache.bundle import bundle_for
 from flashvsr_trt.config.presets import UNIT_LATENT_FRAMES
-from flashvsr_trt.config.signatures import DECODE, DIT, DIT_FIRST, ENCODE, TensorSpec, next_name
-from flashvsr_trt.errors import DeviceError, MissingDependencyError
+from flashvsr_trt.config.signatures import DECODE, Role, StageSignature, TensorSpec, carried_tensors, stage_of
+from flashvsr_trt.errors import DeviceError
 from flashvsr_trt.memory import check_fits, estimate_onnxruntime_memory
 from flashvsr_trt.runtime.backends import ExecutorRequest, Notify
-from flashvsr_trt.runtime.onnxruntime.errors import onnxruntime_errors
+from flashvsr_trt.runtime.graph_executor import DeviceTensors, GraphExecutor, HostArrays
+from flashvsr_trt.runtime.onnxruntime.session import (
+    COMPUTE_TYPES,
+    CPU,
+    CUDA,
+    check_precision,
+    onnxruntime,
+    onnxruntime_errors,
+    open_session,
+    session_options,
+)
 from flashvsr_trt.runtime.ring import RingStep
 from flashvsr_trt.runtime.torch.host_memory import free_host_memory
 
-try:
-    import onnxruntime
-except ImportError as error:
-    raise MissingDependencyError(
-        "the onnxruntime backend needs ONNX Runtime: pip install 'flashvsr-trt[cpu]'"
-    ) from error
-
-PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-
-COMPUTE_TYPES = ("float32", "float16")
-"""What numpy and ONNX Runtime's CPU kernels can both hold: not bfloat16."""
-
-_FATAL_ONLY = 4
+PROVIDERS = {"cpu": CPU, "cuda": CUDA}
 
 
 @dataclass(frozen=True)
@@ -60,20 +58,35 @@ class OrtTensor:
         shape = (stop - start, *self.shape[1:])
         return OrtTensor(self.owner, self.dtype, shape, self.offset + start * row_bytes)
 
+    def parts(self, rows: int) -> "list[OrtTensor]":
+        """All of it, by so many rows."""
+        return [self.part(slice(start, start + rows)) for start in range(0, self.shape[0], rows)]
+
 
 @dataclass
 class OrtState:
     """What is carried from call to call, by the names of the signatures.
 
-    A graph reads `current` and writes `following`, which then change places.
+    A graph reads `current` and writes `following`, which then change places; the ring is in `current` alone.
     """
 
     current: dict[str, OrtTensor]
     following: dict[str, OrtTensor]
-    ring: dict[str, OrtTensor]
+
+    def target(self, carried: TensorSpec, step: RingStep | None) -> OrtTensor:
+        """Where the output goes that becomes a carried tensor: into a step's slots, if that is the ring."""
+        if carried.role is Role.RING:
+            return self.current[carried.name].part(step.slots)
+        return self.following[carried.name]
+
+    def advance(self, signature: StageSignature) -> None:
+        """What a graph wrote is what is read next."""
+        for spec in signature.state:
+            name = spec.name
+            self.current[name], self.following[name] = self.following[name], self.current[name]
 
 
-class OnnxRuntimeExecutor:
+class OnnxRuntimeExecutor(GraphExecutor):
     """Runs the graphs of a bundle. Implements `runtime.executor.Executor`.
 
     Args:
@@ -86,12 +99,8 @@ class OnnxRuntimeExecutor:
     """
 
     def __init__(self, bundle: Bundle, device: str = "cpu", threads: int | None = None) -> None:
-        if bundle.compute not in COMPUTE_TYPES:
-            raise DeviceError(
-                f"ONNX Runtime cannot run the {bundle.precision} bundle {bundle.folder}; export it with "
-                "--precision fp32"
-            )
-        self.bundle, self.stream = bundle, bundle.stream
+        check_precision(bundle)
+        self.bundle, self.stream, self.signatures = bundle, bundle.stream, bundle.signatures
         self.device, self.device_index = _parse_device(device)
         self.threads = threads
         self.sessions: dict[str, onnxruntime.InferenceSession] = {}
@@ -99,12 +108,9 @@ class OnnxRuntimeExecutor:
 
     def new_state(self) -> OrtState:
         """Zeroed state, allocated once per clip."""
-        signatures = self.bundle.signatures
-        carried = signatures[ENCODE].state + signatures[DECODE].state
-        ring = [spec for spec in signatures[DIT].inputs if spec.name.startswith("ring_")]
-        return OrtState(
-            *({spec.name: self._zeros(spec) for spec in specs} for specs in (carried, carried, ring))
-        )
+        carried = carried_tensors(self.signatures)
+        state = [spec for spec in carried if spec.role is Role.STATE]
+        return OrtState(*({spec.name: self._zeros(spec) for spec in specs} for specs in (carried, state)))
 
     def reset_state(self, state: OrtState) -> None:
         """See `Executor.reset_state`."""
@@ -112,46 +118,22 @@ class OnnxRuntimeExecutor:
             for tensor in tensors.values():
                 tensor.owner.update_inplace(np.zeros(tensor.shape, tensor.dtype))
 
-    def encode(self, frames: np.ndarray, first: bool, state: OrtState) -> tuple[OrtTensor, OrtTensor]:
-        """See `Executor.encode`."""
-        signature = self.bundle.signatures[ENCODE]
-        made = {spec.name: self._empty(spec) for spec in signature.outputs}
-        inputs = {"frames": frames, "first": np.array(first)}
-        self._run_with_state(ENCODE, inputs, made, state)
-        return made["condition"], made["tokens"]
-
-    def dit(
-        self,
-        noise: np.ndarray,
-        tokens: list[OrtTensor],
-        rope: tuple[np.ndarray, np.ndarray],
-        step: RingStep,
-        state: OrtState,
-    ) -> list[OrtTensor]:
-        """See `Executor.dit`. The new K/V is written into the step's slots of the ring."""
-        graph = DIT if len(tokens) == 1 else DIT_FIRST
-        signature = self.bundle.signatures[graph]
-        latent = self._empty(signature.outputs[0])
-        outputs = {"latent": latent}
-        for spec in signature.outputs[1:]:
-            outputs[spec.name] = state.ring[spec.name.replace("new_", "ring_", 1)].part(step.slots)
-        inputs = {
-            "noise": noise,
-            "tokens": self._join(tokens),
-            "time_cos": rope[0],
-            "time_sin": rope[1],
-            "slot_valid": step.valid,
+    def run_graph(
+        self, graph: str, arrays: HostArrays, tensors: DeviceTensors, state: OrtState, step: RingStep | None
+    ) -> DeviceTensors:
+        """See `GraphExecutor.run_graph`. Decoded frames are written into an array of the host."""
+        signature = self.signatures[graph]
+        given = {name: _join(value) if isinstance(value, list) else value for name, value in tensors.items()}
+        carried = {spec.name: state.current[spec.name] for spec in signature.carried}
+        results = {spec.name: self._empty(spec, on_host=graph == DECODE) for spec in signature.results}
+        following = {
+            spec.name: state.target(spec.becomes, step) for spec in signature.graph_outputs if spec.becomes
         }
-        self._run(graph, inputs | state.ring, outputs)
-        starts = range(0, latent.shape[0], UNIT_LATENT_FRAMES)
-        return [latent.part(slice(start, start + UNIT_LATENT_FRAMES)) for start in starts]
-
-    def decode(self, latent: OrtTensor, condition: OrtTensor, state: OrtState) -> np.ndarray:
-        """See `Executor.decode`."""
-        frames = np.empty(self.bundle.signatures[DECODE].outputs[0].shape, np.uint8)
-        outputs = {"frames": frames}
-        self._run_with_state(DECODE, {"latent": latent, "condition": condition}, outputs, state)
-        return frames
+        self._run(graph, {**arrays, **given, **carried}, {**results, **following})
+        state.advance(signature)
+        if step:
+            results["latent"] = results["latent"].parts(UNIT_LATENT_FRAMES)
+        return results
 
     def stage_seconds(self) -> dict[str, float]:
         """See `Executor.stage_seconds`."""
@@ -167,22 +149,6 @@ class OnnxRuntimeExecutor:
             "bundle": str(self.bundle.folder),
         }
 
-    def _run_with_state(
-        self,
-        graph: str,
-        inputs: Mapping[str, np.ndarray | OrtTensor],
-        outputs: Mapping[str, np.ndarray | OrtTensor],
-        state: OrtState,
-    ) -> None:
-        names = [spec.name for spec in self.bundle.signatures[graph].state]
-        self._run(
-            graph,
-            dict(inputs) | {name: state.current[name] for name in names},
-            dict(outputs) | {next_name(name): state.following[name] for name in names},
-        )
-        for name in names:
-            state.current[name], state.following[name] = state.following[name], state.current[name]
-
     def _run(
         self,
         graph: str,
@@ -196,32 +162,27 @@ class OnnxRuntimeExecutor:
             if isinstance(tensor, np.ndarray):
                 binding.bind_cpu_input(name, np.ascontiguousarray(tensor))
             else:
-                binding.bind_input(
-                    name, self.device, self.device_index, tensor.dtype, tensor.shape, tensor.pointer
-                )
+                binding.bind_input(name, *self._place(tensor))
         for name, tensor in outputs.items():
-            if isinstance(tensor, np.ndarray):
-                binding.bind_output(name, "cpu", 0, tensor.dtype, tensor.shape, tensor.ctypes.data)
-            else:
-                binding.bind_output(
-                    name, self.device, self.device_index, tensor.dtype, tensor.shape, tensor.pointer
-                )
+            binding.bind_output(name, *self._place(tensor))
         with onnxruntime_errors(f"ONNX Runtime failed in {graph}"):
             session.run_with_iobinding(binding)
             binding.synchronize_outputs()
-        self.seconds[DIT if graph == DIT_FIRST else graph] += time.perf_counter() - started
+        self.seconds[stage_of(graph)] += time.perf_counter() - started
+
+    def _place(self, tensor: np.ndarray | OrtTensor) -> tuple:
+        """Device, its index, dtype, shape and address, as ONNX Runtime binds them."""
+        if isinstance(tensor, np.ndarray):
+            return "cpu", 0, tensor.dtype, tensor.shape, tensor.ctypes.data
+        return self.device, self.device_index, tensor.dtype, tensor.shape, tensor.pointer
 
     def _session(self, graph: str) -> onnxruntime.InferenceSession:
         if graph not in self.sessions:
-            options = onnxruntime.SessionOptions()
-            options.log_severity_level = _FATAL_ONLY
-            if self.threads:
-                options.intra_op_num_threads = self.threads
             provider = PROVIDERS[self.device]
             chosen = (provider, {"device_id": self.device_index}) if self.device == "cuda" else provider
             path = self.bundle.graph_path(graph)
-            with onnxruntime_errors(f"ONNX Runtime cannot load {path}"):
-                self.sessions[graph] = onnxruntime.InferenceSession(path, options, providers=[chosen])
+            options = session_options(threads=self.threads)
+            self.sessions[graph] = open_session(path, str(path), options, chosen)
         return self.sessions[graph]
 
     def _zeros(self, spec: TensorSpec) -> OrtTensor:
@@ -229,18 +190,19 @@ class OnnxRuntimeExecutor:
         owner = onnxruntime.OrtValue.ortvalue_from_numpy(zeros, self.device, self.device_index)
         return OrtTensor(owner, zeros.dtype, spec.shape)
 
-    def _empty(self, spec: TensorSpec) -> OrtTensor:
+    def _empty(self, spec: TensorSpec, on_host: bool) -> OrtTensor | np.ndarray:
         dtype = np.dtype(self.bundle.dtype_of(spec))
+        if on_host:
+            return np.empty(spec.shape, dtype)
         owner = onnxruntime.OrtValue.ortvalue_from_shape_and_type(
             spec.shape, dtype, self.device, self.device_index
         )
         return OrtTensor(owner, dtype, spec.shape)
 
-    def _join(self, tokens: list[OrtTensor]) -> OrtTensor | np.ndarray:
-        """All units' tokens as one; several units meet once a clip, so by way of the host."""
-        if len(tokens) == 1:
-            return tokens[0]
-        return np.concatenate([unit.owner.numpy() for unit in tokens])
+
+def _join(units: list[OrtTensor]) -> OrtTensor | np.ndarray:
+    """All units' tensors as one; several units meet once a clip, so by way of the host."""
+    return units[0] if len(units) == 1 else np.concatenate([unit.owner.numpy() for unit in units])
 
 
 def open_onnxruntime_executor(request: ExecutorRequest, notify: Notify) -> OnnxRuntimeExecutor:

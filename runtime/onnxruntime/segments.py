@@ -8,23 +8,24 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import onnx
-import onnxruntime
 from onnx import ModelProto, helper
 
 from flashvsr_trt.bundle import Bundle
 from flashvsr_trt.engines.lowering import lower_graph
 from flashvsr_trt.engines.plan import EngineStep, KernelStep, SegmentPlan
-from flashvsr_trt.errors import DeviceError
 from flashvsr_trt.plugins.sparse_attention import DOMAIN
-from flashvsr_trt.runtime.onnxruntime.executor import COMPUTE_TYPES
+from flashvsr_trt.runtime.onnxruntime.session import (
+    check_precision,
+    onnxruntime,
+    open_session,
+    run_session,
+    session_options,
+)
 
 Arrays = dict[str, np.ndarray]
 
 WatchKernel = Callable[[KernelStep, Arrays], None]
 """Gets each kernel's step and its outputs by port."""
-
-_FATAL_ONLY = 4
-_EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
 
 
 class OnnxRuntimeSegments:
@@ -39,11 +40,7 @@ class OnnxRuntimeSegments:
     """
 
     def __init__(self, bundle: Bundle, watch: WatchKernel = lambda step, made: None) -> None:
-        if bundle.compute not in COMPUTE_TYPES:
-            raise DeviceError(
-                f"ONNX Runtime cannot run the {bundle.precision} bundle {bundle.folder}; export it with "
-                "--precision fp32"
-            )
+        check_precision(bundle)
         self.bundle, self.watch = bundle, watch
         self.plans: dict[str, SegmentPlan] = {}
         self.engines: dict[str, onnxruntime.InferenceSession] = {}
@@ -71,10 +68,10 @@ class OnnxRuntimeSegments:
             return memory[plan.memory_of(name)].reshape(plan.tensors[name].shape)
 
         if isinstance(step, EngineStep):
-            session = self.engines[step.engine]
-            return _run(session, step.outputs, {name: bound(name) for name in step.inputs})
-        session = self.kernels[step.node]
-        made = _run(session, step.outputs, {port: bound(name) for port, name in step.inputs.items()})
+            session, inputs = self.engines[step.engine], {name: bound(name) for name in step.inputs}
+            return run_session(session, step.outputs, inputs, step.engine)
+        ports = {port: bound(name) for port, name in step.inputs.items()}
+        made = run_session(self.kernels[step.node], tuple(step.outputs), ports, step.node)
         self.watch(step, made)
         return {name: made[port] for port, name in step.outputs.items()}
 
@@ -88,17 +85,7 @@ class OnnxRuntimeSegments:
         self.plans[graph] = lowered.plan
 
     def _session(self, model: ModelProto) -> onnxruntime.InferenceSession:
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = _FATAL_ONLY
-        options.add_session_config_entry(_EXTERNAL_FOLDER, str(self.bundle.folder))
-        return onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
-
-
-def _run(session: onnxruntime.InferenceSession, names, inputs: Arrays) -> Arrays:
-    names = list(names)
-    return dict(zip(names, session.run(names, inputs), strict=True))
+        return open_session(model.SerializeToString(), model.graph.name, session_options(self.bundle.folder))
 
 
 def _kernel_model(whole: ModelProto, plan: SegmentPlan, step: KernelStep) -> ModelProto:

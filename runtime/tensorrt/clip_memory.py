@@ -4,27 +4,30 @@ A unit in flight has a *place*: buffers for its frames, condition, tokens, noise
 There is one place more than the first DiT step takes units, so a unit is decoded while the next is encoded.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
 from flashvsr_trt.config.signatures import (
     DECODE,
-    DIT,
     DIT_FIRST,
-    ENCODE,
+    Role,
     StreamConfig,
     TensorSpec,
+    carried_tensors,
     stage_signatures,
 )
 from flashvsr_trt.runtime.tensorrt.arena import Layout, place_side_by_side
 from flashvsr_trt.runtime.tensorrt.device import Device
 
-DIT_INPUTS = ("noise", "time_cos", "time_sin", "slot_valid")
-"""What the host sends to every DiT step."""
 
-ENCODE_INPUTS = ("frames", "first")
-"""What the host sends for every unit."""
+@dataclass(frozen=True)
+class ClipBuffer:
+    """A buffer of the block. `copied`: whether it comes from the host or goes there."""
+
+    spec: TensorSpec
+    copied: bool = False
 
 
 def unit_places(stream: StreamConfig) -> int:
@@ -42,43 +45,28 @@ def state_name(tensor: str, half: int) -> str:
     return f"state.{tensor}@{half}"
 
 
-def clip_buffers(stream: StreamConfig) -> dict[str, TensorSpec]:
+def clip_buffers(stream: StreamConfig) -> dict[str, ClipBuffer]:
     """Every buffer of a clip. A ring tensor has its own name, and is one buffer."""
     signatures = stage_signatures(stream)
     buffers = {}
-    for spec in signatures[ENCODE].state + signatures[DECODE].state:
-        buffers |= {state_name(spec.name, half): spec for half in range(2)}
-    buffers |= {spec.name: spec for spec in signatures[DIT].inputs if is_ring(spec.name)}
-    for place in range(unit_places(stream)):
-        for graph, spec in _unit_tensors(stream):
-            buffers[buffer_name(graph, spec.name, place)] = spec
-    if DIT_FIRST in signatures:
-        first = signatures[DIT_FIRST]
-        for spec in (*first.inputs, *first.outputs):
-            if spec.name in (*DIT_INPUTS, "tokens", "latent"):
-                buffers[buffer_name(DIT_FIRST, spec.name)] = spec
+    for spec in carried_tensors(signatures):
+        state = spec.role is Role.STATE
+        names = [state_name(spec.name, half) for half in range(2)] if state else [spec.name]
+        buffers |= dict.fromkeys(names, ClipBuffer(spec))
+    for graph, signature in signatures.items():
+        # What another stage makes is read in its buffer, but the first step's inputs are gathered.
+        own = [spec for spec in signature.inputs if spec.from_host or (graph == DIT_FIRST and spec.made_by)]
+        for place in [None] if graph == DIT_FIRST else range(unit_places(stream)):
+            for spec in (*own, *signature.results):
+                copied = spec.from_host or (graph == DECODE and spec.role is Role.OUTPUT)
+                buffers[buffer_name(graph, spec.name, place)] = ClipBuffer(spec, copied)
     return buffers
 
 
 def clip_layout(stream: StreamConfig, compute: str) -> Layout:
     """Where each buffer is in the clip's block, and the block's exact size."""
-    return place_side_by_side({name: spec.size_bytes(compute) for name, spec in clip_buffers(stream).items()})
-
-
-def is_ring(name: str) -> bool:
-    """Whether a tensor is part of the K/V ring."""
-    return name.startswith("ring_")
-
-
-def _unit_tensors(stream: StreamConfig) -> Iterator[tuple[str, TensorSpec]]:
-    """What a unit leaves on its way, with the graph that it is an input or output of."""
-    signatures = stage_signatures(stream)
-    for spec in (*signatures[ENCODE].inputs, *signatures[ENCODE].outputs):
-        yield ENCODE, spec
-    for spec in (*signatures[DIT].inputs, signatures[DIT].outputs[0]):
-        if spec.name in (*DIT_INPUTS, "latent"):
-            yield DIT, spec
-    yield DECODE, signatures[DECODE].outputs[0]
+    buffers = clip_buffers(stream)
+    return place_side_by_side({name: buffer.spec.size_bytes(compute) for name, buffer in buffers.items()})
 
 
 class ClipMemory:
@@ -90,14 +78,15 @@ class ClipMemory:
 
     def __init__(self, device: Device, stream: StreamConfig, compute: str, cuda_stream: int) -> None:
         self.device = device
-        self.specs = clip_buffers(stream)
+        buffers = clip_buffers(stream)
+        self.specs = {name: buffer.spec for name, buffer in buffers.items()}
         self.compute = compute
         layout = clip_layout(stream, compute)
         self.block, self.block_bytes = device.allocate(layout.size), layout.size
         self.addresses: Mapping[str, int] = {
             name: self.block + offset for name, offset in layout.offsets.items()
         }
-        self.pinned = {name: self._pin(name) for name in self.specs if _is_copied(name)}
+        self.pinned = {name: self._pin(name) for name, buffer in buffers.items() if buffer.copied}
         self.zero(cuda_stream)
 
     def zero(self, cuda_stream: int) -> None:
@@ -124,9 +113,3 @@ class ClipMemory:
     def _pin(self, name: str) -> np.ndarray:
         spec = self.specs[name]
         return self.device.allocate_pinned(spec.shape, np.dtype(spec.dtype))
-
-
-def _is_copied(name: str) -> bool:
-    graph, _, tensor = name.partition("@")[0].partition(".")
-    inputs = {ENCODE: ENCODE_INPUTS, DIT: DIT_INPUTS, DIT_FIRST: DIT_INPUTS, DECODE: ("frames",)}
-    return tensor in inputs.get(graph, ())

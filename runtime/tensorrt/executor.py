@@ -1,8 +1,8 @@
 """The executor of TensorRT and TensorRT-RTX engines. No torch.
 
-Four streams: `upload`, `compute` (encoding and the DiT), `decoding`, `download`. Only events order them, so
-that a unit is decoded and copied while the next one is encoded and denoised. State and the K/V ring are bound
-where they lie: the address of a ring's slot is that of the DiT's new keys.
+Four streams: `uploading`, `compute` (encoding and the DiT), `decoding`, `downloading`. Only events order
+them, so that a unit is decoded and copied while the next one is encoded and denoised. State and the K/V ring
+are bound where they lie: the address of a ring's slot is that of the DiT's new keys.
 """
 
 import weakref
@@ -15,30 +15,24 @@ import numpy as np
 
 from flashvsr_trt.bundle import Bundle
 from flashvsr_trt.config.presets import UNIT_LATENT_FRAMES
-from flashvsr_trt.config.signatures import DECODE, DIT, DIT_FIRST, ENCODE, next_name
+from flashvsr_trt.config.signatures import DECODE, DIT, DIT_FIRST, ENCODE, Role, TensorSpec, stage_of
 from flashvsr_trt.engines.plan import SegmentPlan
 from flashvsr_trt.errors import DeviceError
+from flashvsr_trt.runtime.graph_executor import GraphExecutor, HostArrays
 from flashvsr_trt.runtime.ring import RingStep
-from flashvsr_trt.runtime.tensorrt.clip_memory import (
-    DIT_INPUTS,
-    ENCODE_INPUTS,
-    ClipMemory,
-    buffer_name,
-    clip_layout,
-    is_ring,
-    state_name,
-)
+from flashvsr_trt.runtime.tensorrt.bound_graph import BoundGraph
+from flashvsr_trt.runtime.tensorrt.clip_memory import ClipMemory, buffer_name, clip_layout, state_name
 from flashvsr_trt.runtime.tensorrt.device import Device
 from flashvsr_trt.runtime.tensorrt.device_memory import DeviceMemory, check_device_memory
 from flashvsr_trt.runtime.tensorrt.engine_runner import EngineRunner
 from flashvsr_trt.runtime.tensorrt.loaded_graphs import LoadedGraphs
 from flashvsr_trt.runtime.tensorrt.run_profile import RunProfile
 from flashvsr_trt.runtime.tensorrt.stage_timer import StageTimer
-from flashvsr_trt.runtime.tensorrt.state import ClipState, DecodingFrames, UnitPlace, UnitTensor
+from flashvsr_trt.runtime.tensorrt.state import ClipState, DecodingFrames, Turn, UnitPlace, UnitTensor
 
 
-class TensorRTExecutor:
-    """Runs a stream's engines. Implements `runtime.executor.OverlappingExecutor`.
+class TensorRTExecutor(GraphExecutor):
+    """Runs a stream's engines. Implements `runtime.executor.Executor`.
 
     Args:
         bundle: that the engines were made of.
@@ -53,6 +47,8 @@ class TensorRTExecutor:
         EngineError: an engine is damaged or made for something else.
     """
 
+    overlaps = True
+
     def __init__(
         self,
         bundle: Bundle,
@@ -64,15 +60,18 @@ class TensorRTExecutor:
         facts: Mapping[str, Any] | None = None,
     ) -> None:
         self.bundle, self.stream, self.plans = bundle, bundle.stream, plans
+        self.signatures = bundle.signatures
         self.runner, self.device, self.profile = runner, device, profile
         self.cuda_graphs = cuda_graphs and profile is None
         self.facts = dict(facts or {})
         device.activate()
-        self.upload, self.compute, self.decoding, self.download = (device.new_stream() for _ in range(4))
-        self.streams = (self.compute, self.upload, self.decoding, self.download)
-        streams = {graph: self.decoding if graph == DECODE else self.compute for graph in plans}
+        self.uploading, self.compute, self.decoding, self.downloading = (
+            device.new_stream() for _ in range(4)
+        )
+        self.streams = (self.compute, self.uploading, self.decoding, self.downloading)
+        stream_of = {graph: self.decoding if graph == DECODE else self.compute for graph in plans}
         free = device.free_and_total_memory()[0]
-        self.graphs = LoadedGraphs(plans, runner, streams, profile and profile.add_layer)
+        self.graphs = LoadedGraphs(plans, runner, stream_of, profile and profile.add_layer)
         sizes = self.graphs.arena_sizes
         left = device.free_and_total_memory()[0]
         clip = clip_layout(self.stream, bundle.compute).size
@@ -107,86 +106,52 @@ class TensorRTExecutor:
             self.device.synchronize(stream)
         state.reset(self.compute)
 
-    def encode(self, frames: np.ndarray, first: bool, state: ClipState) -> tuple[UnitTensor, UnitTensor]:
-        """See `Executor.encode`."""
-        device, place = self.device, state.next_place()
-        device.activate()
-        self._unload_first_step()
-        arrays = dict(zip(ENCODE_INPUTS, (frames, np.array(first)), strict=True))
-        names = {name: place.buffer(ENCODE, name) for name in arrays}
-        self._send(arrays, names, state.memory, place.frames_uploaded, place.encoded)
-        device.wait(self.compute, place.frames_uploaded)
-        # The place's condition is free once the unit before in it was decoded.
-        device.wait(self.compute, place.decoded)
-        edge = self._edge(ENCODE, state.memory, partial(place.buffer, ENCODE), place.half)
-        self._run(ENCODE, (ENCODE, place.number), edge, self.compute, state)
-        device.record(place.encoded, self.compute)
-        return UnitTensor(place, "condition"), UnitTensor(place, "tokens")
-
-    def dit(
+    def run_graph(
         self,
-        noise: np.ndarray,
-        tokens: list[UnitTensor],
-        rope: tuple[np.ndarray, np.ndarray],
-        step: RingStep,
+        graph: str,
+        arrays: HostArrays,
+        tensors: Mapping[str, UnitTensor | list[UnitTensor]],
         state: ClipState,
-    ) -> list[UnitTensor]:
-        """See `Executor.dit`. The new K/V is written into the step's slots of the ring."""
-        device, memory = self.device, state.memory
+        step: RingStep | None,
+    ) -> dict[str, UnitTensor | list[UnitTensor]]:
+        """See `GraphExecutor.run_graph`. The next state and a step's new keys are written where they stay."""
+        device = self.device
         device.activate()
-        places = [unit.place for unit in tokens]
-        graph = DIT if len(places) == 1 else DIT_FIRST
-        name_of = places[0].buffer if graph == DIT else buffer_name
-        events = places[0].step if graph == DIT else state.first_step
-        arrays = dict(zip(DIT_INPUTS, (noise, *rope, step.valid), strict=True))
-        names = {name: name_of(graph, name) for name in arrays}
-        self._send(arrays, names, memory, events.uploaded, events.denoised)
-        device.wait(self.compute, events.uploaded)
-        if graph == DIT:
-            token_buffer = places[0].buffer(ENCODE, "tokens")
-        else:
-            token_buffer = buffer_name(graph, "tokens")
-            self._gather_tokens(places, memory)
-        edge = {name: memory.addresses[buffer] for name, buffer in names.items()}
-        edge["tokens"] = memory.addresses[token_buffer]
-        edge["latent"] = memory.addresses[name_of(graph, "latent")]
-        for spec in self.bundle.signatures[graph].outputs[1:]:
-            edge[spec.name] = memory.part(spec.name.replace("new_", "ring_", 1), step.slots.start)
-        edge |= {name: address for name, address in memory.addresses.items() if is_ring(name)}
-        self._run(graph, (graph, step.slots.start, places[0].number), edge, self.compute, state)
-        if graph == DIT_FIRST:
-            self._scatter_latents(places, memory)
-            device.record(self.first_step_done, self.compute)
-        self.before_first_step.discard(state)
-        for recorded in {events.denoised, *(place.step.denoised for place in places)}:
-            device.record(recorded, self.compute)
-        return [UnitTensor(place, "latent") for place in places]
-
-    def decode(self, latent: UnitTensor, condition: UnitTensor, state: ClipState) -> np.ndarray:
-        """See `Executor.decode`."""
-        return self.start_decode(latent, condition, state).read()
-
-    def start_decode(self, latent: UnitTensor, condition: UnitTensor, state: ClipState) -> DecodingFrames:
-        """See `OverlappingExecutor.start_decode`."""
-        device, place = self.device, condition.place
-        if latent.place is not place:
-            raise ValueError(f"the latent of place {latent.place.number} is not of unit {place.number}")
-        device.activate()
-        if place.decoding:
+        places = _places(tensors) if tensors else [state.next_place()]
+        if graph == ENCODE:
+            self._unload_first_step()
+        elif graph == DECODE and places[0].decoding:
             # These frames arrive in the same memory.
-            place.decoding.keep()
-        device.wait(self.decoding, place.step.denoised)
-        device.wait(self.decoding, place.downloaded)
-        edge = self._edge(DECODE, state.memory, partial(place.buffer, DECODE), place.half)
-        edge["latent"] = state.memory.addresses[place.buffer(DIT, "latent")]
-        edge["condition"] = state.memory.addresses[place.buffer(ENCODE, "condition")]
-        self._run(DECODE, (DECODE, place.number), edge, self.decoding, state)
-        device.record(place.decoded, self.decoding)
-        device.wait(self.download, place.decoded)
-        frames = state.decoded_frames(place)
-        device.download(edge["frames"], frames, self.download)
-        device.record(place.downloaded, self.download)
-        place.decoding = DecodingFrames(device, place.downloaded, frames)
+            places[0].decoding.keep()
+        turn, stream = state.turn(graph, places), self.decoding if graph == DECODE else self.compute
+        if arrays:
+            self._send(graph, arrays, state.memory, places, turn)
+        for event in turn.before:
+            device.wait(stream, event)
+        if graph == DIT_FIRST:
+            self._gather_tokens(places, state.memory)
+        slot = () if step is None else (step.slots.start,)
+        bind = partial(self._bind, graph, state.memory, places, *slot)
+        self._run(graph, (graph, *slot, places[0].number), bind, stream, state)
+        if graph == DIT_FIRST:
+            self._scatter_latents(places, state.memory)
+            device.record(self.first_step_done, stream)
+        if step:
+            self.before_first_step.discard(state)
+        for event in turn.after:
+            device.record(event, stream)
+        if step:
+            return {"latent": [UnitTensor(place, "latent") for place in places]}
+        return {spec.name: UnitTensor(places[0], spec.name) for spec in self.signatures[graph].results}
+
+    def download(self, frames: UnitTensor) -> DecodingFrames:
+        """See `GraphExecutor.download`."""
+        device, place, memory = self.device, frames.place, frames.place.memory
+        name = place.buffer(DECODE, frames.name)
+        device.wait(self.downloading, place.decoded)
+        device.download(memory.addresses[name], memory.pinned[name], self.downloading)
+        device.record(place.downloaded, self.downloading)
+        place.decoding = DecodingFrames(device, place.downloaded, memory.pinned[name])
         return place.decoding
 
     def stage_seconds(self) -> dict[str, float]:
@@ -214,35 +179,17 @@ class TensorRTExecutor:
             self.graphs.unload(DIT_FIRST)
 
     def _send(
-        self,
-        arrays: Mapping[str, np.ndarray],
-        names: Mapping[str, str],
-        memory: ClipMemory,
-        uploaded: int,
-        consumed: int,
+        self, graph: str, arrays: HostArrays, memory: ClipMemory, places: list[UnitPlace], turn: Turn
     ) -> None:
-        """Copy host arrays into buffers that are free after `consumed`; they are there after `uploaded`."""
+        """Copy host arrays into a graph's buffers, once these were read, and record that they are there."""
         # The pinned memory is free once its last copy is done.
-        self.device.wait_on_host(uploaded)
-        self.device.wait(self.upload, consumed)
+        self.device.wait_on_host(turn.uploaded)
+        self.device.wait(self.uploading, turn.read)
         for name, array in arrays.items():
-            pinned = memory.pinned[names[name]]
-            np.copyto(pinned, array, casting="no")
-            self.device.upload(pinned, memory.addresses[names[name]], self.upload)
-        self.device.record(uploaded, self.upload)
-
-    def _edge(
-        self, graph: str, memory: ClipMemory, name_of: Callable[[str], str], half: int
-    ) -> dict[str, int]:
-        """Addresses of a graph's own buffers and of its state: one half is read, the other written."""
-        signature = self.bundle.signatures[graph]
-        named = {spec.name: name_of(spec.name) for spec in signature.inputs + signature.outputs}
-        for spec in signature.state:
-            named[spec.name] = state_name(spec.name, half)
-            named[next_name(spec.name)] = state_name(spec.name, 1 - half)
-        return {
-            name: memory.addresses[buffer] for name, buffer in named.items() if buffer in memory.addresses
-        }
+            buffer = _buffer(graph, name, places)
+            np.copyto(memory.pinned[buffer], array, casting="no")
+            self.device.upload(memory.pinned[buffer], memory.addresses[buffer], self.uploading)
+        self.device.record(turn.uploaded, self.uploading)
 
     def _gather_tokens(self, places: list[UnitPlace], memory: ClipMemory) -> None:
         """All units' tokens as one; several units meet once a clip."""
@@ -258,15 +205,50 @@ class TensorRTExecutor:
             target = place.buffer(DIT, "latent")
             self.device.copy(source, memory.addresses[target], memory.size(target), self.compute)
 
-    def _run(self, graph: str, key: tuple, edge: Mapping[str, int], stream: int, state: ClipState) -> None:
-        stage = DIT if graph == DIT_FIRST else graph
+    def _bind(
+        self, graph: str, memory: ClipMemory, places: list[UnitPlace], slot: int | None = None
+    ) -> BoundGraph:
+        """A graph on these units; of the state one half is read, the other written."""
+        half = places[0].half
+
+        def address(spec: TensorSpec) -> int:
+            kept = spec.becomes or spec
+            if kept.role is Role.RING:
+                return memory.part(kept.name, slot) if spec.becomes else memory.addresses[kept.name]
+            if kept.role is Role.STATE:
+                return memory.addresses[state_name(kept.name, 1 - half if spec.becomes else half)]
+            maker = graph if graph == DIT_FIRST else spec.made_by or graph
+            return memory.addresses[_buffer(maker, spec.name, places)]
+
+        signature = self.signatures[graph]
+        specs = (*signature.graph_inputs, *signature.graph_outputs)
+        return self.graphs.bind(graph, {spec.name: address(spec) for spec in specs})
+
+    def _run(
+        self, graph: str, key: tuple, bind: Callable[[], BoundGraph], stream: int, state: ClipState
+    ) -> None:
         if self.profile:
             self.profile.start_stage()
-        with self.timer.measure(stage, stream):
-            bound = state.graphs.run(key, partial(self.graphs.bind, graph, edge), stream, graph != DIT_FIRST)
+        with self.timer.measure(stage_of(graph), stream):
+            bound = state.graphs.run(key, bind, stream, comes_again=graph != DIT_FIRST)
         self.kernel_calls.update(bound.calls)
         if graph == DIT_FIRST:
             state.graphs.forget(key)
+
+
+def _places(tensors: Mapping[str, UnitTensor | list[UnitTensor]]) -> list[UnitPlace]:
+    """Where the units are that a graph's tensors are of: the same for all of them."""
+    lists = [value if isinstance(value, list) else [value] for value in tensors.values()]
+    found = [[unit.place for unit in units] for units in lists]
+    if any(places != found[0] for places in found):
+        numbers = {name: [p.number for p in places] for name, places in zip(tensors, found, strict=True)}
+        raise ValueError(f"tensors of different units: places {numbers}")
+    return found[0]
+
+
+def _buffer(graph: str, tensor: str, places: list[UnitPlace]) -> str:
+    """Name of a graph's own buffer: the first step of several units has its own, others the unit's place."""
+    return buffer_name(graph, tensor, None if graph == DIT_FIRST else places[0].number)
 
 
 def _release(device: Device, streams: tuple[int, ...], arenas: tuple[int, ...], graphs: LoadedGraphs) -> None:

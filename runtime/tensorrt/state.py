@@ -1,11 +1,13 @@
 """What one clip carries through the TensorRT executor: memory, CUDA graphs, and where its units are."""
 
 import weakref
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
-from flashvsr_trt.config.signatures import DECODE, StreamConfig
+from flashvsr_trt.config.signatures import DECODE, DIT_FIRST, ENCODE, StreamConfig
 from flashvsr_trt.runtime.tensorrt.clip_memory import ClipMemory, buffer_name, unit_places
 from flashvsr_trt.runtime.tensorrt.cuda_graphs import GraphCache
 from flashvsr_trt.runtime.tensorrt.device import Device
@@ -41,10 +43,28 @@ class StepEvents:
     denoised: int
 
 
+@dataclass(frozen=True)
+class Turn:
+    """What one run of a graph waits for and what waits for it, as events.
+
+    Attributes:
+        uploaded: its inputs from the host are there; None where the host gives none.
+        read: they may be overwritten; the run before in this place has read them.
+        before: what the run itself comes after.
+        after: what is over with it.
+    """
+
+    uploaded: int | None
+    read: int | None
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+
+
 @dataclass
 class UnitPlace:
     """The buffers of one unit in flight, and the events that say when each may be used again."""
 
+    memory: ClipMemory
     number: int
     frames_uploaded: int
     encoded: int
@@ -97,16 +117,16 @@ class ClipState:
         self.graphs = GraphCache(device, capture)
         events = [device.new_event() for _ in range(6 * unit_places(stream) + 2)]
         unused = iter(events)
-        self.places = [
-            UnitPlace(
-                number, next(unused), next(unused), StepEvents(next(unused), next(unused)), *_two(unused)
-            )
-            for number in range(unit_places(stream))
-        ]
-        self.first_step = StepEvents(*_two(unused))
+        self.first_step = StepEvents(next(unused), next(unused))
+        self.places = [self._new_place(number, unused) for number in range(unit_places(stream))]
         self.encoded_units = 0
         self.release = weakref.finalize(self, _release, device, streams, self.memory, self.graphs, events)
         self.release.atexit = False
+
+    def _new_place(self, number: int, unused: Iterator[int]) -> UnitPlace:
+        uploaded, encoded, step_uploaded, denoised, decoded, downloaded = islice(unused, 6)
+        step = StepEvents(step_uploaded, denoised)
+        return UnitPlace(self.memory, number, uploaded, encoded, step, decoded, downloaded)
 
     def reset(self, stream: int) -> None:
         """Zero the clip's memory for the next one; nothing may be using it. CUDA graphs are kept."""
@@ -121,13 +141,18 @@ class ClipState:
         self.encoded_units += 1
         return place
 
-    def decoded_frames(self, place: UnitPlace) -> np.ndarray:
-        """The pinned memory that a unit's frames arrive in."""
-        return self.memory.pinned[place.buffer(DECODE, "frames")]
-
-
-def _two(events) -> tuple[int, int]:
-    return next(events), next(events)
+    def turn(self, graph: str, places: list[UnitPlace]) -> Turn:
+        """The events of a graph's next run on the units in these places."""
+        place = places[0]
+        if graph == ENCODE:
+            # The place's condition is free once the unit before in it was decoded.
+            before = place.frames_uploaded, place.decoded
+            return Turn(place.frames_uploaded, place.encoded, before, (place.encoded,))
+        if graph == DECODE:
+            return Turn(None, None, (place.step.denoised, place.downloaded), (place.decoded,))
+        step = self.first_step if graph == DIT_FIRST else place.step
+        denoised = dict.fromkeys((step.denoised, *(place.step.denoised for place in places)))
+        return Turn(step.uploaded, step.denoised, (step.uploaded,), tuple(denoised))
 
 
 def _release(

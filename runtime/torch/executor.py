@@ -56,6 +56,8 @@ class TorchExecutor:
         UsageError: CUDA graphs were asked for on another device.
     """
 
+    overlaps = True
+
     def __init__(self, network: Network, stream: StreamConfig, options: TorchOptions | None = None) -> None:
         options = options or TorchOptions()
         self.stream, self.options = stream, options
@@ -141,13 +143,13 @@ class TorchExecutor:
         return list(latent.split(UNIT_LATENT_FRAMES))
 
     def decode(self, latent: torch.Tensor, condition: torch.Tensor, state: TorchState) -> np.ndarray:
-        """See `Executor.decode`."""
+        """As `start_decode`, and the frames once they are there."""
         return self.start_decode(latent, condition, state).read()
 
     def start_decode(
         self, latent: torch.Tensor, condition: torch.Tensor, state: TorchState
     ) -> ArrivingFrames | ReadyFrames:
-        """See `OverlappingExecutor.start_decode`."""
+        """See `Executor.start_decode`."""
         hand_over([latent, condition, *state.memory], self._denoising(), self.decoding)
         with self._stage("decode", self.decoding):
             decode = partial(self._decode, state)

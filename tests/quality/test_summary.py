@@ -12,6 +12,7 @@ from flashvsr_trt.config.geometry import Geometry
 from flashvsr_trt.config.presets import SCHEDULES, find_preset
 from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.quality.summary import chunk_borders, starts_chunk, summarise
+from flashvsr_trt.runtime.executor import ReadyFrames
 from flashvsr_trt.runtime.session import Session
 from tests.quality.made import compared_frame, comparison
 
@@ -44,6 +45,8 @@ def test_chunks_start_where_a_session_starts_them(schedule):
 class NumberingExecutor:
     """Gives each decoded unit frames of one level, its number."""
 
+    overlaps = False
+
     def __init__(self, stream):
         self.stream, self.decoded = stream, 0
 
@@ -56,9 +59,9 @@ class NumberingExecutor:
     def dit(self, noise, tokens, rope, step, state):
         return [None] * len(tokens)
 
-    def decode(self, latent, condition, state):
+    def start_decode(self, latent, condition, state):
         self.decoded += 1
-        return np.full((8, *self.stream.geometry.target, 3), self.decoded, np.uint8)
+        return ReadyFrames(np.full((8, *self.stream.geometry.target, 3), self.decoded, np.uint8))
 
 
 def test_borders_are_told_from_the_rest():

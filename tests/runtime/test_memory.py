@@ -7,7 +7,7 @@ import pytest
 
 from flashvsr_trt.config.geometry import Geometry
 from flashvsr_trt.config.presets import find_preset, find_schedule
-from flashvsr_trt.config.signatures import StreamConfig, decode_signature, encode_signature
+from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.memory import estimate_memory
 from tests.cli.command import ROOT
 from tests.clips import make_clip
@@ -50,11 +50,3 @@ def test_the_estimate_grows_with_size_precision_and_first_step():
     assert small.total < estimate_memory(stream("nano", 256, 256), 8_000_000, "float32").total
     assert small.total > estimate_memory(stream("nano", 64, 64), 8_000_000, "bfloat16").total
     assert small.total > estimate_memory(stream("nano", 64, 64, "low-latency"), 8_000_000, "float32").total
-
-
-@pytest.mark.parametrize("schedule", ["official", "low-latency"])
-def test_the_stages_hand_on_what_the_next_one_takes(schedule):
-    config = stream("nano", 90, 160, schedule)
-    encode, decode = encode_signature(config), decode_signature(config)
-    condition = next(spec for spec in encode.outputs if spec.name == "condition")
-    assert next(spec for spec in decode.inputs if spec.name == "condition") == condition

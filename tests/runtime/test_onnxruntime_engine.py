@@ -14,8 +14,9 @@ from flashvsr_trt.engines.onnxruntime_keys import WEIGHTS_KEY
 from flashvsr_trt.engines.options import BuildOptions
 from flashvsr_trt.errors import EngineError, UsageError
 from flashvsr_trt.parity.tensor_error import psnr
-from flashvsr_trt.runtime.onnxruntime.engine import CPU, OnnxRuntimeSessions
+from flashvsr_trt.runtime.onnxruntime.engine import OnnxRuntimeSessions
 from flashvsr_trt.runtime.onnxruntime.executor import OnnxRuntimeExecutor
+from flashvsr_trt.runtime.onnxruntime.session import CPU
 from flashvsr_trt.runtime.session import Session
 from flashvsr_trt.runtime.tensorrt.executor import TensorRTExecutor
 from tests.exported import ignore

@@ -100,25 +100,20 @@ def test_new_keys_are_written_into_the_ring_and_nothing_is_copied(bundle):
     bindings = bindings_of(executor, "dit")
     slots = bundle.stream.preset.attention.ring_slots
     assert len(bindings) == slots
-    written = {name: set() for name in signature_names(signature, "new_")}
+    kept = {spec.name: spec.becomes.name for spec in signature.outputs if spec.becomes}
+    written = {name: set() for name in kept}
     for addresses in bindings:
-        for name in written:
-            ring = name.replace("new_", "ring_", 1)
+        for name, ring in kept.items():
             slot, rest = divmod(addresses[name] - memory.addresses[ring], memory.size(ring) // slots)
             assert rest == 0
             written[name].add(slot)
-        for name in addresses.keys() & set(signature_names(signature, "ring_")):
+        for name in addresses.keys() & {spec.name for spec in signature.carried}:
             assert addresses[name] == memory.addresses[name]
     assert all(found == set(range(slots)) for found in written.values())
     copies = [entry for entry in device.log if entry[0] == "copy"]
     first_units = bundle.stream.schedule.first_units
     # The first step of several units alone gathers tokens and hands latents out.
     assert len(copies) == (2 * first_units if first_units > 1 else 0)
-
-
-def signature_names(signature, prefix):
-    specs = (*signature.graph_inputs, *signature.graph_outputs)
-    return [spec.name for spec in specs if spec.name.startswith(prefix)]
 
 
 def test_the_slot_of_every_step_is_the_rings(bundle, monkeypatch):
