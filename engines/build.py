@@ -37,7 +37,6 @@ from flashvsr_trt.engines.manifest import (
 from flashvsr_trt.engines.manifest import write_manifest as write_engine_manifest
 from flashvsr_trt.engines.onnxruntime_file import check_onnxruntime_build, write_session_file
 from flashvsr_trt.engines.options import DEFAULT_OPTIONS, BuildOptions
-from flashvsr_trt.engines.plan import EngineStep
 from flashvsr_trt.engines.progress_monitor import ReportPhase
 from flashvsr_trt.engines.timing_cache import timing_cache_path
 from flashvsr_trt.errors import DeviceError, EngineError, UsageError
@@ -203,15 +202,13 @@ def _build_all(
     total = sum(len(graph.segments) for graph in lowered.values())
     files: dict[str, EngineFile] = {}
     for graph_name, graph in lowered.items():
-        for step in graph.plan.steps:
-            if not isinstance(step, EngineStep):
-                continue
+        for step in graph.plan.engine_steps:
             cancellation.check()
             name, number = step.engine, len(files) + 1
             report(BuildProgress(name, number, total))
             model_path = folder / model_name(name)
             onnx.save(graph.segments[name], model_path)
-            bindings = [graph.plan.tensors[tensor] for tensor in (*step.inputs, *step.outputs)]
+            bindings = graph.plan.bindings((*step.inputs, *step.outputs))
             report_phase = _phases(report, BuildProgress(name, number, total))
             path = folder / f"{name}.engine"
             try:

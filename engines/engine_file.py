@@ -7,8 +7,6 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import onnx
 
@@ -20,15 +18,17 @@ from flashvsr_trt.engines.layers import layers_of_log, write_layers
 from flashvsr_trt.engines.lowering import custom_nodes
 from flashvsr_trt.engines.manifest import EngineFile
 from flashvsr_trt.engines.options import DEFAULT_OPTIONS, BuildOptions
-from flashvsr_trt.engines.plan import PlanTensor
 from flashvsr_trt.engines.progress_monitor import ReportPhase, progress_monitor
 from flashvsr_trt.engines.tensorrt_api import (
+    Bindings,
+    check_bindings,
     configure,
     create_network,
     load_module,
     logger_of,
+    network_bindings,
+    one_line,
     parse_errors,
-    tensor_dtype,
 )
 from flashvsr_trt.engines.timing_cache import keep_timings
 from flashvsr_trt.errors import EngineError
@@ -53,7 +53,7 @@ class BuildSetting:
 def build_engine_file(
     model_path: Path,
     engine_path: Path,
-    bindings: list[PlanTensor],
+    bindings: Bindings,
     channels_last: frozenset[str],
     setting: BuildSetting,
     cancellation: Cancellation,
@@ -71,7 +71,7 @@ def build_engine_file(
         KeyboardInterrupt: the build was cancelled.
     """
     started = time.perf_counter()
-    target, options = setting.target, setting.options
+    target = setting.target
     refuse_custom_nodes(model_path, setting.plugins)
     trt = load_module(target.flavour)
     logger = logger_of(trt)
@@ -80,13 +80,12 @@ def build_engine_file(
     network = create_network(trt, builder)
     parser = trt.OnnxParser(network, logger)
     if not parser.parse_from_file(str(model_path)):
-        problems = parse_errors(parser) or logger.errors
-        raise EngineError(f"{target.flavour.title} cannot parse {model_path.name}: {_joined(problems)}")
-    _check_bindings(trt, network, model_path.name, bindings)
+        problems = one_line(parse_errors(parser) or logger.errors)
+        raise EngineError(f"{target.flavour.title} cannot parse {model_path.name}: {problems}")
+    check_bindings(network_bindings(trt, network), bindings, model_path.name, "export the bundle again")
     set_formats(trt, network, channels_last)
     config = builder.create_builder_config()
-    workspace_bytes = options.workspace_mb and options.workspace_mb << 20
-    configure(trt, config, target, options.strip_weights, options.optimization_level, workspace_bytes)
+    configure(trt, config, target, setting.options)
     monitor = progress_monitor(trt, cancellation, report)
     config.progress_monitor = monitor
     with _stdout_for_data(), keep_timings(config, setting.timing_cache):
@@ -94,7 +93,7 @@ def build_engine_file(
     monitor.raise_failure()
     cancellation.check()
     if plan is None:
-        raise EngineError(f"{target.flavour.title} cannot build {model_path.name}: {_joined(logger.errors)}")
+        raise EngineError(f"{target.flavour.title} cannot build {model_path.name}: {logger.reason}")
     with write_errors(engine_path, EngineError), new_file(engine_path) as file:
         file.file.write(plan)
         file.finish()
@@ -115,20 +114,6 @@ def refuse_custom_nodes(model_path: Path, plugins: Collection[str] = ()) -> None
         )
 
 
-def _check_bindings(trt: ModuleType, network: Any, name: str, bindings: list[PlanTensor]) -> None:
-    count_in, count_out = network.num_inputs, network.num_outputs
-    tensors = [network.get_input(i) for i in range(count_in)]
-    tensors += [network.get_output(i) for i in range(count_out)]
-    found = {t.name: (tensor_dtype(trt, t.dtype), tuple(t.shape)) for t in tensors}
-    wanted = {binding.name: (binding.dtype, binding.shape) for binding in bindings}
-    for binding in sorted(found.keys() | wanted.keys()):
-        if found.get(binding) != wanted.get(binding):
-            raise EngineError(
-                f"{name} was parsed with {binding} as {found.get(binding)}, and its plan binds "
-                f"{wanted.get(binding)}: export the bundle again"
-            )
-
-
 @contextmanager
 def _stdout_for_data() -> Iterator[None]:
     """The builder's native code prints notes on stdout: they go to stderr."""
@@ -140,7 +125,3 @@ def _stdout_for_data() -> Iterator[None]:
     finally:
         os.dup2(stdout, 1)
         os.close(stdout)
-
-
-def _joined(problems: list[str]) -> str:
-    return "; ".join(" ".join(problem.split()) for problem in problems) or "it gave no reason"

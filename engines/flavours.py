@@ -147,7 +147,9 @@ def choose_flavour(flavour: str, capability: str | None, device: Device | None) 
         raise UsageError(f"no engine flavour '{flavour}'; choose one of: {', '.join(FLAVOUR_CHOICES)}")
     wanted = capability or (device.capability if device else DEFAULT_CAPABILITY)
     chosen = _automatic(wanted, device) if flavour == "auto" else FLAVOURS[flavour]
-    _check_capability(chosen, wanted, device)
+    reason = _why_not(chosen, wanted, device)
+    if reason:
+        raise reason
     return chosen, wanted
 
 
@@ -174,12 +176,6 @@ def _automatic(capability: str, device: Device | None) -> Flavour:
         return RTX
     installed = [flavour for flavour in able if installed_version(flavour)]
     return (installed or able)[0]
-
-
-def _check_capability(flavour: Flavour, capability: str, device: Device | None) -> None:
-    reason = _why_not(flavour, capability, device)
-    if reason:
-        raise reason
 
 
 def _why_not(flavour: Flavour, capability: str, device: Device | None) -> EngineError | DeviceError | None:

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
+from onnx import GraphProto, ModelProto, NodeProto, helper
 
 from flashvsr_trt.engines.plan import BEFORE, EngineStep, KernelStep, PlanTensor, SegmentPlan, Step
 from flashvsr_trt.engines.views import view_roots
 from flashvsr_trt.errors import EngineError
+from flashvsr_trt.plugins.onnx_values import dtype_of, shape_of
 from flashvsr_trt.plugins.sparse_attention import DOMAIN, OPERATORS
 
 STANDARD_DOMAINS = ("", "ai.onnx")
@@ -60,20 +61,19 @@ def keep_custom_nodes(path: Path) -> LoweredGraph:
     model = onnx.load(path, load_external_data=False)
     del model.functions[:]
     model.graph.name = path.stem
-    values = (*model.graph.input, *model.graph.output)
     inputs = tuple(value.name for value in model.graph.input)
     outputs = tuple(value.name for value in model.graph.output)
     step = EngineStep(path.stem, inputs, outputs)
     tensors = {
         value.name: PlanTensor(
             name=value.name,
-            dtype=_numpy_name(value.type.tensor_type.elem_type),
-            shape=tuple(dimension.dim_value for dimension in value.type.tensor_type.shape.dim),
+            dtype=dtype_of(value),
+            shape=shape_of(value),
             storage=None,
             written=BEFORE if value.name in inputs else 0,
             last_read=0 if value.name in inputs else 1,
         )
-        for value in values
+        for value in (*model.graph.input, *model.graph.output)
     }
     plan = SegmentPlan(path.stem, (step,), tensors, inputs, outputs)
     return LoweredGraph(plan, {path.stem: model})
@@ -128,12 +128,11 @@ class _Cut:
         return {name: self._tensor(name, written, last_read[name]) for name in last_read}
 
     def _tensor(self, name: str, written: Mapping[str, int], last_read: int) -> PlanTensor:
-        kind = self.values[name].type.tensor_type
-        memory = self.storage.get(name)
+        value, memory = self.values[name], self.storage.get(name)
         return PlanTensor(
             name=name,
-            dtype=_numpy_name(kind.elem_type),
-            shape=tuple(dimension.dim_value for dimension in kind.shape.dim),
+            dtype=dtype_of(value),
+            shape=shape_of(value),
             storage=memory,
             written=written[memory or name],
             last_read=last_read,
@@ -254,8 +253,3 @@ def _all_nodes(graph: GraphProto) -> Iterator[NodeProto]:
         for attribute in node.attribute:
             for inner in (attribute.g, *attribute.graphs):
                 yield from _all_nodes(inner)
-
-
-def _numpy_name(elem_type: int) -> str:
-    name = TensorProto.DataType.Name(elem_type).lower()
-    return {"float": "float32"}.get(name, name)

@@ -1,6 +1,7 @@
 """One segment to the file that an ONNX Runtime session opens. Building is rewriting: it needs no GPU."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -22,13 +23,7 @@ def check_onnxruntime_build(bundle: Bundle, options: BuildOptions) -> None:
             f"{ONNXRUNTIME.title} cannot run the {bundle.precision} bundle {bundle.folder}: it has no "
             f"transposed convolution in that; export it with --precision {ONNXRUNTIME.precisions[0]}"
         )
-    given = {
-        "--strip-weights": options.strip_weights,
-        "--optimization-level": options.optimization_level is not None,
-        "--workspace": options.workspace_mb is not None,
-        "--large-shared-memory": options.large_shared_memory,
-    }
-    refused = [name for name, is_given in given.items() if is_given]
+    refused = replace(options, cut=False).words
     if refused:
         raise UsageError(f"{', '.join(refused)}: the {ONNXRUNTIME.name} flavour has no such option")
 

@@ -14,6 +14,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_h
 
 from flashvsr_trt.engines.onnxruntime_keys import WEIGHTS_KEY
 from flashvsr_trt.errors import EngineError
+from flashvsr_trt.plugins.onnx_values import shape_of
 
 SHARED_BYTES = 1 << 16
 """Matrices of at least this size become inputs."""
@@ -48,7 +49,7 @@ class _Adapter:
         self.graph = graph
         self.constants = {tensor.name: tensor for tensor in graph.initializer}
         values = (*graph.input, *graph.value_info, *graph.output)
-        self.types = {value.name: value.type.tensor_type for value in values}
+        self.values = {value.name: value for value in values}
 
     def rewrite_of(self, node: NodeProto) -> Callable[[NodeProto], list[NodeProto]] | None:
         """What puts other nodes in the place of this one; None where it may stay."""
@@ -166,10 +167,12 @@ class _Adapter:
     def _shape(self, name: str) -> tuple[int, ...]:
         if name in self.constants:
             return tuple(self.constants[name].dims)
-        return tuple(dimension.dim_value for dimension in self.types[name].shape.dim)
+        return shape_of(self.values[name])
 
     def _dtype(self, name: str) -> int:
-        return self.constants[name].data_type if name in self.constants else self.types[name].elem_type
+        if name in self.constants:
+            return self.constants[name].data_type
+        return self.values[name].type.tensor_type.elem_type
 
 
 def _matrices_to_inputs(graph: GraphProto) -> Iterator[tuple[str, dict]]:

@@ -79,7 +79,12 @@ class SegmentPlan:
     @property
     def engines(self) -> tuple[str, ...]:
         """The engines it runs, in order."""
-        return tuple(step.engine for step in self.steps if isinstance(step, EngineStep))
+        return tuple(step.engine for step in self.engine_steps)
+
+    @property
+    def engine_steps(self) -> tuple[EngineStep, ...]:
+        """The steps that run an engine, in order."""
+        return tuple(step for step in self.steps if isinstance(step, EngineStep))
 
     @property
     def kernels(self) -> tuple[KernelStep, ...]:
@@ -93,6 +98,10 @@ class SegmentPlan:
         return tuple(
             tensor for tensor in self.tensors.values() if tensor.storage is None and tensor.name not in edge
         )
+
+    def bindings(self, names: Iterable[str]) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """Dtype and shape of the tensors of these names."""
+        return {name: (self.tensors[name].dtype, self.tensors[name].shape) for name in names}
 
     def memory_of(self, name: str) -> str:
         """The tensor whose memory holds a tensor: itself, unless it is a view."""

@@ -2,12 +2,18 @@
 
 import functools
 import importlib
+from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
-from flashvsr_trt.engines.flavours import RTX, Flavour, Target
+from flashvsr_trt.engines.flavours import FLAVOURS, RTX, Flavour, Target
 from flashvsr_trt.engines.layers import HEADING as LAYERS_HEADING
-from flashvsr_trt.errors import MissingDependencyError
+from flashvsr_trt.engines.manifest import BUILD_AGAIN, EngineSet
+from flashvsr_trt.engines.options import DEFAULT_OPTIONS, BuildOptions
+from flashvsr_trt.errors import EngineError, MissingDependencyError
+
+Bindings = Mapping[str, tuple[str, tuple[int, ...]]]
+"""Dtype and shape of an engine's inputs and outputs by name."""
 
 
 def load_module(flavour: Flavour) -> ModuleType:
@@ -25,7 +31,7 @@ def load_module(flavour: Flavour) -> ModuleType:
 def logger_of(trt: ModuleType) -> Any:
     """The process's one logger: TensorRT complains of a second. `clear` begins what a reader looks at.
 
-    It keeps `errors`, and in `layers` what a builder says of the engine that it made.
+    It keeps `errors`, of which `reason` is one line, and in `layers` what a builder says of its engine.
     """
 
     class Logger(trt.ILogger):
@@ -44,7 +50,27 @@ def logger_of(trt: ModuleType) -> Any:
             self.errors.clear()
             self.layers.clear()
 
+        @property
+        def reason(self) -> str:
+            return one_line(self.errors)
+
     return Logger()
+
+
+def one_line(problems: Sequence[str]) -> str:
+    """What went wrong, for a message."""
+    return "; ".join(" ".join(problem.split()) for problem in problems) or "it gave no reason"
+
+
+def load_engine(trt: ModuleType, runtime: Any, engines: EngineSet, name: str) -> Any:
+    """A deserialised engine. Raises EngineError with the runtime's own words."""
+    logger = logger_of(trt)
+    logger.clear()
+    loaded = runtime.deserialize_cuda_engine(engines.read_engine(name))
+    if loaded is None:
+        title = FLAVOURS[engines.manifest.flavour].title
+        raise EngineError(f"{title} cannot load {engines.engine_path(name)}: {logger.reason}; {BUILD_AGAIN}")
+    return loaded
 
 
 def create_network(trt: ModuleType, builder: Any) -> Any:
@@ -58,25 +84,18 @@ def create_network(trt: ModuleType, builder: Any) -> Any:
     return builder.create_network(chosen)
 
 
-def configure(
-    trt: ModuleType,
-    config: Any,
-    target: Target,
-    strip_weights: bool,
-    optimization_level: int | None,
-    workspace_bytes: int | None,
-) -> None:
+def configure(trt: ModuleType, config: Any, target: Target, options: BuildOptions = DEFAULT_OPTIONS) -> None:
     """Set what a build is asked for. Flags that a version lacks are those whose behaviour it always has.
 
     Float32 is computed as float32 in every engine. TF32, on by default, rounds factors to 10 bits: other
     blocks would be selected, and no parity check could be exact.
     """
     config.clear_flag(trt.BuilderFlag.TF32)
-    if optimization_level is not None:
-        config.builder_optimization_level = optimization_level
-    if workspace_bytes is not None:
-        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace_bytes)
-    if strip_weights:
+    if options.optimization_level is not None:
+        config.builder_optimization_level = options.optimization_level
+    if options.workspace_mb is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mb << 20)
+    if options.strip_weights:
         config.set_flag(trt.BuilderFlag.STRIP_PLAN)
         config.set_flag(trt.BuilderFlag.REFIT_IDENTICAL)
     if target.flavour is RTX:
@@ -95,6 +114,31 @@ def parse_errors(parser: Any) -> list[str]:
         error = parser.get_error(number)
         found.append(f"node {error.node_name() or error.node()} ({error.node_operator()}): {error.desc()}")
     return found
+
+
+def network_bindings(trt: ModuleType, network: Any) -> Bindings:
+    """The inputs and outputs of a parsed network."""
+    tensors = [network.get_input(i) for i in range(network.num_inputs)]
+    tensors += [network.get_output(i) for i in range(network.num_outputs)]
+    return {t.name: (tensor_dtype(trt, t.dtype), tuple(t.shape)) for t in tensors}
+
+
+def engine_bindings(trt: ModuleType, engine: Any) -> Bindings:
+    """The inputs and outputs of a loaded engine."""
+    names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
+    return {
+        name: (tensor_dtype(trt, engine.get_tensor_dtype(name)), tuple(engine.get_tensor_shape(name)))
+        for name in names
+    }
+
+
+def check_bindings(found: Bindings, planned: Bindings, what: str, advice: str) -> None:
+    """Raise EngineError unless what was found is bound as planned."""
+    for name in sorted(found.keys() | planned.keys()):
+        if found.get(name) != planned.get(name):
+            raise EngineError(
+                f"{what} has {name} as {found.get(name)}, and its plan binds {planned.get(name)}; {advice}"
+            )
 
 
 def tensor_dtype(trt: ModuleType, dtype: Any) -> str:

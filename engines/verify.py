@@ -2,8 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from types import ModuleType
-from typing import Any
 
 import onnx
 
@@ -11,9 +9,15 @@ from flashvsr_trt.bundle import read_bundle
 from flashvsr_trt.engines.device import Device
 from flashvsr_trt.engines.flavours import FLAVOURS, ONNXRUNTIME
 from flashvsr_trt.engines.manifest import BUILD_AGAIN, MANIFEST, EngineSet
-from flashvsr_trt.engines.plan import EngineStep, SegmentPlan
+from flashvsr_trt.engines.plan import EngineStep
 from flashvsr_trt.engines.stale import why_stale
-from flashvsr_trt.engines.tensorrt_api import load_module, logger_of, tensor_dtype
+from flashvsr_trt.engines.tensorrt_api import (
+    check_bindings,
+    engine_bindings,
+    load_engine,
+    load_module,
+    logger_of,
+)
 from flashvsr_trt.errors import EngineError, FlashVSRError
 from flashvsr_trt.plugins.op_kernels import read_operator_kernels
 
@@ -73,12 +77,10 @@ def _bundle(engines: EngineSet) -> str:
 def _bindings(engines: EngineSet) -> str:
     """The plans against the bundle's signatures, and each engine's model against its plan."""
     for graph, plan in engines.manifest.plans.items():
-        bound = {name: _described(plan, name) for name in (*plan.inputs, *plan.outputs)}
-        if bound != engines.signature_bindings(graph):
+        if plan.bindings((*plan.inputs, *plan.outputs)) != engines.signature_bindings(graph):
             raise EngineError(f"the plan of {graph} binds other tensors than its signature; {BUILD_AGAIN}")
-        for step in plan.steps:
-            if isinstance(step, EngineStep):
-                _check_model(engines, step)
+        for step in plan.engine_steps:
+            _check_model(engines, step)
     return f"{len(engines.manifest.plans)} graphs have the bundle's inputs and outputs"
 
 
@@ -111,17 +113,12 @@ def _deserialise(engines: EngineSet) -> str:
     if flavour is ONNXRUNTIME:
         return _open_sessions(engines)
     trt = load_module(flavour)
-    logger = logger_of(trt)
-    runtime = trt.Runtime(logger)
+    runtime = trt.Runtime(logger_of(trt))
     for plan in manifest.plans.values():
-        for step in plan.steps:
-            if isinstance(step, EngineStep):
-                logger.errors.clear()
-                loaded = runtime.deserialize_cuda_engine(engines.read_engine(step.engine))
-                if loaded is None:
-                    reason = "; ".join(logger.errors) or "it gave no reason"
-                    raise EngineError(f"{flavour.title} cannot load {step.engine}: {reason}; {BUILD_AGAIN}")
-                _compare_bindings(trt, loaded, plan, step)
+        for step in plan.engine_steps:
+            loaded = load_engine(trt, runtime, engines, step.engine)
+            planned = plan.bindings((*step.inputs, *step.outputs))
+            check_bindings(engine_bindings(trt, loaded), planned, step.engine, BUILD_AGAIN)
     return f"{flavour.title} loads every engine, with the plan's bindings"
 
 
@@ -137,19 +134,3 @@ def _open_sessions(engines: EngineSet) -> str:
         sessions.load(name, stream).close()
     device.destroy_stream(stream)
     return f"{ONNXRUNTIME.title} opens and runs every session, with all nodes on the GPU"
-
-
-def _compare_bindings(trt: ModuleType, loaded: Any, plan: SegmentPlan, step: EngineStep) -> None:
-    names = [loaded.get_tensor_name(i) for i in range(loaded.num_io_tensors)]
-    found = {
-        name: (tensor_dtype(trt, loaded.get_tensor_dtype(name)), tuple(loaded.get_tensor_shape(name)))
-        for name in names
-    }
-    wanted = {name: _described(plan, name) for name in (*step.inputs, *step.outputs)}
-    if found != wanted:
-        differ = sorted(name for name in found | wanted if found.get(name) != wanted.get(name))
-        raise EngineError(f"{step.engine} binds {differ[0]} otherwise than its plan; {BUILD_AGAIN}")
-
-
-def _described(plan: SegmentPlan, name: str) -> tuple[str, tuple[int, ...]]:
-    return plan.tensors[name].dtype, plan.tensors[name].shape

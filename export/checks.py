@@ -8,6 +8,7 @@ from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
 from flashvsr_trt.config.signatures import COMPUTE, StageSignature, TensorSpec
 from flashvsr_trt.errors import BundleError
+from flashvsr_trt.plugins.onnx_values import dtype_of, shape_of
 
 
 def check_graph(path: Path, signature: StageSignature, compute: str) -> None:
@@ -61,14 +62,7 @@ def _check_ports(
     file: str, kind: str, found: list[onnx.ValueInfoProto], specs: tuple[TensorSpec, ...], compute: str
 ) -> None:
     declared = [(spec.name, compute if spec.dtype == COMPUTE else spec.dtype, spec.shape) for spec in specs]
-    actual = [
-        (
-            value.name,
-            numpy_name(value.type.tensor_type.elem_type),
-            tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim),
-        )
-        for value in found
-    ]
+    actual = [(value.name, dtype_of(value), shape_of(value)) for value in found]
     for one, other in zip(actual, declared, strict=False):
         if one != other:
             raise BundleError(f"{file} has {kind} {one}, and its signature declares {other}")
@@ -76,14 +70,8 @@ def _check_ports(
         raise BundleError(f"{file} has {len(actual)} {kind}s, and its signature declares {len(declared)}")
 
 
-def numpy_name(elem_type: int) -> str:
-    """ONNX element type -> the name that `TensorSpec.dtype` uses."""
-    name = onnx.TensorProto.DataType.Name(elem_type).lower()
-    return {"float": "float32"}.get(name, name)
-
-
 def _rank(model: onnx.ModelProto, name: str) -> int | None:
     for value in (*model.graph.value_info, *model.graph.output):
         if value.name == name:
-            return len(value.type.tensor_type.shape.dim)
+            return len(shape_of(value))
     return None

@@ -14,6 +14,7 @@ from flashvsr_trt.bundle import Bundle
 from flashvsr_trt.config.presets import WINDOW_TOKENS
 from flashvsr_trt.config.signatures import TensorSpec
 from flashvsr_trt.errors import BundleError
+from flashvsr_trt.plugins.onnx_values import shape_of
 from flashvsr_trt.plugins.sparse_attention import BLOCK_SPARSE_ATTENTION, DOMAIN, SELECT_BLOCKS
 
 Shape = tuple[int, ...]
@@ -135,7 +136,7 @@ def _shapes(graph: onnx.GraphProto) -> dict[str, Shape]:
     """Shape of every named tensor, and how many blocks each selection may keep."""
     shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     for value in (*graph.input, *graph.value_info, *graph.output):
-        shapes[value.name] = _dims(value)
+        shapes[value.name] = shape_of(value)
     for node in graph.node:
         if _label(node) == f"{DOMAIN}::{SELECT_BLOCKS.name}":
             heads, units, windows, key_windows = shapes[node.input[0]]
@@ -153,12 +154,8 @@ def _label(node: onnx.NodeProto) -> str:
     return f"{node.domain}::{node.op_type}" if node.domain else node.op_type
 
 
-def _dims(value: onnx.ValueInfoProto) -> Shape:
-    return tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
-
-
 def _bytes(values: list[onnx.ValueInfoProto]) -> int:
-    return sum(math.prod(_dims(value)) * _item_bytes(value.type.tensor_type.elem_type) for value in values)
+    return sum(math.prod(shape_of(value)) * _item_bytes(value.type.tensor_type.elem_type) for value in values)
 
 
 def _item_bytes(elem_type: int) -> int:

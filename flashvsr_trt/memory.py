@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from flashvsr_trt.config.presets import SIZE_MULTIPLE, UNIT_FRAMES, WINDOW_TOKENS
+from flashvsr_trt.config.presets import SCALES, SIZE_MULTIPLE, UNIT_FRAMES, WINDOW_TOKENS
 from flashvsr_trt.config.signatures import (
     DTYPE_BYTES,
     ENCODE,
@@ -109,7 +109,11 @@ def estimate_onnxruntime_memory(stream: StreamConfig, weights_bytes: int, comput
 
 
 def check_fits(
-    stream: StreamConfig, estimate: Callable[[StreamConfig], MemoryEstimate], free: int, place: str
+    stream: StreamConfig,
+    estimate: Callable[[StreamConfig], MemoryEstimate],
+    free: int,
+    place: str,
+    counted: bool = False,
 ) -> None:
     """Refuse a stream that would not fit, before anything is allocated.
 
@@ -117,27 +121,32 @@ def check_fits(
         estimate: what a stream needs; asked for smaller ones too.
         free: bytes that are free.
         place: where ("cuda:0", "this machine").
+        counted: whether the stream's own needs are counted to the byte, and not estimated.
 
     Raises:
-        DeviceError: what is needed, what is free, and the largest frame that would fit.
+        DeviceError: what is needed, what is free, how much is missing, and the largest frame that would fit.
     """
     needed = estimate(stream)
     if needed.total <= free:
         return
     height, width = stream.geometry.target
-    fits = largest_that_fits(stream, estimate, free)
-    advice = "no size of this preset fits; use preset nano"
-    if fits:
-        scale = stream.geometry.scale
-        advice = (
-            f"{fits[1]}x{fits[0]} would fit: give an input of at most {fits[1] // scale}x{fits[0] // scale}, "
-            "or a smaller --scale"
-        )
     raise DeviceError(
-        f"{width}x{height} with preset {stream.preset.name} needs about {needed.total / GIB:.1f} GiB "
-        f"(weights {needed.weights / GIB:.1f}, state {needed.state / GIB:.1f}, working "
-        f"{needed.working / GIB:.1f}) and {place} has {free / GIB:.1f} GiB free; {advice}"
+        f"{width}x{height} with preset {stream.preset.name} needs{'' if counted else ' about'} "
+        f"{needed.total / GIB:.2f} GiB (weights {needed.weights / GIB:.2f}, state {needed.state / GIB:.2f}, "
+        f"working {needed.working / GIB:.2f}) and {place} has {free / GIB:.2f} GiB free: "
+        f"{(needed.total - free) / GIB:.2f} GiB are missing; {_advice(stream, estimate, free)}"
     )
+
+
+def _advice(stream: StreamConfig, estimate: Callable[[StreamConfig], MemoryEstimate], free: int) -> str:
+    fits = largest_that_fits(stream, estimate, free)
+    if fits is None:
+        return "no size of this preset fits; use preset nano, or a device with more memory"
+    height, width = fits
+    scale, given = stream.geometry.scale, (stream.geometry.height, stream.geometry.width)
+    advice = f"{width}x{height} would fit: give an input of at most {width // scale}x{height // scale}"
+    smaller = [s for s in SCALES if s < scale and given[0] * s <= height and given[1] * s <= width]
+    return f"{advice}, or --scale {smaller[-1]}" if smaller else advice
 
 
 def largest_that_fits(

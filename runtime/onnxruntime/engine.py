@@ -60,8 +60,7 @@ class OnnxRuntimeSessions:
         self.steps: dict[str, tuple[EngineStep, Mapping[str, PlanTensor]]] = {
             step.engine: (step, plan.tensors)
             for plan in engines.manifest.plans.values()
-            for step in plan.steps
-            if isinstance(step, EngineStep)
+            for step in plan.engine_steps
         }
 
     def keep_compiled(self) -> None:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from flashvsr_trt.errors import EngineError
-from flashvsr_trt.runtime.tensorrt.arena import aligned
+from flashvsr_trt.runtime.tensorrt.arena import aligned, lowest_gap
 from flashvsr_trt.runtime.tensorrt.device import Device
 
 ALLOC_TYPE = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_size_t)
@@ -39,28 +39,22 @@ class Gaps:
 
     def __init__(self, size: int | None = None) -> None:
         self.size = size
-        self.taken: list[tuple[int, int]] = []
+        self.taken: dict[int, int] = {}
         self.peak = 0
 
     def take(self, size: int) -> int | None:
         """The offset of `size` bytes; None where there is no room."""
-        size, start, place = aligned(size), 0, 0
-        while place < len(self.taken) and self.taken[place][0] - start < size:
-            start = self.taken[place][1]
-            place += 1
+        size = aligned(size)
+        start = lowest_gap(self.taken.items(), size)
         if self.size is not None and start + size > self.size:
             return None
-        self.taken.insert(place, (start, start + size))
+        self.taken[start] = start + size
         self.peak = max(self.peak, start + size)
         return start
 
     def give(self, offset: int) -> None:
         """Free what starts there. Raises KeyError if nothing does."""
-        for place, (begin, _) in enumerate(self.taken):
-            if begin == offset:
-                del self.taken[place]
-                return
-        raise KeyError(offset)
+        del self.taken[offset]
 
 
 class ScratchRegion:

@@ -45,13 +45,14 @@ def place_by_lifetime(plan: SegmentPlan) -> Layout:
             for start, end, written, last_read in placed
             if written <= tensor.last_read and tensor.written <= last_read
         ]
-        start = _lowest_gap(taken, size)
+        start = lowest_gap(taken, size)
         placed.append((start, start + size, tensor.written, tensor.last_read))
         offsets[tensor.name] = start
     return Layout(offsets, max((end for _, end, _, _ in placed), default=0))
 
 
-def _lowest_gap(taken: Iterable[tuple[int, int]], size: int) -> int:
+def lowest_gap(taken: Iterable[tuple[int, int]], size: int) -> int:
+    """The lowest offset with `size` bytes free, where these ranges, from start to end, are taken."""
     start = 0
     for begin, end in sorted(taken):
         if begin - start >= size:

@@ -5,7 +5,7 @@ from typing import Any
 
 from flashvsr_trt.engines.flavours import FLAVOURS
 from flashvsr_trt.engines.manifest import BUILD_AGAIN, EngineSet
-from flashvsr_trt.engines.tensorrt_api import load_module, logger_of
+from flashvsr_trt.engines.tensorrt_api import load_engine, load_module, logger_of
 from flashvsr_trt.errors import EngineError
 from flashvsr_trt.runtime.tensorrt.aot_kernels import AotKernels
 from flashvsr_trt.runtime.tensorrt.engine_runner import ReportLayer
@@ -27,8 +27,7 @@ class TensorRTRunner(AotKernels):
     def __init__(self, engines: EngineSet) -> None:
         super().__init__(engines)
         self.engines = engines
-        self.flavour = FLAVOURS[engines.manifest.flavour]
-        self.trt = load_module(self.flavour)
+        self.trt = load_module(FLAVOURS[engines.manifest.flavour])
         self.logger = logger_of(self.trt)
         self.runtime = self.trt.Runtime(self.logger)
         self.cache = RuntimeCache(engines.folder / RUNTIME_CACHE)
@@ -39,13 +38,7 @@ class TensorRTRunner(AotKernels):
 
     def load(self, engine: str, stream: int) -> "LoadedEngine":
         """See `EngineRunner.load`. Weights that were stripped are put in from the bundle's file."""
-        self.logger.errors.clear()
-        loaded = self.runtime.deserialize_cuda_engine(self.engines.read_engine(engine))
-        if loaded is None:
-            raise EngineError(
-                f"{self.flavour.title} cannot load {self.engines.engine_path(engine)}: "
-                f"{self._reason()}; {BUILD_AGAIN}"
-            )
+        loaded = load_engine(self.trt, self.runtime, self.engines, engine)
         if self.engines.manifest.options.strip_weights:
             self._refit(engine, loaded)
         return LoadedEngine(self.trt, self.logger, engine, loaded, self.cache)
@@ -55,10 +48,7 @@ class TensorRTRunner(AotKernels):
         parser = self.trt.OnnxParserRefitter(refitter, self.logger)
         path = str(self.engines.model_path(engine))
         if not parser.refit_from_file(path) or not refitter.refit_cuda_engine():
-            raise EngineError(f"{engine} did not take its weights from {path}: {self._reason()}")
-
-    def _reason(self) -> str:
-        return "; ".join(" ".join(text.split()) for text in self.logger.errors) or "it gave no reason"
+            raise EngineError(f"{engine} did not take its weights from {path}: {self.logger.reason}")
 
 
 class LoadedEngine:
@@ -71,14 +61,12 @@ class LoadedEngine:
     def new_context(self, memory: int, report: ReportLayer | None) -> "BoundContext":
         """See `Engine.new_context`."""
         strategy = self.trt.ExecutionContextAllocationStrategy.USER_MANAGED
-        self.logger.errors.clear()
+        self.logger.clear()
         if hasattr(self.engine, "create_runtime_config"):
             strategy = self.cache.configured(self.name, self.engine, strategy)
         context = self.engine.create_execution_context(strategy)
         if context is None:
-            raise EngineError(
-                f"{self.name} cannot be run: {'; '.join(self.logger.errors) or 'it gave no reason'}"
-            )
+            raise EngineError(f"{self.name} cannot be run: {self.logger.reason}")
         if self.memory_bytes:
             context.set_device_memory(memory, self.memory_bytes)
         if report:
@@ -102,25 +90,24 @@ class BoundContext:
         """See `EngineContext.bind`."""
         if addresses == self.bound:
             return
+        engine, logger = self.owner.name, self.owner.logger
         if self.names != set(addresses):
             raise EngineError(
-                f"{self.owner.name} binds {', '.join(sorted(self.names ^ set(addresses)))} otherwise than "
+                f"{engine} binds {', '.join(sorted(self.names ^ set(addresses)))} otherwise than "
                 f"its plan; {BUILD_AGAIN}"
             )
         self.bound = {}
         for name, address in addresses.items():
-            self.owner.logger.errors.clear()
+            logger.clear()
             if not self.context.set_tensor_address(name, address):
-                reason = "; ".join(self.owner.logger.errors) or "it gave no reason"
-                raise EngineError(f"{self.owner.name} refuses the address {address:#x} of {name}: {reason}")
+                raise EngineError(f"{engine} refuses the address {address:#x} of {name}: {logger.reason}")
         self.bound = dict(addresses)
 
     def enqueue(self, stream: int) -> None:
         """See `EngineContext.enqueue`."""
-        errors = self.owner.logger.errors
-        errors.clear()
+        self.owner.logger.clear()
         if not self.context.execute_async_v3(stream):
-            raise EngineError(f"{self.owner.name} failed: {'; '.join(errors) or 'it gave no reason'}")
+            raise EngineError(f"{self.owner.name} failed: {self.owner.logger.reason}")
 
     def can_capture(self, stream: int) -> bool:
         """See `EngineContext.can_capture`. Only TensorRT-RTX can tell: others always can, in fixed shapes."""

@@ -18,12 +18,13 @@ from flashvsr_trt.config.presets import UNIT_LATENT_FRAMES
 from flashvsr_trt.config.signatures import DECODE, DIT, DIT_FIRST, ENCODE, Role, TensorSpec, stage_of
 from flashvsr_trt.engines.plan import SegmentPlan
 from flashvsr_trt.errors import DeviceError
+from flashvsr_trt.memory import MemoryEstimate
 from flashvsr_trt.runtime.graph_executor import GraphExecutor, HostArrays
 from flashvsr_trt.runtime.ring import RingStep
 from flashvsr_trt.runtime.tensorrt.bound_graph import BoundGraph
 from flashvsr_trt.runtime.tensorrt.clip_memory import ClipMemory, buffer_name, clip_layout, state_name
 from flashvsr_trt.runtime.tensorrt.device import Device
-from flashvsr_trt.runtime.tensorrt.device_memory import DeviceMemory, check_device_memory
+from flashvsr_trt.runtime.tensorrt.device_memory import check_device_memory
 from flashvsr_trt.runtime.tensorrt.engine_runner import EngineRunner
 from flashvsr_trt.runtime.tensorrt.loaded_graphs import LoadedGraphs
 from flashvsr_trt.runtime.tensorrt.run_profile import RunProfile
@@ -75,7 +76,7 @@ class TensorRTExecutor(GraphExecutor):
         sizes = self.graphs.arena_sizes
         left = device.free_and_total_memory()[0]
         clip = clip_layout(self.stream, bundle.compute).size
-        self.needed = DeviceMemory(free - left, clip, sum(sizes.values()))
+        self.needed = MemoryEstimate(free - left, clip, sum(sizes.values()))
         try:
             check_device_memory(self.stream, bundle.compute, self.needed, free, device.name)
         except DeviceError:

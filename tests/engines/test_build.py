@@ -19,7 +19,6 @@ from flashvsr_trt.engines.flavours import RTX, TENSORRT, Target
 from flashvsr_trt.engines.layers import write_layers
 from flashvsr_trt.engines.manifest import EngineFile, open_engines
 from flashvsr_trt.engines.options import BuildOptions
-from flashvsr_trt.engines.plan import PlanTensor
 from flashvsr_trt.engines.tensorrt_api import load_module, logger_of
 from flashvsr_trt.engines.timing_cache import keep_timings
 from flashvsr_trt.engines.verify import verify_engines
@@ -150,7 +149,7 @@ def one_node(path, operator, domain="", **attributes):
     graph = helper.make_graph([node], "one", values[:1], values[1:])
     opsets = [helper.make_opsetid("", 22)] + ([helper.make_opsetid(domain, 1)] if domain else [])
     onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), path)
-    return [PlanTensor(name, "float32", (4,), None, 0, 0) for name in ("x", "y")]
+    return {name: ("float32", (4,)) for name in ("x", "y")}
 
 
 def build_one(tmp_path, target, operator="Relu", change=lambda bindings: bindings, **attributes):
@@ -175,7 +174,7 @@ def test_a_parser_failure_names_the_node_in_tensorrts_words(tmp_path, rtx_target
 
 def test_bindings_that_differ_are_named(tmp_path, rtx_target):
     def other(bindings):
-        return [bindings[0], replace(bindings[1], dtype="bfloat16")]
+        return bindings | {"y": ("bfloat16", (4,))}
 
     with pytest.raises(EngineError, match=r"y as \('float32', \(4,\)\), and its plan binds \('bfloat16'"):
         build_one(tmp_path, rtx_target, change=other)

@@ -15,10 +15,12 @@ CONFIGURED = """
 import json, sys
 import tensorrt_bindings as trt
 from flashvsr_trt.engines.flavours import TENSORRT, Target
+from flashvsr_trt.engines.options import BuildOptions
 from flashvsr_trt.engines.tensorrt_api import configure, logger_of
 config = trt.Builder(logger_of(trt)).create_builder_config()
 before = config.get_flag(trt.BuilderFlag.TF32)
-configure(trt, config, Target(TENSORRT, trt.__version__, "9.0", "GPU"), False, 4, 1 << 30)
+options = BuildOptions(optimization_level=4, workspace_mb=1 << 10)
+configure(trt, config, Target(TENSORRT, trt.__version__, "9.0", "GPU"), options)
 after = config.get_flag(trt.BuilderFlag.TF32)
 workspace = config.get_memory_pool_limit(trt.MemoryPoolType.WORKSPACE)
 print(json.dumps([before, after, config.builder_optimization_level, workspace]))
@@ -34,7 +36,7 @@ def config(rtx_target):
 def test_float32_is_never_rounded_to_tf32(config, rtx_target):
     trt = load_module(RTX)
     assert config.get_flag(trt.BuilderFlag.TF32)
-    configure(trt, config, rtx_target, False, None, None)
+    configure(trt, config, rtx_target)
     assert not config.get_flag(trt.BuilderFlag.TF32)
 
 

@@ -7,9 +7,10 @@ import pytest
 
 from flashvsr_trt.config.geometry import Geometry
 from flashvsr_trt.errors import DeviceError
+from flashvsr_trt.memory import MemoryEstimate
 from flashvsr_trt.runtime.session import Session
 from flashvsr_trt.runtime.tensorrt.clip_memory import clip_buffers, unit_places
-from flashvsr_trt.runtime.tensorrt.device_memory import DeviceMemory, check_device_memory
+from flashvsr_trt.runtime.tensorrt.device_memory import check_device_memory
 from flashvsr_trt.runtime.tensorrt.run_profile import RunProfile
 from tests.runtime.device_double import DeviceDouble
 from tests.runtime.engine_double import WEIGHT_BYTES
@@ -26,7 +27,7 @@ def test_the_estimate_is_what_is_allocated_to_the_byte(bundle):
     executor = open_executor(bundle, device=device)
     session = Session(executor)
     assert device.taken == executor.describe()["device_memory_bytes"]
-    assert executor.needed.engines == len(executor.graphs.engines) * WEIGHT_BYTES
+    assert executor.needed.weights == len(executor.graphs.engines) * WEIGHT_BYTES
     session.push(frames_for(bundle, 3))
     assert device.taken <= executor.describe()["device_memory_bytes"]
 
@@ -68,7 +69,7 @@ def test_a_stream_that_does_not_fit_is_refused_before_anything_is_allocated(bund
 )
 def test_the_refusal_says_what_would_fit(dense_bundle, scale, gibibytes, advice):
     stream = replace(dense_bundle.stream, geometry=Geometry(4096 // scale, 8192 // scale, scale))
-    needed = DeviceMemory(engines=2**20, clip=10 * 2**30, working=2**30)
+    needed = MemoryEstimate(weights=2**20, state=10 * 2**30, working=2**30)
     with pytest.raises(DeviceError, match=advice) as error:
         check_device_memory(stream, "float32", needed, int(gibibytes * 2**30), "this GPU")
     missing = needed.total / 2**30 - gibibytes
@@ -121,7 +122,7 @@ def test_the_engines_of_the_first_step_are_given_back_after_it(sparse_bundle):
     session = Session(executor)
     session.push(frames_for(sparse_bundle, 3))
     assert not first & set(executor.graphs.engines)
-    assert device.taken == before + executor.needed.clip - len(first) * WEIGHT_BYTES
+    assert device.taken == before + executor.needed.state - len(first) * WEIGHT_BYTES
     # A clip that starts later has them again, also beside one that is running.
     run_steps(executor, 3)
     assert len(session.flush())

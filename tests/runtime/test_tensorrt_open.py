@@ -13,6 +13,7 @@ from flashvsr_trt.engines.flavours import RTX, TENSORRT, Target
 from flashvsr_trt.engines.manifest import EngineManifest, EngineSet
 from flashvsr_trt.engines.options import BuildOptions
 from flashvsr_trt.engines.plan import EngineStep, PlanTensor, SegmentPlan
+from flashvsr_trt.engines.tensorrt_api import logger_of
 from flashvsr_trt.errors import DeviceError, EngineError, UsageError
 from flashvsr_trt.runtime.backends import EngineOptions, ExecutorRequest, open_executor
 from flashvsr_trt.runtime.tensorrt import engine as tensorrt_engine
@@ -190,6 +191,9 @@ class Module:
 
     ExecutionContextAllocationStrategy = SimpleNamespace(USER_MANAGED="user managed")
 
+    class ILogger:
+        INTERNAL_ERROR, ERROR = "internal error", "error"
+
     def __init__(self, loads=True, fails=False):
         self.context = Context(fails)
         self.engine = SimpleNamespace(
@@ -198,7 +202,6 @@ class Module:
             get_tensor_name=("latent", "frames").__getitem__,
             create_execution_context=lambda strategy: self.context if strategy == "user managed" else None,
         )
-        self.logger = SimpleNamespace(errors=[])
         self.loads = loads
 
     def Runtime(self, logger):  # noqa: N802 - TensorRT's name
@@ -207,13 +210,12 @@ class Module:
     def deserialize(self, content):
         if self.loads:
             return self.engine
-        self.logger.errors.append("Serialized  Engine Version\nMismatch")
+        logger_of(self).log(self.ILogger.ERROR, "Serialized  Engine Version\nMismatch")
         return None
 
 
 def runner_on(module, bundle, folder, monkeypatch):
     monkeypatch.setattr(tensorrt_engine, "load_module", lambda flavour: module)
-    monkeypatch.setattr(tensorrt_engine, "logger_of", lambda trt: module.logger)
     monkeypatch.setattr(EngineSet, "read_engine", lambda engines, name: b"an engine")
     return tensorrt_engine.TensorRTRunner(engine_set(bundle, folder))
 
