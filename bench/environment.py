@@ -4,12 +4,13 @@ import os
 import platform
 import shutil
 import subprocess
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
 
-PACKAGES = ("torch", "triton", "numpy", "cuda-python", "av", "onnxruntime", "tensorrt", "tensorrt-rtx")
+PACKAGES = ("torch", "triton", "numpy", "cuda-python", "av", "tensorrt", "tensorrt-rtx")
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -22,7 +23,7 @@ def environment() -> dict:
         "driver": driver_version(),
         "cuda": torch.version.cuda,
         "python": platform.python_version(),
-        "packages": {name: found for name in PACKAGES if (found := installed_version(name))},
+        "packages": packages(),
         "commit": commit(),
     }
 
@@ -36,12 +37,21 @@ def driver_version() -> str | None:
     return outcome.stdout.split("\n")[0].strip() if outcome.returncode == 0 else None
 
 
-def installed_version(package: str) -> str | None:
-    """None where the package is not installed."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
+def packages() -> dict[str, str]:
+    """Distribution -> version of what is installed.
+
+    Several distributions bring the module `onnxruntime`, and the one that was installed last overwrites the
+    others: so it is the module that says which one it is.
+    """
+    found = {}
+    for name in PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    with suppress(ImportError):
+        from onnxruntime.capi.build_and_package_info import __version__, package_name
+
+        found[package_name] = __version__
+    return found
 
 
 def commit() -> str | None:

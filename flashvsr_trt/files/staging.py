@@ -18,6 +18,7 @@ import time
 from typing import TYPE_CHECKING
 
 from flashvsr_trt.errors import UsageError
+from flashvsr_trt.files.merge import CONTENT, MERGE, finish_merge, is_bare, unlink
 from flashvsr_trt.files.renames import rename_new
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ SUFFIX = ".flashvsr-part"
 NAME_BYTES = 255
 """The longest name that filesystems take."""
 
+MILLISECOND = 1e-3
+
 YOUNG_SECONDS = 10
 """A staging folder may for a moment have no lock yet."""
 
@@ -37,7 +40,7 @@ OTHER_HOST_SECONDS = 24 * 3600
 
 _TOKEN = r"\.([0-9a-f]{12})-[0-9a-f]{12}"
 _NAME = re.compile(rf"\..*{_TOKEN}{re.escape(SUFFIX)}", re.DOTALL)
-_LOCK, _OWNER, _CONTENT, _PREVIOUS, _MERGE = "lock", "owner.json", "content", "previous", "merge.json"
+_LOCK, _OWNER, _PREVIOUS = "lock", "owner.json", "previous"
 _DOOMED = "removed"
 _OWNER_BYTES = 4096
 
@@ -59,7 +62,7 @@ class Staging:
     def __init__(self, folder: str, name: str) -> None:
         self.folder, self.name = os.path.realpath(folder or "."), name
         self.path = os.path.join(self.folder, staging_name(name))
-        self.content = os.path.join(self.path, _CONTENT)
+        self.content = os.path.join(self.path, CONTENT)
         self.previous = os.path.join(self.path, _PREVIOUS)
         self.process = os.getpid()
         self._lock: FileLock | None = None
@@ -106,6 +109,8 @@ def open_staging(folder: str, name: str) -> Staging:
     staging = Staging(folder, name)
     remove_leftovers(staging.folder)
     staging.make()
+    # Who began first is told by names, of a millisecond: it must be over, or a later one might come first.
+    time.sleep(MILLISECOND)
     if process := _earlier_writer(staging):
         staging.remove()
         raise UsageError(
@@ -166,83 +171,12 @@ def remove_leftovers(folder: str | os.PathLike) -> list[str]:
     return removed
 
 
-def merge_into(staging: Staging, folder: str, stale: list[str], overwrite: bool) -> None:
-    """Move what is in the staging folder's content into an existing folder, file by file.
-
-    A note in the staging folder says that everything is there, so that what a killed run began is finished by
-    `remove_leftovers`. Other files of the folder are not touched.
-
-    Args:
-        folder: the staging folder's own folder, or the one of its target's name beside it.
-        stale: names in `folder` that go, where nothing new takes their place.
-
-    Raises:
-        FileExistsError: without `overwrite`, a name is taken; nothing was moved.
-        OSError: the folder cannot be written. What was not moved stays in the staging folder, and the next
-            run that writes there tries again.
-    """
-    names = sorted(os.listdir(staging.content))
-    for name in names:
-        if os.path.isdir(os.path.join(folder, name)):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.path.join(folder, name))
-    into = "" if folder == staging.folder else os.path.basename(folder)
-    note = {"into": into, "stale": sorted(set(stale) - set(names)), "overwrite": overwrite}
-    path = os.path.join(staging.path, _MERGE)
-    with open(path, "x", encoding="utf-8") as file:
-        json.dump(note, file)
-        file.flush()
-        os.fsync(file.fileno())
-    if overwrite:
-        try:
-            _finish_merge(staging.path, staging.folder)
-        except OSError:
-            staging.leave()
-            raise
-        except BaseException:  # Ctrl-C: what has begun is finished
-            _finish_merge(staging.path, staging.folder)
-            raise
-        return
-    moved: list[str] = []
-    try:
-        for name in names:
-            rename_new(os.path.join(staging.content, name), os.path.join(folder, name))
-            moved.append(name)
-    except BaseException:
-        for name in moved:
-            os.replace(os.path.join(folder, name), os.path.join(staging.content, name))
-        os.unlink(path)
-        raise
-    os.unlink(path)
-
-
-def _finish_merge(path: str, folder: str) -> None:
-    """Names come from the staging folder, and are bare: none leads out of the folder it lies in."""
-    with open(os.path.join(path, _MERGE), encoding="utf-8") as file:
-        note = json.load(file)
-    into, stale, content = note["into"], note["stale"], os.path.join(path, _CONTENT)
-    if into != "":
-        folder = os.path.join(folder, str(into))
-    if not all(_is_bare(name) for name in (into or _CONTENT, *stale)) or os.path.islink(folder):
-        raise ValueError(f"{_MERGE} leads out of its folder")
-    rename = os.replace if note["overwrite"] else rename_new
-    for name in sorted(os.listdir(content)):
-        with contextlib.suppress(*(() if note["overwrite"] else (FileExistsError,))):
-            rename(os.path.join(content, name), os.path.join(folder, name))
-    for name in stale:
-        _unlink(folder, name)
-    os.unlink(os.path.join(path, _MERGE))
-
-
-def _is_bare(name: object) -> bool:
-    return isinstance(name, str) and name not in ("", ".", "..") and not {"/", "\\", os.sep} & set(name)
-
-
 def _settle(path: str, folder: str) -> None:
     """Finish a merge that was under way; give a folder that was moved aside its name back."""
-    if os.path.exists(os.path.join(path, _MERGE)):
-        _finish_merge(path, folder)
+    if os.path.exists(os.path.join(path, MERGE)):
+        finish_merge(path, folder)
     previous, name = os.path.join(path, _PREVIOUS), _owner_of(path).get("target")
-    if os.path.lexists(previous) and _is_bare(name):
+    if os.path.lexists(previous) and is_bare(name):
         with contextlib.suppress(FileExistsError):
             rename_new(previous, os.path.join(folder, name))
 
@@ -260,7 +194,7 @@ def _stagings(folder: str | os.PathLike) -> list[str]:
             status = entry.stat(follow_symlinks=False)
             if stat.S_ISDIR(status.st_mode) and user in (None, status.st_uid):
                 found.append(entry.path)
-    return sorted(found, key=_made_at)
+    return sorted(found, key=lambda path: (_made_at(path), path))
 
 
 def _made_at(path: str) -> float:
@@ -272,7 +206,7 @@ def _is_left(path: str) -> bool:
     """Whether it is old enough to be what a killed run left, if its lock is free too."""
     if path in UNFINISHED:
         return False
-    names = (_LOCK, _CONTENT, _PREVIOUS, _DOOMED)
+    names = (_LOCK, CONTENT, _PREVIOUS, _DOOMED)
     locked, *filled = (os.path.lexists(os.path.join(path, name)) for name in names)
     on_this_host = _owner_of(path).get("host") == socket.gethostname()
     # Without a lock there is nothing in it yet, or any more.
@@ -330,24 +264,19 @@ def _take_lock(path: str) -> "FileLock | None":
 
 def _remove(path: str, lock: "FileLock | None") -> None:
     """The note of a merge goes first, as it speaks of the content; who owned it goes last."""
-    _unlink(path, _MERGE)
+    unlink(path, MERGE)
     doomed = os.path.join(path, _DOOMED)
-    for name in (_DOOMED, _CONTENT, _PREVIOUS):
+    for name in (_DOOMED, CONTENT, _PREVIOUS):
         part = os.path.join(path, name)
         if os.path.isdir(part) and not os.path.islink(part):
             # Under another name first: a thread that still writes pictures makes no more of them.
             os.rename(part, doomed)
             shutil.rmtree(doomed)
         else:
-            _unlink(path, name)
+            unlink(path, name)
     if lock is not None:
         lock.release()
-    _unlink(path, _LOCK)
-    _unlink(path, _OWNER)
+    unlink(path, _LOCK)
+    unlink(path, _OWNER)
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         os.rmdir(path)
-
-
-def _unlink(folder: str, name: str) -> None:
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        os.unlink(os.path.join(folder, name))

@@ -1,5 +1,7 @@
 import json
+import sys
 from dataclasses import asdict
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -55,6 +57,16 @@ def test_the_report_names_failed_tests_and_what_it_was_made_with():
     assert "2 run, 0 skipped, 1 failed." in text
     assert "- failed: `x.y`" in text
     assert "| 640x384 | select_blocks |" in text
+
+
+def test_onnxruntime_is_named_by_the_distribution_whose_module_is_there(monkeypatch):
+    gpu = SimpleNamespace(package_name="onnxruntime-gpu", __version__="1.31.1")
+    monkeypatch.setitem(sys.modules, "onnxruntime.capi.build_and_package_info", gpu)
+    found = environment()["packages"]
+    assert found["onnxruntime-gpu"] == "1.31.1"
+    assert "onnxruntime" not in found
+    monkeypatch.setitem(sys.modules, "onnxruntime.capi.build_and_package_info", None)
+    assert not any(name.startswith("onnxruntime") for name in environment()["packages"])
 
 
 @pytest.mark.parametrize("bench", [pipeline, gpu_report])
