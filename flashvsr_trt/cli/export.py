@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from flashvsr_trt.bundle import MANIFEST, read_bundle
+from flashvsr_trt.bundle import MANIFEST, Bundle, read_bundle
+from flashvsr_trt.cache.folder import cache_folder
 from flashvsr_trt.cli.option_types import COUNT
 from flashvsr_trt.cli.stream_options import stream_options
 from flashvsr_trt.cli.table import print_table
@@ -93,30 +94,77 @@ def default_name(stream: StreamConfig, precision: str) -> str:
 @click.command()
 @click.argument("bundle", type=_FOLDER)
 @click.option("--against", type=click.Choice(["torch"]), default="torch", show_default=True)
-@click.option("--backend", type=click.Choice(["onnxruntime"]), default="onnxruntime", show_default=True)
+@click.option(
+    "--backend",
+    type=click.Choice(["onnxruntime", "tensorrt"]),
+    help="What to compare: the graphs, or engines.  [default: tensorrt with --engines, else onnxruntime]",
+)
+@click.option(
+    "--engines",
+    metavar="DIR|NAME",
+    help="A set of BUNDLE's engines, or a folder of sets.  [default: the cache]",
+)
+@click.option("--flavour", default="auto", show_default=True, metavar="F", help="Of the engines.")
 @click.option("--frames", type=COUNT, default=70, show_default=True, help="Of the synthetic clip.")
 @click.option("--weights", metavar="W", help="The bundle's weights.  [default: as it was exported]")
 @click.option("--bisect", is_flag=True, help="Find the first tensor that diverges inside a graph.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def parity(
-    bundle: Path, against: str, backend: str, frames: int, weights: str | None, bisect: bool, as_json: bool
+    bundle: Path,
+    against: str,
+    backend: str | None,
+    engines: str | None,
+    flavour: str,
+    frames: int,
+    weights: str | None,
+    bisect: bool,
+    as_json: bool,
 ) -> None:
-    """Compare BUNDLE with the torch stages, by graph, by tensor and end to end; exit 1 if they differ."""
-    from flashvsr_trt.parity.check import bundle_network, check_parity
+    """Compare BUNDLE with the torch stages, by graph, by tensor and end to end; exit 1 if they differ.
 
+    Engines of BUNDLE are compared in their own dtype, on a GPU; graphs on the CPU, a bf16 bundle in float32.
+    """
+    backend = backend or ("tensorrt" if engines else "onnxruntime")
     opened = read_bundle(bundle)
-    result = check_parity(opened, bundle_network(opened, weights), frames, bisect)
+    if backend == "tensorrt":
+        result = _engine_parity(opened, engines, flavour, frames, weights, bisect)
+    else:
+        if engines or flavour != "auto":
+            raise UsageError("--engines and --flavour belong to --backend tensorrt, not to onnxruntime")
+        from flashvsr_trt.parity.check import bundle_network, check_parity
+
+        result = check_parity(opened, bundle_network(opened, weights), frames, bisect)
+    report = result.report
     if as_json:
         click.echo(json.dumps(parity_json(result), indent=2))
     else:
         _print_parity(result, f"{backend} against {against}, {opened.precision}")
-    report = result.report
+        click.echo("FAILED" if report.first_diverging else "PASSED")
     if report.first_diverging:
         where = f"; first inside it: {result.divergence.node}" if result.divergence else ""
         names = ", ".join(f"{error.graph} {error.tensor}" for error in report.exceeded[:3])
         raise ParityError(
             f"{bundle} diverges in {report.first_diverging} ({len(report.exceeded)} tensors: {names}){where}"
         )
+
+
+def _engine_parity(
+    bundle: Bundle, engines: str | None, flavour: str, frames: int, weights: str | None, bisect: bool
+) -> "ParityResult":
+    if bisect:
+        raise UsageError(
+            "--bisect looks inside a graph, and an engine has no inside: use it without --engines"
+        )
+    from flashvsr_trt.parity.check import bundle_network, check_engines
+    from flashvsr_trt.parity.open_engines import open_engines_of
+
+    kept = cache_folder("engines")
+    folder = kept if engines is None else Path(engines) if Path(engines).is_dir() else kept / engines
+    executor = open_engines_of(bundle, folder, flavour, lambda line: click.echo(line, err=True))
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return check_engines(executor, bundle_network(bundle, weights, device), frames)
 
 
 def parity_json(result: "ParityResult") -> dict:

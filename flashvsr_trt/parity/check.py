@@ -1,6 +1,7 @@
 """What `flashvsr-trt parity` does: a bundle against the torch stages, with the weights it was made of."""
 
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,11 +21,14 @@ from flashvsr_trt.parity.compare import (
     run_clip,
     synthetic_frames,
 )
+from flashvsr_trt.parity.engine_stages import EngineStages
 from flashvsr_trt.parity.onnxruntime_stages import OnnxRuntimeStages
-from flashvsr_trt.parity.stage_runner import Arrays, StageExecutor
+from flashvsr_trt.parity.stage_runner import Arrays, StageExecutor, StageRunner
 from flashvsr_trt.parity.tensor_error import thresholds_for
 from flashvsr_trt.parity.torch_stages import TorchStages
 from flashvsr_trt.parity.widened import NARROW, widened_bundle, widened_network
+from flashvsr_trt.runtime.executor import Executor
+from flashvsr_trt.runtime.tensorrt.executor import TensorRTExecutor
 from flashvsr_trt.runtime.torch.executor import TorchExecutor
 
 
@@ -36,11 +40,12 @@ class ParityResult:
     divergence: Divergence | None = None
 
 
-def bundle_network(bundle: Bundle, weights: str | None = None) -> Network:
-    """The torch network that a bundle was exported from.
+def bundle_network(bundle: Bundle, weights: str | None = None, device: str = "cpu") -> Network:
+    """The torch network that a bundle was exported from, in the bundle's dtype.
 
     Args:
         weights: where they are now; None is what the bundle was exported with.
+        device: of torch, that it is to run on.
 
     Raises:
         WeightsError: they cannot be found.
@@ -55,7 +60,7 @@ def bundle_network(bundle: Bundle, weights: str | None = None) -> Network:
             f"{bundle.folder} was exported from {bundle.weights.source}, and {loaded.source} are other "
             "weights; name the right ones with --weights"
         )
-    return build_network(config, loaded, torch.device("cpu"), dtype)
+    return build_network(config, loaded, torch.device(device), dtype)
 
 
 def check_parity(bundle: Bundle, network: Network, frame_count: int, bisect: bool = False) -> ParityResult:
@@ -65,22 +70,10 @@ def check_parity(bundle: Bundle, network: Network, frame_count: int, bisect: boo
     """
     if bundle.precision == NARROW:
         return check_parity(widened_bundle(bundle), widened_network(network), frame_count, bisect)
-    frames = synthetic_frames(bundle, frame_count)
-    if not len(frames):
-        raise UsageError(f"--frames {frame_count} compares nothing; give at least 1")
-    reference, candidate = (
-        TorchExecutor(network, bundle.stream),
-        StageExecutor(OnnxRuntimeStages(bundle), bundle),
-    )
+    frames = clip_of(bundle, frame_count)
     stages = TorchStages(network, bundle.stream)
-    report = ParityReport(
-        precision=bundle.precision,
-        thresholds=thresholds_for(bundle.precision),
-        reference=reference.describe(),
-        candidate=candidate.describe(),
-        tensors=compare_graphs(bundle, stages, OnnxRuntimeStages(bundle), frames),
-    )
-    report.tensors.append(compare_clips(reference, candidate, frames))
+    candidate = StageExecutor(OnnxRuntimeStages(bundle), bundle)
+    report = compare_with_torch(bundle, network, stages, OnnxRuntimeStages(bundle), candidate, frames)
     graph = report.first_diverging
     if not bisect or graph in (None, END_TO_END):
         return ParityResult(report)
@@ -88,6 +81,48 @@ def check_parity(bundle: Bundle, network: Network, frame_count: int, bisect: boo
     run_clip(StageExecutor(inputs, bundle), frames)
     divergences = (find_divergence(bundle, network, graph, call, report.thresholds) for call in inputs.calls)
     return ParityResult(report, next((found for found in divergences if found), None))
+
+
+def check_engines(executor: TensorRTExecutor, network: Network, frame_count: int) -> ParityResult:
+    """Compare engines with torch in the engines' own dtype, by graph and end to end.
+
+    Args:
+        executor: on the engines; it runs no clip yet.
+        network: of `bundle_network`, on any device.
+    """
+    bundle = executor.bundle
+    frames = clip_of(bundle, frame_count)
+    with closing(EngineStages(executor)) as candidate:
+        stages = TorchStages(network, bundle.stream)
+        return ParityResult(compare_with_torch(bundle, network, stages, candidate, executor, frames))
+
+
+def compare_with_torch(
+    bundle: Bundle,
+    network: Network,
+    reference_stages: StageRunner,
+    candidate_stages: StageRunner,
+    candidate: Executor,
+    frames: np.ndarray,
+) -> ParityReport:
+    """Every graph on the inputs of the reference, then the whole clip by each on its own."""
+    reference = TorchExecutor(network, bundle.stream)
+    tensors = compare_graphs(bundle, reference_stages, candidate_stages, frames)
+    tensors.append(compare_clips(reference, candidate, frames))
+    return ParityReport(
+        precision=bundle.precision,
+        thresholds=thresholds_for(bundle.precision),
+        reference=reference.describe(),
+        candidate=candidate.describe(),
+        tensors=tensors,
+    )
+
+
+def clip_of(bundle: Bundle, frame_count: int) -> np.ndarray:
+    """The synthetic clip. Raises UsageError for none."""
+    if not frame_count:
+        raise UsageError(f"--frames {frame_count} compares nothing; give at least 1")
+    return synthetic_frames(bundle, frame_count)
 
 
 class InputsOf:

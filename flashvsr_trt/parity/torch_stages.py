@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import ml_dtypes
 import numpy as np
 import torch
 
@@ -14,9 +15,10 @@ from flashvsr_trt.parity.stage_runner import BLOCKS, Arrays
 
 
 class TorchStages:
-    """Implements `parity.stage_runner.StageRunner` with the modules that are exported."""
+    """Implements `parity.stage_runner.StageRunner` with the exported modules, on their own device."""
 
     def __init__(self, network: Network, stream: StreamConfig) -> None:
+        self.device = network.dit.head.head.weight.device
         self.signatures = stage_signatures(stream)
         self.graphs = {name: GRAPHS[name](network, stream) for name in self.signatures}
         self.blocks: list[torch.Tensor] = []
@@ -29,12 +31,12 @@ class TorchStages:
         """See `StageRunner.run`."""
         self.blocks.clear()
         signature = self.signatures[graph]
-        arguments = [torch.from_numpy(np.asarray(inputs[spec.name])) for spec in signature.graph_inputs]
+        arguments = [from_array(inputs[spec.name]).to(self.device) for spec in signature.graph_inputs]
         outputs = self.graphs[graph](*arguments)
         made = {
-            spec.name: tensor.numpy() for spec, tensor in zip(signature.graph_outputs, outputs, strict=True)
+            spec.name: to_array(tensor) for spec, tensor in zip(signature.graph_outputs, outputs, strict=True)
         }
-        return made | {f"{BLOCKS}{layer}": mask.numpy() for layer, mask in enumerate(self.blocks)}
+        return made | {f"{BLOCKS}{layer}": to_array(mask) for layer, mask in enumerate(self.blocks)}
 
     def _record_blocks(self, attention: SparseAttention) -> None:
         select = attention.select
@@ -45,3 +47,19 @@ class TorchStages:
             return index, count
 
         attention.select = recorded
+
+
+def from_array(array: np.ndarray) -> torch.Tensor:
+    """A tensor of the same values; torch takes bfloat16 from numpy by its bits alone."""
+    array = np.asarray(array)
+    if array.dtype == ml_dtypes.bfloat16:
+        return torch.from_numpy(array.view(np.uint16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
+
+
+def to_array(tensor: torch.Tensor) -> np.ndarray:
+    """The inverse of `from_array`, from any device."""
+    tensor = tensor.cpu()
+    if tensor.dtype == torch.bfloat16:
+        return tensor.view(torch.uint16).numpy().view(ml_dtypes.bfloat16)
+    return tensor.numpy()

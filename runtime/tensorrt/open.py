@@ -51,7 +51,7 @@ def open_tensorrt_executor(request: ExecutorRequest, notify: Notify) -> TensorRT
         MissingDependencyError: neither flavour is installed, or not one for this GPU.
     """
     if request.engines.folder:
-        found = _device(request)
+        found = find_device(request.device)
         device = CudaDevice(device_index(request.device))
         engines = _named(request, found, notify)
     else:
@@ -133,13 +133,13 @@ def find_matching_engines(request: ExecutorRequest) -> EngineSet | None:
     Raises:
         FlashVSRError: why there can be none, or what is wrong with those that are there.
     """
-    target = choose_target(request.engines.flavour, None, _device(request), lambda line: None)
+    target = choose_target(request.engines.flavour, None, find_device(request.device), lambda line: None)
     return _find(request, target, lambda line: None)
 
 
 def request_target(request: ExecutorRequest, notify: Notify) -> tuple[CudaDevice, Target]:
     """The GPU that a request names, and what engines for it are built for."""
-    target = choose_target(request.engines.flavour, None, _device(request), notify)
+    target = choose_target(request.engines.flavour, None, find_device(request.device), notify)
     return CudaDevice(device_index(request.device)), target
 
 
@@ -246,8 +246,9 @@ def _root() -> Path:
     return cache_folder("engines")
 
 
-def _device(request: ExecutorRequest) -> Device:
-    index = device_index(request.device)
+def find_device(name: str) -> Device:
+    """The GPU that `--device` names. Raises DeviceError where there is none."""
+    index = device_index(name)
     first = current_device()
     if first is None:
         raise DeviceError(

@@ -20,8 +20,8 @@ from flashvsr_trt.runtime.onnxruntime.session import CPU
 from flashvsr_trt.runtime.session import Session
 from flashvsr_trt.runtime.tensorrt.executor import TensorRTExecutor
 from tests.exported import ignore
-from tests.runtime.engine_double import ComputingRunner
 from tests.runtime.host_device import HostDevice
+from tests.runtime.queued_runner import QueuedRunner
 from tests.runtime.tensorrt_double import frames_for, run_steps
 
 TARGET = Target(ONNXRUNTIME, "1.31.1", "9.0")
@@ -31,28 +31,6 @@ TARGET = Target(ONNXRUNTIME, "1.31.1", "9.0")
 def engines(dense_bundle, tmp_path_factory):
     """Engines of a bundle without kernels: it is the sessions that are looked at here."""
     return build_engines(tmp_path_factory.mktemp("engines"), dense_bundle, TARGET, notify=ignore)
-
-
-class QueuedRunner(OnnxRuntimeSessions):
-    """The runner as it is, but a run waits in the device double's queue as it would on a GPU's stream."""
-
-    def load(self, engine, stream):
-        loaded = super().load(engine, stream)
-        run = loaded.run
-        loaded.run = lambda binding: self.device.put(stream, ("engine", engine), lambda: run(binding))
-        return loaded
-
-    def scratch_bytes(self, plan, step):
-        return 0
-
-    def keep_compiled(self):
-        pass
-
-    compute_kernel = ComputingRunner.compute_kernel
-
-    def launch(self, plan, step, addresses, scratch, stream):
-        work = lambda: self.compute_kernel(plan, step, addresses)  # noqa: E731 - a late call
-        self.device.put(stream, ("kernel", step.node), work)
 
 
 def open_on(engines, device, **options):
