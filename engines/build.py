@@ -139,7 +139,7 @@ def build_engines(
     folder = engine_folder(root, bundle, key)
     with cancel_on_interrupt() as cancellation, whole_folder(folder, EngineError) as part:
         link_bundle(bundle, part, notify)
-        if needed_kernels(bundle, target):
+        if key.kernels:
             notify(f"compiling kernels for {target.architecture}")
             _add_kernels(root, bundle, target, part, notify)
             cancellation.check()
@@ -149,22 +149,15 @@ def build_engines(
         setting = BuildSetting(target, options, plugins or (), timing_cache_path(root, target))
         formats = {name: channels_last(bundle, name) for name in lowered}
         files = _build_all(lowered, formats, part, setting, cancellation, report, debug_folder)
-        kernels = needed_kernels(bundle, target)
         manifest = EngineManifest(
             key=key,
-            flavour=target.flavour.name,
-            version=target.version,
-            capability=target.capability,
             device=target.device,
             driver=target.driver,
-            precision=bundle.precision,
-            options=options,
             plans={name: graph.plan for name, graph in lowered.items()},
             engines=files,
             segments={name: describe_file(part / model_name(name)) for name in files},
             layers={name: describe_file(part / layers_name(name)) for name in files},
-            kernels=kernels,
-            kernel_manifest=describe_file(part / KERNELS / KERNEL_MANIFEST) if kernels else None,
+            kernel_manifest=describe_file(part / KERNELS / KERNEL_MANIFEST) if key.kernels else None,
             build_seconds=round(time.perf_counter() - started, 1),
             peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         )

@@ -3,16 +3,14 @@
 import glob
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 from flashvsr_trt import __version__
 from flashvsr_trt.bundle import Bundle
 from flashvsr_trt.cache.entries import is_set_aside
 from flashvsr_trt.engines.flavours import Target
-from flashvsr_trt.engines.manifest import FORMAT_VERSION, MANIFEST, EngineSet, open_engines
+from flashvsr_trt.engines.manifest import FORMAT_VERSION, MANIFEST, EngineKey, EngineSet, open_engines
 from flashvsr_trt.engines.options import BuildOptions
 from flashvsr_trt.errors import EngineError
 from flashvsr_trt.imported_sources import sources_digest
@@ -24,27 +22,27 @@ _BUILDER = "flashvsr_trt.engines.build"
 """What makes an engine of a graph: a change in it, or in a source that it imports, makes another."""
 
 
-def engine_key(bundle: Bundle, target: Target, options: BuildOptions) -> dict[str, Any]:
-    """Everything that decides the engines; two equal keys mean that one build serves for both.
+def engine_key(bundle: Bundle, target: Target, options: BuildOptions) -> EngineKey:
+    """What the engines of a bundle for a target are told from others by.
 
     Raises:
         EngineError: no kernels are made for the target and the bundle's precision.
     """
-    return {
-        "release": __version__,
-        "format_version": FORMAT_VERSION,
-        "lowering": lowering_hash(),
-        "flavour": target.flavour.name,
-        "version": target.version,
-        "capability": target.capability,
+    return EngineKey(
+        release=__version__,
+        format_version=FORMAT_VERSION,
+        lowering=lowering_hash(),
+        flavour=target.flavour.name,
+        version=target.version,
+        capability=target.capability,
         # Only portable engines run on another model of the same capability.
-        "device": None if target.flavour.portable else target.device,
-        "graphs": {name: file.sha256 for name, file in bundle.graphs.items()},
-        "weights": bundle.weights.file.sha256,
-        "precision": bundle.precision,
-        "options": asdict(options),
-        "kernels": needed_kernels(bundle, target),
-    }
+        device=None if target.flavour.portable else target.device,
+        graphs={name: file.sha256 for name, file in bundle.graphs.items()},
+        weights=bundle.weights.file.sha256,
+        precision=bundle.precision,
+        options=options,
+        kernels=needed_kernels(bundle, target),
+    )
 
 
 def needed_kernels(bundle: Bundle, target: Target) -> dict[str, str]:
@@ -60,22 +58,22 @@ def lowering_hash() -> str:
     return sources_digest(_BUILDER)
 
 
-def engine_folder(root: Path, bundle: Bundle, key: Mapping[str, Any]) -> Path:
+def engine_folder(root: Path, bundle: Bundle, key: EngineKey) -> Path:
     """A folder whose name is readable in front and exact behind."""
-    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:_DIGEST_CHARACTERS]
+    digest = hashlib.sha256(json.dumps(asdict(key), sort_keys=True).encode()).hexdigest()[:_DIGEST_CHARACTERS]
     return root / (_readable_name(bundle, key) + digest)
 
 
-def _readable_name(bundle: Bundle, key: Mapping[str, Any]) -> str:
+def _readable_name(bundle: Bundle, key: EngineKey) -> str:
     stream = bundle.stream
     height, width = stream.geometry.target
     return (
         f"{stream.preset.name}-{width}x{height}-{stream.geometry.scale}x-{stream.schedule.name}-"
-        f"{bundle.precision}-{key['flavour']}-{key['capability']}-"
+        f"{bundle.precision}-{key.flavour}-{key.capability}-"
     )
 
 
-def find_engines(root: Path, bundle: Bundle, key: Mapping[str, Any]) -> EngineSet | None:
+def find_engines(root: Path, bundle: Bundle, key: EngineKey) -> EngineSet | None:
     """The engines of a key, in milliseconds; None where there are none.
 
     Raises:
@@ -90,9 +88,7 @@ def find_engines(root: Path, bundle: Bundle, key: Mapping[str, Any]) -> EngineSe
     return engines
 
 
-def find_engines_of_any_options(
-    root: Path, bundle: Bundle, key: Mapping[str, Any]
-) -> list[EngineSet | EngineError]:
+def find_engines_of_any_options(root: Path, bundle: Bundle, key: EngineKey) -> list[EngineSet | EngineError]:
     """Engines of a key, whatever options they were built with: the key's own, then the newest first.
 
     An error stands in place of those that are damaged. Only names that could be theirs are opened.
@@ -102,20 +98,18 @@ def find_engines_of_any_options(
         path for path in root.glob(f"{glob.escape(_readable_name(bundle, key))}*") if is_entry(path.name)
     ]
     folders.sort(key=lambda path: (path != own, -_built_at(path), path.name))
-    found: list[EngineSet | EngineError] = []
-    for folder in folders:
-        try:
-            engines = open_engines(folder)
-        except EngineError as error:
-            found.append(error)
-            continue
-        if _but_options(engines.manifest.key) == _but_options(key):
-            found.append(engines)
-    return found
+    return [
+        found
+        for found in map(_opened, folders)
+        if isinstance(found, EngineError) or replace(found.manifest.key, options=key.options) == key
+    ]
 
 
-def _but_options(key: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in key.items() if name != "options"}
+def _opened(folder: Path) -> EngineSet | EngineError:
+    try:
+        return open_engines(folder)
+    except EngineError as error:
+        return error
 
 
 def _built_at(folder: Path) -> int:
@@ -128,15 +122,8 @@ def _built_at(folder: Path) -> int:
 
 def list_engines(root: Path) -> list[EngineSet | EngineError]:
     """All engines under a folder, by name; an error in place of those that are damaged."""
-    found: list[EngineSet | EngineError] = []
-    for manifest in sorted(root.glob(f"*/{MANIFEST}")):
-        if not is_entry(manifest.parent.name):
-            continue
-        try:
-            found.append(open_engines(manifest.parent))
-        except EngineError as error:
-            found.append(error)
-    return found
+    folders = [manifest.parent for manifest in sorted(root.glob(f"*/{MANIFEST}"))]
+    return [_opened(folder) for folder in folders if is_entry(folder.name)]
 
 
 def is_entry(name: str) -> bool:

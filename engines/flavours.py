@@ -105,7 +105,12 @@ class Target:
     @property
     def architecture(self) -> str:
         """The capability as kernels name it: "sm_89"."""
-        return "sm_" + self.capability.replace(".", "")
+        return architecture_of(self.capability)
+
+
+def architecture_of(capability: str) -> str:
+    """A compute capability as kernels name it: "sm_89"."""
+    return "sm_" + capability.replace(".", "")
 
 
 def installed_version(flavour: Flavour) -> str | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from flashvsr_trt.bundle import MANIFEST as BUNDLE_MANIFEST
 from flashvsr_trt.bundle import Bundle, BundleFile, graph_content, read_bundle
-from flashvsr_trt.engines.flavours import FLAVOURS
+from flashvsr_trt.engines.flavours import FLAVOURS, architecture_of
 from flashvsr_trt.engines.layers import Layer, layers_name, read_layers
 from flashvsr_trt.engines.options import BuildOptions
 from flashvsr_trt.engines.plan import SegmentPlan, check_plan, plan_from_dict
@@ -35,7 +35,8 @@ from flashvsr_trt.kernels.manifest import check_kernels
 
 MANIFEST = "engines.json"
 FORMAT = "flashvsr-trt engines"
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
+"""4: what the key says is said by the key alone."""
 
 KERNELS = "kernels"
 """Folder of the compiled kernels, with their own manifest, where a plan launches any."""
@@ -53,36 +54,58 @@ class EngineFile(NamedFile):
 
 
 @dataclass(frozen=True)
+class EngineKey:
+    """Everything that decides the engines; two equal keys mean that one build serves for both.
+
+    Attributes:
+        release, format_version, lowering: of what made them: this package, and a hash of its sources.
+        flavour, version: of the builder; only the same version is sure to load its engines.
+        capability: compute capability, like "8.9".
+        device: that they were built on and are for; None where any of the capability runs them.
+        graphs: graph name -> sha256, and that of the `weights` file.
+        kernels: kernel name -> hash of its source.
+    """
+
+    release: str
+    format_version: int
+    lowering: str
+    flavour: str
+    version: str
+    capability: str
+    device: str | None
+    graphs: Mapping[str, str]
+    weights: str
+    precision: str
+    options: BuildOptions
+    kernels: Mapping[str, str]
+
+    @property
+    def architecture(self) -> str:
+        """The capability as kernels name it: "sm_89"."""
+        return architecture_of(self.capability)
+
+
+@dataclass(frozen=True)
 class EngineManifest:
     """One stream's engines.
 
     Attributes:
-        key: everything that would make an engine wrong (see `cache.engine_key`).
-        flavour, version: of the builder; only the same version is sure to load its engines.
-        capability: compute capability, like "8.9".
         device, driver: where it was built, if on a GPU.
         plans: graph name -> the steps that run it.
         engines: engine name -> its file. A tensor's layout between them is row-major, as `plans` shape it.
         segments: engine name -> the ONNX file that it was built from.
         layers: engine name -> the file that lists what the builder made of it.
-        kernels: kernel name -> hash of its source.
         kernel_manifest: the manifest of the compiled kernels, which has their checksums; None without any.
         build_seconds, peak_bytes: what the build took, in time and in memory of the host.
     """
 
-    key: Mapping[str, Any]
-    flavour: str
-    version: str
-    capability: str
+    key: EngineKey
     device: str | None
     driver: str | None
-    precision: str
-    options: BuildOptions
     plans: Mapping[str, SegmentPlan]
     engines: Mapping[str, EngineFile]
     segments: Mapping[str, BundleFile]
     layers: Mapping[str, BundleFile]
-    kernels: Mapping[str, str]
     kernel_manifest: BundleFile | None
     build_seconds: float
     peak_bytes: int
@@ -190,24 +213,6 @@ def write_manifest(folder: Path, manifest: EngineManifest) -> None:
     write_text(folder / MANIFEST, dump_manifest(content))
 
 
-@dataclass(frozen=True)
-class _Key:
-    """What `cache.engine_key` makes."""
-
-    release: str
-    format_version: int
-    lowering: str
-    flavour: str
-    version: str
-    capability: str
-    device: str | None
-    graphs: Mapping[str, str]
-    weights: str
-    precision: str
-    options: BuildOptions
-    kernels: Mapping[str, str]
-
-
 def open_engines(folder: Path) -> EngineSet:
     """Open a folder of engines, in milliseconds: sizes are checked, contents when they are used.
 
@@ -234,7 +239,6 @@ def open_engines(folder: Path) -> EngineSet:
 
 
 def _manifest_of(content: dict[str, Any]) -> EngineManifest:
-    record_of(_Key, content.get("key"), "key")
     stored = record_of(Mapping[str, Any], content.get("plans"), "plans")
     plans = {name: plan_from_dict(plan, f"plans.{name}") for name, plan in stored.items()}
     return replace(record_of(EngineManifest, content | {"plans": {}}), plans=plans)
@@ -260,15 +264,12 @@ def _check_manifest(manifest: EngineManifest, bundle: Bundle) -> None:
             raise BadManifestError(f"its {what} are not those of its engines")
     if set(manifest.plans) != set(bundle.graphs):
         raise BadManifestError(f"it has plans of {sorted(manifest.plans)}, which are not the bundle's graphs")
-    if bool(manifest.kernels) != bool(manifest.kernel_manifest):
+    if bool(key.kernels) != bool(manifest.kernel_manifest):
         raise BadManifestError("it has kernels without a manifest, or a manifest without kernels")
-    facts = {name: getattr(manifest, name) for name in ("flavour", "version", "capability", "precision")}
-    if facts | {"kernels": manifest.kernels} != {name: key[name] for name in (*facts, "kernels")}:
-        raise BadManifestError(f"its key is not that of {facts}")
-    if manifest.flavour not in FLAVOURS:
-        raise BadManifestError(f"it is of the flavour {manifest.flavour!r:.40}, not of {', '.join(FLAVOURS)}")
-    if manifest.precision != bundle.precision or not _CAPABILITY.fullmatch(manifest.capability):
-        raise BadManifestError(f"it is of {manifest.precision} for {manifest.capability!r:.20}")
+    if key.flavour not in FLAVOURS:
+        raise BadManifestError(f"it is of the flavour {key.flavour!r:.40}, not of {', '.join(FLAVOURS)}")
+    if key.precision != bundle.precision or not _CAPABILITY.fullmatch(key.capability):
+        raise BadManifestError(f"it is of {key.precision!r:.20} for {key.capability!r:.20}")
     for name, plan in manifest.plans.items():
         check_plan(plan, name)
 

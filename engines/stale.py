@@ -10,17 +10,17 @@ from flashvsr_trt.errors import EngineError
 def why_stale(engines: EngineSet) -> str | None:
     """Why this release, with the builder that is installed, would build them again; None if it would not."""
     manifest = engines.manifest
-    flavour = FLAVOURS[manifest.flavour]
+    flavour = FLAVOURS[manifest.key.flavour]
     installed = installed_version(flavour)
-    if manifest.key["release"] != __version__:
-        return f"built by release {manifest.key['release']}, and this is {__version__}"
-    if manifest.key["lowering"] != lowering_hash():
+    if manifest.key.release != __version__:
+        return f"built by release {manifest.key.release}, and this is {__version__}"
+    if manifest.key.lowering != lowering_hash():
         return "graphs are lowered differently now"
-    if installed and installed != manifest.version:
-        return f"built by {flavour.title} {manifest.version}, and {installed} is installed"
-    target = Target(flavour, manifest.version, manifest.capability, manifest.device)
+    if installed and installed != manifest.key.version:
+        return f"built by {flavour.title} {manifest.key.version}, and {installed} is installed"
+    target = Target(flavour, manifest.key.version, manifest.key.capability, manifest.device)
     try:
         kernels = needed_kernels(engines.bundle, target)
     except EngineError as error:
         return str(error)
-    return None if kernels == manifest.kernels else "the kernels' source has changed"
+    return None if kernels == manifest.key.kernels else "the kernels' source has changed"

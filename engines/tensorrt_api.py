@@ -68,7 +68,7 @@ def load_engine(trt: ModuleType, runtime: Any, engines: EngineSet, name: str) ->
     logger.clear()
     loaded = runtime.deserialize_cuda_engine(engines.read_engine(name))
     if loaded is None:
-        title = FLAVOURS[engines.manifest.flavour].title
+        title = FLAVOURS[engines.manifest.key.flavour].title
         raise EngineError(f"{title} cannot load {engines.engine_path(name)}: {logger.reason}; {BUILD_AGAIN}")
     return loaded
 

@@ -36,14 +36,14 @@ def verify_engines(engines: EngineSet, device: Device | None) -> Iterator[Check]
     yield _check("files", lambda: _files(engines))
     yield _check("bundle", lambda: _bundle(engines))
     yield _check("bindings", lambda: _bindings(engines))
-    if engines.manifest.kernels:
+    if engines.manifest.key.kernels:
         yield _check("kernels", lambda: _kernels(engines))
     stale = why_stale(engines)
     yield Check("fresh", stale is None, stale or "this release would build the same")
     if device is None:
         yield Check("deserialise", None, "no GPU here: engines are loaded, and compared, only on one")
-    elif engines.manifest.capability != device.capability:
-        detail = f"built for compute capability {engines.manifest.capability}; {device.name} has "
+    elif engines.manifest.key.capability != device.capability:
+        detail = f"built for compute capability {engines.manifest.key.capability}; {device.name} has "
         yield Check("deserialise", None, detail + device.capability)
     else:
         yield _check("deserialise", lambda: _deserialise(engines))
@@ -67,9 +67,9 @@ def _files(engines: EngineSet) -> str:
 def _bundle(engines: EngineSet) -> str:
     bundle = read_bundle(engines.folder, verify=True, beside=(MANIFEST,))
     key = engines.manifest.key
-    if {name: file.sha256 for name, file in bundle.graphs.items()} != key["graphs"]:
+    if {name: file.sha256 for name, file in bundle.graphs.items()} != key.graphs:
         raise EngineError(f"{engines.folder} was built from other graphs than lie in it; {BUILD_AGAIN}")
-    if bundle.weights.file.sha256 != key["weights"]:
+    if bundle.weights.file.sha256 != key.weights:
         raise EngineError(f"{engines.folder} was built from other weights than lie in it; {BUILD_AGAIN}")
     return "the graphs and weights that the engines were built from, every sha256 matches"
 
@@ -99,9 +99,9 @@ def _check_model(engines: EngineSet, step: EngineStep) -> None:
 def _kernels(engines: EngineSet) -> str:
     manifest, network = engines.manifest, engines.bundle.stream.preset.network
     engines.check_kernels()
-    architecture = "sm_" + manifest.capability.replace(".", "")
+    architecture = manifest.key.architecture
     found = read_operator_kernels(
-        architecture, manifest.precision, network.dit.head_dim, engines.kernels_folder
+        architecture, manifest.key.precision, network.dit.head_dim, engines.kernels_folder
     )
     return f"{', '.join(artifact.name for artifact in found.values())} for {architecture}"
 
@@ -109,7 +109,7 @@ def _kernels(engines: EngineSet) -> str:
 def _deserialise(engines: EngineSet) -> str:
     """Load each engine and compare its bindings with the plan's."""
     manifest = engines.manifest
-    flavour = FLAVOURS[manifest.flavour]
+    flavour = FLAVOURS[manifest.key.flavour]
     if flavour is ONNXRUNTIME:
         return _open_sessions(engines)
     trt = load_module(flavour)

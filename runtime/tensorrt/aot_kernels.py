@@ -29,10 +29,10 @@ class AotKernels:
         self._prepared: dict[tuple[str, ...], PreparedLaunch] = {}
         if not any(plan.kernels for plan in manifest.plans.values()):
             return
-        architecture = "sm_" + manifest.capability.replace(".", "")
+        architecture = manifest.key.architecture
         head_dim = engines.bundle.stream.preset.network.dit.head_dim
         folder = engines.kernels_folder
-        artifacts = read_operator_kernels(architecture, manifest.precision, head_dim, folder)
+        artifacts = read_operator_kernels(architecture, manifest.key.precision, head_dim, folder)
         self.loaded = {name: load_kernel(artifact, folder) for name, artifact in artifacts.items()}
 
     def scratch_bytes(self, plan: SegmentPlan, step: KernelStep) -> int:

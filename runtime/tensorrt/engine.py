@@ -27,7 +27,7 @@ class TensorRTRunner(AotKernels):
     def __init__(self, engines: EngineSet) -> None:
         super().__init__(engines)
         self.engines = engines
-        self.trt = load_module(FLAVOURS[engines.manifest.flavour])
+        self.trt = load_module(FLAVOURS[engines.manifest.key.flavour])
         self.logger = logger_of(self.trt)
         self.runtime = self.trt.Runtime(self.logger)
         self.cache = RuntimeCache(engines.folder / RUNTIME_CACHE)
@@ -39,7 +39,7 @@ class TensorRTRunner(AotKernels):
     def load(self, engine: str, stream: int) -> "LoadedEngine":
         """See `EngineRunner.load`. Weights that were stripped are put in from the bundle's file."""
         loaded = load_engine(self.trt, self.runtime, self.engines, engine)
-        if self.engines.manifest.options.strip_weights:
+        if self.engines.manifest.key.options.strip_weights:
             self._refit(engine, loaded)
         return LoadedEngine(self.trt, self.logger, engine, loaded, self.cache)
 

@@ -83,7 +83,7 @@ def check_weights(engines: EngineSet, weights: str | None) -> None:
 
 def check_flavour(engines: EngineSet, flavour: str) -> None:
     """Raise EngineError if engines are of another flavour than the one asked for; "auto" takes theirs."""
-    own = engines.manifest.flavour
+    own = engines.manifest.key.flavour
     if flavour not in ("auto", own):
         raise EngineError(f"{engines.folder} holds {own} engines, and not {flavour}; leave out --flavour")
 
@@ -97,14 +97,14 @@ def check_precision(engines: EngineSet, dtype: str) -> None:
 
 def said_options(engines: EngineSet) -> str:
     """How engines were built, where not with the default options."""
-    words = engines.manifest.options.words
+    words = engines.manifest.key.options.words
     return f", built with {' '.join(words)}" if words else ""
 
 
 def _order(engines: EngineSet | EngineError) -> tuple:
     if isinstance(engines, EngineError):
         return True, True, 0, ""
-    options, stale = engines.manifest.options, why_stale(engines) is not None
+    options, stale = engines.manifest.key.options, why_stale(engines) is not None
     built = (engines.folder / MANIFEST).stat().st_mtime_ns
     return stale, bool(options.words), -built, engines.folder.name
 

@@ -74,14 +74,14 @@ def open_engines_on(
     manifest, bundle = engines.manifest, engines.bundle
     check_engines(engines, device.name, device.capability)
     stored = manifest.size_bytes
-    if manifest.options.strip_weights or manifest.flavour == ONNXRUNTIME.name:
+    if manifest.key.options.strip_weights or manifest.key.flavour == ONNXRUNTIME.name:
         stored += bundle.weights.file.size_bytes
     needed = memory_before_loading(bundle.stream, bundle.compute, manifest.plans, stored)
     free = device.free_and_total_memory()[0]
     check_device_memory(bundle.stream, bundle.compute, needed, free, device.name)
     facts = {
-        "flavour": manifest.flavour,
-        "version": manifest.version,
+        "flavour": manifest.key.flavour,
+        "version": manifest.key.version,
         "engines": str(engines.folder),
     }
     runner = _runner(engines, device)
@@ -89,7 +89,7 @@ def open_engines_on(
 
 
 def _runner(engines: EngineSet, device: CudaDevice) -> EngineRunner:
-    if engines.manifest.flavour != ONNXRUNTIME.name:
+    if engines.manifest.key.flavour != ONNXRUNTIME.name:
         return TensorRTRunner(engines)
     from flashvsr_trt.runtime.onnxruntime.engine import OnnxRuntimeRunner
 
@@ -98,21 +98,21 @@ def _runner(engines: EngineSet, device: CudaDevice) -> EngineRunner:
 
 def check_engines(engines: EngineSet, device: str, capability: str) -> None:
     """Raise EngineError if engines are for another GPU, or another version than is installed."""
-    manifest = engines.manifest
-    flavour = FLAVOURS[manifest.flavour]
-    if manifest.capability != capability:
+    key, built_on = engines.manifest.key, engines.manifest.device
+    flavour = FLAVOURS[key.flavour]
+    if key.capability != capability:
         raise EngineError(
-            f"{engines.folder} holds engines for compute capability {manifest.capability}, and {device} has "
+            f"{engines.folder} holds engines for compute capability {key.capability}, and {device} has "
             f"{capability}; {BUILD_AGAIN}"
         )
-    if not flavour.portable and manifest.device != device:
+    if not flavour.portable and built_on != device:
         raise EngineError(
-            f"{engines.folder} holds engines for {manifest.device}, and this GPU is {device}; {BUILD_AGAIN}"
+            f"{engines.folder} holds engines for {built_on}, and this GPU is {device}; {BUILD_AGAIN}"
         )
     version = installed_version(flavour)
-    if version is not None and version != manifest.version:
+    if version is not None and version != key.version:
         raise EngineError(
-            f"{engines.folder} holds engines of {flavour.title} {manifest.version}, and {version} is "
+            f"{engines.folder} holds engines of {flavour.title} {key.version}, and {version} is "
             f"installed; {BUILD_AGAIN}"
         )
 
@@ -170,7 +170,7 @@ def _named(request: ExecutorRequest, device: Device, notify: Notify) -> EngineSe
     """The engines that --engines names. Raises why they do not fit the request."""
 
     def check(engines: EngineSet) -> None:
-        supported_version(FLAVOURS[engines.manifest.flavour])
+        supported_version(FLAVOURS[engines.manifest.key.flavour])
         check_flavour(engines, request.engines.flavour)
         check_stream(engines, request.stream)
         check_engines(engines, device.name, device.capability)

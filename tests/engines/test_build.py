@@ -44,9 +44,13 @@ def test_every_graph_is_built_and_verifies(kind, engines_of):
 def test_a_manifest_says_what_was_built(engines_of, rtx_target):
     engines = engines_of("sparse-official-2x")
     manifest, layers = engines.manifest, engines.bundle.stream.preset.network.dit.layers
-    assert (manifest.flavour, manifest.version, manifest.capability) == ("rtx", rtx_target.version, "8.9")
+    assert (manifest.key.flavour, manifest.key.version, manifest.key.capability) == (
+        "rtx",
+        rtx_target.version,
+        "8.9",
+    )
     assert len(manifest.engines) == 2 + 2 * (layers + 1)
-    assert set(manifest.kernels) == {"select_blocks", "block_sparse_attention_bf16_d32"}
+    assert set(manifest.key.kernels) == {"select_blocks", "block_sparse_attention_bf16_d32"}
     assert manifest.build_seconds > 0
     assert manifest.peak_bytes > 0
     assert open_engines(engines.folder) == engines
@@ -63,7 +67,7 @@ def test_the_kernels_lie_beside_the_engines(engines_of):
 
 def test_a_dense_preset_needs_no_kernels(engines_of):
     engines = engines_of(SMALLEST)
-    assert engines.manifest.kernels == {}
+    assert engines.manifest.key.kernels == {}
     assert not engines.kernels_folder.exists()
     assert set(engines.manifest.engines) == {"encode", "dit", "decode"}
 
@@ -281,7 +285,7 @@ def test_tensorrt_keeps_custom_nodes_for_plugins_that_are_registered_first(
     assert setting.plugins == ("flashvsr::select_blocks", "flashvsr::block_sparse_attention")
     assert setting.timing_cache.name == "tensorrt-11.0.0-NVIDIA-H100-80GB-HBM3.cache"
     assert engines.manifest.plans["dit"].kernels == ()
-    assert engines.manifest.kernels
+    assert engines.manifest.key.kernels
     assert next(c for c in verify_engines(engines, None) if c.name == "bindings").passed
 
 

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -138,11 +138,11 @@ def test_a_missing_weights_file_is_named(copied, engines_of):
 
 def test_another_format_version_is_refused(copied):
     edit_manifest(copied, format_version=99)
-    with pytest.raises(EngineError, match="format version 99, and this release reads 3"):
+    with pytest.raises(EngineError, match="format version 99, and this release reads 4"):
         open_engines(copied)
 
 
-@pytest.mark.parametrize("changes", [{"plans": {}}, {"engines": {}}, {"options": {"fast": True}}])
+@pytest.mark.parametrize("changes", [{"plans": {}}, {"engines": {}}, {"key": {"fast": True}}])
 def test_a_damaged_manifest_is_refused(copied, changes):
     edit_manifest(copied, **changes)
     with pytest.raises(EngineError, match="is damaged"):
@@ -159,7 +159,7 @@ def test_what_is_no_manifest_is_refused(copied, content):
 def test_engines_under_anothers_name_are_refused(copied, bundle_of, rtx_target):
     bundle = bundle_of(SMALLEST)
     key = engine_key(bundle, rtx_target, BuildOptions())
-    edit_manifest(copied, key=key | {"release": "0.0"})
+    edit_manifest(copied, key=asdict(replace(key, release="0.0")))
     with pytest.raises(EngineError, match="another key than its name"):
         find_engines(copied.parent, bundle, key)
 

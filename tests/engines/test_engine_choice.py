@@ -40,13 +40,14 @@ def put(engines_of, root, rtx_target):
     built = engines_of(SMALLEST)
 
     def make(options=DEFAULT, age=0, into=None, **changes):
-        key = engine_key(built.bundle, rtx_target, options) | changes
+        of_key = {name: value for name, value in changes.items() if name in vars(built.manifest.key)}
+        key = replace(engine_key(built.bundle, rtx_target, options), **of_key)
         folder = engine_folder(into or root, built.bundle, key)
         shutil.copytree(built.folder, folder, copy_function=os.link)
         content = json.loads((folder / MANIFEST).read_text())
         (folder / MANIFEST).unlink()
         facts = {name: value for name, value in changes.items() if name in content}
-        content |= {"key": key, "options": asdict(options)} | facts
+        content |= {"key": asdict(key)} | facts
         (folder / MANIFEST).write_text(dump_manifest(content))
         os.utime(folder / MANIFEST, ns=(0, 10**18 - age * 10**9))
         return folder

@@ -81,7 +81,7 @@ def engines_folder(bundle_folder, tmp_path_factory) -> Path:
     (folder / KERNELS).mkdir()
     write_kernels(folder / KERNELS)
     content = json.loads((folder / MANIFEST).read_text())
-    content["kernels"] = content["key"]["kernels"] = {"scale": "0"}
+    content["key"]["kernels"] = {"scale": "0"}
     content["kernel_manifest"] = vars(describe_file(folder / KERNELS / KERNEL_MANIFEST))
     (folder / MANIFEST).write_text(dump_manifest(content))
     return folder

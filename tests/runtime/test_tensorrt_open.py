@@ -8,6 +8,7 @@ import pytest
 from flashvsr_trt.config.geometry import Geometry
 from flashvsr_trt.config.presets import find_preset, find_schedule
 from flashvsr_trt.config.signatures import StreamConfig
+from flashvsr_trt.engines.cache import engine_key
 from flashvsr_trt.engines.device import Device
 from flashvsr_trt.engines.flavours import RTX, TENSORRT, Target
 from flashvsr_trt.engines.manifest import EngineManifest, EngineSet
@@ -36,19 +37,13 @@ def engine_set(bundle, folder, flavour=RTX, version="1.7.1", capability="8.9", d
         ("frames",),
     )
     manifest = EngineManifest(
-        key={},
-        flavour=flavour.name,
-        version=version,
-        capability=capability,
+        key=engine_key(bundle, Target(flavour, version, capability, device), BuildOptions()),
         device=device,
         driver="13.0",
-        precision="fp32",
-        options=BuildOptions(),
         plans={"encode": replace(plan, graph="encode"), "dit": replace(plan, graph="dit"), "decode": plan},
         engines={"decode": SimpleNamespace(name="decode.engine", size_bytes=10, sha256="0")},
         segments={},
         layers={},
-        kernels={},
         kernel_manifest=None,
         build_seconds=1.0,
         peak_bytes=1,
