@@ -31,7 +31,7 @@ def open_engines_of(bundle: Bundle, folder: Path, flavour: str, notify: Notify) 
     def check(engines: EngineSet) -> None:
         check_flavour(engines, flavour)
         check_bundle(engines, bundle)
-        supported_version(FLAVOURS[engines.manifest.flavour])
+        supported_version(FLAVOURS[engines.manifest.key.flavour])
         tensorrt_open.check_engines(engines, found.name, found.capability)
         engines.check_contents()
 
@@ -45,7 +45,7 @@ def check_bundle(engines: EngineSet, bundle: Bundle) -> None:
     own = {name: file.sha256 for name, file in bundle.graphs.items()} | {
         "weights": bundle.weights.file.sha256
     }
-    built = engines.manifest.key["graphs"] | {"weights": engines.manifest.key["weights"]}
+    built = dict(engines.manifest.key.graphs) | {"weights": engines.manifest.key.weights}
     differ = sorted(name for name in own | built if own.get(name) != built.get(name))
     if differ:
         raise EngineError(
