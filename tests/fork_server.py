@@ -63,7 +63,7 @@ class ForkServer:
 
     def __exit__(self, *_: object) -> None:
         self._process.stdin.close()
-        self._process.wait(timeout=60)
+        self._process.wait(timeout=120)
 
     def run(
         self,

@@ -1,6 +1,7 @@
 """Run the command line in this process and in one of its own."""
 
 import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -11,6 +12,15 @@ import pytest
 from flashvsr_trt.cli.main import main
 
 ROOT = Path(__file__).resolve().parents[2]
+
+ENDLESS = ("/dev/zero", "--raw-size", "64x64", "--rate", "24")
+"""A video that no run comes to the end of, whichever of two processes is the faster."""
+
+EVERY_LINE = (
+    "-c",
+    "from flashvsr_trt.cli import main, progress; progress.LINE_SECONDS = 0; main.main()",
+)
+"""Python's arguments for a command line that writes progress after every frame."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +53,16 @@ def spawn(
     return subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
     )
+
+
+def until_line(process: subprocess.Popen, pattern: str) -> str:
+    """Reads stderr up to a line that begins with the pattern; all that was read."""
+    seen = ""
+    for line in process.stderr:
+        seen += line
+        if re.match(pattern, line):
+            return seen
+    raise AssertionError(f"the command ended before it wrote {pattern}: {seen}")
 
 
 def assert_refused(outcome: Outcome, code: int, *texts: str) -> None:

@@ -8,27 +8,37 @@ import pytest
 from tests.distributed.launch import ROOT, environment
 
 WATCHED = """
-import ctypes, os, signal, threading
+import ctypes, os, signal, sys, threading
 from flashvsr_trt.errors import DistributedError
 from flashvsr_trt.runtime.distributed import end as distributed_end
 
 distributed_end.EndWatch(lambda: False, lambda cause: DistributedError("rank 1 is gone"))
-threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGTERM)).start()
 """
 
 IN_NATIVE_CODE = """
 distributed_end.GRACE_SECONDS = 0.01
 lock, mutex = ctypes.CDLL(None).pthread_mutex_lock, ctypes.create_string_buffer(128)
 lock(mutex)
+waits = threading.Lock()
+
+def end():
+    with waits:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+with waits:
+    threading.Thread(target=end).start()
+    # From here on the other thread runs only when this one leaves Python, which is in the last line.
+    sys.setswitchinterval(1000)
 lock(mutex)
 """
 
 IN_PYTHON = """
 try:
+    os.kill(os.getpid(), signal.SIGTERM)
     while True:
         pass
 except DistributedError as error:
-    print(f"error: {error}", file=__import__("sys").stderr)
+    print(f"error: {error}", file=sys.stderr)
     os._exit(error.exit_code)
 """
 
@@ -37,7 +47,7 @@ except DistributedError as error:
 def test_the_end_of_the_job_is_reported_once(waiting):
     command = [sys.executable, "-c", WATCHED + waiting]
     ended = subprocess.run(
-        command, env=environment(), cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+        command, env=environment(), cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
     )
     assert ended.returncode == 1
     assert ended.stderr == "error: rank 1 is gone\n"
@@ -66,7 +76,7 @@ def test_no_group_and_none_of_its_threads_outlives_a_job_that_ends_well():
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
     assert ended.stdout == "[None, None]\n", ended.stderr

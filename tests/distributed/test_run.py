@@ -5,7 +5,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import av
@@ -17,9 +16,12 @@ import torch
 from flashvsr_trt import __version__
 from flashvsr_trt.config.presets import find_preset
 from flashvsr_trt.runtime.distributed.executor import Identity
-from tests.cli.command import call
+from tests.cli.command import ENDLESS, call, until_line
 from tests.clips import make_clip
 from tests.distributed.launch import ROOT, environment, torchrun
+
+HANGS = 120
+"""Seconds after which a job hangs; a rank that only waits in a collective would do so for half an hour."""
 
 NANO = ("--preset", "nano", "--weights", "random", "--device", "cpu", "--backend", "torch")
 
@@ -56,13 +58,8 @@ def test_two_gpus_write_the_video_of_one(tmp_path, capfd):
 
 @pytest.mark.parametrize("ended", ["killed rank", "SIGINT", "SIGHUP"])
 def test_a_job_that_loses_a_rank_says_so_once_and_leaves_nothing(tmp_path, ended):
-    clip = make_clip(tmp_path / "clip.mp4", frames=24 * 60, size=(64, 64))
-    process = start_run(clip, *NANO, "-o", tmp_path / "made.mp4", "--gpus", 2)
-    seen = ""
-    while "FPS" not in seen:
-        line = process.stderr.readline()
-        assert line, f"the run ended before its first frames: {seen}"
-        seen += line
+    process = start_run(*ENDLESS, *NANO, "-o", tmp_path / "made.mp4", "--gpus", 2)
+    seen = until_line(process, "[0-9]+ frames, ")
     if ended == "killed rank":
         (worker,) = [
             child for child in psutil.Process(process.pid).children() if child.environ().get("RANK") == "1"
@@ -74,15 +71,13 @@ def test_a_job_that_loses_a_rank_says_so_once_and_leaves_nothing(tmp_path, ended
         code = 128 + signal.Signals[ended]
         # A rank that dies of the signal may be taken for the cause.
         expected = "interrupted" if ended == "SIGINT" else "nothing was written"
-    started = time.monotonic()
-    _, rest = process.communicate(timeout=60)
-    assert time.monotonic() - started < 30
+    _, rest = process.communicate(timeout=HANGS)
     assert process.returncode == code, seen + rest
     lines = [line for line in (seen + rest).splitlines() if "nothing was written" in line]
     assert len(lines) == 1, seen + rest
     assert expected in lines[0]
     assert "Traceback" not in rest
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.mp4"]
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
