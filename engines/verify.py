@@ -1,15 +1,20 @@
 """Checking a folder of engines: as far as this machine can, and saying how far that is."""
 
+import importlib.util
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import onnx
+from onnx import ValueInfoProto
 
 from flashvsr_trt.bundle import read_bundle
 from flashvsr_trt.engines.device import Device
 from flashvsr_trt.engines.flavours import FLAVOURS, ONNXRUNTIME
+from flashvsr_trt.engines.lowering import custom_nodes
 from flashvsr_trt.engines.manifest import BUILD_AGAIN, MANIFEST, EngineSet
-from flashvsr_trt.engines.plan import EngineStep
+from flashvsr_trt.engines.onnxruntime_keys import WEIGHTS_KEY
+from flashvsr_trt.engines.plan import EngineStep, SegmentPlan
 from flashvsr_trt.engines.stale import why_stale
 from flashvsr_trt.engines.tensorrt_api import (
     check_bindings,
@@ -17,9 +22,16 @@ from flashvsr_trt.engines.tensorrt_api import (
     load_engine,
     load_module,
     logger_of,
+    one_line,
 )
 from flashvsr_trt.errors import EngineError, FlashVSRError
 from flashvsr_trt.plugins.op_kernels import read_operator_kernels
+
+SESSION_TYPES = {
+    f"tensor({name})": {"float": "float32", "double": "float64"}.get(name, name)
+    for name in ("bool", "uint8", "int32", "int64", "float16", "float", "double")
+}
+"""How a session calls a tensor's type -> how a plan does."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +44,12 @@ class Check:
 
 
 def verify_engines(engines: EngineSet, device: Device | None) -> Iterator[Check]:
-    """Every check, in order: files, bundle, bindings, kernels, freshness, and deserialising on a GPU."""
+    """Every check: files, bundle, bindings, sessions, kernels, freshness, and deserialising on a GPU."""
     yield _check("files", lambda: _files(engines))
     yield _check("bundle", lambda: _bundle(engines))
     yield _check("bindings", lambda: _bindings(engines))
+    reason = why_no_sessions(engines)
+    yield Check("sessions", None, reason) if reason else _check("sessions", lambda: _sessions(engines))
     if engines.manifest.key.kernels:
         yield _check("kernels", lambda: _kernels(engines))
     stale = why_stale(engines)
@@ -80,20 +94,66 @@ def _bindings(engines: EngineSet) -> str:
         if plan.bindings((*plan.inputs, *plan.outputs)) != engines.signature_bindings(graph):
             raise EngineError(f"the plan of {graph} binds other tensors than its signature; {BUILD_AGAIN}")
         for step in plan.engine_steps:
-            _check_model(engines, step)
+            _check_model(engines, plan, step)
     return f"{len(engines.manifest.plans)} graphs have the bundle's inputs and outputs"
 
 
-def _check_model(engines: EngineSet, step: EngineStep) -> None:
+def _check_model(engines: EngineSet, plan: SegmentPlan, step: EngineStep) -> None:
+    """An engine's graph against the plan: names, dtypes, shapes, and that these shapes come out of it."""
     path = engines.model_path(step.engine)
     try:
         model = onnx.load(path, load_external_data=False)
     except OSError as error:
         raise EngineError(f"{path} cannot be read ({error.strerror}); {BUILD_AGAIN}") from error
-    if [v.name for v in model.graph.input] != list(step.inputs) or [
-        v.name for v in model.graph.output
-    ] != list(step.outputs):
-        raise EngineError(f"{path} has other inputs or outputs than the plan binds; {BUILD_AGAIN}")
+    for values, names in ((model.graph.input, step.inputs), (model.graph.output, step.outputs)):
+        found = {value.name: _type_of(value) for value in values}
+        if list(found) != list(names) or found != plan.bindings(names):
+            raise EngineError(f"{path} has other inputs or outputs than the plan binds; {BUILD_AGAIN}")
+    if not custom_nodes(model):
+        try:
+            onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
+        except onnx.shape_inference.InferenceError as error:
+            reason = one_line([str(error)])
+            raise EngineError(
+                f"{path} does not compute the shapes that it says ({reason}); {BUILD_AGAIN}"
+            ) from error
+
+
+def _type_of(value: ValueInfoProto) -> tuple[str, tuple[int, ...]]:
+    kind = value.type.tensor_type
+    shape = tuple(dimension.dim_value for dimension in kind.shape.dim)
+    return onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).name, shape
+
+
+def why_no_sessions(engines: EngineSet) -> str | None:
+    """Why ONNX Runtime cannot open what the engines are made of on this CPU; None where it can."""
+    manifest = engines.manifest
+    if importlib.util.find_spec("onnxruntime") is None:
+        return "no onnxruntime here: engines' graphs are opened on the CPU only with it"
+    if manifest.key.precision == "bf16":
+        return "ONNX Runtime's CPU provider has no bfloat16: graphs are opened only in fp16 and fp32"
+    if manifest.key.kernels and not any(plan.kernels for plan in manifest.plans.values()):
+        return "plugins are inside the engines: only TensorRT opens their graphs"
+    return None
+
+
+def _sessions(engines: EngineSet) -> str:
+    """Open every engine's graph on the CPU, and compare what the session takes and gives with the plan."""
+    from flashvsr_trt.runtime.onnxruntime.session import open_session, session_options
+
+    own = engines.manifest.key.flavour == ONNXRUNTIME.name
+    for plan in engines.manifest.plans.values():
+        for step in plan.engine_steps:
+            path = engines.engine_path(step.engine) if own else engines.model_path(step.engine)
+            session = open_session(path, str(path), session_options())
+            matrices = json.loads(session.get_modelmeta().custom_metadata_map.get(WEIGHTS_KEY, "{}"))
+            found = {
+                value.name: (SESSION_TYPES.get(value.type, value.type), tuple(value.shape))
+                for value in (*session.get_inputs(), *session.get_outputs())
+                if value.name not in matrices
+            }
+            check_bindings(found, plan.bindings((*step.inputs, *step.outputs)), step.engine, BUILD_AGAIN)
+    return "ONNX Runtime opens every engine's graph on the CPU, with the plan's bindings; none was run"
 
 
 def _kernels(engines: EngineSet) -> str:

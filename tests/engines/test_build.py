@@ -36,8 +36,10 @@ def test_every_graph_is_built_and_verifies(kind, engines_of):
         content = engines.read_engine(name)
         assert len(content) == file.size_bytes > 10_000
     checks = {check.name: check for check in verify_engines(engines, device=None)}
-    assert all(check.passed for name, check in checks.items() if name != "deserialise"), checks
-    assert checks["deserialise"].passed is None
+    # What a CPU cannot tell is said: ONNX Runtime has no bfloat16 there.
+    unknown = {"deserialise"} | ({"sessions"} if engines.manifest.key.precision == "bf16" else set())
+    assert {name for name, check in checks.items() if check.passed is None} == unknown, checks
+    assert not any(check.passed is False for check in checks.values()), checks
     assert "no GPU" in checks["deserialise"].detail
 
 

@@ -71,6 +71,7 @@ def test_verify_says_what_this_machine_cannot_tell(folder, capfd, monkeypatch):
         ["ok", "files"],
         ["ok", "bundle"],
         ["ok", "bindings"],
+        ["ok", "sessions"],
         ["ok", "fresh"],
         ["unknown", "deserialise"],
     ]
