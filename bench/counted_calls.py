@@ -26,17 +26,21 @@ RUNTIME_CALLS = (
 DEVICE_CALLS = ("synchronize", "wait_on_host", "allocate", "free", "copy", "upload", "download", "launch")
 
 
-class CountingDevice(CudaDevice):
-    """A CUDA device that counts DEVICE_CALLS."""
+class CountedCalls:
+    """A device that counts DEVICE_CALLS, mixed into one."""
 
-    def __init__(self, index: int = 0) -> None:
+    def __init__(self, *arguments: Any, **options: Any) -> None:
         self.calls: Counter[str] = Counter()
-        super().__init__(index)
+        super().__init__(*arguments, **options)
 
     def __getattribute__(self, name: str) -> Any:
         if name in DEVICE_CALLS:
             self.calls[name] += 1
         return super().__getattribute__(name)
+
+
+class CountingDevice(CountedCalls, CudaDevice):
+    """A CUDA device that counts DEVICE_CALLS."""
 
 
 def build_counter(folder: Path) -> Path:

@@ -17,42 +17,47 @@ def markdown(report: dict[str, Any]) -> str:
         "",
     ]
     for row in report["presets"]:
-        lines += [f"## {row['preset']}", ""]
-        command = row["command"]
-        if command:
-            lines.append(
-                f"`flashvsr-trt {' '.join(command['command'][2:])}`: status {command['status']}, "
-                f"{command['seconds']:.0f} s."
-            )
-        if "error" in row:
-            lines += ["", f"Failed: {row['error']}", ""]
-            continue
-        ms = row["ms_a_chunk"]
-        on, memory = row["graphs_on"], row["memory"]
-        lines += [
-            "",
-            "| | |",
-            "| --- | ---: |",
-            *(f"| {name} | {'yes' if held else 'NO'} |" for name, held in row["checks"].items()),
-            f"| frames compared with torch in {row['dtype']} | {row['frames_compared']} |",
-            f"| PSNR to it | {row['psnr_to_torch']:.1f} dB |",
-            *(f"| {name}, ms a chunk | {value:.2f} |" for name, value in ms.items()),
-            *(
-                f"| {name}, {stage} | {value:.2f} |"
-                for name, by_stage in row["stage_ms"].items()
-                for stage, value in by_stage.items()
-            ),
-            f"| engines against torch | {ms['engines'] / ms['torch']:.2f} |",
-            f"| memory in the steady state | {memory['steady'] / 2**30:.2f} GiB |",
-            f"| memory by the estimate | {memory['estimate'] / 2**30:.2f} GiB |",
-            f"| torch's peak | {row['torch_peak_bytes'] / 2**30:.2f} GiB |",
-            f"| seconds to open | {memory['seconds_to_open']:.1f} |",
-            "",
-            f"Calls a steady chunk: {on['calls_a_chunk']}; of CUDA's runtime by anyone: "
-            f"{on['runtime_calls_a_chunk']}.",
-            "",
-        ]
+        lines += [f"## {row['preset']}", "", *_said(row), "", "| | |", "| --- | ---: |", *_cells(row), ""]
+        if on := row.get("graphs_on"):
+            lines += [
+                f"Calls a steady chunk: {on['calls_a_chunk']}; of CUDA's runtime by anyone: "
+                f"{on['runtime_calls_a_chunk']}.",
+                "",
+            ]
     return "\n".join(lines) + "\n"
+
+
+def _said(row: dict[str, Any]) -> list[str]:
+    """What ran, and what failed, of one preset: a part that failed leaves the others as they are."""
+    command = row.get("command")
+    lines = []
+    if command:
+        words = " ".join(command["command"][2:])
+        lines.append(f"`flashvsr-trt {words}`: status {command['status']}, {command['seconds']:.0f} s.")
+    return [*lines, *(f"Failed: {part}: {reason}" for part, reason in row["failed"].items())]
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    """The rows of a preset's table, as far as they were measured."""
+    cells = [(name, "yes" if held else "NO") for name, held in row["checks"].items()]
+    if "psnr_to_torch" in row:
+        cells.append((f"frames compared with torch in {row['dtype']}", row["frames_compared"]))
+        cells.append(("PSNR to it", f"{row['psnr_to_torch']:.1f} dB"))
+    ms = row.get("ms_a_chunk", {})
+    cells += [(f"{name}, ms a chunk", f"{value:.2f}") for name, value in ms.items()]
+    for name, by_stage in row.get("stage_ms", {}).items():
+        cells += [(f"{name}, {stage}", f"{value:.2f}") for stage, value in by_stage.items()]
+    if ms:
+        cells.append(("engines against torch", f"{ms['engines'] / ms['torch']:.2f}"))
+    sizes = {
+        "memory in the steady state": "steady_bytes",
+        "memory by the estimate": "estimate_bytes",
+        "torch's peak": "torch_peak_bytes",
+    }
+    cells += [(name, f"{row[key] / 2**30:.2f} GiB") for name, key in sizes.items() if row.get(key)]
+    if "seconds_to_open" in row:
+        cells.append(("seconds to open", f"{row['seconds_to_open']:.1f}"))
+    return [f"| {name} | {value} |" for name, value in cells]
 
 
 def write_report(report: dict[str, Any], folder: Path) -> None:
