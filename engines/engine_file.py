@@ -32,7 +32,7 @@ from flashvsr_trt.engines.tensorrt_api import (
 )
 from flashvsr_trt.engines.timing_cache import keep_timings
 from flashvsr_trt.errors import EngineError
-from flashvsr_trt.files.new import new_file, write_errors
+from flashvsr_trt.files.new import write_bytes, write_errors
 
 
 @dataclass(frozen=True)
@@ -94,9 +94,8 @@ def build_engine_file(
     cancellation.check()
     if plan is None:
         raise EngineError(f"{target.flavour.title} cannot build {model_path.name}: {logger.reason}")
-    with write_errors(engine_path, EngineError), new_file(engine_path) as file:
-        file.file.write(plan)
-        file.finish()
+    with write_errors(engine_path, EngineError):
+        write_bytes(engine_path, plan)
     write_layers(engine_path.parent, engine_path.stem, layers_of_log(logger.layers))
     seconds = round(time.perf_counter() - started, 3)
     return EngineFile(engine_path.name, sha256_of(engine_path), engine_path.stat().st_size, seconds)

@@ -8,7 +8,7 @@ from typing import Any
 
 from flashvsr_trt.engines.flavours import Target
 from flashvsr_trt.errors import EngineError
-from flashvsr_trt.files.new import new_file, write_errors
+from flashvsr_trt.files.new import write_bytes, write_errors
 
 LOG = logging.getLogger(__name__)
 
@@ -52,9 +52,7 @@ def _write(path: Path, timings: bytes) -> None:
     """Builds at once each write what they know: the last one stays, whole."""
     with write_errors(path, EngineError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with new_file(path, overwrite=True) as file:
-            file.file.write(timings)
-            file.finish()
+        write_bytes(path, timings, overwrite=True)
 
 
 def _say_once(path: Path, line: str) -> None:

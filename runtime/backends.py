@@ -19,7 +19,7 @@ log_notice: Notify = logging.getLogger("flashvsr_trt").warning
 
 
 ATTENTIONS = ("auto", "reference")
-"""`auto`: the kernels on a GPU, their PyTorch twins on a CPU. `reference`: the twins everywhere."""
+"""`auto`: the kernels on a GPU, their references in PyTorch on a CPU. `reference`: these everywhere."""
 
 
 @dataclass(frozen=True)

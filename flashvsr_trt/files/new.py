@@ -301,11 +301,16 @@ def whole_folder(path: Path, kind: type[FlashVSRError]) -> Iterator[Path]:
             made.finish()
 
 
-def write_text(path: str | os.PathLike, text: str, *, overwrite: bool = False) -> None:
-    """Write a text file whole, or not at all. Raises as `new_file` and its `finish`."""
+def write_bytes(path: str | os.PathLike, content: bytes, *, overwrite: bool = False) -> None:
+    """Write a file whole, or not at all. Raises as `new_file` and its `finish`."""
     with new_file(path, overwrite=overwrite) as file:
-        file.file.write(text.encode())
+        file.file.write(content)
         file.finish()
+
+
+def write_text(path: str | os.PathLike, text: str, *, overwrite: bool = False) -> None:
+    """As `write_bytes`, in UTF-8."""
+    write_bytes(path, text.encode(), overwrite=overwrite)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """What the executor asks of engines and kernels: the seam between it and TensorRT or ONNX Runtime.
 
-`tensorrt_engine.py`, `onnxruntime_engine.py` and `aot_kernels.py` stand behind it on a GPU, doubles in tests.
+`engine.py` here and in `runtime/onnxruntime`, and `aot_kernels.py`, stand behind it on a GPU, doubles in
+tests.
 """
 
 from collections.abc import Callable, Mapping

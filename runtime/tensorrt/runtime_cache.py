@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from flashvsr_trt.errors import EngineError, FlashVSRError
-from flashvsr_trt.files.new import new_file
+from flashvsr_trt.files.new import write_bytes
 
 RUNTIME_CACHE = "runtime_cache.bin"
 """In a folder of engines. The runtime itself refuses one of another GPU, driver or version."""
@@ -48,9 +48,7 @@ class RuntimeCache:
         if content == self.stored:
             return
         try:
-            with new_file(self.path, overwrite=True) as file:
-                file.file.write(content)
-                file.finish()
+            write_bytes(self.path, content, overwrite=True)
         except (OSError, FlashVSRError) as error:
             _log.warning("what was compiled is not kept, and is compiled again at the next start: %s", error)
             return

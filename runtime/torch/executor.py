@@ -7,18 +7,22 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch._dynamo.exc import TorchDynamoException
 
 from flashvsr_trt.config.presets import UNIT_LATENT_FRAMES
 from flashvsr_trt.config.signatures import (
     COMPUTE,
+    DECODE,
+    ENCODE,
+    Role,
     StreamConfig,
     TensorSpec,
     cache_specs,
     decode_signature,
     encode_signature,
+    stage_of,
+    stage_signatures,
 )
 from flashvsr_trt.errors import DeviceError, UsageError
 from flashvsr_trt.kernels.calls import counted_calls, reference_kernels
@@ -29,6 +33,7 @@ from flashvsr_trt.model.stages import Encode
 from flashvsr_trt.model.weights.load import describe, load_weights, resolve_weights
 from flashvsr_trt.runtime.backends import ExecutorRequest, Notify, TorchOptions
 from flashvsr_trt.runtime.executor import ReadyFrames
+from flashvsr_trt.runtime.graph_executor import DeviceTensors, GraphExecutor, HostArrays
 from flashvsr_trt.runtime.ring import RingStep
 from flashvsr_trt.runtime.torch.clock import StageClock
 from flashvsr_trt.runtime.torch.copies import ArrivingFrames, hand_over, start_download, upload
@@ -49,7 +54,7 @@ class TorchState:
     decoding_graphs: StepGraphs | None
 
 
-class TorchExecutor:
+class TorchExecutor(GraphExecutor):
     """Runs the stages of `flashvsr_trt.model`. Implements `runtime.executor.Executor`.
 
     Raises:
@@ -61,6 +66,7 @@ class TorchExecutor:
     def __init__(self, network: Network, stream: StreamConfig, options: TorchOptions | None = None) -> None:
         options = options or TorchOptions()
         self.stream, self.options = stream, options
+        self.signatures = stage_signatures(stream)
         weight = network.dit.head.head.weight
         self.device, self.dtype = weight.device, weight.dtype
         self.cuda_graphs = choose_cuda_graphs(options, self.device)
@@ -115,46 +121,43 @@ class TorchExecutor:
                 tensor.zero_()
         hand_over(state.encode, self._denoising(), self.encoding)
 
-    def encode(self, frames: np.ndarray, first: bool, state: TorchState) -> tuple[torch.Tensor, torch.Tensor]:
-        """See `Executor.encode`. It waits for no DiT step: nothing that it reads comes from one."""
-        with self._stage("encode", self.encoding):
-            inputs = torch.from_numpy(frames), torch.tensor(first)
-            encode = partial(self._encode, state)
-            condition, tokens = self._run("encode", encode, inputs, state.encoding_graphs)
-        hand_over([condition, tokens], self.encoding, self._denoising())
-        return condition, tokens
+    def run_graph(
+        self, graph: str, arrays: HostArrays, tensors: DeviceTensors, state: TorchState, step: RingStep | None
+    ) -> dict[str, Any]:
+        """See `GraphExecutor.run_graph`. Encoding reads nothing of a DiT step, and waits for none."""
+        signature, stage = self.signatures[graph], stage_of(graph)
+        stream, call, graphs = self._ways(stage, state, step)
+        if stage == DECODE:
+            hand_over([*tensors.values(), *state.memory], self._denoising(), stream)
+        with self._stage(stage, stream):
+            given = dict(tensors) | {name: torch.from_numpy(array) for name, array in arrays.items()}
+            if step:
+                given["tokens"] = torch.cat(given["tokens"])
+            inputs = tuple(given[spec.name] for spec in signature.inputs if spec.role is Role.INPUT)
+            name = f"{stage} into slot {step.slots.start}" if step else stage
+            outputs = self._run(name, call, inputs, graphs)
+            made = dict(zip((spec.name for spec in signature.results), outputs, strict=True))
+            if stage == DECODE:
+                made["frames"] = start_download(made["frames"])
+        if stage == ENCODE:
+            hand_over(made.values(), stream, self._denoising())
+        return made | {"latent": list(made["latent"].split(UNIT_LATENT_FRAMES))} if step else made
 
-    def dit(
-        self,
-        noise: np.ndarray,
-        tokens: list[torch.Tensor],
-        rope: tuple[np.ndarray, np.ndarray],
-        step: RingStep,
-        state: TorchState,
-    ) -> list[torch.Tensor]:
-        """See `Executor.dit`. The new K/V is written into the step's slots of the ring."""
-        with self._stage("dit"):
-            inputs = [torch.from_numpy(array) for array in (noise, *rope, step.valid)]
-            inputs.insert(1, torch.cat(tokens))
-            # Only the steady step comes again: while the ring fills, every step is another one.
-            graphs = state.graphs if len(tokens) == 1 and step.filled == len(step.valid) else None
-            denoise = partial(self._denoise, state, step)
-            (latent,) = self._run(f"dit into slot {step.slots.start}", denoise, tuple(inputs), graphs)
-        return list(latent.split(UNIT_LATENT_FRAMES))
+    def download(self, frames: ArrivingFrames | ReadyFrames) -> ArrivingFrames | ReadyFrames:
+        """See `GraphExecutor.download`. The copy is on its way since the frames were decoded."""
+        return frames
 
-    def decode(self, latent: torch.Tensor, condition: torch.Tensor, state: TorchState) -> np.ndarray:
-        """As `start_decode`, and the frames once they are there."""
-        return self.start_decode(latent, condition, state).read()
-
-    def start_decode(
-        self, latent: torch.Tensor, condition: torch.Tensor, state: TorchState
-    ) -> ArrivingFrames | ReadyFrames:
-        """See `Executor.start_decode`."""
-        hand_over([latent, condition, *state.memory], self._denoising(), self.decoding)
-        with self._stage("decode", self.decoding):
-            decode = partial(self._decode, state)
-            (frames,) = self._run("decode", decode, (latent, condition), state.decoding_graphs)
-            return start_download(frames)
+    def _ways(
+        self, stage: str, state: TorchState, step: RingStep | None
+    ) -> tuple[torch.cuda.Stream | None, Step, StepGraphs | None]:
+        """The stream that a stage runs on, None for the caller's; what it calls; the graphs it is kept in."""
+        if stage == ENCODE:
+            return self.encoding, partial(self._encode, state), state.encoding_graphs
+        if stage == DECODE:
+            return self.decoding, partial(self._decode, state), state.decoding_graphs
+        # Only the steady step comes again: while the ring fills, every step is another one.
+        steady = step.slots.stop - step.slots.start == 1 and step.filled == len(step.valid)
+        return None, partial(self._denoise, state, step), state.graphs if steady else None
 
     def stage_seconds(self) -> dict[str, float]:
         """See `Executor.stage_seconds`."""
