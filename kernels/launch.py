@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flashvsr_trt.errors import DeviceError, MissingDependencyError
+from flashvsr_trt.kernels.cuda_driver import call, driver
 from flashvsr_trt.kernels.manifest import SCRATCH_WORD_BYTES, Argument, Artifact, evaluate, read_kernel_file
 
 
@@ -27,21 +27,12 @@ def load_kernel(artifact: Artifact, directory: Path) -> LoadedKernel:
         UsageError: the cubin is not what was written.
         DeviceError: CUDA refuses, named with the kernel and CUDA's own message.
     """
-    cuda = _driver()
-    image = read_kernel_file(directory, artifact.cubin)
-    library = _checked(
-        artifact, "cuLibraryLoadData", lambda: cuda.cuLibraryLoadData(image, None, None, 0, None, None, 0)
-    )
-    kernel = _checked(
-        artifact, "cuLibraryGetKernel", lambda: cuda.cuLibraryGetKernel(library, artifact.entry.encode())
-    )
-    function = _checked(artifact, "cuKernelGetFunction", lambda: cuda.cuKernelGetFunction(kernel))
-    attribute = cuda.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-    _checked(
-        artifact,
-        "cuFuncSetAttribute",
-        lambda: cuda.cuFuncSetAttribute(function, attribute, artifact.shared_bytes),
-    )
+    attribute = driver().CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+    about, image = _about(artifact), read_kernel_file(directory, artifact.cubin)
+    library = call("cuLibraryLoadData", image, None, None, 0, None, None, 0, about=about)
+    kernel = call("cuLibraryGetKernel", library, artifact.entry.encode(), about=about)
+    function = call("cuKernelGetFunction", kernel, about=about)
+    call("cuFuncSetAttribute", function, attribute, artifact.shared_bytes, about=about)
     return LoadedKernel(artifact, library, function)
 
 
@@ -88,7 +79,6 @@ def launch_prepared(launch: PreparedLaunch, stream: int, pointers: Mapping[str, 
         ValueError: an argument without address, or one that is not aligned as compiled.
         DeviceError: CUDA refuses, named with the kernel and CUDA's own message.
     """
-    cuda = _driver()
     artifact = launch.kernel.artifact
     words, types = [], []
     for argument in artifact.arguments:
@@ -101,21 +91,11 @@ def launch_prepared(launch: PreparedLaunch, stream: int, pointers: Mapping[str, 
             types.append(ctypes.c_void_p)
         else:
             raise ValueError(f"{artifact.name}: no address for argument '{argument.name}'")
-    _checked(
-        artifact,
-        f"cuLaunchKernel with grid {list(launch.grid)}",
-        lambda: cuda.cuLaunchKernel(
-            launch.kernel.function,
-            *launch.grid,
-            artifact.block,
-            1,
-            1,
-            artifact.shared_bytes,
-            stream,
-            (tuple(words), tuple(types)),
-            0,
-        ),
-    )
+    arguments = tuple(words), tuple(types)
+    sizes = *launch.grid, artifact.block, 1, 1, artifact.shared_bytes
+    detail = f"with grid {list(launch.grid)}"
+    function = launch.kernel.function
+    call("cuLaunchKernel", function, *sizes, stream, arguments, 0, detail=detail, about=_about(artifact))
 
 
 def launch_kernel(
@@ -131,8 +111,7 @@ def launch_kernel(
 
 def unload_kernel(kernel: LoadedKernel) -> None:
     """Frees the kernel's library; nothing may be running it."""
-    cuda = _driver()
-    _checked(kernel.artifact, "cuLibraryUnload", lambda: cuda.cuLibraryUnload(kernel.library))
+    call("cuLibraryUnload", kernel.library, about=_about(kernel.artifact))
 
 
 def output_shape(
@@ -158,25 +137,5 @@ def _check_aligned(artifact: Artifact, argument: Argument, word: int) -> None:
         raise ValueError(f"{artifact.name}: {argument.name} is {word}, which is no multiple of 16")
 
 
-def _driver():
-    try:
-        from cuda.bindings import driver
-    except ImportError as error:
-        raise MissingDependencyError(
-            "launching kernels needs cuda-python; install the extra: pip install 'flashvsr-trt[kernels]'"
-        ) from error
-    return driver
-
-
-def _checked(artifact: Artifact, what: str, call):
-    """The call's result. cuda-python raises RuntimeError where there is no driver at all."""
-    cuda = _driver()
-    try:
-        status, *results = call()
-    except RuntimeError as error:
-        raise DeviceError(f"kernel {artifact.name} ({artifact.architecture}): {what}: {error}") from error
-    if status != cuda.CUresult.CUDA_SUCCESS:
-        _, text = cuda.cuGetErrorString(status)
-        message = text.decode() if text else str(status)
-        raise DeviceError(f"kernel {artifact.name} ({artifact.architecture}): {what} failed: {message}")
-    return results[0] if results else None
+def _about(artifact: Artifact) -> str:
+    return f"kernel {artifact.name} ({artifact.architecture}): "

@@ -12,7 +12,7 @@ from flashvsr_trt.parity.onnxruntime_stages import expand_blocks
 from flashvsr_trt.parity.stage_runner import BLOCKS, Arrays
 from flashvsr_trt.plugins.sparse_attention import SELECT_BLOCKS
 from flashvsr_trt.runtime.tensorrt.arena import Layout, place_side_by_side
-from flashvsr_trt.runtime.tensorrt.device import Device
+from flashvsr_trt.runtime.tensorrt.cuda_device import CudaDevice
 from flashvsr_trt.runtime.tensorrt.engine_runner import EngineRunner
 from flashvsr_trt.runtime.tensorrt.executor import TensorRTExecutor
 
@@ -68,7 +68,7 @@ class GraphEdge:
     address: int
 
     @classmethod
-    def allocate(cls, device: Device, plan: SegmentPlan) -> "GraphEdge":
+    def allocate(cls, device: CudaDevice, plan: SegmentPlan) -> "GraphEdge":
         """Raises DeviceError where there is no room."""
         tensors = {name: plan.tensors[name] for name in (*plan.inputs, *plan.outputs)}
         layout = place_side_by_side({name: tensor.size_bytes for name, tensor in tensors.items()})
@@ -86,7 +86,7 @@ class GraphEdge:
         part = self.host[start : start + tensor.size_bytes]
         return part.view(np.dtype(tensor.dtype)).reshape(tensor.shape)
 
-    def release(self, device: Device) -> None:
+    def release(self, device: CudaDevice) -> None:
         """Give both blocks back."""
         device.free_pinned(self.host)
         device.free(self.address)
@@ -95,7 +95,7 @@ class GraphEdge:
 class BlockRecorder:
     """An `EngineRunner` that launches as another one does, and keeps the blocks that each layer selects."""
 
-    def __init__(self, runner: EngineRunner, device: Device) -> None:
+    def __init__(self, runner: EngineRunner, device: CudaDevice) -> None:
         self.runner, self.device = runner, device
         self.blocks: Arrays = {}
 

@@ -20,7 +20,7 @@ from flashvsr_trt.runtime.onnxruntime.session import CUDA, onnxruntime, onnxrunt
 from flashvsr_trt.runtime.onnxruntime.weights import SharedWeights
 from flashvsr_trt.runtime.tensorrt.aot_kernels import AotKernels
 from flashvsr_trt.runtime.tensorrt.arena import place_side_by_side
-from flashvsr_trt.runtime.tensorrt.device import Device
+from flashvsr_trt.runtime.tensorrt.cuda_device import CudaDevice
 from flashvsr_trt.runtime.tensorrt.engine_runner import ReportLayer
 
 TABLE_MAKER = "GatherSliceToSplitFusion"
@@ -45,7 +45,7 @@ class OnnxRuntimeSessions:
 
     keeps_host_memory = False
 
-    def __init__(self, engines: EngineSet, device: Device, index: int = 0, provider: str = CUDA) -> None:
+    def __init__(self, engines: EngineSet, device: CudaDevice, index: int = 0, provider: str = CUDA) -> None:
         if provider == CUDA:
             # CUDA's and cuDNN's libraries lie in their own wheels, where the loader does not look.
             onnxruntime.preload_dlls()
@@ -119,7 +119,7 @@ class OnnxRuntimeRunner(AotKernels, OnnxRuntimeSessions):
         MissingDependencyError, EngineError, UsageError, DeviceError: as `OnnxRuntimeSessions`, `AotKernels`.
     """
 
-    def __init__(self, engines: EngineSet, device: Device, index: int = 0) -> None:
+    def __init__(self, engines: EngineSet, device: CudaDevice, index: int = 0) -> None:
         AotKernels.__init__(self, engines)
         OnnxRuntimeSessions.__init__(self, engines, device, index)
 
@@ -239,7 +239,7 @@ class SessionContext:
         return True
 
 
-def _session_memory(device: Device, index: int) -> SessionMemory:
+def _session_memory(device: CudaDevice, index: int) -> SessionMemory:
     if index not in _memories:
         memory = SessionMemory(device)
         place = onnxruntime.OrtMemoryInfo(

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from flashvsr_trt.errors import EngineError
 from flashvsr_trt.runtime.tensorrt.arena import aligned, lowest_gap
-from flashvsr_trt.runtime.tensorrt.device import Device
+from flashvsr_trt.runtime.tensorrt.cuda_device import CudaDevice
 
 ALLOC_TYPE = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_size_t)
 FREE_TYPE = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
@@ -79,7 +79,7 @@ class ScratchRegion:
 class MeasuringRegion:
     """Device memory, with a count of what scratch memory the same calls would take: `gaps.peak`."""
 
-    def __init__(self, device: Device) -> None:
+    def __init__(self, device: CudaDevice) -> None:
         self.device, self.gaps = device, Gaps()
         self.offsets: dict[int, int] = {}
 
@@ -106,7 +106,7 @@ class SessionMemory:
         held: address -> bytes of what sessions keep beyond a run.
     """
 
-    def __init__(self, device: Device) -> None:
+    def __init__(self, device: CudaDevice) -> None:
         self.device = device
         self.held: dict[int, int] = {}
         self._lock = threading.Lock()

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from flashvsr_trt.errors import EngineError
-from flashvsr_trt.runtime.tensorrt.device import Device
+from flashvsr_trt.runtime.tensorrt.cuda_device import CudaDevice
 
 Place = Mapping[str, object]
 """Where a matrix is, as `engines.onnxruntime_keys` describes it."""
@@ -20,7 +20,7 @@ class SharedWeights:
         stream: that copies are put on.
     """
 
-    def __init__(self, device: Device, folder: Path, stream: int) -> None:
+    def __init__(self, device: CudaDevice, folder: Path, stream: int) -> None:
         self.device, self.folder, self.stream = device, folder, stream
         self.addresses: dict[tuple, int] = {}
         self.readers: dict[tuple, int] = {}

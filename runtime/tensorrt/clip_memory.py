@@ -19,7 +19,7 @@ from flashvsr_trt.config.signatures import (
     stage_signatures,
 )
 from flashvsr_trt.runtime.tensorrt.arena import Layout, place_side_by_side
-from flashvsr_trt.runtime.tensorrt.device import Device
+from flashvsr_trt.runtime.tensorrt.cuda_device import CudaDevice
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class ClipMemory:
         DeviceError: the device has no room for it.
     """
 
-    def __init__(self, device: Device, stream: StreamConfig, compute: str, cuda_stream: int) -> None:
+    def __init__(self, device: CudaDevice, stream: StreamConfig, compute: str, cuda_stream: int) -> None:
         self.device = device
         buffers = clip_buffers(stream)
         self.specs = {name: buffer.spec for name, buffer in buffers.items()}

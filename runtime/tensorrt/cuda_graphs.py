@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from flashvsr_trt.errors import DeviceError
 from flashvsr_trt.runtime.tensorrt.bound_graph import BoundGraph
-from flashvsr_trt.runtime.tensorrt.device import Device
+from flashvsr_trt.runtime.tensorrt.cuda_device import CudaDevice
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class GraphCache:
         capture: whether to replay CUDA graphs; without them each run is enqueued step by step.
     """
 
-    def __init__(self, device: Device, capture: bool) -> None:
+    def __init__(self, device: CudaDevice, capture: bool) -> None:
         self.device, self.capture = device, capture
         self.replays: dict[Hashable, Replay] = {}
 

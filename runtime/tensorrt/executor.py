@@ -23,7 +23,7 @@ from flashvsr_trt.runtime.graph_executor import GraphExecutor, HostArrays
 from flashvsr_trt.runtime.ring import RingStep
 from flashvsr_trt.runtime.tensorrt.bound_graph import BoundGraph
 from flashvsr_trt.runtime.tensorrt.clip_memory import ClipMemory, buffer_name, clip_layout, state_name
-from flashvsr_trt.runtime.tensorrt.device import Device
+from flashvsr_trt.runtime.tensorrt.cuda_device import CudaDevice
 from flashvsr_trt.runtime.tensorrt.device_memory import check_device_memory
 from flashvsr_trt.runtime.tensorrt.engine_runner import EngineRunner
 from flashvsr_trt.runtime.tensorrt.loaded_graphs import LoadedGraphs
@@ -55,7 +55,7 @@ class TensorRTExecutor(GraphExecutor):
         bundle: Bundle,
         plans: Mapping[str, SegmentPlan],
         runner: EngineRunner,
-        device: Device,
+        device: CudaDevice,
         cuda_graphs: bool = True,
         profile: RunProfile | None = None,
         facts: Mapping[str, Any] | None = None,
@@ -252,7 +252,9 @@ def _buffer(graph: str, tensor: str, places: list[UnitPlace]) -> str:
     return buffer_name(graph, tensor, None if graph == DIT_FIRST else places[0].number)
 
 
-def _release(device: Device, streams: tuple[int, ...], arenas: tuple[int, ...], graphs: LoadedGraphs) -> None:
+def _release(
+    device: CudaDevice, streams: tuple[int, ...], arenas: tuple[int, ...], graphs: LoadedGraphs
+) -> None:
     device.activate()
     for stream in streams:
         device.synchronize(stream)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from flashvsr_trt.runtime.tensorrt.device import Device
+from flashvsr_trt.runtime.tensorrt.cuda_device import CudaDevice
 
 OPEN_SPANS = 64
 """Spans that may wait to be read; the oldest of so many is long over."""
@@ -27,7 +27,7 @@ class StageTimer:
         keep: gets each span when it is read; for a trace.
     """
 
-    def __init__(self, device: Device, stream: int, keep: Callable[[Span], None] | None = None) -> None:
+    def __init__(self, device: CudaDevice, stream: int, keep: Callable[[Span], None] | None = None) -> None:
         self.device, self.keep = device, keep
         self.origin = device.new_event()
         device.record(self.origin, stream)

@@ -9,14 +9,14 @@ import numpy as np
 
 from flashvsr_trt.config.signatures import DECODE, DIT_FIRST, ENCODE, StreamConfig
 from flashvsr_trt.runtime.tensorrt.clip_memory import ClipMemory, buffer_name, unit_places
+from flashvsr_trt.runtime.tensorrt.cuda_device import CudaDevice
 from flashvsr_trt.runtime.tensorrt.cuda_graphs import GraphCache
-from flashvsr_trt.runtime.tensorrt.device import Device
 
 
 class DecodingFrames:
     """Frames that are on their way to the host. Implements `runtime.executor.PendingFrames`."""
 
-    def __init__(self, device: Device, downloaded: int, pinned: np.ndarray) -> None:
+    def __init__(self, device: CudaDevice, downloaded: int, pinned: np.ndarray) -> None:
         self.device, self.downloaded, self.pinned = device, downloaded, pinned
         self.frames: np.ndarray | None = None
         self.taken = False
@@ -106,7 +106,7 @@ class ClipState:
     def __init__(
         self,
         owner: object,
-        device: Device,
+        device: CudaDevice,
         stream: StreamConfig,
         compute: str,
         streams: tuple[int, ...],
@@ -156,7 +156,7 @@ class ClipState:
 
 
 def _release(
-    device: Device, streams: tuple[int, ...], memory: ClipMemory, graphs: GraphCache, events: list[int]
+    device: CudaDevice, streams: tuple[int, ...], memory: ClipMemory, graphs: GraphCache, events: list[int]
 ) -> None:
     device.activate()
     for stream in streams:

@@ -31,7 +31,7 @@ class Graph:
 
 @dataclass
 class DeviceDouble:
-    """Implements `runtime.device.Device`; `log` has every call that puts work on a stream, in order."""
+    """Stands for `CudaDevice`; `log` has every call that puts work on a stream, in order."""
 
     total: int = 2**34
     ahead: frozenset[int] = frozenset()

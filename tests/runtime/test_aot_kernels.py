@@ -6,7 +6,7 @@ import pytest
 
 from flashvsr_trt.engines.plan import KernelStep
 from flashvsr_trt.files.folder import NamedFile
-from flashvsr_trt.kernels import launch
+from flashvsr_trt.kernels import cuda_driver, launch
 from flashvsr_trt.kernels.launch import LoadedKernel
 from flashvsr_trt.kernels.manifest import Argument, Artifact
 from flashvsr_trt.runtime.tensorrt.aot_kernels import AotKernels
@@ -65,7 +65,7 @@ def kernels():
 def test_expressions_are_evaluated_at_the_first_launch_of_a_step_only(kernels, monkeypatch):
     driver, evaluated = DriverDouble(), []
     evaluate = launch.evaluate
-    monkeypatch.setattr(launch, "_driver", lambda: driver)
+    monkeypatch.setattr(cuda_driver, "driver", lambda: driver)
     monkeypatch.setattr(launch, "evaluate", lambda *args: evaluated.append(args) or evaluate(*args))
     steps = [step("dit", "a", 2), step("dit", "b", 4), step("dit_first", "a", 6)]
     for _ in range(3):

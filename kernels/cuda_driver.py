@@ -1,0 +1,49 @@
+"""Calls of the CUDA driver through cuda-python, whose failures are errors of ours. No torch."""
+
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+from flashvsr_trt.errors import DeviceError, MissingDependencyError
+
+
+@cache
+def driver() -> ModuleType:
+    """cuda-python's bindings. Raises MissingDependencyError where they are not installed."""
+    try:
+        from cuda.bindings import driver as bindings
+    except ImportError as error:
+        raise MissingDependencyError(
+            "running kernels and engines needs cuda-python: pip install 'flashvsr-trt[kernels]', "
+            "'flashvsr-trt[rtx]' or 'flashvsr-trt[tensorrt]'"
+        ) from error
+    return bindings
+
+
+def call(name: str, *arguments: Any, detail: str = "", about: str = "") -> Any:
+    """What the driver's function of that name gives: nothing, one result, or a tuple of them.
+
+    Args:
+        detail: said after the name where the call fails ("of 256 bytes").
+        about: said before it.
+
+    Raises:
+        DeviceError: with CUDA's own message.
+    """
+    what = f"{about}{name}{detail and f' {detail}'}"
+    try:
+        status, *results = getattr(driver(), name)(*arguments)
+    except RuntimeError as error:  # cuda-python's, where there is no driver library
+        raise DeviceError(f"{what}: {error}; see `flashvsr-trt doctor`") from error
+    check_status(status, what)
+    if not results:
+        return None
+    return results[0] if len(results) == 1 else tuple(results)
+
+
+def check_status(status: Any, what: str) -> None:
+    """Raise DeviceError, with CUDA's own message, unless a call succeeded."""
+    cuda = driver()
+    if status != cuda.CUresult.CUDA_SUCCESS:
+        _, text = cuda.cuGetErrorString(status)
+        raise DeviceError(f"{what} failed: {text.decode() if text else status}")
