@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+from flashvsr_trt.errors import DeviceError, MissingDependencyError
+from flashvsr_trt.kernels.cuda_driver import call, name_and_capability
+
 
 @dataclass(frozen=True)
 class Device:
@@ -15,25 +18,10 @@ class Device:
 def current_device() -> Device | None:
     """The first CUDA device; None without cuda-python, a driver, or a GPU."""
     try:
-        from cuda.bindings import driver as cuda
-    except ImportError:
+        call("cuInit", 0)
+        handle = call("cuDeviceGet", 0)
+        version = call("cuDriverGetVersion")
+        name, capability = name_and_capability(handle)
+    except (MissingDependencyError, DeviceError):
         return None
-    try:
-        (status,) = cuda.cuInit(0)
-    except RuntimeError:  # cuda-python raises it where there is no driver library
-        return None
-    if status != cuda.CUresult.CUDA_SUCCESS:
-        return None
-    status, device = cuda.cuDeviceGet(0)
-    if status != cuda.CUresult.CUDA_SUCCESS:
-        return None
-    attribute = cuda.CUdevice_attribute
-    _, major = cuda.cuDeviceGetAttribute(attribute.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, device)
-    _, minor = cuda.cuDeviceGetAttribute(attribute.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, device)
-    _, name = cuda.cuDeviceGetName(128, device)
-    _, version = cuda.cuDriverGetVersion()
-    return Device(
-        name=name.split(b"\0")[0].decode(),
-        capability=f"{major}.{minor}",
-        driver=f"{version // 1000}.{version % 1000 // 10}",
-    )
+    return Device(name, capability, f"{version // 1000}.{version % 1000 // 10}")

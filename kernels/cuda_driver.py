@@ -47,3 +47,12 @@ def check_status(status: Any, what: str) -> None:
     if status != cuda.CUresult.CUDA_SUCCESS:
         _, text = cuda.cuGetErrorString(status)
         raise DeviceError(f"{what} failed: {text.decode() if text else status}")
+
+
+def name_and_capability(device: Any) -> tuple[str, str]:
+    """What a device is called, and its compute capability, like "8.9"."""
+    name = call("cuDeviceGetName", 128, device).split(b"\0")[0].decode()
+    kinds = driver().CUdevice_attribute
+    major = call("cuDeviceGetAttribute", kinds.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, device)
+    minor = call("cuDeviceGetAttribute", kinds.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, device)
+    return name, f"{major}.{minor}"

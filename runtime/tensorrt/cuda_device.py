@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from flashvsr_trt.errors import DeviceError, UsageError
-from flashvsr_trt.kernels.cuda_driver import call, check_status, driver
+from flashvsr_trt.kernels.cuda_driver import call, check_status, driver, name_and_capability
 
 _MILLISECOND = 1e-3
 
@@ -37,17 +37,8 @@ class CudaDevice:
         device = call("cuDeviceGet", index)
         self.context = call("cuDevicePrimaryCtxRetain", device)
         self.activate()
-        attribute = driver().CUdevice_attribute
-        major, minor = (
-            call("cuDeviceGetAttribute", kind, device)
-            for kind in (
-                attribute.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR,
-                attribute.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR,
-            )
-        )
         self.index = index
-        self.name: str = call("cuDeviceGetName", 128, device).split(b"\0")[0].decode()
-        self.capability = f"{major}.{minor}"
+        self.name, self.capability = name_and_capability(device)
 
     def activate(self) -> None:
         """Make it the calling thread's device."""
