@@ -18,10 +18,10 @@ from bench.kernel_problems import SCENES, AttentionProblem, attention_problem, i
 from flashvsr_trt.config.presets import UNIT_FRAMES, WINDOW_TOKENS
 from flashvsr_trt.kernels.add_norm import add_norm_reference
 from flashvsr_trt.kernels.block_sparse_attention import block_sparse_attention_reference
-from flashvsr_trt.kernels.finish_frames import finish_frames_reference
+from flashvsr_trt.kernels.finish_frames import finish_frames, finish_frames_reference
 from flashvsr_trt.kernels.norm_rope import norm_rope_reference
 from flashvsr_trt.kernels.select_blocks import select_blocks_reference
-from flashvsr_trt.kernels.torch_fused_ops import add_norm, finish_frames, norm_rope
+from flashvsr_trt.kernels.torch_fused_ops import add_norm, norm_rope
 from flashvsr_trt.kernels.torch_ops import attention_setting, block_sparse_attention, select_blocks
 
 EPS = 1e-6

@@ -20,11 +20,9 @@ from flashvsr_trt.kernels.add_norm_triton import launch_add_norm
 from flashvsr_trt.kernels.attention_arguments import attention_strides
 from flashvsr_trt.kernels.block_sparse_attention import block_sparse_attention_reference
 from flashvsr_trt.kernels.block_sparse_attention_triton import launch_portable
-from flashvsr_trt.kernels.conv_to_rgb import conv_to_rgb_reference, tap_columns
-from flashvsr_trt.kernels.conv_to_rgb_triton import launch_conv_to_rgb
+from flashvsr_trt.kernels.conv_to_rgb import conv_to_rgb_reference, launch_conv_to_rgb, tap_columns
 from flashvsr_trt.kernels.device import architecture_of
-from flashvsr_trt.kernels.finish_frames import finish_frames_reference
-from flashvsr_trt.kernels.finish_frames_triton import launch_finish_frames
+from flashvsr_trt.kernels.finish_frames import finish_frames_reference, launch_finish_frames
 from flashvsr_trt.kernels.norm_rope import norm_rope_reference
 from flashvsr_trt.kernels.norm_rope_triton import launch_norm_rope
 from flashvsr_trt.kernels.select_blocks import select_blocks_reference

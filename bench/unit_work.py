@@ -18,7 +18,8 @@ from flashvsr_trt.config.signatures import (
 )
 from flashvsr_trt.model.decoder import Decoder
 from flashvsr_trt.model.dit import DiT
-from flashvsr_trt.model.folded_decoder import FoldedDecoder
+from flashvsr_trt.model.fused_decoder import FusedDecoder
+from flashvsr_trt.model.fused_projector import FusedProjector
 from flashvsr_trt.model.network import Network
 from flashvsr_trt.model.projector import Projector
 from flashvsr_trt.runtime.torch.executor import TorchExecutor
@@ -91,7 +92,12 @@ def network_without_memory(config: NetworkConfig) -> Network:
         projector, dit, decoder = Projector(config), DiT(config), Decoder(config)
         prompt = torch.empty(1, config.dit.text_tokens, config.dit.text_dim)
     with torch.no_grad():
-        return Network(projector, dit, FoldedDecoder(decoder), dit.constants(prompt))
+        return Network(
+            FusedProjector(projector),
+            dit,
+            FusedDecoder(decoder, torch.float32),
+            dit.constants(prompt),
+        )
 
 
 def _meta(spec: TensorSpec) -> torch.Tensor:

@@ -4,13 +4,13 @@ import copy
 from dataclasses import replace
 
 from flashvsr_trt.model.dit import DiT, JoinedSelfAttention
-from flashvsr_trt.model.exported_decoder import ExportedDecoder
+from flashvsr_trt.model.exported_decoder import exported_decoder
 from flashvsr_trt.model.network import Network
 
 
 def exported_network(network: Network) -> Network:
     """Queries and keys as one product, the decoder frame by frame; weights that stay are shared."""
-    return replace(network, dit=_joined(network.dit), decoder=ExportedDecoder(network.decoder))
+    return replace(network, dit=_joined(network.dit), decoder=exported_decoder(network.decoder))
 
 
 def _joined(dit: DiT) -> DiT:

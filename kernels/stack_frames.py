@@ -1,20 +1,118 @@
 """What a causal convolution reads: the four frames of each output side by side, edges repeated.
 
-The PyTorch twin here is the specification (the padding and stacking of `model.projector.causal_conv`).
+The PyTorch reference here is the specification (what `model.projector.causal_conv` pads and stacks). The
+kernel reads each frame once, in whole vectors of channels.
 """
 
 import torch
+import torch.nn.functional as F
+
+from flashvsr_trt.kernels.calls import record_call, runs_kernel
+from flashvsr_trt.kernels.device import architecture_of
+from flashvsr_trt.kernels.optional_triton import tl, triton
+from flashvsr_trt.kernels.tuning import Setting, setting_for
 
 FRAMES = 4
 """Frames that a causal convolution sees; it moves by two."""
 
 
 def stack_frames_reference(tail: torch.Tensor, x: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
-    """tail [2, h, w, C] and x [T, h, w, C], T even -> [T/2, h+2, w+2, 4*C], frames outside channels.
+    """tail [2, C, h, w] and x [T, C, h, w], T even -> [T/2, 4*C, h+2, w+2], frames outside channels.
 
     Where `first`, a bool scalar, is set, a clip starts: copies of x's first frame take the tail's place.
     """
     frames = torch.cat([torch.where(first, x[:1], tail), x])
-    frames = torch.cat([frames[:, :1], frames, frames[:, -1:]], dim=1)
-    frames = torch.cat([frames[:, :, :1], frames, frames[:, :, -1:]], dim=2)
-    return torch.cat([frames[:-2:2], frames[1:-1:2], frames[2::2], frames[3::2]], dim=-1)
+    frames = F.pad(frames, (1,) * 4, mode="replicate")
+    return torch.cat([frames[:-2:2], frames[1:-1:2], frames[2::2], frames[3::2]], dim=1)
+
+
+def stack_frames(tail: torch.Tensor, x: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
+    """`stack_frames_reference`, by the kernel where there is a GPU; x is in channels-last memory there."""
+    if not runs_kernel(x):
+        record_call("stack_frames", "reference")
+        return stack_frames_reference(tail, x, first)
+    record_call("stack_frames", "triton")
+    setting = setting_for("stack_frames", architecture_of(x.device))
+    return launch_stack_frames(tail.contiguous(memory_format=torch.channels_last), x, first, setting)
+
+
+@triton.jit
+def stack_frames_kernel(
+    tail,
+    x,
+    first,
+    out,
+    height,
+    width,
+    channels,
+    outputs,
+    FRAMES: tl.constexpr,
+    TAIL: tl.constexpr,
+    PIXELS: tl.constexpr,
+    CHANNELS: tl.constexpr,
+):
+    """PIXELS pixels and CHANNELS channels of one frame, into the two outputs that see it."""
+    frame = tl.program_id(2)
+    pixel = tl.program_id(0) * PIXELS + tl.arange(0, PIXELS)
+    channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
+    row = tl.minimum(tl.maximum(pixel // (width + 2) - 1, 0), height - 1)
+    column = tl.minimum(tl.maximum(pixel % (width + 2) - 1, 0), width - 1)
+    pixels = (height + 2) * (width + 2)
+    inside = (pixel < pixels)[:, None] & (channel < channels)[None, :]
+    place = (row * width + column).to(tl.int64)[:, None] * channels + channel[None, :]
+    before = frame.to(tl.int64) * (height * width) * channels
+    plane = tl.maximum(frame - TAIL, 0).to(tl.int64) * (height * width) * channels
+    # Read from memory: a captured graph is replayed for starting and for running clips alike.
+    starts = tl.load(first)
+    if (frame < TAIL) & (starts == 0):
+        value = tl.load(tail + before + place, mask=inside, other=0.0)
+    else:
+        value = tl.load(x + plane + place, mask=inside, other=0.0)
+    made = frame // 2
+    part = frame % 2
+    line = made.to(tl.int64) * pixels + pixel
+    if made < outputs:
+        target = (line * FRAMES + part)[:, None] * channels + channel[None, :]
+        tl.store(out + target, value, mask=inside)
+    if made > 0:
+        target = ((line - pixels) * FRAMES + part + 2)[:, None] * channels + channel[None, :]
+        tl.store(out + target, value, mask=inside)
+
+
+def launch_stack_frames(
+    tail: torch.Tensor, x: torch.Tensor, first: torch.Tensor, setting: Setting
+) -> torch.Tensor:
+    """`stack_frames_reference` in one launch: arguments and results are its.
+
+    Raises:
+        ValueError: a tensor is not in channels-last memory.
+    """
+    layout = torch.channels_last
+    if not (tail.is_contiguous(memory_format=layout) and x.is_contiguous(memory_format=layout)):
+        raise ValueError("tail and x must be in channels-last memory")
+    count, channels, height, width = x.shape
+    outputs = count // 2
+    size = (outputs, FRAMES * channels, height + 2, width + 2)
+    out = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=layout)
+    sizes = setting.constants
+    pixels = (height + 2) * (width + 2)
+    grid = (
+        triton.cdiv(pixels, sizes["PIXELS"]),
+        triton.cdiv(channels, sizes["CHANNELS"]),
+        len(tail) + count,
+    )
+    stack_frames_kernel[grid](
+        tail,
+        x,
+        first,
+        out,
+        height,
+        width,
+        channels,
+        outputs,
+        FRAMES=FRAMES,
+        TAIL=len(tail),
+        **sizes,
+        num_warps=setting.num_warps,
+    )
+    return out

@@ -6,7 +6,6 @@ from flashvsr_trt.kernels.add_norm import add_norm_reference
 from flashvsr_trt.kernels.calls import record_call, runs_kernel
 from flashvsr_trt.kernels.catalogue import BLOCK
 from flashvsr_trt.kernels.device import architecture_of
-from flashvsr_trt.kernels.finish_frames import finish_frames_reference
 from flashvsr_trt.kernels.norm_rope import norm_rope_reference
 from flashvsr_trt.kernels.tuning import setting_for
 
@@ -75,23 +74,3 @@ def add_norm(
 @add_norm.register_fake
 def _(x, branch, gate, weight, bias, eps):
     return torch.empty_like(x), torch.empty_like(x)
-
-
-@torch.library.custom_op("flashvsr::finish_frames", mutates_args=())
-def finish_frames(frames: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
-    """`finish_frames_reference`, by the kernels where there is a GPU."""
-    if not runs_kernel(frames):
-        record_call("finish_frames", "reference")
-        return finish_frames_reference(frames, reference)
-    from flashvsr_trt.kernels.finish_frames_triton import launch_finish_frames
-
-    record_call("finish_frames", "triton")
-    return launch_finish_frames(
-        frames, reference, setting_for("finish_frames", architecture_of(frames.device))
-    )
-
-
-@finish_frames.register_fake
-def _(frames, reference):
-    count, channels, height, width = frames.shape
-    return frames.new_empty((count, height, width, channels), dtype=torch.uint8)

@@ -1,6 +1,6 @@
 """PIL's 8-bit bicubic upscaling in one launch, as frames and as the projector's pixels.
 
-Its twins are `model.upsample.upsample` with `fit_to_target`, and `unshuffle` of `model.fused_projector`.
+Its references are `upsample` and `fit_to_target` of `model.upsample`, and `model.fused_projector.unshuffle`.
 """
 
 import torch

@@ -6,9 +6,6 @@ that lie almost halfway take the farther one, and the sum is right again.
 """
 
 import torch
-from torch import nn
-
-from flashvsr_trt.model.folded_decoder import FoldedDecoder, Grow
 
 
 def round_balanced(weight: torch.Tensor, dtype: torch.dtype, dim: int) -> torch.Tensor:
@@ -16,9 +13,11 @@ def round_balanced(weight: torch.Tensor, dtype: torch.dtype, dim: int) -> torch.
 
     Args:
         weight: float32.
-        dtype: bfloat16 or float16.
+        dtype: bfloat16, float16 or float32, in which nothing is rounded.
         dim: the input channels.
     """
+    if dtype == torch.float32:
+        return weight
     nearest = weight.to(dtype)
     error = nearest.float() - weight
     excess = error.sum(dim, keepdim=True)
@@ -37,14 +36,3 @@ def _other_neighbour(weight: torch.Tensor, nearest: torch.Tensor) -> torch.Tenso
     # Floats of one sign are ordered as the integers of the same bits.
     outwards = torch.where(nearest.float().abs() < weight.abs(), 1, -1).to(torch.int16)
     return (nearest.view(torch.int16) + outwards).view(nearest.dtype)
-
-
-def rounded_decoder(decoder: FoldedDecoder, dtype: torch.dtype) -> FoldedDecoder:
-    """The decoder in `dtype`, biases to nearest. Changes `decoder`, which is float32."""
-    if dtype != torch.float32:
-        for module in decoder.modules():
-            if isinstance(module, nn.Conv2d):
-                module.weight.data = round_balanced(module.weight, dtype, dim=1)
-            elif isinstance(module, Grow):
-                module.weight = round_balanced(module.weight, dtype, dim=0)
-    return decoder.to(dtype=dtype, memory_format=torch.channels_last)

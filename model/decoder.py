@@ -1,6 +1,6 @@
 """TC decoder: latents and upscaled frames to frames (official `TCDecoder.py`, a TAEHV decoder).
 
-This is the network as published; `folded_decoder.py` runs the same weights faster.
+This is the network as published; `fused_decoder.py` runs the same weights faster.
 
 Time is the batch axis: every layer sees all frames of the call at once, and a MemBlock's past is the same
 batch moved by one frame behind its carried memory.

@@ -1,7 +1,13 @@
-"""The TC decoder through fused operators: what the torch executor runs, specified by `folded_decoder.py`.
+"""The TC decoder that runs: on one device, on a rank's rows, and as a graph.
+
+`decoder.Decoder` is its reference.
+
+Between two groups of MemBlocks stand a nearest 2x upsampling, a 1x1 TGrow and a 3x3 convolution, with no
+bias and nothing non-linear between them. Together they are one transposed convolution, which does 4/9 of the
+multiplications and never makes the upsampled input.
 
 A convolution, its bias, the residual and the ReLU are one operator. A MemBlock's first convolution is two, so
-that its input and its past are never copied side by side. On a CPU the same lines run oneDNN's operators.
+that its input and its past are never copied side by side.
 """
 
 from collections.abc import Sequence
@@ -11,35 +17,78 @@ import torch.nn.functional as F
 from torch import nn
 
 from flashvsr_trt.config.presets import FRAMES_PER_LATENT, LATENT_STRIDE
+from flashvsr_trt.kernels.calls import runs_references
 from flashvsr_trt.kernels.conv_relu import conv_relu
-from flashvsr_trt.kernels.torch_decoder_ops import ConvToRGB, split_frames
+from flashvsr_trt.kernels.conv_to_rgb import ConvToRGB
+from flashvsr_trt.kernels.split_frames import split_frames
 from flashvsr_trt.memory import ALONE_PIXELS
-from flashvsr_trt.model.decoder import CONDITION_CHANNELS, MemBlock
-from flashvsr_trt.model.folded_decoder import FoldedDecoder, Grow
+from flashvsr_trt.model.balanced_rounding import round_balanced
+from flashvsr_trt.model.communicator import ONE_PROCESS, Communicator
+from flashvsr_trt.model.decoder import CONDITION_CHANNELS, Decoder, MemBlock, TGrow, condition_cells
+from flashvsr_trt.model.halo import with_halo
 
 Frames = Sequence[torch.Tensor]
 """Consecutive frames in one or several tensors [T, C, h, w]."""
 
 
+def fold_grow(tgrow: torch.Tensor, conv: torch.Tensor) -> torch.Tensor:
+    """One kernel for nearest 2x, TGrow and convolution.
+
+    Args:
+        tgrow: [stride*C, in, 1, 1].
+        conv: [out, C, 3, 3].
+
+    Returns:
+        [in, stride*out, 4, 4] for `conv_transpose2d(stride=2, padding=1)`, in the dtype of `conv`; its
+        output channels are `stride` consecutive frames. Folded in float32.
+    """
+    grow = tgrow.float().view(-1, conv.shape[1], tgrow.shape[1])
+    taps = torch.einsum("omhw,smi->isohw", conv.float(), grow).flatten(1, 2).flip(-1, -2)
+    # Each low-resolution pixel is seen through four neighbouring high-resolution ones.
+    shifted = [F.pad(taps, (q, 1 - q, p, 1 - p)) for p in (0, 1) for q in (0, 1)]
+    return torch.stack(shifted).sum(dim=0).to(conv.dtype)
+
+
+class ConvReLU(nn.Module):
+    """`conv_relu` with a weight [out, in, 3, 3] and a bias [out] or None."""
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+        super().__init__()
+        self.register_buffer("weight", channels_last(weight))
+        self.register_buffer("bias", bias)
+
+    def forward(
+        self, x: torch.Tensor, communicator: Communicator, residual: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """x [T, in, h, w] and residual [T, out, h, w] -> [T, out, h, w]."""
+
+        def run(x: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
+            return conv_relu(x, self.weight, self.bias, residual)
+
+        return with_halo(run, (x,), communicator, () if residual is None else (residual,))
+
+
 class FusedMemBlock(nn.Module):
     """`MemBlock` with the weight of [x, past] as two."""
 
-    def __init__(self, block: MemBlock) -> None:
+    def __init__(self, block: MemBlock, dtype: torch.dtype) -> None:
         super().__init__()
-        first, _, self.second, _, self.third = block.conv
-        self.bias = first.bias
-        for name, weight in zip(("present", "past"), first.weight.chunk(2, dim=1), strict=True):
-            self.register_buffer(name, weight.contiguous(memory_format=torch.channels_last))
+        (first, bias), second, third = (rounded(block.conv[place], dtype) for place in (0, 2, 4))
+        present, past = first.chunk(2, dim=1)
+        self.present, self.second, self.third = ConvReLU(present, bias), ConvReLU(*second), ConvReLU(*third)
+        self.register_buffer("past", channels_last(past))
 
-    def forward(self, parts: Frames, memory: torch.Tensor) -> tuple[Frames, torch.Tensor]:
+    def forward(
+        self, parts: Frames, memory: torch.Tensor, communicator: Communicator
+    ) -> tuple[Frames, torch.Tensor]:
         """See `MemBlock.forward`; x comes and goes as `parts`, runs of its frames."""
         made = []
         for x in parts:
-            past = F.conv2d(one_frame_earlier(x, memory), self.past, padding=1)
-            hidden = conv_relu(x, self.present, self.bias, past)
-            hidden = conv_relu(hidden, self.second.weight, self.second.bias)
-            made.append(conv_relu(hidden, self.third.weight, self.third.bias, x))
-            memory = x[-1:]
+            earlier = one_frame_earlier(x, memory)
+            past = with_halo(lambda x: F.conv2d(x, self.past, padding=1), (earlier,), communicator)
+            hidden = self.second(self.present(x, communicator, past), communicator)
+            made.append(self.third(hidden, communicator, x))
+            memory = x if len(x) == 1 else x[-1:]
         return made, memory
 
 
@@ -56,46 +105,98 @@ def one_frame_earlier(x: torch.Tensor, memory: torch.Tensor) -> torch.Tensor:
     return past
 
 
-class FusedDecoder(nn.Module):
-    """Same inputs, state and outputs as `FoldedDecoder`, whose weights it shares; frames are float32."""
+class Grow(nn.Module):
+    """To twice the height and width and `stride` times the frames; `relu` where a ReLU follows."""
 
-    def __init__(self, decoder: FoldedDecoder, alone_pixels: int = ALONE_PIXELS) -> None:
+    def __init__(self, tgrow: TGrow, conv: nn.Conv2d, dtype: torch.dtype, relu: bool = False) -> None:
         super().__init__()
-        self.alone_pixels = alone_pixels
-        self.clamp, self.entry, self.grows = decoder.clamp, decoder.entry, decoder.grows
-        self.groups = nn.ModuleList(nn.ModuleList(map(FusedMemBlock, group)) for group in decoder.groups)
-        self.inserted, last = decoder.exit
-        self.last = ConvToRGB(last)
+        self.channels, self.relu = conv.out_channels, relu
+        weight = round_balanced(fold_grow(tgrow.conv.weight, conv.weight), dtype, dim=0)
+        self.register_buffer("weight", channels_last(weight))
+
+    @property
+    def stride(self) -> int:
+        """Frames that each frame becomes."""
+        return self.weight.shape[1] // self.channels
+
+    def forward(self, x: torch.Tensor, communicator: Communicator) -> Frames:
+        """[T, in, h, w] -> [T*stride, out, 2h, 2w], as the one entry of a list."""
+        return [with_halo(self._run, (x,), communicator)]
+
+    def _run(self, x: torch.Tensor) -> torch.Tensor:
+        grown = F.conv_transpose2d(x, self.weight, stride=2, padding=1)
+        return split_frames(grown, self.stride, self.relu)
+
+
+class FusedDecoder(nn.Module):
+    """Same inputs, state and outputs as `Decoder`; frames are float32, but in a graph.
+
+    Args:
+        decoder: float32. Its weights are folded, and then rounded once.
+        dtype: of weights and activations.
+        alone_pixels: feature maps this large are run frame by frame.
+    """
+
+    def __init__(self, decoder: Decoder, dtype: torch.dtype, alone_pixels: int = ALONE_PIXELS) -> None:
+        super().__init__()
+        flat, self.alone_pixels = decoder.decoder, alone_pixels
+        self.clamp = flat[0]
+        self.entry = nn.ModuleList(ConvReLU(*rounded(flat[place], dtype)) for place in (1, 3))
+        self.groups = nn.ModuleList(
+            nn.ModuleList(FusedMemBlock(block, dtype) for block in flat[place : place + 3])
+            for place in (5, 11, 17)
+        )
+        self.grows = nn.ModuleList(
+            Grow(flat[place], flat[place + 1], dtype, relu=place == 21) for place in (9, 15, 21)
+        )
+        self.inserted = ConvReLU(*rounded(flat[24], dtype))
+        self.last = ConvToRGB(*rounded(flat[26], dtype))
 
     def forward(
-        self, latent: torch.Tensor, condition: torch.Tensor, memory: list[torch.Tensor]
+        self,
+        latent: torch.Tensor,
+        condition: torch.Tensor,
+        memory: list[torch.Tensor],
+        communicator: Communicator = ONE_PROCESS,
+        frame_rows: int | None = None,
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """See `Decoder.forward`."""
-        x = self.clamp(decoder_input(latent, condition))
-        for conv in self.entry:
-            x = conv_relu(x, conv.weight, conv.bias)
-        *grows, last_grow = self.grows
+        """See `Decoder.forward`. Of a rank, tensors have its rows, and `frame_rows` is tH/8 of the frame."""
+        # Of the whole frame, so that all ranks run, and trade rows, alike.
+        pixels = (frame_rows or latent.shape[2]) * latent.shape[3]
+        together = 1 if pixels >= self.alone_pixels else len(latent)
+        inputs = latent.split(together), condition.split(together * FRAMES_PER_LATENT)
+        parts = [self._enter(*pair, communicator) for pair in zip(*inputs, strict=True)]
         remaining = iter(memory)
         next_memory = []
-        parts = [x]
-        for place, blocks in enumerate(self.groups):
-            if parts[0][0, 0].numel() >= self.alone_pixels:
-                parts = [frame for part in parts for frame in part.split(1)]
+        for level, (blocks, grow) in enumerate(zip(self.groups, self.grows, strict=True)):
+            if pixels * 4**level >= self.alone_pixels:
+                parts = [frame for part in parts for frame in (part.split(1) if len(part) > 1 else [part])]
             for block in blocks:
-                parts, carried = block(parts, next(remaining))
+                parts, carried = block(parts, next(remaining), communicator)
                 next_memory.append(carried)
-            if place < len(grows):
-                parts = [grow_frames(grows[place], part, relu=False) for part in parts]
-        pixels = [self._exit(grow_frames(last_grow, part, relu=True)) for part in parts]
-        return pixels[0] if len(pixels) == 1 else torch.cat(pixels), next_memory
+            # Lazily: at the output's size only the frames of one part are there at a time.
+            grown = (made for part in parts for made in grow(part, communicator))
+            parts = [self._exit(made, communicator) for made in grown] if grow is self.grows[-1] else [*grown]
+        return parts[0] if len(parts) == 1 else torch.cat(parts), next_memory
 
-    def _exit(self, x: torch.Tensor) -> torch.Tensor:
-        """[T, C, tH, tW] -> [T, 3, tH, tW]."""
-        return self.last(conv_relu(x, self.inserted.weight, self.inserted.bias))
+    def _enter(
+        self, latent: torch.Tensor, condition: torch.Tensor, communicator: Communicator
+    ) -> torch.Tensor:
+        """[T, 16, h, w] and [4T, 3, tH, tW] -> [T, c0, h, w]."""
+        x = self.clamp(decoder_input(latent, condition))
+        for conv in self.entry:
+            x = conv(x, communicator)
+        return x
+
+    def _exit(self, x: torch.Tensor, communicator: Communicator) -> torch.Tensor:
+        """[T, c3, tH, tW] -> [T, 3, tH, tW]."""
+        return with_halo(self.last, (self.inserted(x, communicator),), communicator)
 
 
 def decoder_input(latent: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
     """`torch.cat([condition_cells(condition), latent], dim=1)` in channels-last memory, moved once."""
+    if runs_references():
+        return torch.cat([condition_cells(condition), latent], dim=1)
     frames, channels, height, width = latent.shape
     made = latent.new_empty(frames, height, width, CONDITION_CHANNELS + channels)
     cells, rest = made.split([CONDITION_CHANNELS, channels], dim=-1)
@@ -106,7 +207,12 @@ def decoder_input(latent: torch.Tensor, condition: torch.Tensor) -> torch.Tensor
     return made.permute(0, 3, 1, 2)
 
 
-def grow_frames(grow: Grow, x: torch.Tensor, relu: bool) -> torch.Tensor:
-    """`Grow.forward`, and a ReLU where one follows."""
-    grown = F.conv_transpose2d(x, grow.weight, stride=2, padding=1)
-    return split_frames(grown, grown.shape[1] // grow.channels, relu)
+def rounded(conv: nn.Conv2d, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """A convolution's weight by `round_balanced`, and its bias to nearest."""
+    bias = conv.bias
+    return round_balanced(conv.weight, dtype, dim=1), None if bias is None else bias.to(dtype)
+
+
+def channels_last(weight: torch.Tensor) -> torch.Tensor:
+    """The layout in which convolutions of channels-last features want their weights."""
+    return weight.detach().contiguous(memory_format=torch.channels_last)

@@ -1,15 +1,20 @@
-"""The LR projector with channels innermost: what the torch executor runs, specified by `projector.Projector`.
+"""The LR projector that runs: on one device, on a rank's rows, and as a graph.
 
-The four frames that a causal convolution sees are stacked as whole runs of channels, which is how the fastest
-convolution kernels read them.
+`projector.Projector` is its reference. Features are in channels-last memory, and the four frames that a
+causal convolution sees are stacked as whole runs of channels: the fastest convolution kernels read them so.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from flashvsr_trt.config.presets import TOKEN_STRIDE
 from flashvsr_trt.config.signatures import PROJECTOR_TAIL
-from flashvsr_trt.kernels.torch_projector_ops import conv_norm_silu, stack_frames
+from flashvsr_trt.kernels.calls import runs_references
+from flashvsr_trt.kernels.norm_silu import conv_norm_silu
+from flashvsr_trt.kernels.stack_frames import stack_frames
+from flashvsr_trt.model.communicator import ONE_PROCESS, Communicator
+from flashvsr_trt.model.halo import with_halo
 from flashvsr_trt.model.projector import ChannelNorm, Projector
 
 
@@ -18,27 +23,33 @@ def channels_innermost(conv: nn.Conv3d) -> torch.Tensor:
 
     The convolution's own weight becomes a view of the same memory, so that there is no second copy.
     """
-    laid = conv.weight.permute(0, 3, 4, 2, 1).contiguous()
+    laid = conv.weight.detach().permute(0, 3, 4, 2, 1).contiguous()
     conv.weight = nn.Parameter(laid.permute(0, 4, 3, 1, 2), requires_grad=False)
     return laid.flatten(3).permute(0, 3, 1, 2)
 
 
 class FusedCausalConv(nn.Module):
-    """`projector.causal_conv`, the norm and SiLU after it, on [T, h, w, C]."""
+    """`projector.causal_conv`, the norm and SiLU after it."""
 
     def __init__(self, conv: nn.Conv3d, norm: ChannelNorm) -> None:
         super().__init__()
-        self.register_buffer("weight", channels_innermost(conv), persistent=False)
-        self.bias, self.gamma = conv.bias, norm.gamma.flatten()
+        self.register_buffer("weight", channels_innermost(conv))
+        self.register_buffer("bias", conv.bias.detach())
+        self.register_buffer("gamma", norm.gamma.detach().flatten())
 
-    def forward(self, tail: torch.Tensor, x: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
-        """tail [2, in, h, w] and x [T, h, w, in], T even -> [T/2, h, w, out]; `stack_frames` has `first`."""
-        stacked = stack_frames(tail.permute(0, 2, 3, 1), x, first)
-        return conv_norm_silu(stacked, self.weight, self.bias, self.gamma)
+    def forward(
+        self, tail: torch.Tensor, x: torch.Tensor, first: torch.Tensor, communicator: Communicator
+    ) -> torch.Tensor:
+        """tail [2, in, h, w] and x [T, in, h, w], T even -> [T/2, out, h, w]; `stack_frames` has `first`."""
+
+        def run(tail: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+            return conv_norm_silu(stack_frames(tail, x, first), self.weight, self.bias, self.gamma)
+
+        return with_halo(run, (tail, x), communicator)
 
 
 class FusedProjector(nn.Module):
-    """`Projector`, whose weights it shares, of pixels already unshuffled; tails are channels-last."""
+    """`Projector`, whose weights it shares, of pixels already unshuffled."""
 
     def __init__(self, projector: Projector) -> None:
         super().__init__()
@@ -47,22 +58,29 @@ class FusedProjector(nn.Module):
         self.head = projector.linear_layers[0]
 
     def forward(
-        self, pixels: torch.Tensor, first: torch.Tensor, pixel_tail: torch.Tensor, hidden_tail: torch.Tensor
+        self,
+        pixels: torch.Tensor,
+        first: torch.Tensor,
+        pixel_tail: torch.Tensor,
+        hidden_tail: torch.Tensor,
+        communicator: Communicator = ONE_PROCESS,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """See `Projector.forward`; `pixels` are `unshuffle(video)`."""
-        hidden = self.conv1(pixel_tail, pixels, first)
-        features = self.conv2(hidden_tail, hidden, first)
-        tokens = self.head(features.flatten(0, 2))
-        return tokens, *(x[-PROJECTOR_TAIL:].permute(0, 3, 1, 2) for x in (pixels, hidden))
+        """See `Projector.forward`; `pixels` are `unshuffle(video)`. Of a rank, all tensors have its rows."""
+        hidden = self.conv1(pixel_tail, pixels, first, communicator)
+        features = self.conv2(hidden_tail, hidden, first, communicator)
+        tokens = self.head(features.permute(0, 2, 3, 1).flatten(0, 2))
+        return tokens, pixels[-PROJECTOR_TAIL:], hidden[-PROJECTOR_TAIL:]
 
 
 def unshuffle(video: torch.Tensor) -> torch.Tensor:
-    """[T, 3, tH, tW] -> [T, tH/16, tW/16, 768], channels in (colour, row, column) order.
+    """[T, 3, tH, tW] -> [T, 768, tH/16, tW/16], channels in (colour, row, column) order.
 
-    The layout in which `kernels.upsample_triton` writes pixels.
+    In channels-last memory, as `kernels.upsample_triton` writes pixels.
     """
+    if runs_references():
+        return F.pixel_unshuffle(video, TOKEN_STRIDE)
     frames, colours, height, width = video.shape
     cells = video.view(
         frames, colours, height // TOKEN_STRIDE, TOKEN_STRIDE, width // TOKEN_STRIDE, TOKEN_STRIDE
     )
-    return cells.permute(0, 2, 4, 1, 3, 5).flatten(3)
+    return cells.permute(0, 2, 4, 1, 3, 5).flatten(3).permute(0, 3, 1, 2)

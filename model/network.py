@@ -7,11 +7,10 @@ import torch
 from torch import nn
 
 from flashvsr_trt.config.presets import NetworkConfig
-from flashvsr_trt.model.balanced_rounding import rounded_decoder
 from flashvsr_trt.model.decoder import Decoder
 from flashvsr_trt.model.dit import DiT, DiTConstants
-from flashvsr_trt.model.exported_decoder import ExportedDecoder
-from flashvsr_trt.model.folded_decoder import FoldedDecoder
+from flashvsr_trt.model.fused_decoder import FusedDecoder
+from flashvsr_trt.model.fused_projector import FusedProjector
 from flashvsr_trt.model.projector import Projector
 from flashvsr_trt.model.weights.load import Weights
 
@@ -20,9 +19,9 @@ from flashvsr_trt.model.weights.load import Weights
 class Network:
     """Loaded modules on one device in one dtype, and what the fixed timestep and prompt fold to."""
 
-    projector: Projector
+    projector: FusedProjector
     dit: DiT
-    decoder: FoldedDecoder | ExportedDecoder
+    decoder: FusedDecoder
     constants: DiTConstants
 
 
@@ -35,11 +34,11 @@ def build_network(
     Raises:
         RuntimeError: the weights do not fit the modules (`load_weights` has checked that they do).
     """
-    projector = _load(Projector, config, weights.projector, device, dtype)
+    projector = FusedProjector(_load(Projector, config, weights.projector, device, dtype))
     dit = _load(DiT, config, weights.dit, device, dtype)
-    decoder = FoldedDecoder(_load(Decoder, config, weights.decoder, device, torch.float32))
+    decoder = FusedDecoder(_load(Decoder, config, weights.decoder, device, torch.float32), dtype)
     constants = dit.constants(weights.prompt.to(device))
-    return Network(projector, dit, rounded_decoder(decoder, dtype), constants)
+    return Network(projector, dit, decoder, constants)
 
 
 def _load(

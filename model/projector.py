@@ -1,4 +1,7 @@
-"""LR projector: upscaled frames to conditioning tokens (official `Causal_LQ4x_Proj`, one linear head)."""
+"""LR projector: upscaled frames to conditioning tokens (official `Causal_LQ4x_Proj`, one linear head).
+
+This is the network as published; `fused_projector.py` runs the same weights faster.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -6,7 +9,6 @@ from torch import nn
 
 from flashvsr_trt.config.presets import TOKEN_STRIDE, NetworkConfig
 from flashvsr_trt.config.signatures import PIXEL_CHANNELS, PROJECTOR_TAIL
-from flashvsr_trt.model.extent import WHOLE_FRAME, WholeFrame
 
 TIME_STRIDE = 2
 
@@ -26,9 +28,7 @@ class ChannelNorm(nn.Module):
         return (normal * self.gamma.squeeze(-1).float()).to(x.dtype)
 
 
-def causal_conv(
-    conv: nn.Conv3d, tail: torch.Tensor, x: torch.Tensor, extent: WholeFrame = WHOLE_FRAME
-) -> torch.Tensor:
+def causal_conv(conv: nn.Conv3d, tail: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     """A (4,3,3) convolution with stride (2,1,1) over [tail | x] as one 2-D convolution.
 
     The four frames of each output are stacked in channels: the same sums, without the slow 3-D kernels.
@@ -37,12 +37,11 @@ def causal_conv(
         conv: holds the weight [out, in, 4, 3, 3] and bias.
         tail: [2, in, h, w], the frames before `x`.
         x: [T, in, h, w], T even.
-        extent: gives the rows and columns around these.
 
     Returns:
         [T/2, out, h, w].
     """
-    frames = extent.replicate(torch.cat([tail, x]), 1)
+    frames = F.pad(torch.cat([tail, x]), (1,) * 4, mode="replicate")
     count, channels, height, width = frames.shape
     pairs = frames.view(count // 2, 2, channels, height, width)
     quads = torch.cat([pairs[:-1], pairs[1:]], dim=1).transpose(1, 2)
@@ -63,12 +62,7 @@ class Projector(nn.Module):
         self.linear_layers = nn.ModuleList([nn.Linear(second, network.dit.dim)])
 
     def forward(
-        self,
-        video: torch.Tensor,
-        first: torch.Tensor,
-        pixel_tail: torch.Tensor,
-        hidden_tail: torch.Tensor,
-        extent: WholeFrame = WHOLE_FRAME,
+        self, video: torch.Tensor, first: torch.Tensor, pixel_tail: torch.Tensor, hidden_tail: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """One call over T frames, T a multiple of 4.
 
@@ -77,15 +71,14 @@ class Projector(nn.Module):
             first: bool scalar; the tails are then replaced by two copies of their first frame.
             pixel_tail: [2, 768, tH/16, tW/16], the last two pixel-unshuffled frames before `video`.
             hidden_tail: [2, hidden, tH/16, tW/16], the last two inputs of conv2.
-            extent: what is around `video`; every size in tH is then of the rows at hand.
 
         Returns:
             tokens [T/4 * tH/16 * tW/16, dim] in (frame, row, column) order, and the next two tails.
         """
         pixels = F.pixel_unshuffle(video, TOKEN_STRIDE)
         pixel_tail = torch.where(first, pixels[:1].expand_as(pixel_tail), pixel_tail)
-        hidden = F.silu(self.norm1(causal_conv(self.conv1, pixel_tail, pixels, extent)))
+        hidden = F.silu(self.norm1(causal_conv(self.conv1, pixel_tail, pixels)))
         hidden_tail = torch.where(first, hidden[:1].expand_as(hidden_tail), hidden_tail)
-        features = F.silu(self.norm2(causal_conv(self.conv2, hidden_tail, hidden, extent)))
+        features = F.silu(self.norm2(causal_conv(self.conv2, hidden_tail, hidden)))
         tokens = self.linear_layers[0](features.permute(0, 2, 3, 1).flatten(0, 2))
         return tokens, pixels[-PROJECTOR_TAIL:], hidden[-PROJECTOR_TAIL:]

@@ -6,51 +6,30 @@ Every rank calls the same stage at the same time.
 from functools import cache
 
 import torch
-from torch import nn
 
 from flashvsr_trt.config.presets import UNIT_LATENT_FRAMES
 from flashvsr_trt.model.attention import LayerCache, self_attention_for
 from flashvsr_trt.model.dit import from_patches, to_patches
+from flashvsr_trt.model.fused_stages import FusedEncode
 from flashvsr_trt.model.network import Network
-from flashvsr_trt.model.projector import Projector
 from flashvsr_trt.model.ranks import Ranks
-from flashvsr_trt.model.row_band import RowBand, band_decoder
 from flashvsr_trt.model.sharded_attention import ShardedAttention
 from flashvsr_trt.model.sharding import Sharding, length
-from flashvsr_trt.model.stages import Decode, Denoise, Encode
+from flashvsr_trt.model.stages import Decode, Denoise
 from flashvsr_trt.model.token_exchange import TokenExchange
-from flashvsr_trt.model.upsample import bicubic_table
+from flashvsr_trt.model.upsample import Upscaler
 from flashvsr_trt.model.windows import to_windows
 
 
-class BandProjector(nn.Module):
-    """The projector on this rank's rows."""
-
-    def __init__(self, projector: Projector, extent: RowBand) -> None:
-        super().__init__()
-        self.projector, self.extent = projector, extent
-
-    def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """See `Projector.forward`."""
-        return self.projector(*inputs, self.extent)
-
-
-class ShardedEncode(Encode):
+class ShardedEncode(FusedEncode):
     """This rank's LR rows (`Sharding.lr_rows`) to its rows of condition, tokens and state."""
 
     def __init__(self, network: Network, sharding: Sharding, ranks: Ranks) -> None:
         super().__init__(network, sharding.stream)
-        self.projector = BandProjector(network.projector, RowBand(ranks))
-        lr_rows = sharding.lr_rows[ranks.rank]
-        scale = sharding.stream.geometry.scale
-        self.row_table = bicubic_table(length(lr_rows), scale).to(ranks.device)
-        rows = torch.tensor(sharding.upscaled_rows[ranks.rank]) - lr_rows.start * scale
-        self.register_buffer("target_rows", rows.to(ranks.device))
-        self.register_buffer("target_columns", torch.tensor(sharding.upscaled_columns).to(ranks.device))
-
-    def fit(self, upscaled: torch.Tensor) -> torch.Tensor:
-        """The upscaled LR rows -> this rank's rows of the target [T, 3, rows, tW]."""
-        return upscaled.index_select(2, self.target_rows).index_select(3, self.target_columns)
+        self.communicator = ranks
+        lr_rows, rows = length(sharding.lr_rows[ranks.rank]), length(sharding.pixel_rows[ranks.rank])
+        corner, target = sharding.upscaled_corners[ranks.rank], (rows, sharding.stream.geometry.target[1])
+        self.upscaler = Upscaler(sharding.stream, ranks.device, lr_rows, corner, target)
 
 
 class ShardedDenoise(Denoise):
@@ -93,5 +72,4 @@ class ShardedDecode(Decode):
 
     def __init__(self, network: Network, sharding: Sharding, ranks: Ranks) -> None:
         super().__init__(network, sharding.stream)
-        self.decoder = band_decoder(network.decoder, ranks)
-        self.extent = RowBand(ranks)
+        self.communicator = ranks

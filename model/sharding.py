@@ -72,14 +72,13 @@ class Sharding:
         return tuple(slice(run.start * TOKEN_STRIDE, run.stop * TOKEN_STRIDE) for run in self.rows)
 
     @cached_property
-    def upscaled_rows(self) -> tuple[tuple[int, ...], ...]:
-        """The upscaled frame's row at each row of pixels: the last one again below it, or a centre crop."""
-        return tuple(self._fitted(run, axis=0) for run in self.pixel_rows)
-
-    @cached_property
-    def upscaled_columns(self) -> tuple[int, ...]:
-        """The upscaled frame's column at each column of pixels, alike for all ranks."""
-        return self._fitted(slice(0, self.stream.geometry.target[1]), axis=1)
+    def upscaled_rows(self) -> tuple[slice, ...]:
+        """The same rows in the upscaled frame: cut off at its end, where its last row is repeated."""
+        geometry = self.stream.geometry
+        top, last = geometry.crop_corner[0], geometry.upscaled[0] - 1
+        return tuple(
+            slice(min(top + run.start, last), min(top + run.stop - 1, last) + 1) for run in self.pixel_rows
+        )
 
     @cached_property
     def lr_rows(self) -> tuple[slice, ...]:
@@ -87,11 +86,20 @@ class Sharding:
         geometry = self.stream.geometry
         runs = []
         for rows in self.upscaled_rows:
-            first, last = rows[0] // geometry.scale, rows[-1] // geometry.scale
+            first, last = rows.start // geometry.scale, (rows.stop - 1) // geometry.scale
             runs.append(
                 slice(max(first - BICUBIC_MARGIN, 0), min(last + BICUBIC_MARGIN + 1, geometry.height))
             )
         return tuple(runs)
+
+    @cached_property
+    def upscaled_corners(self) -> tuple[tuple[int, int], ...]:
+        """Row and column at which a rank's pixels start in what its LR rows are upscaled to."""
+        geometry = self.stream.geometry
+        return tuple(
+            (rows.start - lr_rows.start * geometry.scale, geometry.crop_corner[1])
+            for rows, lr_rows in zip(self.upscaled_rows, self.lr_rows, strict=True)
+        )
 
     @cached_property
     def heads(self) -> tuple[slice, ...]:
@@ -101,9 +109,3 @@ class Sharding:
     def tokens(self, units: int) -> tuple[slice, ...]:
         """Tokens of a step of `units` units, in window order."""
         return split_evenly(units * self.stream.geometry.unit_tokens, self.size)
-
-    def _fitted(self, run: slice, axis: int) -> tuple[int, ...]:
-        geometry = self.stream.geometry
-        upscaled, target = geometry.upscaled[axis], geometry.target[axis]
-        start = (upscaled - target) // 2 if geometry.fit == "crop" else 0
-        return tuple(min(start + pixel, upscaled - 1) for pixel in range(run.start, run.stop))

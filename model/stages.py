@@ -9,10 +9,10 @@ from torch import nn
 from flashvsr_trt.config.rope import space_table
 from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.model.attention import Attention, LayerCache, self_attention_for
-from flashvsr_trt.model.color import fix_color
-from flashvsr_trt.model.extent import WHOLE_FRAME
+from flashvsr_trt.model.color import finish_frames
+from flashvsr_trt.model.communicator import ONE_PROCESS
 from flashvsr_trt.model.network import Network
-from flashvsr_trt.model.upsample import bicubic_table, fit_to_target, upsample
+from flashvsr_trt.model.upsample import Upscaler
 from flashvsr_trt.model.windows import to_windows
 
 
@@ -21,12 +21,8 @@ class Encode(nn.Module):
 
     def __init__(self, network: Network, stream: StreamConfig) -> None:
         super().__init__()
-        self.projector = network.projector
-        self.stream = stream
-        # Kept on the device: copying them there in every call could not be captured in a CUDA graph.
-        device = network.projector.conv1.weight.device
-        for axis, size in (("row", stream.geometry.height), ("column", stream.geometry.width)):
-            self.register_buffer(f"{axis}_table", bicubic_table(size, stream.geometry.scale).to(device))
+        self.projector, self.communicator = network.projector, ONE_PROCESS
+        self.upscaler = Upscaler(stream, network.projector.head.weight.device)
 
     def forward(
         self,
@@ -40,24 +36,15 @@ class Encode(nn.Module):
 
         With look-ahead the condition lags: it is the carried frames and all but the last of these.
         """
-        upscaled = self.upscale(frames)
-        video = upscaled.to(pixel_tail.dtype)
-        tokens, pixel_tail, hidden_tail = self.projector(video, first, pixel_tail, hidden_tail)
+        upscaled, pixels = self.upscaler(frames, pixel_tail.dtype)
+        tokens, pixel_tail, hidden_tail = self.projector(
+            pixels, first, pixel_tail, hidden_tail, self.communicator
+        )
         if condition_tail is None:
             return upscaled, tokens, pixel_tail, hidden_tail
         timeline = torch.cat([condition_tail, upscaled])
         condition, condition_tail = timeline.split([len(upscaled), len(condition_tail)])
         return condition, tokens, pixel_tail, hidden_tail, condition_tail
-
-    def upscale(self, frames: torch.Tensor) -> torch.Tensor:
-        """[T, H, W, 3] uint8 -> [T, 3, tH, tW] float32."""
-        tables = (self.row_table, self.column_table)
-        upscaled = upsample(frames, self.stream.geometry.scale, self.stream.upsampler, tables)
-        return self.fit(upscaled)
-
-    def fit(self, upscaled: torch.Tensor) -> torch.Tensor:
-        """[T, 3, H*scale, W*scale] -> [T, 3, tH, tW]."""
-        return fit_to_target(upscaled, self.stream.geometry)
 
 
 class Denoise(nn.Module):
@@ -103,28 +90,19 @@ class Decode(nn.Module):
 
     def __init__(self, network: Network, stream: StreamConfig) -> None:
         super().__init__()
-        self.decoder = network.decoder
-        self.color_fix, self.extent = stream.color_fix, WHOLE_FRAME
+        self.decoder, self.frame_rows = network.decoder, stream.geometry.latent[0]
+        self.color_fix, self.communicator = stream.color_fix, ONE_PROCESS
 
     def forward(
         self, latent: torch.Tensor, condition: torch.Tensor, memory: list[torch.Tensor]
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """See `decode_signature`: returns frames uint8 and the next memory."""
         dtype = memory[0].dtype
-        decoded, memory = self.decoder(latent.to(dtype), condition.to(dtype), memory)
+        decoded, memory = self.decoder(
+            latent.to(dtype), condition.to(dtype), memory, self.communicator, self.frame_rows
+        )
         return self.finish(decoded, condition), memory
 
     def finish(self, frames: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
         """The decoder's [T, 3, H, W] in about [0, 1] -> corrected frames as bytes [T, H, W, 3]."""
-        return quantise(self.correct(frames, condition))
-
-    def correct(self, frames: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
-        """The same frames before they become bytes: [T, 3, H, W] float32 in [-1, 1]."""
-        return fix_color(frames.float() * 2 - 1, condition, self.color_fix, self.extent)
-
-
-def quantise(frames: torch.Tensor) -> torch.Tensor:
-    """[T, 3, H, W] in [-1, 1] -> [T, H, W, 3] uint8, truncated as the official script does."""
-    levels = ((frames + 1) * 127.5).clamp(0, 255)
-    # Engines give bytes only from a cast that comes last.
-    return levels.permute(0, 2, 3, 1).to(torch.uint8)
+        return finish_frames(frames, condition, self.color_fix, self.communicator)

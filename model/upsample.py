@@ -2,9 +2,14 @@
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
-from flashvsr_trt.config.geometry import Geometry
-from flashvsr_trt.config.signatures import UPSAMPLERS
+from flashvsr_trt.config.presets import TOKEN_STRIDE
+from flashvsr_trt.config.signatures import UPSAMPLERS, StreamConfig
+from flashvsr_trt.kernels.calls import record_call, runs_kernel
+from flashvsr_trt.kernels.device import architecture_of
+from flashvsr_trt.kernels.tuning import setting_for
+from flashvsr_trt.model.fused_projector import unshuffle
 
 TAPS = 4
 FIXED_POINT_BITS = 22
@@ -87,12 +92,68 @@ def upsample(
     return upsample_axis_8bit(wide, rows, dim=2).float() / 127.5 - 1
 
 
-def fit_to_target(upscaled: torch.Tensor, geometry: Geometry) -> torch.Tensor:
-    """[T, 3, H*scale, W*scale] -> [T, 3, tH, tW]: replicate the last row and column, or centre-crop."""
-    height, width = geometry.upscaled
-    target_height, target_width = geometry.target
-    if geometry.fit == "crop":
-        top, left = geometry.crop_corner
-        return upscaled[:, :, top : top + target_height, left : left + target_width]
-    pad = (0, target_width - width, 0, target_height - height)
+def fit_to_target(upscaled: torch.Tensor, corner: tuple[int, int], target: tuple[int, int]) -> torch.Tensor:
+    """[T, 3, h, w] -> [T, 3, *target]: from `corner` on, and the last row and column again beyond them."""
+    (top, left), (height, width) = corner, target
+    if corner != (0, 0) or height < upscaled.shape[2] or width < upscaled.shape[3]:
+        upscaled = upscaled[:, :, top : top + height, left : left + width]
+    pad = (0, width - upscaled.shape[3], 0, height - upscaled.shape[2])
     return F.pad(upscaled, pad, mode="replicate") if any(pad) else upscaled
+
+
+class Upscaler(nn.Module):
+    """LR frames to the network's target, as frames and as the projector's pixels.
+
+    Args:
+        stream: has the scale and the upsampler.
+        device: of the frames.
+        rows: of the LR frames; fewer than the stream's where this is a rank's part of them.
+        corner: row and column of the upscaled frames that the target starts at.
+        target: height and width of the result; the stream's, or a rank's rows of it.
+    """
+
+    def __init__(
+        self,
+        stream: StreamConfig,
+        device: torch.device,
+        rows: int | None = None,
+        corner: tuple[int, int] | None = None,
+        target: tuple[int, int] | None = None,
+    ) -> None:
+        super().__init__()
+        geometry = stream.geometry
+        self.scale, self.upsampler = geometry.scale, stream.upsampler
+        self.corner, self.target = corner or geometry.crop_corner, target or geometry.target
+        # Kept on the device: copying them there in every call could not be captured in a CUDA graph.
+        for axis, size in (("row", rows or geometry.height), ("column", geometry.width)):
+            self.register_buffer(f"{axis}_table", bicubic_table(size, self.scale).to(device))
+
+    def forward(
+        self, frames: torch.Tensor, dtype: torch.dtype, out: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """One kernel where there is a GPU and the upsampler is the official one.
+
+        Args:
+            frames: uint8 [T, H, W, 3].
+            dtype: of the network.
+            out: float32 [T, 3, *target], in which the upscaled frames are made if it is given.
+
+        Returns:
+            The upscaled frames, about [-1, 1], and the pixels, `unshuffle` of them in `dtype`.
+        """
+        tables = self.row_table, self.column_table
+        if self.upsampler != "pil" or not runs_kernel(frames):
+            upscaled = upsample(frames, self.scale, self.upsampler, tables)
+            upscaled = fit_to_target(upscaled, self.corner, self.target)
+            upscaled = upscaled if out is None else out.copy_(upscaled)
+            return upscaled, unshuffle(upscaled.to(dtype))
+        from flashvsr_trt.kernels.upsample_triton import launch_upsample_frames
+
+        if out is None:
+            out = frames.new_empty((len(frames), 3, *self.target), dtype=torch.float32)
+        record_call("upsample_frames", "triton")
+        setting = setting_for("upsample_frames", architecture_of(frames.device))
+        pixels = launch_upsample_frames(
+            frames, tables, self.corner, FIXED_POINT_BITS, TOKEN_STRIDE, out, dtype, setting
+        )
+        return out, pixels.permute(0, 3, 1, 2)

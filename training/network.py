@@ -28,7 +28,7 @@ from flashvsr_trt.model.attention import Attention, LayerCache
 from flashvsr_trt.model.color import fix_color
 from flashvsr_trt.model.decoder import WARM_UP_FRAMES, Decoder, MemBlock, TGrow, condition_cells
 from flashvsr_trt.model.dit import DiT
-from flashvsr_trt.model.folded_decoder import fold_grow
+from flashvsr_trt.model.fused_decoder import fold_grow
 from flashvsr_trt.model.projector import Projector
 from flashvsr_trt.model.upsample import fit_to_target, upsample
 from flashvsr_trt.model.windows import to_windows
@@ -79,7 +79,9 @@ def clip_frames(units: int, stream: StreamConfig) -> int:
 def upscale_frames(frames: torch.Tensor, stream: StreamConfig) -> torch.Tensor:
     """uint8 [clips, T, H, W, 3] -> bicubic float32 [clips, T, 3, tH, tW] in [-1, 1]."""
     upscaled = upsample(frames.flatten(0, 1), stream.geometry.scale, stream.upsampler)
-    return fit_to_target(upscaled, stream.geometry).unflatten(0, frames.shape[:2])
+    return fit_to_target(upscaled, stream.geometry.crop_corner, stream.geometry.target).unflatten(
+        0, frames.shape[:2]
+    )
 
 
 def encode(

@@ -27,9 +27,9 @@ from flashvsr_trt.config.signatures import (
 from flashvsr_trt.errors import DeviceError, UsageError
 from flashvsr_trt.kernels.calls import counted_calls, reference_kernels
 from flashvsr_trt.model.attention import LayerCache
-from flashvsr_trt.model.fused_stages import FusedDecode, FusedDenoise, FusedEncode
+from flashvsr_trt.model.fused_stages import FusedDenoise, FusedEncode
 from flashvsr_trt.model.network import Network, build_network
-from flashvsr_trt.model.stages import Encode
+from flashvsr_trt.model.stages import Decode, Encode
 from flashvsr_trt.model.weights.load import describe, load_weights, resolve_weights
 from flashvsr_trt.runtime.backends import ExecutorRequest, Notify, TorchOptions
 from flashvsr_trt.runtime.executor import ReadyFrames
@@ -71,7 +71,7 @@ class TorchExecutor(GraphExecutor):
         self.device, self.dtype = weight.device, weight.dtype
         self.cuda_graphs = choose_cuda_graphs(options, self.device)
         self.dit_stage = FusedDenoise(network, stream)
-        self.decode_stage = FusedDecode(network, stream)
+        self.decode_stage = Decode(network, stream)
         if options.compile:
             # The DiT is made of kernels already; these two are what Inductor has something to fuse in.
             self.encode_stage = torch.compile(Encode(network, stream), dynamic=False)

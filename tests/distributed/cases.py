@@ -10,7 +10,7 @@ from torch import nn
 from flashvsr_trt.config.geometry import Geometry
 from flashvsr_trt.config.presets import AttentionConfig, Preset, find_preset, find_schedule
 from flashvsr_trt.config.signatures import StreamConfig
-from flashvsr_trt.model.stages import quantise
+from flashvsr_trt.model.color import fix_color, quantise
 from flashvsr_trt.runtime.executor import Executor
 from flashvsr_trt.runtime.session import Session
 
@@ -72,7 +72,8 @@ def keep_floats(decode_stage: nn.Module) -> list[torch.Tensor]:
     kept: list[torch.Tensor] = []
 
     def finish(frames: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
-        kept.append(decode_stage.correct(frames, condition))
+        method, communicator = decode_stage.color_fix, decode_stage.communicator
+        kept.append(fix_color(frames.float() * 2 - 1, condition, method, communicator))
         return quantise(kept[-1])
 
     decode_stage.finish = finish

@@ -161,13 +161,13 @@ def test_split_frames_moves_sixteen_bytes_at_once(channels):
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from flashvsr_trt.kernels.split_frames_triton import split_frames
+    from flashvsr_trt.kernels.split_frames import split_frames_kernel
 
     pixels = 8192 // channels
     fixed = {"FRAMES": 2, "CHANNELS": channels, "RELU": True, "PIXELS": pixels, "VALUES": 8192}
     types = {"grown": "*bf16", "out": "*bf16", "pixels": "i32"} | dict.fromkeys(fixed, "constexpr")
     aligned = {(place,): [["tt.divisibility", 16]] for place in range(2)}
-    source = ASTSource(split_frames, types, fixed, aligned)
+    source = ASTSource(split_frames_kernel, types, fixed, aligned)
     options = {"enable_fp_fusion": True}
     compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
     accesses = re.findall(r"(?:ld|st)\.global[.\w:]*", compiled.asm["ptx"])

@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 
-from flashvsr_trt.kernels.conv_to_rgb import conv_to_rgb_reference, tap_columns
+from flashvsr_trt.kernels.conv_to_rgb import conv_to_rgb_reference, launch_conv_to_rgb, tap_columns
 from flashvsr_trt.kernels.ptx import assemble
 from flashvsr_trt.kernels.tuning import ARCHITECTURES, SHARED_LIMIT, Setting, capability_number, setting_for
 
@@ -19,8 +19,6 @@ def random(*shape, seed=0):
 
 
 def launch_rgb(x, weight, bias):
-    from flashvsr_trt.kernels.conv_to_rgb_triton import launch_conv_to_rgb
-
     return launch_conv_to_rgb(x, tap_columns(weight), bias, SMALL)
 
 
@@ -54,7 +52,7 @@ def compiled_for(architecture, dtype, channels):
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from flashvsr_trt.kernels.conv_to_rgb_triton import conv_to_rgb_rows, product_depth
+    from flashvsr_trt.kernels.conv_to_rgb import conv_to_rgb_rows, product_depth
 
     setting = setting_for("conv_to_rgb", architecture)
     value_bytes = {"bf16": 2, "fp32": 4}[dtype]

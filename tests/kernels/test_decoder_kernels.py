@@ -1,4 +1,4 @@
-"""What projector, decoder and upscaler run beside their convolutions, against the twins."""
+"""What projector, decoder and upscaler run beside their convolutions, against the references."""
 
 import pytest
 import torch
@@ -7,12 +7,10 @@ from flashvsr_trt.config.geometry import Geometry
 from flashvsr_trt.config.presets import TOKEN_STRIDE
 from flashvsr_trt.kernels.calls import counted_calls, reference_kernels
 from flashvsr_trt.kernels.conv_relu import conv_relu, conv_relu_reference
-from flashvsr_trt.kernels.conv_to_rgb import conv_to_rgb_reference
-from flashvsr_trt.kernels.norm_silu import norm_silu_reference
-from flashvsr_trt.kernels.split_frames import split_frames_reference
-from flashvsr_trt.kernels.stack_frames import stack_frames_reference
-from flashvsr_trt.kernels.torch_decoder_ops import ConvToRGB
-from flashvsr_trt.kernels.torch_projector_ops import stack_frames
+from flashvsr_trt.kernels.conv_to_rgb import ConvToRGB, conv_to_rgb_reference
+from flashvsr_trt.kernels.norm_silu import launch_norm_silu, norm_silu_reference
+from flashvsr_trt.kernels.split_frames import launch_split_frames, split_frames_reference
+from flashvsr_trt.kernels.stack_frames import launch_stack_frames, stack_frames, stack_frames_reference
 from flashvsr_trt.kernels.tuning import Setting
 from flashvsr_trt.model.decoder import condition_cells
 from flashvsr_trt.model.fused_decoder import decoder_input, one_frame_earlier
@@ -30,9 +28,11 @@ def random(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def launch_split(*arguments):
-    from flashvsr_trt.kernels.split_frames_triton import launch_split_frames
+def channels_innermost(*shape, seed=0):
+    return random(*shape, seed=seed).contiguous(memory_format=torch.channels_last)
 
+
+def launch_split(*arguments):
     return launch_split_frames(*arguments, VALUES)
 
 
@@ -40,15 +40,13 @@ def launch_split(*arguments):
 @pytest.mark.parametrize(
     ("channels", "frames"), [(16, 2), (4, 3), (512, 2), (3, 2), (12, 2), (24, 2), (56, 3), (300, 2)]
 )
-def test_split_frames_moves_what_the_twin_moves(run_kernel, channels, frames, relu):
+def test_split_frames_moves_what_the_reference_moves(run_kernel, channels, frames, relu):
     grown = random(2, channels * frames, 5, 7).contiguous(memory_format=torch.channels_last)
     got = run_kernel(launch_split, grown, frames, relu)
     assert torch.equal(got, split_frames_reference(grown, frames, relu))
 
 
 def launch_stack(*arguments):
-    from flashvsr_trt.kernels.stack_frames_triton import launch_stack_frames
-
     return launch_stack_frames(*arguments, CELLS)
 
 
@@ -56,28 +54,35 @@ def launch_stack(*arguments):
     ("frames", "height", "width", "channels"), [(2, 1, 1, 3), (8, 5, 7, 24), (4, 3, 9, 40), (6, 1, 4, 33)]
 )
 @pytest.mark.parametrize("starts", [True, False])
-def test_stack_frames_reads_what_the_twin_reads(run_kernel, frames, height, width, channels, starts):
-    tail, x = random(2, height, width, channels), random(frames, height, width, channels, seed=1)
+def test_stack_frames_reads_what_the_reference_reads(run_kernel, frames, height, width, channels, starts):
+    tail = channels_innermost(2, channels, height, width)
+    x = channels_innermost(frames, channels, height, width, seed=1)
     first = torch.tensor(starts)
     got = run_kernel(launch_stack, tail, x, first)
+    assert got.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(got, stack_frames_reference(tail, x, first))
 
 
 def test_a_clip_that_starts_sees_its_first_frame_before_it():
-    tail, x = random(2, 3, 5, 4), random(4, 3, 5, 4, seed=1)
+    tail, x = random(2, 4, 3, 5), random(4, 4, 3, 5, seed=1)
     got = stack_frames_reference(tail, x, torch.tensor(True))
     assert torch.equal(got, stack_frames_reference(x[:1].repeat(2, 1, 1, 1), x, torch.tensor(False)))
     assert not torch.equal(got, stack_frames_reference(tail, x, torch.tensor(False)))
 
 
 def test_a_tail_of_another_layout_is_read_as_what_it_holds():
-    tail, x, first = random(2, 4, 3, 5).permute(0, 2, 3, 1), random(2, 3, 5, 4, seed=1), torch.tensor(False)
-    assert torch.equal(stack_frames(tail, x, first), stack_frames_reference(tail.contiguous(), x, first))
+    tail, x, first = random(2, 4, 3, 5), channels_innermost(2, 4, 3, 5, seed=1), torch.tensor(False)
+    laid = tail.contiguous(memory_format=torch.channels_last)
+    assert torch.equal(stack_frames(tail, x, first), stack_frames_reference(laid, x, first))
+
+
+def test_a_layout_that_stack_frames_cannot_read_is_refused(run_kernel):
+    tail, x, first = random(2, 8, 3, 5), channels_innermost(4, 8, 3, 5), torch.tensor(False)
+    with pytest.raises(ValueError, match="channels-last"):
+        run_kernel(launch_stack, tail, x, first)
 
 
 def launch_norm(x, bias, gamma):
-    from flashvsr_trt.kernels.norm_silu_triton import launch_norm_silu
-
     # The kernel writes into x, whose memory the interpreter's process shares.
     return launch_norm_silu(x.clone(), bias, gamma, VALUES)
 
@@ -86,7 +91,8 @@ def hard_pixels(x, bias, kind):
     if kind == "zeros":
         return torch.zeros_like(x), torch.zeros_like(bias)
     if kind == "the bias undone":
-        return torch.cat([-bias.expand_as(x[:1]), x[1:]]), bias
+        x[:1] = -bias.view(-1, 1, 1)
+        return x, bias
     if kind == "tiny":
         return x * 1e-20, bias * 1e-20
     return x * 1e15, bias * 1e10
@@ -96,19 +102,20 @@ def hard_pixels(x, bias, kind):
     ("shape", "channels"),
     [((2, 5, 7), 6), ((1, 1, 1), 1), ((2, 3, 9), 24), ((4, 2, 2), 48), ((1, 2, 3), 2048), ((1, 1, 2), 3072)],
 )
-def test_norm_silu_gives_what_the_twin_gives(run_kernel, shape, channels):
-    x, (bias, gamma) = random(*shape, channels) * 3, random(2, channels, seed=1)
+def test_norm_silu_gives_what_the_reference_gives(run_kernel, shape, channels):
+    count, *size = shape
+    x, (bias, gamma) = channels_innermost(count, channels, *size) * 3, random(2, channels, seed=1)
     got = run_kernel(launch_norm, x, bias, gamma)
     torch.testing.assert_close(got, norm_silu_reference(x, bias, gamma), rtol=1e-5, atol=1e-5)
-    added = norm_silu_reference(x + bias, None, gamma)
+    added = norm_silu_reference(x + bias.view(-1, 1, 1), None, gamma)
     torch.testing.assert_close(got, added, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["zeros", "the bias undone", "tiny", "huge"])
 @pytest.mark.parametrize("channels", [6, 24, 2048])
-def test_norm_silu_of_hard_pixels_is_the_twin_s(run_kernel, channels, kind):
+def test_norm_silu_of_hard_pixels_is_the_reference_s(run_kernel, channels, kind):
     bias, gamma = random(2, channels, seed=1)
-    x, bias = hard_pixels(random(2, 2, 3, channels), bias, kind)
+    x, bias = hard_pixels(channels_innermost(2, channels, 2, 3), bias, kind)
     expected = norm_silu_reference(x, bias, gamma)
     assert torch.isfinite(expected).all()
     torch.testing.assert_close(run_kernel(launch_norm, x, bias, gamma), expected, rtol=1e-5, atol=1e-5)
@@ -116,7 +123,7 @@ def test_norm_silu_of_hard_pixels_is_the_twin_s(run_kernel, channels, kind):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_norm_silu_rounds_once(run_kernel, dtype):
-    x, (bias, gamma) = random(2, 4, 4, 48).to(dtype), random(2, 48, seed=1).to(dtype)
+    x, (bias, gamma) = channels_innermost(2, 48, 4, 4).to(dtype), random(2, 48, seed=1).to(dtype)
     got = run_kernel(launch_norm, x, bias, gamma)
     assert got.dtype == dtype
     expected = norm_silu_reference(x.float(), bias.float(), gamma.float())
@@ -125,13 +132,7 @@ def test_norm_silu_rounds_once(run_kernel, dtype):
 
 def test_a_layout_that_norm_silu_cannot_read_is_refused(run_kernel):
     with pytest.raises(ValueError, match="channels innermost"):
-        run_kernel(launch_strided_norm, torch.zeros(1, 8, 3, 3), *torch.zeros(2, 8))
-
-
-def launch_strided_norm(x, bias, gamma):
-    from flashvsr_trt.kernels.norm_silu_triton import launch_norm_silu
-
-    return launch_norm_silu(x.permute(0, 2, 3, 1), bias, gamma, VALUES)
+        run_kernel(launch_norm, torch.zeros(1, 8, 3, 3), *torch.zeros(2, 8))
 
 
 @pytest.fixture
@@ -142,7 +143,7 @@ def to_rgb():
         conv = torch.nn.Conv2d(channels, 3, 3, padding=1).requires_grad_(False)
         conv.weight.copy_(random(3, channels, 3, 3, seed=1))
         conv.bias.copy_(random(3, seed=2))
-        return ConvToRGB(conv)
+        return ConvToRGB(conv.weight, conv.bias)
 
     return make
 
@@ -152,14 +153,14 @@ def to_rgb():
     ("frames", "channels", "height", "width"),
     [(1, 16, 1, 4), (8, 16, 7, 12), (3, 16, 64, 128), (2, 1, 5, 8), (4, 24, 9, 20), (1, 64, 2, 4)],
 )
-def test_four_pixels_at_once_are_the_twins_pixels(to_rgb, frames, channels, height, width):
+def test_four_pixels_at_once_are_the_references_pixels(to_rgb, frames, channels, height, width):
     layer = to_rgb(channels)
     x = random(frames, channels, height, width).contiguous(memory_format=torch.channels_last)
     with counted_calls() as calls:
         got = layer(x)
     assert calls == {"conv_to_rgb/onednn": 1}
     assert got.is_contiguous(memory_format=torch.channels_last)
-    expected = conv_to_rgb_reference(x, layer.conv.weight, layer.conv.bias)
+    expected = conv_to_rgb_reference(x, layer.weight, layer.bias)
     torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-4)
 
 
@@ -169,11 +170,11 @@ def test_a_width_that_four_does_not_divide_is_refused(to_rgb):
         to_rgb(16)(torch.zeros(1, 16, 5, 6))
 
 
-@pytest.mark.parametrize("case", ["twins", "bfloat16"])
-def test_what_onednn_does_not_take_runs_the_twin(to_rgb, case):
+@pytest.mark.parametrize("case", ["references", "bfloat16"])
+def test_what_onednn_does_not_take_runs_the_reference(to_rgb, case):
     layer, x = to_rgb(16), random(2, 16, 5, 6)
     with counted_calls() as calls:
-        if case == "twins":
+        if case == "references":
             with reference_kernels():
                 got = layer(x)
         else:
@@ -181,7 +182,7 @@ def test_what_onednn_does_not_take_runs_the_twin(to_rgb, case):
             got = layer(x)
     assert calls == {"conv_to_rgb/reference": 1}
     assert got.dtype == torch.float32
-    assert torch.equal(got, conv_to_rgb_reference(x, layer.conv.weight, layer.conv.bias))
+    assert torch.equal(got, conv_to_rgb_reference(x, layer.weight, layer.bias))
 
 
 def launch_upsample(frames, rows, columns, target, corner, dtype):
@@ -191,7 +192,7 @@ def launch_upsample(frames, rows, columns, target, corner, dtype):
     pixels = launch_upsample_frames(
         frames, (rows, columns), corner, FIXED_POINT_BITS, TOKEN_STRIDE, out, dtype, COLUMNS
     )
-    return out, pixels
+    return out, pixels.permute(0, 3, 1, 2)
 
 
 # Triton's interpreter truncates to bfloat16; the GPU's tests see how the kernel rounds to it.
@@ -208,7 +209,7 @@ def launch_upsample(frames, rows, columns, target, corner, dtype):
         (1, 1, 4, "pad"),
     ],
 )
-def test_upsampled_frames_are_the_twins_bit_for_bit(run_kernel, height, width, scale, fit):
+def test_upsampled_frames_are_the_references_bit_for_bit(run_kernel, height, width, scale, fit):
     geometry = Geometry(height, width, scale, fit)
     generator = torch.Generator().manual_seed(0)
     noise, edges = (
@@ -219,7 +220,7 @@ def test_upsampled_frames_are_the_twins_bit_for_bit(run_kernel, height, width, s
     tables = (bicubic_table(height, scale), bicubic_table(width, scale))
     size = (geometry.target, geometry.crop_corner)
     got, pixels = run_kernel(launch_upsample, frames, *tables, *size, torch.float16)
-    expected = fit_to_target(upsample(frames, scale), geometry)
+    expected = fit_to_target(upsample(frames, scale), geometry.crop_corner, geometry.target)
     assert torch.equal(got, expected)
     assert pixels.dtype == torch.float16
     assert torch.equal(pixels, unshuffle(expected.half()))
@@ -231,7 +232,7 @@ def test_frames_with_colours_outermost_in_memory_are_refused(run_kernel):
         run_kernel(launch_upsample, frames, table, table, (128, 128), (0, 0), torch.float16)
 
 
-def test_every_level_of_a_byte_is_the_twins(run_kernel):
+def test_every_level_of_a_byte_is_the_references(run_kernel):
     levels = torch.arange(256, dtype=torch.uint8).view(1, 16, 16, 1)
     frames = levels.repeat_interleave(4, 1).repeat_interleave(4, 2).repeat(1, 1, 1, 3)
     table = bicubic_table(64, 2)

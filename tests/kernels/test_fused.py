@@ -62,7 +62,7 @@ def test_add_norm_gives_the_twins_sum_and_norm(run_kernel, tokens, width, gated)
 
 
 def launch_finish(*arguments):
-    from flashvsr_trt.kernels.finish_frames_triton import launch_finish_frames
+    from flashvsr_trt.kernels.finish_frames import launch_finish_frames
 
     return launch_finish_frames(*arguments, PIXELS)
 

@@ -11,20 +11,19 @@ from flashvsr_trt.kernels.add_norm import add_norm_reference
 from flashvsr_trt.kernels.block_sparse_attention import block_sparse_attention_reference
 from flashvsr_trt.kernels.calls import kernel_calls, reset_kernel_calls
 from flashvsr_trt.kernels.conv_relu import conv_relu, conv_relu_reference
+from flashvsr_trt.kernels.conv_to_rgb import ConvToRGB
 from flashvsr_trt.kernels.device import architecture_of
-from flashvsr_trt.kernels.finish_frames import finish_frames_reference
+from flashvsr_trt.kernels.finish_frames import finish_frames, finish_frames_reference
 from flashvsr_trt.kernels.launch import launch_kernel, load_kernel, output_shape, unload_kernel
 from flashvsr_trt.kernels.linear_gelu import linear_gelu
 from flashvsr_trt.kernels.manifest import find_artifact
 from flashvsr_trt.kernels.norm_rope import norm_rope_reference
-from flashvsr_trt.kernels.norm_silu import norm_silu_reference
+from flashvsr_trt.kernels.norm_silu import conv_norm_silu, norm_silu_reference
 from flashvsr_trt.kernels.select_blocks import select_blocks_reference
-from flashvsr_trt.kernels.split_frames import split_frames_reference
-from flashvsr_trt.kernels.stack_frames import stack_frames_reference
-from flashvsr_trt.kernels.torch_decoder_ops import ConvToRGB, split_frames
-from flashvsr_trt.kernels.torch_fused_ops import add_norm, finish_frames, norm_rope
+from flashvsr_trt.kernels.split_frames import split_frames, split_frames_reference
+from flashvsr_trt.kernels.stack_frames import stack_frames, stack_frames_reference
+from flashvsr_trt.kernels.torch_fused_ops import add_norm, norm_rope
 from flashvsr_trt.kernels.torch_ops import attention_setting, block_sparse_attention, select_blocks
-from flashvsr_trt.kernels.torch_projector_ops import conv_norm_silu, stack_frames
 from flashvsr_trt.kernels.tuning import setting_for
 from flashvsr_trt.model.fused_projector import unshuffle
 from flashvsr_trt.model.upsample import FIXED_POINT_BITS, bicubic_table, fit_to_target, upsample
@@ -167,15 +166,15 @@ def test_split_frames_on_the_gpu(channels, height, width, relu):
 
 
 @pytest.mark.parametrize("starts", [True, False])
-@pytest.mark.parametrize("shape", [(48, 88, 768), (5, 7, 24), (88, 160, 2048)])
+@pytest.mark.parametrize("shape", [(768, 48, 88), (24, 5, 7), (2048, 88, 160)])
 def test_stack_frames_on_the_gpu(shape, starts):
-    tail, x = (torch.randn(frames, *shape, device="cuda").bfloat16() for frames in (2, 4))
+    tail, x = (channels_last(frames, *shape) for frames in (2, 4))
     first = torch.tensor(starts, device="cuda")
     assert torch.equal(stack_frames(tail, x, first), stack_frames_reference(tail, x, first))
 
 
 def test_a_captured_stacking_follows_the_flag_that_a_clip_starts():
-    tail, x = (torch.randn(frames, 6, 9, 48, device="cuda").bfloat16() for frames in (2, 8))
+    tail, x = (channels_last(frames, 48, 6, 9) for frames in (2, 8))
     first = torch.tensor(True, device="cuda")
     stack_frames(tail, x, first)
     graph = torch.cuda.CUDAGraph()
@@ -192,16 +191,16 @@ def test_a_captured_stacking_follows_the_flag_that_a_clip_starts():
     ("inputs", "channels"), [(96, 2048), (96, 3072), (96, 48), (96, 24), (24, 10), (24, 6)]
 )
 def test_norm_silu_on_the_gpu(inputs, channels, dtype):
-    stacked = torch.randn(2, 46, 82, inputs, device="cuda").to(dtype)
+    stacked = torch.randn(2, inputs, 46, 82, device="cuda").to(dtype)
+    stacked = stacked.contiguous(memory_format=torch.channels_last)
     weight = torch.randn(channels, inputs, 3, 3, device="cuda").to(dtype)
     weight = weight.contiguous(memory_format=torch.channels_last)
     bias, gamma = torch.randn(2, channels, device="cuda").to(dtype)
     reset_kernel_calls()
     got = conv_norm_silu(stacked, weight, bias, gamma)
     assert kernel_calls() == {"norm_silu/triton": 1}
-    assert got.is_contiguous()
-    made = F.conv2d(stacked.permute(0, 3, 1, 2), weight).permute(0, 2, 3, 1)
-    assert_near(got, norm_silu_reference(made.float(), bias, gamma))
+    assert got.is_contiguous(memory_format=torch.channels_last)
+    assert_near(got, norm_silu_reference(F.conv2d(stacked, weight).float(), bias, gamma))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
@@ -214,7 +213,7 @@ def test_conv_to_rgb_on_the_gpu(frames, channels, height, width, dtype):
     x = channels_last(frames, channels, height, width).to(dtype)
     expected = F.conv2d(x.double(), conv.weight.double(), conv.bias.double(), padding=1)
     reset_kernel_calls()
-    got = ConvToRGB(conv)(x)
+    got = ConvToRGB(conv.weight, conv.bias)(x)
     assert kernel_calls() == {"conv_to_rgb/triton": 1}
     torch.testing.assert_close(got, expected.float(), rtol=1e-4, atol=1e-4)
 
@@ -224,7 +223,7 @@ def test_conv_to_rgb_of_more_values_than_32_bits_count():
     x = channels_last(1, 128, 1408, 2560).expand(6, -1, -1, -1)
     x = x.contiguous(memory_format=torch.channels_last)
     assert x.numel() > 2**31
-    got = ConvToRGB(conv)(x)
+    got = ConvToRGB(conv.weight, conv.bias)(x)
     assert torch.equal(got, got[:1].expand_as(got))
     corner = F.conv2d(x[:1, :, -9:, -9:].double(), conv.weight.double(), conv.bias.double(), padding=1)
     torch.testing.assert_close(got[-1:, :, -8:, -8:], corner[..., 1:, 1:].float(), rtol=1e-4, atol=1e-4)
@@ -257,9 +256,9 @@ def test_upsampled_frames_on_the_gpu(scale, fit, dtype):
     pixels = launch_upsample_frames(
         frames, tables, corner, FIXED_POINT_BITS, TOKEN_STRIDE, out, dtype, setting
     )
-    expected = fit_to_target(upsample(frames.cpu(), scale), geometry)
+    expected = fit_to_target(upsample(frames.cpu(), scale), corner, geometry.target)
     assert torch.equal(out.cpu(), expected)
-    assert torch.equal(pixels.cpu(), unshuffle(expected.to(dtype)))
+    assert torch.equal(pixels.permute(0, 3, 1, 2).cpu(), unshuffle(expected.to(dtype)))
 
 
 def test_linear_gelu_on_the_gpu():

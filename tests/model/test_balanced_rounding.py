@@ -5,13 +5,14 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from flashvsr_trt.config.presets import NANO
-from flashvsr_trt.model.balanced_rounding import round_balanced, rounded_decoder
+from flashvsr_trt.model.balanced_rounding import round_balanced
 from flashvsr_trt.model.color import adain
+from flashvsr_trt.model.communicator import ONE_PROCESS
 from flashvsr_trt.model.decoder import Decoder
-from flashvsr_trt.model.extent import WHOLE_FRAME
-from flashvsr_trt.model.folded_decoder import FoldedDecoder
+from flashvsr_trt.model.fused_decoder import FusedDecoder
 from flashvsr_trt.model.weights.random import random_weights
 
 NARROW = [torch.bfloat16, torch.float16]
@@ -63,15 +64,18 @@ def test_what_the_dtype_holds_stays(dtype):
 
 
 def test_float32_weights_stay():
-    decoder = folded()
-    before = {key: x.clone() for key, x in decoder.state_dict().items()}
-    after = rounded_decoder(decoder, torch.float32).state_dict()
-    assert all(torch.equal(after[key], x) for key, x in before.items())
+    decoder = published()
+    before = [module.weight.clone() for module in decoder.modules() if isinstance(module, nn.Conv2d)]
+    after = FusedDecoder(decoder, torch.float32).state_dict()
+    assert all(torch.equal(round_balanced(x, torch.float32, dim=1), x) for x in before)
+    assert {x.dtype for x in after.values()} == {torch.float32}
+    first = torch.cat([after["groups.0.0.present.weight"], after["groups.0.0.past"]], dim=1)
+    assert torch.equal(first, before[2])
 
 
 def test_folded_kernels_are_rounded_once():
-    wanted = {key: neighbours(x, torch.bfloat16) for key, x in folded().state_dict().items()}
-    found = rounded_decoder(folded(), torch.bfloat16).state_dict()
+    wanted = {key: neighbours(x, torch.bfloat16) for key, x in fused(torch.float32).state_dict().items()}
+    found = fused(torch.bfloat16).state_dict()
     assert any(key.startswith("grows.") for key in found)
     for key, (below, above) in wanted.items():
         assert found[key].dtype == torch.bfloat16
@@ -89,12 +93,12 @@ def test_frames_are_nearer_than_with_weights_rounded_before_and_after_folding(se
     channels = [count for count in NANO.decoder.channels[:3] for _ in range(3)]
     memory = [torch.zeros(1, c, size, size) for c, size in zip(channels, sizes, strict=True)]
 
-    def decode(decoder: FoldedDecoder) -> torch.Tensor:
-        return adain(decoder.float()(latent, condition, memory)[0], condition, WHOLE_FRAME)
+    def decode(decoder: FusedDecoder) -> torch.Tensor:
+        return adain(decoder.float()(latent, condition, memory)[0], condition, ONE_PROCESS)
 
-    wanted = decode(folded(seed))
-    twice = FoldedDecoder(published(seed).bfloat16())
-    once = rounded_decoder(folded(seed), torch.bfloat16)
+    wanted = decode(fused(torch.float32, seed))
+    twice = FusedDecoder(published(seed).bfloat16(), torch.bfloat16)
+    once = fused(torch.bfloat16, seed)
     worse, error = ((decode(decoder) - wanted).square().mean() for decoder in (twice, once))
     assert error < 0.7 * worse
 
@@ -105,5 +109,5 @@ def published(seed: int = 0) -> Decoder:
     return decoder.eval().requires_grad_(False)
 
 
-def folded(seed: int = 0) -> FoldedDecoder:
-    return FoldedDecoder(published(seed))
+def fused(dtype: torch.dtype, seed: int = 0) -> FusedDecoder:
+    return FusedDecoder(published(seed), dtype)

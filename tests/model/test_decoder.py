@@ -5,10 +5,10 @@ import torch
 from torch import nn
 
 from flashvsr_trt.config.presets import AttentionConfig
+from flashvsr_trt.model.communicator import ONE_PROCESS
 from flashvsr_trt.model.decoder import WARM_UP_FRAMES, Decoder, MemBlock, TGrow
-from flashvsr_trt.model.exported_decoder import ExportedDecoder
-from flashvsr_trt.model.folded_decoder import FoldedDecoder, Grow
-from flashvsr_trt.model.fused_decoder import FusedDecoder
+from flashvsr_trt.model.exported_decoder import exported_decoder
+from flashvsr_trt.model.fused_decoder import FusedDecoder, Grow
 from tests.golden import assert_close_to_max, golden_preset, load_case
 
 CASE = "tcdecoder_32x32"
@@ -29,11 +29,10 @@ def test_the_memory_of_every_mem_block_is_carried(decoder):
 
 FORMS = {
     "published": lambda decoder: decoder,
-    "folded": FoldedDecoder,
-    "exported": lambda decoder: ExportedDecoder(FoldedDecoder(decoder)),
-    "fused": lambda decoder: FusedDecoder(FoldedDecoder(decoder)),
-    "fused, frame by frame": lambda decoder: FusedDecoder(FoldedDecoder(decoder), alone_pixels=1),
-    "fused, the last group frame by frame": lambda decoder: FusedDecoder(FoldedDecoder(decoder), 16 * 16),
+    "exported": lambda decoder: exported_decoder(FusedDecoder(decoder, torch.float32)),
+    "fused": lambda decoder: FusedDecoder(decoder, torch.float32),
+    "fused, frame by frame": lambda decoder: FusedDecoder(decoder, torch.float32, alone_pixels=1),
+    "fused, the last group frame by frame": lambda decoder: FusedDecoder(decoder, torch.float32, 16 * 16),
 }
 
 
@@ -61,7 +60,7 @@ def test_the_folded_kernel_equals_upsampling_growing_and_convolving(stride, size
     tgrow, conv = TGrow(6, stride), nn.Conv2d(6, 5, 3, padding=1, bias=False)
     x = torch.randn(2, 6, *size)
     expected = conv(tgrow(nn.Upsample(scale_factor=2)(x)))
-    torch.testing.assert_close(Grow(tgrow, conv)(x), expected)
+    torch.testing.assert_close(torch.cat([*Grow(tgrow, conv, torch.float32)(x, ONE_PROCESS)]), expected)
 
 
 @pytest.mark.parametrize("form", list(FORMS)[1:])

@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from flashvsr_trt.config.presets import NANO, WINDOW_TOKENS
-from flashvsr_trt.model import random_weights as module
 from flashvsr_trt.model.attention import DenseAttention, LayerCache
 from flashvsr_trt.model.decoder import Decoder
+from flashvsr_trt.model.fused_projector import unshuffle
 from flashvsr_trt.model.network import build_network
 from flashvsr_trt.model.state_shapes import FOLDED, shapes_of, state_shapes
+from flashvsr_trt.model.weights import random as module
 from flashvsr_trt.model.weights.load import RandomSeed, load_weights
 from flashvsr_trt.model.weights.random import random_weights
 from tests.model.weights_files import NARROW, TINY
@@ -81,7 +82,7 @@ def test_projected_tokens_are_of_order_one(seed):
     generator = torch.Generator().manual_seed(seed)
     video = (torch.rand(8, 3, 64, 64, generator=generator) * 2 - 1).bfloat16()
     tails = [torch.zeros(2, channels, 4, 4).bfloat16() for channels in (768, NANO.projector.hidden[0])]
-    tokens, *_ = network.projector(video, torch.tensor(True), *tails)
+    tokens, *_ = network.projector(unshuffle(video), torch.tensor(True), *tails)
     assert 0.1 < tokens.float().std() < 3
 
 

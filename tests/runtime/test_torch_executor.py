@@ -12,8 +12,10 @@ from flashvsr_trt.config.presets import AttentionConfig, find_preset, find_sched
 from flashvsr_trt.config.rope import time_table
 from flashvsr_trt.config.signatures import COLOR_FIXES, StreamConfig
 from flashvsr_trt.errors import DeviceError, MissingDependencyError, UsageError
+from flashvsr_trt.kernels import finish_frames
 from flashvsr_trt.kernels.attention_arguments import attention_strides
-from flashvsr_trt.model import attention, fused_dit, fused_stages
+from flashvsr_trt.kernels.conv_to_rgb import ConvToRGB
+from flashvsr_trt.model import attention, fused_decoder, fused_dit, fused_projector
 from flashvsr_trt.model.network import Network, build_network
 from flashvsr_trt.model.stages import Decode, Denoise
 from flashvsr_trt.runtime.backends import ExecutorRequest, TorchOptions, open_executor
@@ -103,6 +105,10 @@ def test_the_kernels_get_tensors_laid_out_as_they_ask(monkeypatch, schedule, fit
     def contiguous(*arguments):
         assert all(x.is_contiguous() for x in arguments if isinstance(x, torch.Tensor))
 
+    def channels_last(*arguments):
+        tensors = [x for x in arguments if x is not None]
+        assert all(x.is_contiguous(memory_format=torch.channels_last) for x in tensors)
+
     def adjacent_channels(q, k, q_weight, k_weight, cos, sin, eps, q_out, k_out):
         contiguous(q_weight, k_weight, cos, sin)
         assert q.stride(1) == k.stride(1) == 1
@@ -112,14 +118,19 @@ def test_the_kernels_get_tensors_laid_out_as_they_ask(monkeypatch, schedule, fit
     check(attention, "select_blocks", contiguous)
     check(fused_dit, "norm_rope", adjacent_channels)
     check(fused_dit, "add_norm", contiguous)
-    check(fused_stages, "finish_frames", contiguous)
+    check(finish_frames, "finish_frames", contiguous)
+    check(fused_projector, "stack_frames", lambda tail, x, first: channels_last(x))
+    check(fused_projector, "conv_norm_silu", lambda stacked, weight, *_: channels_last(stacked, weight))
+    check(fused_decoder, "conv_relu", lambda x, weight, _, residual: channels_last(x, weight, residual))
+    check(fused_decoder, "split_frames", lambda grown, *_: channels_last(grown))
+    check(ConvToRGB, "forward", lambda _, x: channels_last(x))
     preset = golden_preset(AttentionConfig(0.5, local_range=3))
     config = StreamConfig(preset, Geometry(72, 136, 2, fit), find_schedule(schedule))
     weights = end_to_end_weights(load_case("e2e_official"))
     network = build_network(preset.network, weights, torch.device("cpu"), dtype)
     session = Session(TorchExecutor(network, config))
     session.push(np.random.default_rng(0).integers(0, 256, (33, 72, 136, 3), np.uint8))
-    assert len(checked) == 5
+    assert len(checked) == 10
 
 
 def test_state_stays_where_it_is(network):

@@ -9,6 +9,7 @@ import torch
 from flashvsr_trt.config.geometry import Geometry
 from flashvsr_trt.config.presets import AttentionConfig, find_schedule
 from flashvsr_trt.config.signatures import StreamConfig
+from flashvsr_trt.model.color import fix_color
 from flashvsr_trt.model.network import build_network
 from flashvsr_trt.model.stages import Decode
 from flashvsr_trt.model.weights.load import load_weights, resolve_weights
@@ -30,7 +31,7 @@ class KeepFloats(Decode):
         self.kept = []
 
     def finish(self, frames, condition):
-        self.kept.append(self.correct(frames, condition))
+        self.kept.append(fix_color(frames.float() * 2 - 1, condition, self.color_fix))
         return super().finish(frames, condition)
 
 

@@ -1,0 +1,29 @@
+"""Triton, where it is installed. Without it kernels can be defined, and not launched.
+
+A kernel, its reference and its operator then stand in one file, which machines without Triton import too.
+"""
+
+from flashvsr_trt.errors import MissingDependencyError
+
+
+class _Absent:
+    """In place of `triton` and of `triton.language`."""
+
+    constexpr = None
+
+    @staticmethod
+    def jit(function):
+        """The function as it is."""
+        return function
+
+    def __getattr__(self, name: str):
+        raise MissingDependencyError(
+            f"launching kernels needs Triton ({name}); install the extra: pip install 'flashvsr-trt[kernels]'"
+        )
+
+
+try:
+    import triton
+    import triton.language as tl
+except ImportError:
+    triton = tl = _Absent()
