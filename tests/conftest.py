@@ -9,7 +9,7 @@ from tests.file_tree import FILESYSTEMS
 
 if find_spec("torch"):  # `make test-newest` runs what needs none, in an environment without it
     from tests.compiled_kernels import compiled_kernels  # noqa: F401
-    from tests.exported import bundles_folder, dense_bundle, sparse_bundle  # noqa: F401
+    from tests.exported import bundles_folder, dense_bundle, session_folder, sparse_bundle  # noqa: F401
 
 
 def pytest_configure() -> None:

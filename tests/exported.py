@@ -1,5 +1,7 @@
 """Bundles that several rooms' tests run: each is exported once a test session. Importing this needs torch."""
 
+import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,6 +9,7 @@ import pytest
 import torch
 
 from flashvsr_trt.bundle import Bundle, read_bundle
+from flashvsr_trt.cache.entries import find_or_make
 from flashvsr_trt.config.geometry import Geometry
 from flashvsr_trt.config.presets import AttentionConfig, Preset, find_preset, find_schedule
 from flashvsr_trt.config.signatures import StreamConfig
@@ -26,23 +29,43 @@ def thin_preset() -> Preset:
 
 
 @pytest.fixture(scope="session")
-def bundles_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def session_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the session keeps what is made once: one folder for all workers of pytest-xdist."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "session"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def bundles_folder(session_folder: Path) -> Path:
     """Where the session's bundles are, side by side."""
-    return tmp_path_factory.mktemp("bundles")
+    folder = session_folder / "bundles"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def export_once(export: Callable[..., Bundle], *arguments: object, folder: Path) -> Bundle:
+    """`export(*arguments, folder, notify)` by the first worker that asks; the others wait, and read it."""
+
+    def read() -> Bundle | None:
+        return read_bundle(folder) if folder.exists() else None
+
+    return find_or_make(folder, read, lambda: export(*arguments, folder, ignore), ignore)
 
 
 @pytest.fixture(scope="session")
 def sparse_bundle(bundles_folder: Path) -> Bundle:
     """Official schedule, 2x2 windows, an LR size that must be padded; fp32."""
     stream = StreamConfig(thin_preset(), Geometry(100, 116, 2), find_schedule("official"))
-    return export_bundle(stream, "random:1", "fp32", bundles_folder / "sparse", ignore)
+    return export_once(export_bundle, stream, "random:1", "fp32", folder=bundles_folder / "sparse")
 
 
 @pytest.fixture(scope="session")
 def dense_bundle(bundles_folder: Path) -> Bundle:
     """Low-latency schedule, 4x, the same weights as `sparse_bundle`; fp32."""
     stream = StreamConfig(find_preset("nano-full-attn"), Geometry(32, 64, 4), find_schedule("low-latency"))
-    return export_bundle(stream, "random:1", "fp32", bundles_folder / "dense", ignore)
+    return export_once(export_bundle, stream, "random:1", "fp32", folder=bundles_folder / "dense")
 
 
 def network_for(bundle: Bundle, dtype: torch.dtype = torch.float32) -> Network:
@@ -61,12 +84,10 @@ def golden_stream(case_name: str, schedule: str, upsampler: str) -> StreamConfig
 
 def export_golden(folder: Path, case_name: str, schedule: str, upsampler: str, precision: str) -> Bundle:
     """An end-to-end golden case's network, exported; once to a folder."""
-    output = folder / f"{case_name}-{precision}"
-    if output.exists():
-        return read_bundle(output)
     stream = golden_stream(case_name, schedule, upsampler)
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
     weights = end_to_end_weights(load_case(case_name))
     network = build_network(stream.preset.network, weights, torch.device("cpu"), dtype)
     origin = WeightsOrigin(None, weights.source, weights.version, "golden")
-    return export_network(network, stream, origin, precision, output, ignore)
+    output = folder / f"{case_name}-{precision}"
+    return export_once(export_network, network, stream, origin, precision, folder=output)

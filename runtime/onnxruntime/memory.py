@@ -43,8 +43,8 @@ class Gaps:
         self.peak = 0
 
     def take(self, size: int) -> int | None:
-        """The offset of `size` bytes; None where there is no room."""
-        size = aligned(size)
+        """The offset of `size` bytes; None where there is no room. No bytes have a place of their own too."""
+        size = aligned(max(size, 1))
         start = lowest_gap(self.taken.items(), size)
         if self.size is not None and start + size > self.size:
             return None

@@ -8,11 +8,11 @@ from flashvsr_trt.bundle import Bundle
 from flashvsr_trt.config.geometry import Geometry
 from flashvsr_trt.config.presets import find_preset, find_schedule
 from flashvsr_trt.config.signatures import StreamConfig
-from flashvsr_trt.engines.build import build_engines
+from flashvsr_trt.engines.build import find_or_build_engines
 from flashvsr_trt.engines.flavours import RTX, Target, installed_version
 from flashvsr_trt.engines.manifest import EngineSet
 from flashvsr_trt.export.export_bundle import export_bundle
-from tests.exported import ignore
+from tests.exported import export_once, ignore
 
 KINDS = {
     "sparse-official-2x": ("nano", "official", Geometry(64, 128, 2), "bf16"),
@@ -43,16 +43,18 @@ def bundle_of(bundles_folder: Path, dense_bundle: Bundle):
         if kind not in made:
             preset, schedule, geometry, precision = KINDS[kind]
             stream = StreamConfig(find_preset(preset), geometry, find_schedule(schedule))
-            made[kind] = export_bundle(stream, "random:1", precision, bundles_folder / kind, ignore)
+            made[kind] = export_once(
+                export_bundle, stream, "random:1", precision, folder=bundles_folder / kind
+            )
         return made[kind]
 
     return bundle
 
 
 @pytest.fixture(scope="session")
-def engines_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def engines_root(session_folder: Path) -> Path:
     """Where the session's engines are, with the kernels that they share."""
-    return tmp_path_factory.mktemp("engines")
+    return session_folder / "engines"
 
 
 @pytest.fixture(scope="session")
@@ -62,7 +64,7 @@ def engines_of(bundle_of, engines_root: Path, rtx_target: Target):
 
     def engines(kind: str) -> EngineSet:
         if kind not in made:
-            made[kind] = build_engines(engines_root, bundle_of(kind), rtx_target, notify=ignore)
+            made[kind] = find_or_build_engines(engines_root, bundle_of(kind), rtx_target, notify=ignore)
         return made[kind]
 
     return engines

@@ -25,9 +25,10 @@ def launch_rgb(x, weight, bias):
 # Triton's interpreter has no bfloat16 products; the GPU's tests have.
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 @pytest.mark.parametrize("channels", [1, 8, 24, 128, 300])
-@pytest.mark.parametrize(("height", "width"), [(1, 1), (4, 14), (9, 15), (5, 43)])
-def test_conv_to_rgb_gives_what_the_twin_gives(run_kernel, height, width, channels, dtype):
-    x = random(2, channels, height, width).to(dtype).contiguous(memory_format=torch.channels_last)
+# Each program is interpreted: sizes that have many are one frame, the others two.
+@pytest.mark.parametrize(("frames", "height", "width"), [(2, 1, 1), (2, 4, 14), (1, 9, 15), (1, 5, 43)])
+def test_conv_to_rgb_gives_what_the_twin_gives(run_kernel, frames, height, width, channels, dtype):
+    x = random(frames, channels, height, width).to(dtype).contiguous(memory_format=torch.channels_last)
     weight = random(3, channels, 3, 3, seed=1).mul((9 * channels) ** -0.5).to(dtype)
     bias = random(3, seed=2).to(dtype)
     got = run_kernel(launch_rgb, x, weight, bias)

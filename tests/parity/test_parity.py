@@ -21,7 +21,7 @@ from flashvsr_trt.parity.stage_runner import BLOCKS
 from flashvsr_trt.parity.tensor_error import TensorError, psnr, thresholds_for
 from flashvsr_trt.parity.torch_stages import TorchStages
 from tests.cli.command import call
-from tests.exported import ignore, network_for, thin_preset
+from tests.exported import export_once, network_for, thin_preset
 
 FRAMES = 53
 """Seven chunks: the ring of four slots wraps."""
@@ -47,10 +47,14 @@ def test_every_graph_matches_torch_on_the_same_inputs(name, request):
             assert error.mask_agreement == 1.0
 
 
-def test_a_bfloat16_bundle_is_compared_in_float32_by_the_limits_of_float32(bundles_folder):
+@pytest.fixture(scope="module")
+def bfloat16_bundle(bundles_folder):
     stream = StreamConfig(thin_preset(), Geometry(100, 116, 2), find_schedule("official"))
-    bundle = export_bundle(stream, "random:1", "bf16", bundles_folder / "sparse-bf16", ignore)
-    report = check_parity(bundle, bundle_network(bundle), 29).report
+    return export_once(export_bundle, stream, "random:1", "bf16", folder=bundles_folder / "sparse-bf16")
+
+
+def test_a_bfloat16_bundle_is_compared_in_float32_by_the_limits_of_float32(bfloat16_bundle):
+    report = check_parity(bfloat16_bundle, bundle_network(bfloat16_bundle), 29).report
     assert report.precision == "fp32"
     assert report.first_diverging is None
     masks = [error for error in report.tensors if error.tensor.startswith(BLOCKS)]
@@ -58,9 +62,9 @@ def test_a_bfloat16_bundle_is_compared_in_float32_by_the_limits_of_float32(bundl
     assert {error.mask_agreement for error in masks} == {1.0}
 
 
-def test_a_changed_bfloat16_weight_diverges(bundles_folder, tmp_path):
-    stream = StreamConfig(thin_preset(), Geometry(100, 116, 2), find_schedule("official"))
-    bundle = export_bundle(stream, "random:1", "bf16", tmp_path / "bundle", ignore)
+def test_a_changed_bfloat16_weight_diverges(bfloat16_bundle, tmp_path):
+    copied = shutil.copytree(bfloat16_bundle.folder, tmp_path / "bundle")
+    bundle = replace(bfloat16_bundle, folder=copied)
     path = bundle.folder / bundle.weights.file.name
     content = bytearray(path.read_bytes())
     at = data_offsets(path)["decoder.inserted.weight"]

@@ -3,7 +3,7 @@
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from flashvsr_trt.errors import EngineError
@@ -26,6 +26,7 @@ def replayed(region, calls):
 
 
 @given(CALLS)
+@example([(True, 0)] * 3 + [(False, 0)] * 3)
 def test_what_was_measured_is_enough_and_nothing_overlaps(calls):
     measured = MeasuringRegion(DeviceDouble())
     replayed(measured, calls)
