@@ -30,9 +30,9 @@ NEWEST_VENV ?= .venv-newest
 NEWEST_BIN := $(NEWEST_VENV)/bin
 NEWEST_INSTALLED := $(NEWEST_VENV)/.installed
 MADE_BEFORE := $(NEWEST_VENV)/made_before
-NEWEST_TESTS := tests/newest tests/quality tests/cli/test_compare.py tests/test_files.py tests/test_staging.py \
-	tests/runtime/test_pipeline.py tests/runtime/test_media_open.py $(wildcard tests/runtime/test_video_*.py) \
-	$(wildcard tests/runtime/test_damage_*.py)
+NEWEST_TESTS := tests/newest tests/quality tests/cli/test_compare.py tests/files/test_new.py tests/files/test_staging.py \
+	tests/runtime/test_pipeline.py $(addprefix tests/runtime/video/test_,media_open.py color.py input.py output.py \
+	timestamps.py damage.py damage_by_container.py damage_fuzz.py)
 
 test-newest: $(NEWEST_INSTALLED) $(INSTALLED)
 	$(BIN)/python -m tests.newest.make_bundle $(MADE_BEFORE)

@@ -9,7 +9,7 @@ import pytest
 
 from tests.clips import irregular_pts, make_clip, make_yuv_clip, probe
 from tests.runtime.nearest_session import upscale
-from tests.runtime.test_carried_side_data import HDR_KINDS, hdr_clip, kinds
+from tests.runtime.video.test_carried_side_data import HDR_KINDS, hdr_clip, kinds
 
 README = Path(__file__).parents[1] / "README.md"
 HEADING = "| container |"

@@ -7,7 +7,7 @@ from flashvsr_trt.errors import VideoError
 from flashvsr_trt.runtime.pipeline import upscale_video
 from flashvsr_trt.runtime.video.input import open_input
 from flashvsr_trt.runtime.video.output import open_output
-from tests.runtime.damaged_clips import FRAMES, KINDS, decodable, make_kind, mutate
+from tests.runtime.video.damaged_clips import FRAMES, KINDS, decodable, make_kind, mutate
 
 SEEDS = range(300)
 

@@ -9,7 +9,7 @@ import pytest
 from flashvsr_trt.runtime.video.input import open_input
 from flashvsr_trt.runtime.video.picture_input import PictureReader
 from tests.runtime.nearest_session import upscale
-from tests.runtime.test_flat_patches import encoded
+from tests.runtime.video.test_flat_patches import encoded
 
 RGB = (60, 120, 180)
 LIMITED, FULL = 1, 2

@@ -8,7 +8,7 @@ import pytest
 from flashvsr_trt.errors import TruncatedInputError, VideoError
 from flashvsr_trt.runtime.video.input import open_input
 from tests.clips import make_clip
-from tests.runtime.damaged_clips import (
+from tests.runtime.video.damaged_clips import (
     B_FRAMES,
     DAMAGES,
     FRAMES,

@@ -9,8 +9,8 @@ import pytest
 
 from flashvsr_trt.runtime.video.input import open_input
 from tests.clips import gray_frame, gray_level, make_clip, make_images, probe
-from tests.runtime.damaged_clips import remux
 from tests.runtime.nearest_session import upscale
+from tests.runtime.video.damaged_clips import remux
 
 CLOCK = Fraction(1, 90000)
 MILLISECOND = Fraction(1, 1000)
