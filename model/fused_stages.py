@@ -6,31 +6,7 @@ from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.model.attention import DenseRingAttention, LayerCache, SparseAttention
 from flashvsr_trt.model.fused_dit import FusedDiT
 from flashvsr_trt.model.network import Network
-from flashvsr_trt.model.stages import Denoise, Encode
-
-
-class FusedEncode(Encode):
-    """`Encode` whose frames are upscaled to where they lie behind the carried ones."""
-
-    def forward(
-        self,
-        frames: torch.Tensor,
-        first: torch.Tensor,
-        pixel_tail: torch.Tensor,
-        hidden_tail: torch.Tensor,
-        condition_tail: torch.Tensor | None = None,
-    ) -> tuple[torch.Tensor, ...]:
-        """See `Encode.forward`."""
-        carried = 0 if condition_tail is None else len(condition_tail)
-        size = (carried + len(frames), 3, *self.upscaler.target)
-        timeline = frames.new_empty(size, dtype=torch.float32)
-        _, pixels = self.upscaler(frames, pixel_tail.dtype, timeline[carried:])
-        following = self.projector(pixels, first, pixel_tail, hidden_tail, self.communicator)
-        if condition_tail is None:
-            return timeline, *following
-        timeline[:carried] = condition_tail
-        condition, condition_tail = timeline.split([len(frames), carried])
-        return condition, *following, condition_tail
+from flashvsr_trt.model.stages import Denoise
 
 
 class FusedDenoise(Denoise):

@@ -10,26 +10,13 @@ import torch
 from flashvsr_trt.config.presets import UNIT_LATENT_FRAMES
 from flashvsr_trt.model.attention import LayerCache, self_attention_for
 from flashvsr_trt.model.dit import from_patches, to_patches
-from flashvsr_trt.model.fused_stages import FusedEncode
 from flashvsr_trt.model.network import Network
 from flashvsr_trt.model.ranks import Ranks
 from flashvsr_trt.model.sharded_attention import ShardedAttention
 from flashvsr_trt.model.sharding import Sharding, length
-from flashvsr_trt.model.stages import Decode, Denoise
+from flashvsr_trt.model.stages import Denoise
 from flashvsr_trt.model.token_exchange import TokenExchange
-from flashvsr_trt.model.upsample import Upscaler
 from flashvsr_trt.model.windows import to_windows
-
-
-class ShardedEncode(FusedEncode):
-    """This rank's LR rows (`Sharding.lr_rows`) to its rows of condition, tokens and state."""
-
-    def __init__(self, network: Network, sharding: Sharding, ranks: Ranks) -> None:
-        super().__init__(network, sharding.stream)
-        self.communicator = ranks
-        lr_rows, rows = length(sharding.lr_rows[ranks.rank]), length(sharding.pixel_rows[ranks.rank])
-        corner, target = sharding.upscaled_corners[ranks.rank], (rows, sharding.stream.geometry.target[1])
-        self.upscaler = Upscaler(sharding.stream, ranks.device, lr_rows, corner, target)
 
 
 class ShardedDenoise(Denoise):
@@ -65,11 +52,3 @@ class ShardedDenoise(Denoise):
         own_grid = length(self.sharding.rows[self.rank]), self.grid[1]
         own_noise = noise[:, :, self.sharding.latent_rows[self.rank]]
         return own_noise - from_patches(velocity, own_grid).float(), new
-
-
-class ShardedDecode(Decode):
-    """This rank's rows of latent and condition to its rows of frames; colours are fixed by whole frames."""
-
-    def __init__(self, network: Network, sharding: Sharding, ranks: Ranks) -> None:
-        super().__init__(network, sharding.stream)
-        self.communicator = ranks

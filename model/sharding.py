@@ -93,12 +93,18 @@ class Sharding:
         return tuple(runs)
 
     @cached_property
-    def upscaled_corners(self) -> tuple[tuple[int, int], ...]:
-        """Row and column at which a rank's pixels start in what its LR rows are upscaled to."""
+    def upscaled_parts(self) -> tuple[tuple[int, tuple[int, int], tuple[int, int]], ...]:
+        """LR rows, and where and how large a rank's pixels are in what these are upscaled to (`Upscaler`)."""
         geometry = self.stream.geometry
         return tuple(
-            (rows.start - lr_rows.start * geometry.scale, geometry.crop_corner[1])
-            for rows, lr_rows in zip(self.upscaled_rows, self.lr_rows, strict=True)
+            (
+                length(lr_rows),
+                (rows.start - lr_rows.start * geometry.scale, geometry.crop_corner[1]),
+                (length(pixel_rows), geometry.target[1]),
+            )
+            for rows, lr_rows, pixel_rows in zip(
+                self.upscaled_rows, self.lr_rows, self.pixel_rows, strict=True
+            )
         )
 
     @cached_property

@@ -10,19 +10,25 @@ from flashvsr_trt.config.rope import space_table
 from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.model.attention import Attention, LayerCache, self_attention_for
 from flashvsr_trt.model.color import finish_frames
-from flashvsr_trt.model.communicator import ONE_PROCESS
+from flashvsr_trt.model.communicator import ONE_PROCESS, Communicator
 from flashvsr_trt.model.network import Network
+from flashvsr_trt.model.sharding import Sharding
 from flashvsr_trt.model.upsample import Upscaler
 from flashvsr_trt.model.windows import to_windows
 
 
 class Encode(nn.Module):
-    """LR frames to the decoder's condition and the DiT's tokens."""
+    """LR frames to the decoder's condition and the DiT's tokens. A rank has its rows (`Sharding.lr_rows`)."""
 
-    def __init__(self, network: Network, stream: StreamConfig) -> None:
+    def __init__(
+        self, network: Network, stream: StreamConfig, communicator: Communicator = ONE_PROCESS
+    ) -> None:
         super().__init__()
-        self.projector, self.communicator = network.projector, ONE_PROCESS
-        self.upscaler = Upscaler(stream, network.projector.head.weight.device)
+        self.projector, self.communicator = network.projector, communicator
+        part = ()
+        if communicator.size > 1:
+            part = Sharding(stream, communicator.size).upscaled_parts[communicator.rank]
+        self.upscaler = Upscaler(stream, network.projector.head.weight.device, *part)
 
     def forward(
         self,
@@ -36,15 +42,23 @@ class Encode(nn.Module):
 
         With look-ahead the condition lags: it is the carried frames and all but the last of these.
         """
-        upscaled, pixels = self.upscaler(frames, pixel_tail.dtype)
-        tokens, pixel_tail, hidden_tail = self.projector(
-            pixels, first, pixel_tail, hidden_tail, self.communicator
-        )
+        carried = 0 if condition_tail is None else len(condition_tail)
+        timeline = place = None
+        if carried and not torch.compiler.is_compiling():
+            # Frames are upscaled to where they lie behind the carried ones: joining them would copy all.
+            size = (carried + len(frames), 3, *self.upscaler.target)
+            timeline = frames.new_empty(size, dtype=torch.float32)
+            place = timeline[carried:]
+        upscaled, pixels = self.upscaler(frames, pixel_tail.dtype, place)
+        following = self.projector(pixels, first, pixel_tail, hidden_tail, self.communicator)
         if condition_tail is None:
-            return upscaled, tokens, pixel_tail, hidden_tail
-        timeline = torch.cat([condition_tail, upscaled])
-        condition, condition_tail = timeline.split([len(upscaled), len(condition_tail)])
-        return condition, tokens, pixel_tail, hidden_tail, condition_tail
+            return upscaled, *following
+        if timeline is None:
+            timeline = torch.cat([condition_tail, upscaled])
+        else:
+            timeline[:carried] = condition_tail
+        condition, condition_tail = timeline.split([len(frames), carried])
+        return condition, *following, condition_tail
 
 
 class Denoise(nn.Module):
@@ -86,12 +100,14 @@ class Denoise(nn.Module):
 
 
 class Decode(nn.Module):
-    """Latents and condition to frames: decoder, colour fix, 8 bits."""
+    """Latents and condition to frames: decoder, colour fix, 8 bits. A rank has its rows."""
 
-    def __init__(self, network: Network, stream: StreamConfig) -> None:
+    def __init__(
+        self, network: Network, stream: StreamConfig, communicator: Communicator = ONE_PROCESS
+    ) -> None:
         super().__init__()
         self.decoder, self.frame_rows = network.decoder, stream.geometry.latent[0]
-        self.color_fix, self.communicator = stream.color_fix, ONE_PROCESS
+        self.color_fix, self.communicator = stream.color_fix, communicator
 
     def forward(
         self, latent: torch.Tensor, condition: torch.Tensor, memory: list[torch.Tensor]

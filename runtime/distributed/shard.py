@@ -22,8 +22,9 @@ from flashvsr_trt.config.signatures import (
 from flashvsr_trt.kernels.calls import reference_kernels
 from flashvsr_trt.model.attention import LayerCache
 from flashvsr_trt.model.network import Network
-from flashvsr_trt.model.sharded_stages import ShardedDecode, ShardedDenoise, ShardedEncode
+from flashvsr_trt.model.sharded_stages import ShardedDenoise
 from flashvsr_trt.model.sharding import Sharding, length
+from flashvsr_trt.model.stages import Decode, Encode
 from flashvsr_trt.runtime.distributed.group import Group
 from flashvsr_trt.runtime.ring import RingStep
 from flashvsr_trt.runtime.torch.clock import StageClock
@@ -56,9 +57,9 @@ class Shard:
         self.group, self.ranks, self.sharding, self.attention = group, group.ranks, sharding, attention
         self.stream, self.device = sharding.stream, group.device
         self.dtype = network.dit.head.head.weight.dtype
-        self.encode_stage = ShardedEncode(network, sharding, self.ranks)
+        self.encode_stage = Encode(network, sharding.stream, self.ranks)
         self.dit_stage = ShardedDenoise(network, sharding, self.ranks)
-        self.decode_stage = ShardedDecode(network, sharding, self.ranks)
+        self.decode_stage = Decode(network, sharding.stream, self.ranks)
         self.clock = StageClock(self.device)
         self.state_bytes = 0
 

@@ -27,7 +27,7 @@ from flashvsr_trt.config.signatures import (
 from flashvsr_trt.errors import DeviceError, UsageError
 from flashvsr_trt.kernels.calls import counted_calls, reference_kernels
 from flashvsr_trt.model.attention import LayerCache
-from flashvsr_trt.model.fused_stages import FusedDenoise, FusedEncode
+from flashvsr_trt.model.fused_stages import FusedDenoise
 from flashvsr_trt.model.network import Network, build_network
 from flashvsr_trt.model.stages import Decode, Encode
 from flashvsr_trt.model.weights.load import describe, load_weights, resolve_weights
@@ -71,13 +71,11 @@ class TorchExecutor(GraphExecutor):
         self.device, self.dtype = weight.device, weight.dtype
         self.cuda_graphs = choose_cuda_graphs(options, self.device)
         self.dit_stage = FusedDenoise(network, stream)
-        self.decode_stage = Decode(network, stream)
+        self.encode_stage, self.decode_stage = Encode(network, stream), Decode(network, stream)
         if options.compile:
             # The DiT is made of kernels already; these two are what Inductor has something to fuse in.
-            self.encode_stage = torch.compile(Encode(network, stream), dynamic=False)
+            self.encode_stage = torch.compile(self.encode_stage, dynamic=False)
             self.decode_stage.decoder = torch.compile(network.decoder, dynamic=False)
-        else:
-            self.encode_stage = FusedEncode(network, stream)
         self.clock = StageClock(self.device)
         # Streams of their own: the next unit's encoding and the last one's decoding fill what a DiT step's
         # small kernels leave of the GPU.

@@ -12,7 +12,6 @@ from flashvsr_trt.config.presets import NANO, find_preset, find_schedule
 from flashvsr_trt.config.signatures import UPSAMPLERS, StreamConfig
 from flashvsr_trt.errors import UsageError
 from flashvsr_trt.model.network import Network, build_network
-from flashvsr_trt.model.sharded_stages import ShardedEncode
 from flashvsr_trt.model.sharding import Sharding, split_evenly
 from flashvsr_trt.model.stages import Encode
 from flashvsr_trt.model.weights.load import load_weights, resolve_weights
@@ -58,7 +57,7 @@ def test_the_rows_that_ranks_upscale_are_those_of_the_whole_frame(
     made = []
     for rank in range(size):
         ranks = SimpleNamespace(rank=rank, size=size, device=torch.device("cpu"))
-        stage = ShardedEncode(network, sharding, ranks)
+        stage = Encode(network, stream, ranks)
         made.append(upscaled(stage, frames[:, sharding.lr_rows[rank]]))
     assert torch.equal(torch.cat(made, dim=2), upscaled(Encode(network, stream), frames))
 
