@@ -21,8 +21,8 @@ from bench.steady_stages import load_random
 from flashvsr_trt.config.presets import DEFAULT_PRESET, UNIT_FRAMES
 from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.parity.tensor_error import psnr
-from flashvsr_trt.runtime.backends import TorchOptions
 from flashvsr_trt.runtime.executor import ReadyFrames
+from flashvsr_trt.runtime.request import TorchOptions
 from flashvsr_trt.runtime.session import Session
 from flashvsr_trt.runtime.torch.executor import TorchExecutor
 

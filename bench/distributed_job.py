@@ -17,11 +17,14 @@ import torch
 from flashvsr_trt.config.geometry import Geometry
 from flashvsr_trt.config.presets import UNIT_FRAMES, find_preset, find_schedule
 from flashvsr_trt.config.signatures import StreamConfig
-from flashvsr_trt.runtime.backends import ExecutorRequest, log_notice, open_executor
-from flashvsr_trt.runtime.distributed.run import run_ranks, torchrun_place
+from flashvsr_trt.notices import log_notice
+from flashvsr_trt.runtime.backends import open_executor
+from flashvsr_trt.runtime.distributed.place import torchrun_place
+from flashvsr_trt.runtime.distributed.run import run_ranks
 from flashvsr_trt.runtime.distributed.shard import ShardState
+from flashvsr_trt.runtime.request import ExecutorRequest
+from flashvsr_trt.runtime.run_options import RunOptions
 from flashvsr_trt.runtime.session import Session
-from flashvsr_trt.runtime.upscale import RunOptions
 
 WARM_UP_CHUNKS = 12
 """Past the filling of the ring and, in a single process on a GPU, the capture of each slot's graph."""

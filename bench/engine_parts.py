@@ -20,7 +20,8 @@ from flashvsr_trt.config.presets import UNIT_FRAMES, find_preset, find_schedule
 from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.files.new import write_text
 from flashvsr_trt.parity.tensor_error import psnr, thresholds_for
-from flashvsr_trt.runtime.backends import EngineOptions, ExecutorRequest, TorchOptions, open_executor
+from flashvsr_trt.runtime.backends import open_executor
+from flashvsr_trt.runtime.request import EngineOptions, ExecutorRequest, TorchOptions
 from flashvsr_trt.runtime.session import Session
 
 WEIGHTS = "random:1"

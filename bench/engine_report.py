@@ -43,7 +43,8 @@ from bench.moving_clip import moving_frames, write_clip
 from flashvsr_trt.cli.option_types import SizeType
 from flashvsr_trt.config.presets import DEFAULT_PRESET
 from flashvsr_trt.engines.flavours import FLAVOURS, ONNXRUNTIME
-from flashvsr_trt.runtime.backends import ExecutorRequest, open_executor
+from flashvsr_trt.runtime.backends import open_executor
+from flashvsr_trt.runtime.request import ExecutorRequest
 
 COMMAND_FRAMES, DRY_FRAMES = 61, 13
 """Of the clip that `flashvsr-trt run` makes."""

@@ -25,7 +25,7 @@ from flashvsr_trt.config.presets import DEFAULT_PRESET, UNIT_FRAMES, find_preset
 from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.errors import DeviceError
 from flashvsr_trt.model.network import Network
-from flashvsr_trt.runtime.backends import TorchOptions
+from flashvsr_trt.runtime.request import TorchOptions
 from flashvsr_trt.runtime.session import Session
 from flashvsr_trt.runtime.torch.device import check_memory, stream_memory
 from flashvsr_trt.runtime.torch.executor import TorchExecutor

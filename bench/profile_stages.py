@@ -19,7 +19,7 @@ from bench.pipeline import DTYPE, stream_for
 from bench.steady_stages import SteadyStages, load_random
 from flashvsr_trt.config.presets import DEFAULT_PRESET, find_preset
 from flashvsr_trt.config.signatures import DECODE, DIT, ENCODE
-from flashvsr_trt.runtime.backends import TorchOptions
+from flashvsr_trt.runtime.request import TorchOptions
 from flashvsr_trt.runtime.torch.executor import TorchExecutor
 
 CALLS = 3

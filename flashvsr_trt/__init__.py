@@ -4,5 +4,12 @@ from pathlib import Path
 
 __version__ = "0.1.0"
 
-# The rooms (model/, runtime/, ...) are top-level folders; a bare checkout on PYTHONPATH finds them here.
-__path__.append(str(Path(__file__).resolve().parent.parent))
+
+def _is_checkout(root: Path) -> bool:
+    project = root / "pyproject.toml"
+    return project.is_file() and b'\nname = "flashvsr-trt"' in project.read_bytes()
+
+
+# The rooms (model/, runtime/, ...) are folders at a checkout's top, and are in this one when it is installed.
+if _is_checkout(_root := Path(__file__).resolve().parent.parent):
+    __path__.append(str(_root))

@@ -1,74 +1,22 @@
 """Which executors there are, and opening one. A backend's own packages are imported in its factory."""
 
-import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from flashvsr_trt.config.geometry import Geometry
 from flashvsr_trt.config.presets import DEFAULT_PRESET, UNIT_FRAMES, find_preset, find_schedule
 from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.errors import UsageError
 from flashvsr_trt.missing_parts import named_missing_parts
+from flashvsr_trt.notices import Notify, log_notice
+from flashvsr_trt.runtime.distributed.place import torchrun_place
 from flashvsr_trt.runtime.executor import Executor
+from flashvsr_trt.runtime.request import EngineOptions, ExecutorRequest, TorchOptions
 from flashvsr_trt.runtime.session import Session
-
-Notify = Callable[[str], None]
-"""Gets one line for each thing a user should know."""
-
-log_notice: Notify = logging.getLogger("flashvsr_trt").warning
-
-
-ATTENTIONS = ("auto", "reference")
-"""`auto`: the kernels on a GPU, their references in PyTorch on a CPU. `reference`: these everywhere."""
-
-
-@dataclass(frozen=True)
-class TorchOptions:
-    """How the torch backend runs what it runs.
-
-    `attention` is one of ATTENTIONS. `compile`: torch.compile for encoding and the decoder. `cuda_graphs`
-    None is on where the kernels run; it is the tensorrt backend's option as well.
-    """
-
-    attention: str = ATTENTIONS[0]
-    compile: bool = False
-    cuda_graphs: bool | None = None
-
-
-@dataclass(frozen=True)
-class EngineOptions:
-    """How the tensorrt backend runs: whether it builds engines that are missing, and records layer times.
-
-    `flavour` is one of `engines.flavours.FLAVOUR_CHOICES`.
-    `folder` names the engines, or a folder of several sets of them: then none are looked for or built.
-    """
-
-    build: bool = True
-    profile: bool = False
-    flavour: str = "auto"
-    folder: str | None = None
-
-
-@dataclass(frozen=True)
-class ExecutorRequest:
-    """What to run and on what.
-
-    `weights` is a directory, a bundle, "random[:SEED]" or None (FLASHVSR_WEIGHTS, then the Hugging Face
-    cache). `device` and `dtype` may be "auto": the GPU in bfloat16 if there is one, else the CPU in float32.
-    """
-
-    stream: StreamConfig
-    weights: str | None = None
-    device: str = "auto"
-    dtype: str = "auto"
-    torch: TorchOptions = TorchOptions()
-    engines: EngineOptions = EngineOptions()
 
 
 def open_torch(request: ExecutorRequest, notify: Notify) -> Executor:
     """The PyTorch reference path, on one device or on every rank of a torchrun job."""
-    from flashvsr_trt.runtime.distributed.run import torchrun_place
-
     if torchrun_place():
         from flashvsr_trt.runtime.distributed.executor import open_distributed_executor
 

@@ -5,8 +5,9 @@ from dataclasses import replace
 
 from flashvsr_trt.cache.bundle import find_bundle
 from flashvsr_trt.errors import FlashVSRError
-from flashvsr_trt.runtime.backends import ExecutorRequest, Notify, TorchOptions
-from flashvsr_trt.runtime.distributed.run import torchrun_place
+from flashvsr_trt.notices import Notify
+from flashvsr_trt.runtime.distributed.place import torchrun_place
+from flashvsr_trt.runtime.request import ExecutorRequest, TorchOptions
 
 _ONNXRUNTIME_DTYPES = ("auto", "float32")
 

@@ -5,7 +5,6 @@ import platform
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from fractions import Fraction
 from types import MappingProxyType
 from typing import Any
 
@@ -13,25 +12,19 @@ import av
 import numpy as np
 
 from flashvsr_trt import __version__
-from flashvsr_trt.cli.option_types import PIPE_FORMATS
 from flashvsr_trt.config.geometry import Geometry
-from flashvsr_trt.config.presets import DEFAULT_PRESET, UNIT_FRAMES, find_preset, find_schedule
+from flashvsr_trt.config.presets import find_preset, find_schedule
 from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.errors import TruncatedInputError, UsageError
 from flashvsr_trt.files.new import new_file, write_errors
 from flashvsr_trt.files.targets import STANDARD_STREAM, check_outputs, local_path
-from flashvsr_trt.runtime.backends import (
-    ATTENTIONS,
-    EngineOptions,
-    ExecutorRequest,
-    Notify,
-    TorchOptions,
-    open_executor,
-)
+from flashvsr_trt.notices import Notify
+from flashvsr_trt.runtime.backends import open_executor
 from flashvsr_trt.runtime.executor import Executor
 from flashvsr_trt.runtime.pipeline import PipelineReport, upscale_video
+from flashvsr_trt.runtime.request import PIPE_FORMATS, EngineOptions, ExecutorRequest, TorchOptions
+from flashvsr_trt.runtime.run_options import RunOptions
 from flashvsr_trt.runtime.session import Session
-from flashvsr_trt.runtime.video.clip_range import Position
 from flashvsr_trt.runtime.video.image_output import is_image_output, refuse_among_pictures
 from flashvsr_trt.runtime.video.input import open_input
 from flashvsr_trt.runtime.video.output import open_output
@@ -41,51 +34,7 @@ from flashvsr_trt.runtime.video.output_name import (
     default_output,
     is_stdout,
 )
-from flashvsr_trt.runtime.video.stream_plan import COPY, StreamCodecs
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """The options of `flashvsr-trt run`, with its defaults; see its help for their meaning."""
-
-    input: str
-    output: str | None = None
-    preset: str = DEFAULT_PRESET
-    scale: int = 2
-    weights: str | None = None
-    schedule: str = "official"
-    chunk_size: int = UNIT_FRAMES
-    fit: str = "pad"
-    seed: int = 0
-    color_fix: str = "adain"
-    upsampler: str = "pil"
-    backend: str = "auto"
-    device: str = "auto"
-    dtype: str = "auto"
-    attention: str = ATTENTIONS[0]
-    compile: bool = False
-    cuda_graphs: bool | None = None
-    build: bool = True
-    engines: str | None = None
-    profile: str | None = None
-    flavour: str = "auto"
-    start: Position = 0
-    end: Position | None = None
-    frames: int | None = None
-    duration: Position | None = None
-    rate: Fraction | None = None
-    raw_size: tuple[int, int] | None = None
-    raw_format: str = "rgb24"
-    deinterlace: bool | None = None
-    format: str | None = None
-    codec: str | None = None
-    crf: float | None = None
-    pixel_format: str | None = None
-    encoder_options: tuple[tuple[str, str], ...] = ()
-    audio_codec: str = COPY
-    subtitle_codec: str = COPY
-    threads: int = 0
-    overwrite: bool = False
+from flashvsr_trt.runtime.video.stream_plan import StreamCodecs
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from flashvsr_trt.cache.folder import cache_folder
 from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.errors import CacheError
 from flashvsr_trt.model.weights.source import WeightsSource, describe, resolve_weights
-from flashvsr_trt.runtime.backends import Notify
+from flashvsr_trt.notices import Notify
 
 
 def bundle_for(stream: StreamConfig, weights: str | None, precision: str, notify: Notify) -> Bundle:

@@ -72,8 +72,8 @@ def build(
     root: Path | None,
 ) -> None:
     """Build the engines of a stream, or find them built; a stream that was not exported yet is."""
-    from flashvsr_trt.cli.build_progress import show_build_progress
     from flashvsr_trt.engines.build import find_or_build_engines
+    from flashvsr_trt.engines.build_progress import show_build_progress
     from flashvsr_trt.engines.device import current_device
     from flashvsr_trt.engines.flavours import choose_target
     from flashvsr_trt.engines.options import BuildOptions

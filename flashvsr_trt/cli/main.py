@@ -15,7 +15,6 @@ from flashvsr_trt.cli.export import export, inspect, parity
 from flashvsr_trt.cli.kernels import kernels
 from flashvsr_trt.cli.option_types import (
     COUNT,
-    PIPE_FORMATS,
     SEED,
     THREADS,
     EncoderOption,
@@ -36,7 +35,7 @@ from flashvsr_trt.files.new import FINISHED, new_file, write_errors
 from flashvsr_trt.files.staging import remove_unfinished
 from flashvsr_trt.files.targets import STANDARD_STREAM, local_path
 from flashvsr_trt.missing_parts import named_missing_parts
-from flashvsr_trt.runtime.backends import ATTENTIONS
+from flashvsr_trt.runtime.request import ATTENTIONS, PIPE_FORMATS
 from flashvsr_trt.signals import ended_by_signals, exit_code
 
 BROKEN_PIPE = 128 + 13
@@ -173,7 +172,8 @@ def run(
     FRAME|TIME: an integer counts frames (48), else it is a time (1:02:03.5, 1:30, 12.5s, 500ms).
     """
     from flashvsr_trt.runtime.distributed.run import launch_if_asked, run_ranks
-    from flashvsr_trt.runtime.upscale import RunOptions, check_files, upscale_file
+    from flashvsr_trt.runtime.run_options import RunOptions
+    from flashvsr_trt.runtime.upscale import check_files, upscale_file
 
     run_options = RunOptions(scale=int(scale), chunk_size=int(chunk_size), **options)
     check_files(run_options, {"--json": json_file})

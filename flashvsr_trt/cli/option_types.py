@@ -21,9 +21,6 @@ WORKERS = click.IntRange(1, 1024)
 
 MEGABYTES = click.IntRange(1, 2**31 - 1)
 
-PIPE_FORMATS = {"matroska": "matroska", "y4m": "yuv4mpegpipe"}
-"""What a pipe can carry, by its name on the command line -> FFmpeg's."""
-
 MOST_RATE = 100_000
 """Frames a second that a container's clock can still tell apart."""
 

@@ -4,18 +4,25 @@ import contextlib
 import errno
 import json
 import os
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from flashvsr_trt.files.renames import rename_new
-
-if TYPE_CHECKING:
-    from flashvsr_trt.files.staging import Staging
 
 CONTENT, MERGE = "content", "merge.json"
 """In a staging folder: what was made, and the note of a merge that is under way."""
 
 
-def merge_into(staging: "Staging", folder: str, stale: list[str], overwrite: bool) -> None:
+class Staged(Protocol):
+    """What is moved: a staging folder, what was made in it, and the folder that it is for."""
+
+    folder: str
+    path: str
+    content: str
+
+    def leave(self) -> None: ...
+
+
+def merge_into(staging: Staged, folder: str, stale: list[str], overwrite: bool) -> None:
     """Move what is in the staging folder's content into an existing folder, file by file.
 
     A note in the staging folder says that everything is there, so that what a killed run began is finished by

@@ -4,8 +4,8 @@ import os
 from collections.abc import Iterable, Mapping
 
 from flashvsr_trt.errors import UsageError, VideoError
+from flashvsr_trt.files.image_sequence import find_images
 from flashvsr_trt.files.new import check_target, is_stream
-from flashvsr_trt.runtime.video.image_sequence import find_images
 
 STANDARD_STREAM = "-"
 

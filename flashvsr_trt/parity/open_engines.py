@@ -7,7 +7,7 @@ from flashvsr_trt.cache.entries import mark_in_use
 from flashvsr_trt.engines.flavours import FLAVOURS, supported_version
 from flashvsr_trt.engines.manifest import EngineSet
 from flashvsr_trt.errors import EngineError
-from flashvsr_trt.runtime.backends import Notify
+from flashvsr_trt.notices import Notify
 from flashvsr_trt.runtime.tensorrt import open as tensorrt_open
 from flashvsr_trt.runtime.tensorrt.executor import TensorRTExecutor
 from flashvsr_trt.runtime.tensorrt.named_engines import check_flavour, find_named_engines

@@ -19,11 +19,12 @@ from flashvsr_trt.errors import DeviceError, DistributedError
 from flashvsr_trt.model.network import build_network
 from flashvsr_trt.model.sharding import Sharding
 from flashvsr_trt.model.weights.load import Weights, describe, load_weights, resolve_weights
-from flashvsr_trt.runtime.backends import ExecutorRequest, Notify
+from flashvsr_trt.notices import Notify
 from flashvsr_trt.runtime.distributed.group import Group, join_group
-from flashvsr_trt.runtime.distributed.run import torchrun_place
+from flashvsr_trt.runtime.distributed.place import torchrun_place
 from flashvsr_trt.runtime.distributed.shard import Shard
 from flashvsr_trt.runtime.executor import ReadyFrames
+from flashvsr_trt.runtime.request import ExecutorRequest
 from flashvsr_trt.runtime.ring import RingStep
 from flashvsr_trt.runtime.torch.device import choose_dtype, stream_memory
 

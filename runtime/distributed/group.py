@@ -24,7 +24,7 @@ from torch.distributed.rendezvous import rendezvous
 from flashvsr_trt.errors import DistributedError, FlashVSRError, UsageError
 from flashvsr_trt.model.ranks import Ranks
 from flashvsr_trt.runtime.distributed.end import EndWatch, leave_at_once
-from flashvsr_trt.runtime.distributed.run import Place
+from flashvsr_trt.runtime.distributed.place import Place
 from flashvsr_trt.runtime.torch.device import choose_device
 from flashvsr_trt.signals import exit_code, leave_end_to_system
 

@@ -19,7 +19,7 @@ from flashvsr_trt.config.presets import UNIT_LATENT_FRAMES
 from flashvsr_trt.config.signatures import DECODE, Role, StageSignature, TensorSpec, carried_tensors, stage_of
 from flashvsr_trt.errors import DeviceError
 from flashvsr_trt.memory import check_fits, estimate_onnxruntime_memory
-from flashvsr_trt.runtime.backends import ExecutorRequest, Notify
+from flashvsr_trt.notices import Notify
 from flashvsr_trt.runtime.graph_executor import DeviceTensors, GraphExecutor, HostArrays
 from flashvsr_trt.runtime.onnxruntime.session import (
     COMPUTE_TYPES,
@@ -31,6 +31,7 @@ from flashvsr_trt.runtime.onnxruntime.session import (
     open_session,
     session_options,
 )
+from flashvsr_trt.runtime.request import ExecutorRequest
 from flashvsr_trt.runtime.ring import RingStep
 from flashvsr_trt.runtime.torch.host_memory import free_host_memory
 

@@ -8,7 +8,7 @@ from flashvsr_trt.engines.manifest import MANIFEST, EngineSet, open_engines
 from flashvsr_trt.engines.stale import why_stale
 from flashvsr_trt.errors import EngineError, FlashVSRError, UsageError
 from flashvsr_trt.model.weights.source import RandomSeed, resolve_weights
-from flashvsr_trt.runtime.backends import Notify
+from flashvsr_trt.notices import Notify
 
 MOST_REASONS = 3
 """Sets of a folder whose refusal is told, where all are refused."""

@@ -8,9 +8,9 @@ from flashvsr_trt.bundle import PRECISIONS, Bundle
 from flashvsr_trt.cache.bundle import bundle_for, find_bundle
 from flashvsr_trt.cache.entries import mark_in_use
 from flashvsr_trt.cache.folder import cache_folder
-from flashvsr_trt.cli.build_progress import show_build_progress
 from flashvsr_trt.config.signatures import COLOR_FIXES, UPSAMPLERS, StreamConfig
 from flashvsr_trt.engines.build import find_or_build_engines
+from flashvsr_trt.engines.build_progress import show_build_progress
 from flashvsr_trt.engines.cache import engine_folder, engine_key, find_engines, find_engines_of_any_options
 from flashvsr_trt.engines.device import Device, current_device
 from flashvsr_trt.engines.flavours import (
@@ -25,7 +25,8 @@ from flashvsr_trt.engines.flavours import (
 from flashvsr_trt.engines.manifest import BUILD_AGAIN, EngineSet
 from flashvsr_trt.engines.options import BuildOptions
 from flashvsr_trt.errors import DeviceError, EngineError, UsageError
-from flashvsr_trt.runtime.backends import ExecutorRequest, Notify
+from flashvsr_trt.notices import Notify
+from flashvsr_trt.runtime.request import ExecutorRequest
 from flashvsr_trt.runtime.tensorrt.cuda_device import CudaDevice, device_index
 from flashvsr_trt.runtime.tensorrt.device_memory import check_device_memory, memory_before_loading
 from flashvsr_trt.runtime.tensorrt.engine import TensorRTRunner

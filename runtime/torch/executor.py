@@ -31,9 +31,10 @@ from flashvsr_trt.model.fused_stages import FusedDenoise
 from flashvsr_trt.model.network import Network, build_network
 from flashvsr_trt.model.stages import Decode, Encode
 from flashvsr_trt.model.weights.load import describe, load_weights, resolve_weights
-from flashvsr_trt.runtime.backends import ExecutorRequest, Notify, TorchOptions
+from flashvsr_trt.notices import Notify
 from flashvsr_trt.runtime.executor import ReadyFrames
 from flashvsr_trt.runtime.graph_executor import DeviceTensors, GraphExecutor, HostArrays
+from flashvsr_trt.runtime.request import ExecutorRequest, TorchOptions
 from flashvsr_trt.runtime.ring import RingStep
 from flashvsr_trt.runtime.torch.clock import StageClock
 from flashvsr_trt.runtime.torch.copies import ArrivingFrames, hand_over, start_download, upload

@@ -8,16 +8,16 @@ import av
 import numpy as np
 
 from flashvsr_trt.errors import UsageError, VideoError
-from flashvsr_trt.files.new import PartFile, is_stream, new_folder, write_errors
-from flashvsr_trt.files.targets import identity, refuse_input
-from flashvsr_trt.runtime.video.beside import NOTHING, Beside
-from flashvsr_trt.runtime.video.encoder import announce_losses
-from flashvsr_trt.runtime.video.image_sequence import (
+from flashvsr_trt.files.image_sequence import (
     IMAGE_EXTENSIONS,
     is_pattern,
     matching_numbers,
     numbered_names,
 )
+from flashvsr_trt.files.new import PartFile, is_stream, new_folder, write_errors
+from flashvsr_trt.files.targets import identity, refuse_input
+from flashvsr_trt.runtime.video.beside import NOTHING, Beside
+from flashvsr_trt.runtime.video.encoder import announce_losses
 from flashvsr_trt.runtime.video.info import VideoInfo
 from flashvsr_trt.runtime.video.picture_output import PictureWriter
 

@@ -12,6 +12,7 @@ from fractions import Fraction
 import av
 
 from flashvsr_trt.errors import TruncatedInputError, UsageError, VideoError
+from flashvsr_trt.files.image_sequence import find_images
 from flashvsr_trt.files.targets import local_path
 from flashvsr_trt.runtime.video.alpha_decoder import with_alpha
 from flashvsr_trt.runtime.video.avi_index import indexed_frames
@@ -27,7 +28,6 @@ from flashvsr_trt.runtime.video.frame_facts import display_matrix, error_reason
 from flashvsr_trt.runtime.video.frame_reader import read_frames
 from flashvsr_trt.runtime.video.frame_side_data import side_data
 from flashvsr_trt.runtime.video.image_input import open_images
-from flashvsr_trt.runtime.video.image_sequence import find_images
 from flashvsr_trt.runtime.video.info import DecodedFrame, VideoInfo, VideoInput
 from flashvsr_trt.runtime.video.media_open import exact_fraction, is_url, open_media
 from flashvsr_trt.runtime.video.picture_input import PictureReader

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import av
 
-from flashvsr_trt.cli.option_types import PIPE_FORMATS
 from flashvsr_trt.errors import UsageError
+from flashvsr_trt.files.image_sequence import names_images
+from flashvsr_trt.runtime.request import PIPE_FORMATS
 from flashvsr_trt.runtime.video.encoder import CONTAINER_CODECS, DEFAULT_CODEC
-from flashvsr_trt.runtime.video.image_sequence import names_images
 from flashvsr_trt.runtime.video.media_open import create_media, is_url
 
 STDOUT = "/dev/stdout"

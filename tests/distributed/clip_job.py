@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from flashvsr_trt.runtime.backends import ExecutorRequest
 from flashvsr_trt.runtime.distributed.executor import Open, Work, open_distributed_executor, open_shard
 from flashvsr_trt.runtime.distributed.group import Group, join_group, leave_group
-from flashvsr_trt.runtime.distributed.run import torchrun_place
+from flashvsr_trt.runtime.distributed.place import torchrun_place
+from flashvsr_trt.runtime.request import ExecutorRequest
 from tests.distributed.cases import STREAMS, WEIGHTS, keep_floats, run_clip
 
 END = "end of the clip"

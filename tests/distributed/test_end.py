@@ -56,7 +56,7 @@ def test_the_end_of_the_job_is_reported_once(waiting):
 ENDED_WELL = """
 import weakref
 import torch.distributed as dist
-from flashvsr_trt.runtime.distributed.run import Place
+from flashvsr_trt.runtime.distributed.place import Place
 from flashvsr_trt.runtime.distributed.group import join_group, leave_group
 
 group = join_group("cpu", Place(rank=0, size=1, local_rank=0, local_size=1))

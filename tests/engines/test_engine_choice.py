@@ -16,7 +16,8 @@ from flashvsr_trt.engines.options import BuildOptions
 from flashvsr_trt.errors import DeviceError, EngineError, UsageError
 from flashvsr_trt.files.manifest_reader import dump_manifest
 from flashvsr_trt.runtime import choose_backend
-from flashvsr_trt.runtime.backends import EngineOptions, ExecutorRequest, open_executor
+from flashvsr_trt.runtime.backends import open_executor
+from flashvsr_trt.runtime.request import EngineOptions, ExecutorRequest
 from flashvsr_trt.runtime.tensorrt import open as tensorrt_open
 from tests.engines.conftest import SMALLEST
 from tests.runtime.device_double import DeviceDouble

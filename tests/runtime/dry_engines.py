@@ -7,8 +7,8 @@ from flashvsr_trt.cache.bundle import bundle_for
 from flashvsr_trt.cache.folder import cache_folder
 from flashvsr_trt.engines.build import find_or_build_engines
 from flashvsr_trt.engines.flavours import ONNXRUNTIME, Target
-from flashvsr_trt.runtime.backends import ExecutorRequest
 from flashvsr_trt.runtime.onnxruntime.session import CPU
+from flashvsr_trt.runtime.request import ExecutorRequest
 from flashvsr_trt.runtime.tensorrt.executor import TensorRTExecutor
 from tests.exported import ignore
 from tests.runtime.host_device import HostDevice

@@ -9,8 +9,9 @@ from flashvsr_trt.engines import device as engines_device
 from flashvsr_trt.engines.device import Device
 from flashvsr_trt.errors import EngineError, UsageError
 from flashvsr_trt.runtime import choose_backend as chooser
-from flashvsr_trt.runtime.backends import EngineOptions, ExecutorRequest, TorchOptions, open_executor
+from flashvsr_trt.runtime.backends import open_executor
 from flashvsr_trt.runtime.choose_backend import choose_backend
+from flashvsr_trt.runtime.request import EngineOptions, ExecutorRequest, TorchOptions
 from flashvsr_trt.runtime.tensorrt import open as tensorrt_open
 
 STREAM = StreamConfig(find_preset("nano"), Geometry(64, 64, 2), find_schedule("low-latency"))

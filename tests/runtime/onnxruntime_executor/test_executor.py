@@ -14,9 +14,10 @@ from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.errors import DeviceError
 from flashvsr_trt.parity.compare import synthetic_frames
 from flashvsr_trt.parity.tensor_error import psnr
-from flashvsr_trt.runtime.backends import ExecutorRequest, open_executor
+from flashvsr_trt.runtime.backends import open_executor
 from flashvsr_trt.runtime.onnxruntime.executor import OnnxRuntimeExecutor
 from flashvsr_trt.runtime.onnxruntime.session import onnxruntime_errors
+from flashvsr_trt.runtime.request import ExecutorRequest
 from flashvsr_trt.runtime.session import Session
 from flashvsr_trt.runtime.torch.executor import TorchExecutor
 from tests.cli.command import ROOT, call

@@ -16,7 +16,8 @@ from flashvsr_trt.engines.options import BuildOptions
 from flashvsr_trt.engines.plan import EngineStep, PlanTensor, SegmentPlan
 from flashvsr_trt.engines.tensorrt_api import logger_of
 from flashvsr_trt.errors import DeviceError, EngineError, UsageError
-from flashvsr_trt.runtime.backends import EngineOptions, ExecutorRequest, open_executor
+from flashvsr_trt.runtime.backends import open_executor
+from flashvsr_trt.runtime.request import EngineOptions, ExecutorRequest
 from flashvsr_trt.runtime.tensorrt import engine as tensorrt_engine
 from flashvsr_trt.runtime.tensorrt import open as tensorrt_open
 from flashvsr_trt.runtime.tensorrt.cuda_device import device_index

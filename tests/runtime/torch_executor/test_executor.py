@@ -18,7 +18,8 @@ from flashvsr_trt.kernels.conv_to_rgb import ConvToRGB
 from flashvsr_trt.model import attention, fused_decoder, fused_dit, fused_projector
 from flashvsr_trt.model.network import Network, build_network
 from flashvsr_trt.model.stages import Decode, Denoise
-from flashvsr_trt.runtime.backends import ExecutorRequest, TorchOptions, open_executor
+from flashvsr_trt.runtime.backends import open_executor
+from flashvsr_trt.runtime.request import ExecutorRequest, TorchOptions
 from flashvsr_trt.runtime.ring import KVRing
 from flashvsr_trt.runtime.session import Session
 from flashvsr_trt.runtime.torch import device as torch_device

@@ -17,7 +17,7 @@ from flashvsr_trt.config.signatures import COLOR_FIXES, UPSAMPLERS, StreamConfig
 from flashvsr_trt.errors import DeviceError
 from flashvsr_trt.kernels.calls import counted_calls
 from flashvsr_trt.model.network import build_network
-from flashvsr_trt.runtime.backends import TorchOptions
+from flashvsr_trt.runtime.request import TorchOptions
 from flashvsr_trt.runtime.session import Session
 from flashvsr_trt.runtime.torch import graphs as torch_graphs
 from flashvsr_trt.runtime.torch.executor import TorchExecutor
