@@ -25,7 +25,7 @@ from flashvsr_trt.runtime.request import EngineOptions, ExecutorRequest, TorchOp
 from flashvsr_trt.runtime.session import Session
 
 WEIGHTS = "random:1"
-"""Nano's own overflow in float16, in every backend."""
+"""Of every preset, so that nothing has to be fetched."""
 
 WAITS = ("synchronize", "allocate", "free", "copy")
 """Our own calls that a steady chunk must not make. It waits on the host for copies alone."""

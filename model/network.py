@@ -8,6 +8,7 @@ from torch import nn
 
 from flashvsr_trt.config.presets import NetworkConfig
 from flashvsr_trt.model.decoder import Decoder
+from flashvsr_trt.model.decoder_range import in_range
 from flashvsr_trt.model.dit import DiT, DiTConstants
 from flashvsr_trt.model.fused_decoder import FusedDecoder
 from flashvsr_trt.model.fused_projector import FusedProjector
@@ -33,12 +34,13 @@ def build_network(
 
     Raises:
         RuntimeError: the weights do not fit the modules (`load_weights` has checked that they do).
+        WeightsError: what they compute is beyond the range of `dtype`.
     """
     projector = FusedProjector(_load(Projector, config, weights.projector, device, dtype))
     dit = _load(DiT, config, weights.dit, device, dtype)
-    decoder = FusedDecoder(_load(Decoder, config, weights.decoder, device, torch.float32), dtype)
+    decoder = in_range(_load(Decoder, config, weights.decoder, device, torch.float32), dtype)
     constants = dit.constants(weights.prompt.to(device))
-    return Network(projector, dit, decoder, constants)
+    return Network(projector, dit, FusedDecoder(decoder, dtype), constants)
 
 
 def _load(
