@@ -5,7 +5,13 @@ import sys
 from dataclasses import dataclass
 
 from flashvsr_trt.engines.device import Device, current_device
-from flashvsr_trt.engines.flavours import Flavour, Target, choose_flavour, supported_version
+from flashvsr_trt.engines.flavours import (
+    Flavour,
+    Target,
+    choose_flavour,
+    installed_version,
+    supported_version,
+)
 from flashvsr_trt.errors import FlashVSRError, MissingDependencyError
 from flashvsr_trt.kernels.tuning import ARCHITECTURES
 
@@ -104,10 +110,19 @@ def missing_extra(flavour: str, capability: str | None = None) -> str:
 
     Raises:
         UsageError, EngineError, DeviceError: as `flavours.choose_flavour`.
+        MissingDependencyError: another package with the flavour's module is here, and would be spoilt.
     """
     device = current_device()
     chosen, _ = choose_flavour(flavour, capability, device)
-    return chosen.extra if readiness(chosen, device).missing else ""
+    if not readiness(chosen, device).missing:
+        return ""
+    if chosen.shares_module and installed_version(chosen) is None and _installed(chosen.module):
+        raise MissingDependencyError(
+            f"{chosen.distribution} cannot stand beside the {chosen.module} that is installed here: make an "
+            f"environment of its own with: python3 -m venv .venv-{chosen.name} && "
+            f".venv-{chosen.name}/bin/pip install '.[{chosen.extra}]', and build there"
+        )
+    return chosen.extra
 
 
 if __name__ == "__main__":  # `make engines` asks

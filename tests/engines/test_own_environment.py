@@ -1,0 +1,45 @@
+"""`make engines FLAVOUR=onnxruntime` beside the CPU's package, which has the same module."""
+
+import pytest
+
+from flashvsr_trt.engines import readiness
+from flashvsr_trt.engines.flavours import ONNXRUNTIME
+from flashvsr_trt.errors import MissingDependencyError
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """Sets what is installed: the module, and the version of the flavour's own distribution."""
+
+    def install(module, version):
+        monkeypatch.setattr(readiness, "current_device", lambda: None)
+        monkeypatch.setattr(readiness, "_installed", lambda name: module or name != ONNXRUNTIME.module)
+        monkeypatch.setattr(readiness, "installed_version", lambda flavour: version)
+
+        def supported(flavour):
+            if version is None:
+                raise MissingDependencyError("it is missing: pip install it")
+            return version
+
+        monkeypatch.setattr(readiness, "supported_version", supported)
+
+    return install
+
+
+def test_it_is_refused_in_one_line_beside_the_cpus_package(machine):
+    machine(module=True, version=None)
+    with pytest.raises(MissingDependencyError) as error:
+        readiness.missing_extra("onnxruntime", "9.0")
+    assert "cannot stand beside the onnxruntime that is installed here" in str(error.value)
+    assert ".venv-onnxruntime/bin/pip install '.[onnxruntime]'" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_it_is_installed_where_neither_is(machine):
+    machine(module=False, version=None)
+    assert readiness.missing_extra("onnxruntime", "9.0") == "onnxruntime"
+
+
+def test_no_package_stands_in_the_way_of_another_flavour(machine):
+    machine(module=True, version=None)
+    assert readiness.missing_extra("rtx", "8.9") == "rtx"
