@@ -16,12 +16,11 @@ from torch.nn.attention.flex_attention import BlockMask, flex_attention
 from bench.gpu_timing import copy_ceiling, matmul_ceiling, median_microseconds, require_gpu
 from bench.kernel_problems import SCENES, AttentionProblem, attention_problem, in_ring
 from flashvsr_trt.config.presets import UNIT_FRAMES, WINDOW_TOKENS
-from flashvsr_trt.kernels.add_norm import add_norm_reference
+from flashvsr_trt.kernels.add_norm import add_norm, add_norm_reference
 from flashvsr_trt.kernels.block_sparse_attention import block_sparse_attention_reference
 from flashvsr_trt.kernels.finish_frames import finish_frames, finish_frames_reference
-from flashvsr_trt.kernels.norm_rope import norm_rope_reference
+from flashvsr_trt.kernels.norm_rope import norm_rope, norm_rope_reference
 from flashvsr_trt.kernels.select_blocks import select_blocks_reference
-from flashvsr_trt.kernels.torch_fused_ops import add_norm, norm_rope
 from flashvsr_trt.kernels.torch_ops import attention_setting, block_sparse_attention, select_blocks
 
 EPS = 1e-6

@@ -22,6 +22,7 @@ from flashvsr_trt.model.fused_decoder import FusedDecoder
 from flashvsr_trt.model.fused_projector import FusedProjector
 from flashvsr_trt.model.network import Network
 from flashvsr_trt.model.projector import Projector
+from flashvsr_trt.model.running_dit import RunningDiT
 from flashvsr_trt.runtime.torch.executor import TorchExecutor
 
 H200_TFLOPS = 790.0
@@ -67,7 +68,7 @@ def run_without_memory(stream: StreamConfig, modes: Mapping[str, AbstractContext
     with modes["encode"]:
         condition, *_ = executor.encode_stage(*encode_inputs, *state.encode)
     with modes["dit"]:
-        latent = executor.dit_stage(*dit_inputs, state.ring, slice(0, 1), slots)
+        latent, _ = executor.dit_stage(*dit_inputs, state.ring, slice(0, 1), slots)
     with modes["decode"]:
         executor.decode_stage(latent, condition, state.memory)
 
@@ -94,9 +95,8 @@ def network_without_memory(config: NetworkConfig) -> Network:
     with torch.no_grad():
         return Network(
             FusedProjector(projector),
-            dit,
+            RunningDiT(dit, dit.constants(prompt)),
             FusedDecoder(decoder, torch.float32),
-            dit.constants(prompt),
         )
 
 

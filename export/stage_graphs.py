@@ -1,13 +1,10 @@
 """The stages with flat arguments: tensors in and out in the order of their signatures."""
 
-import copy
-
 import torch
 from torch import nn
 
 from flashvsr_trt.config.signatures import DECODE, DIT, DIT_FIRST, ENCODE, StreamConfig
 from flashvsr_trt.model.attention import LayerCache
-from flashvsr_trt.model.dit import BlockConstants, DiTConstants
 from flashvsr_trt.model.network import Network
 from flashvsr_trt.model.stages import Decode, Denoise, Encode
 
@@ -16,13 +13,11 @@ CACHE_PARTS = 3
 
 
 class DenoiseGraph(nn.Module):
-    """`Denoise` with the ring's tensors one by one, and the folded constants as named buffers."""
+    """`Denoise` with the ring's tensors one by one."""
 
     def __init__(self, network: Network, stream: StreamConfig) -> None:
         super().__init__()
         self.stage = Denoise(network, stream)
-        for name, tensor in constant_tensors(network.constants).items():
-            self.register_buffer(name.replace(".", "_"), tensor)
 
     def forward(
         self,
@@ -35,23 +30,8 @@ class DenoiseGraph(nn.Module):
     ) -> tuple[torch.Tensor, ...]:
         """See `dit_signature`."""
         caches = [LayerCache(*ring[at : at + CACHE_PARTS]) for at in range(0, len(ring), CACHE_PARTS)]
-        # A copy, since a module must not change while it is traced.
-        stage = copy.copy(self.stage)
-        stage.constants = self._constants()
-        latent, new = stage(noise, tokens, time_cos, time_sin, slot_valid, caches)
+        latent, new = self.stage(noise, tokens, time_cos, time_sin, slot_valid, caches)
         return latent, *(part for cache in new for part in (cache.keys, cache.values, cache.key_means))
-
-    def _constants(self) -> DiTConstants:
-        blocks = tuple(
-            BlockConstants(
-                *(
-                    getattr(self, f"constants_blocks_{block}_{part}")
-                    for part in ("modulation", "cross_k", "cross_v")
-                )
-            )
-            for block in range(len(self.stage.dit.blocks))
-        )
-        return DiTConstants(blocks, self.constants_head_modulation)
 
 
 class DecodeGraph(nn.Module):
@@ -85,12 +65,3 @@ class EncodeGraph(nn.Module):
 
 GRAPHS = {ENCODE: EncodeGraph, DIT: DenoiseGraph, DIT_FIRST: DenoiseGraph, DECODE: DecodeGraph}
 """Graph name of `signatures` -> its module, made of (network, stream)."""
-
-
-def constant_tensors(constants: DiTConstants) -> dict[str, torch.Tensor]:
-    """What timestep and prompt fold to, by the names they have in a weights file."""
-    tensors = {"constants.head_modulation": constants.head_modulation}
-    for number, block in enumerate(constants.blocks):
-        for part in ("modulation", "cross_k", "cross_v"):
-            tensors[f"constants.blocks.{number}.{part}"] = getattr(block, part)
-    return tensors

@@ -14,19 +14,17 @@ from safetensors.torch import save_file
 
 from flashvsr_trt.bundle import MANIFEST, BundleFile, describe_file, read_bundle
 from flashvsr_trt.errors import BundleError
-from flashvsr_trt.export.stage_graphs import constant_tensors
 from flashvsr_trt.model.network import Network
 
 
 def network_tensors(network: Network) -> dict[str, torch.Tensor]:
     """Everything a graph may refer to, by the name it has in the weights file."""
     modules = {"projector": network.projector, "dit": network.dit, "decoder": network.decoder}
-    tensors = {
+    return {
         f"{part}.{name}": tensor
         for part, module in modules.items()
         for name, tensor in module.state_dict().items()
     }
-    return tensors | constant_tensors(network.constants)
 
 
 def weights_file_name(fingerprint: str, precision: str) -> str:

@@ -1,10 +1,33 @@
 """The step between two branches of a DiT block: gated residual sum, then LayerNorm with scale and shift.
 
-The PyTorch twin here is the specification (official `DiTBlock.forward` and `modulate`).
+`add_norm_reference` is the specification (official `DiTBlock.forward` and `modulate`).
 """
 
 import torch
 import torch.nn.functional as F
+
+from flashvsr_trt.kernels.calls import record_call, runs_kernel
+from flashvsr_trt.kernels.device import architecture_of
+from flashvsr_trt.kernels.tuning import setting_for
+
+
+def add_norm(
+    x: torch.Tensor,
+    branch: torch.Tensor,
+    gate: torch.Tensor | None,
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+    eps: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`add_norm_reference`, by the kernel on a GPU."""
+    if not runs_kernel(x):
+        record_call("add_norm", "reference")
+        return add_norm_reference(x, branch, gate, weight, bias, eps)
+    from flashvsr_trt.kernels.add_norm_triton import launch_add_norm
+
+    record_call("add_norm", "triton")
+    setting = setting_for("add_norm", architecture_of(x.device))
+    return launch_add_norm(x, branch, gate, weight, bias, eps, setting)
 
 
 def add_norm_reference(
@@ -28,5 +51,5 @@ def add_norm_reference(
     """
     gated = branch.float() if gate is None else gate.float() * branch.float()
     total = (x.float() + gated).to(x.dtype)
-    normed = F.layer_norm(total.float(), total.shape[-1:], eps=eps) * weight.float() + bias.float()
+    normed = F.layer_norm(total.float(), total.shape[-1:], weight.float(), bias.float(), eps)
     return total, normed.to(x.dtype)

@@ -1,12 +1,38 @@
 """q and k of self-attention after their projections: RMSNorm, RoPE and the means of each window, in one step.
 
-The PyTorch twin here is the specification (official `wan_video_dit.py`: `norm_q`, `norm_k`, `rope_apply`).
+`norm_rope_reference` is the specification (official `wan_video_dit.py`: `norm_q`, `norm_k`, `rope_apply`).
 """
 
 import torch
 
+from flashvsr_trt.kernels.calls import record_call, runs_kernel
 from flashvsr_trt.kernels.catalogue import BLOCK
+from flashvsr_trt.kernels.device import architecture_of
 from flashvsr_trt.kernels.select_blocks import window_means
+from flashvsr_trt.kernels.tuning import setting_for
+
+
+def norm_rope(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    q_weight: torch.Tensor,
+    k_weight: torch.Tensor,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+    eps: float,
+    q_out: torch.Tensor,
+    k_out: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`norm_rope_reference` of q and of k; returns the window means of both. By the kernel on a GPU."""
+    if not runs_kernel(q):
+        record_call("norm_rope", "reference")
+        q_means = norm_rope_reference(q, q_weight, cos, sin, eps, q_out)
+        return q_means, norm_rope_reference(k, k_weight, cos, sin, eps, k_out)
+    from flashvsr_trt.kernels.norm_rope_triton import launch_norm_rope
+
+    record_call("norm_rope", "triton")
+    setting = setting_for("norm_rope", architecture_of(q.device))
+    return launch_norm_rope(q, k, q_weight, k_weight, cos, sin, eps, q_out, k_out, setting)
 
 
 def norm_rope_reference(
@@ -30,7 +56,7 @@ def norm_rope_reference(
     """
     wide = x.float()
     wide = wide * torch.rsqrt(wide.square().mean(dim=-1, keepdim=True) + eps) * weight.float()
-    even, odd = wide.view(*out.shape[:2], -1, 2).unbind(-1)
+    even, odd = wide.view(*out.shape[:2], out.shape[2] // 2, 2).unbind(-1)
     cos, sin = cos[:, None], sin[:, None]
     rotated = torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1)
     out.copy_(rotated.flatten(-2))

@@ -29,6 +29,23 @@ class LayerCache:
         """These slots, in place."""
         return LayerCache(self.keys[slots], self.values[slots], self.key_means[slots])
 
+    def empty(self, units: int) -> "LayerCache":
+        """Memory for `units` units like these, not filled."""
+        parts = (self.keys, self.values, self.key_means)
+        return LayerCache(*(part.new_empty(units, *part.shape[1:]) for part in parts))
+
+
+@dataclass(frozen=True)
+class StepCache:
+    """A layer's keys and values in a step: `new` is written, then `ring` and `own` are attended to.
+
+    `new` are slots of `ring`, and `own` is empty; or tensors of their own, and `own` is `new`.
+    """
+
+    new: LayerCache
+    ring: LayerCache
+    own: LayerCache
+
 
 class Attention(Protocol):
     """What a DiT block asks of its self-attention."""
@@ -40,9 +57,20 @@ class Attention(Protocol):
         return LayerCache(k.view(unit), v.view(unit), k_means)
 
     def __call__(
-        self, q: torch.Tensor, new: LayerCache, ring: LayerCache, slot_valid: torch.Tensor
+        self, q: torch.Tensor, own: LayerCache, ring: LayerCache, slot_valid: torch.Tensor | None
     ) -> torch.Tensor:
         """Queries [units*tokens, heads, head_dim] to the step's own units and the ring's valid slots."""
+        return self.attend(q, window_means(q, WINDOW_TOKENS), own, ring, slot_valid)
+
+    def attend(
+        self,
+        q: torch.Tensor,
+        q_means: torch.Tensor,
+        own: LayerCache,
+        ring: LayerCache,
+        slot_valid: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """The same with the window means of q given. `own` is empty where the ring holds the step's units."""
 
 
 class SparseAttention(Attention):
@@ -55,70 +83,57 @@ class SparseAttention(Attention):
         self.neighbourhood = local_neighbourhood(*geometry.windows, attention.local_range).to(device)
         self.top_k = geometry.top_k(attention)
 
-    def __call__(
-        self, q: torch.Tensor, new: LayerCache, ring: LayerCache, slot_valid: torch.Tensor
-    ) -> torch.Tensor:
-        return self.attend(q, window_means(q, WINDOW_TOKENS), new, ring, slot_valid)
-
     def attend(
         self,
         q: torch.Tensor,
         q_means: torch.Tensor,
-        new: LayerCache,
+        own: LayerCache,
         ring: LayerCache,
-        slot_valid: torch.Tensor,
+        slot_valid: torch.Tensor | None,
     ) -> torch.Tensor:
-        """The same with the window means of q given. `new` is empty where the ring holds its units."""
-        index, count = self.select(q_means, new, ring, slot_valid)
+        """See `Attention.attend`."""
+        index, count = self.select(q_means, own, ring, slot_valid)
         return block_sparse_attention(
-            q, new.keys.flatten(0, 1), new.values.flatten(0, 1), ring.keys, ring.values, index, count
+            q, own.keys.flatten(0, 1), own.values.flatten(0, 1), ring.keys, ring.values, index, count
         )
 
     def select(
-        self, q_means: torch.Tensor, new: LayerCache, ring: LayerCache, slot_valid: torch.Tensor
+        self, q_means: torch.Tensor, own: LayerCache, ring: LayerCache, slot_valid: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The kept blocks as (index, count); see `kernels.select_blocks`."""
-        k_means = torch.cat([ring.key_means, new.key_means]) if len(new.key_means) else ring.key_means
+        k_means = torch.cat([ring.key_means, own.key_means]) if len(own.key_means) else ring.key_means
         k_means = k_means.flatten(0, 1)
         probability = block_probability(q_means, k_means, slot_valid, self.neighbourhood)
         return select_blocks(probability, slot_valid, self.top_k)
 
 
 class DenseAttention(Attention):
-    """Attention to every token of the valid slots and of all units of the step."""
+    """Attention to every token of the valid slots and of all units of the step.
 
-    def __call__(
-        self, q: torch.Tensor, new: LayerCache, ring: LayerCache, slot_valid: torch.Tensor
-    ) -> torch.Tensor:
-        keys = torch.cat([ring.keys, new.keys])
-        values = torch.cat([ring.values, new.values])
-        unit_valid = torch.cat([slot_valid, slot_valid.new_ones(new.keys.shape[0])])
-        visible = unit_valid.repeat_interleave(keys.shape[1])[None, None]
-        # The batch axis of one is for the exporter, which translates 4-D attention only.
-        attended = F.scaled_dot_product_attention(
-            q.transpose(0, 1)[None], heads_first(keys)[None], heads_first(values)[None], attn_mask=visible
-        )
-        return attended[0].transpose(0, 1)
-
-
-class DenseRingAttention:
-    """`DenseAttention` where the step's own units are in the ring and every slot of it is to be seen.
-
-    Nothing is concatenated and nothing masked, so that the framework's fastest attention can run.
+    Where the ring holds the step's units and `slot_valid` is None nothing is concatenated and nothing masked,
+    so that the framework's fastest attention can run.
     """
 
     def attend(
         self,
         q: torch.Tensor,
         q_means: torch.Tensor,
-        new: LayerCache,
+        own: LayerCache,
         ring: LayerCache,
-        slot_valid: torch.Tensor,
+        slot_valid: torch.Tensor | None,
     ) -> torch.Tensor:
-        """See `SparseAttention.attend`; only `q` and `ring` are read."""
+        """See `Attention.attend`; `q_means` are not read. `slot_valid` is None where all slots are valid."""
         record_call("dense_attention", "torch")
+        keys, values = ring.keys, ring.values
+        if len(own.keys):
+            keys, values = torch.cat([keys, own.keys]), torch.cat([values, own.values])
+        visible = None
+        if slot_valid is not None:
+            unit_valid = torch.cat([slot_valid, slot_valid.new_ones(own.keys.shape[0])])
+            visible = unit_valid.repeat_interleave(keys.shape[1])[None, None]
+        # The batch axis of one is for the exporter, which translates 4-D attention only.
         attended = F.scaled_dot_product_attention(
-            q.transpose(0, 1)[None], heads_first(ring.keys)[None], heads_first(ring.values)[None]
+            q.transpose(0, 1)[None], heads_first(keys)[None], heads_first(values)[None], attn_mask=visible
         )
         return attended[0].transpose(0, 1)
 

@@ -26,17 +26,19 @@ class Communicator(Protocol):
     rank: int
     size: int
 
-    def all_to_all(self, parts: Sequence[torch.Tensor], counts: Sequence[int], kind: str) -> torch.Tensor:
-        """One part to each rank, one from each: flat, in their order, `counts[r]` elements of rank r."""
+    def exchange(
+        self, sends: Sequence[Sequence[torch.Tensor]], receives: Sequence[Sequence[torch.Tensor]], kind: str
+    ) -> None:
+        """Each rank to each, in one call: `sends[r]` fill, one by one, what rank r receives of this rank.
+
+        `receives` are contiguous; empty tensors are not sent.
+        """
 
     def swap_rows(self, x: torch.Tensor, rows: int, kind: str) -> RowSwap:
         """Halo exchange: start trading the first and last `rows` of [T, C, h, w] with the neighbours."""
 
     def all_gather(self, x: torch.Tensor, kind: str) -> torch.Tensor:
         """Every rank's tensor, all of one shape: [size, ...]."""
-
-    def broadcast(self, x: torch.Tensor, kind: str) -> torch.Tensor:
-        """Rank 0's tensor, on all. Elsewhere `x` is filled."""
 
     def scatter(self, parts: Sequence[torch.Tensor] | None, like: torch.Tensor, kind: str) -> torch.Tensor:
         """Part r of rank 0's parts, on rank r. Parts may differ in size; elsewhere `like` is filled."""
@@ -52,10 +54,11 @@ class OneProcess(Communicator):
 
     rank, size = 0, 1
 
-    def all_to_all(self, parts: Sequence[torch.Tensor], counts: Sequence[int], kind: str) -> torch.Tensor:
-        """See `Communicator.all_to_all`."""
-        (own,) = parts
-        return own.reshape(-1)
+    def exchange(
+        self, sends: Sequence[Sequence[torch.Tensor]], receives: Sequence[Sequence[torch.Tensor]], kind: str
+    ) -> None:
+        """See `Communicator.exchange`."""
+        copy_all(sends[0], receives[0])
 
     def swap_rows(self, x: torch.Tensor, rows: int, kind: str) -> RowSwap:
         """See `Communicator.swap_rows`."""
@@ -64,10 +67,6 @@ class OneProcess(Communicator):
     def all_gather(self, x: torch.Tensor, kind: str) -> torch.Tensor:
         """See `Communicator.all_gather`."""
         return x[None]
-
-    def broadcast(self, x: torch.Tensor, kind: str) -> torch.Tensor:
-        """See `Communicator.broadcast`."""
-        return x
 
     def scatter(self, parts: Sequence[torch.Tensor] | None, like: torch.Tensor, kind: str) -> torch.Tensor:
         """See `Communicator.scatter`."""
@@ -82,6 +81,12 @@ class OneProcess(Communicator):
 
 
 ONE_PROCESS = OneProcess()
+
+
+def copy_all(sources: Sequence[torch.Tensor], targets: Sequence[torch.Tensor]) -> None:
+    """What a rank would send itself."""
+    for source, target in zip(sources, targets, strict=True):
+        target.copy_(source)
 
 
 def replicate(communicator: Communicator, x: torch.Tensor, width: int) -> torch.Tensor:

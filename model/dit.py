@@ -1,5 +1,6 @@
-"""The diffusion transformer (official `wan_video_dit.py`): one step, velocity out.
+"""The diffusion transformer (official `wan_video_dit.py`) as published: one step, velocity out.
 
+Weights are loaded into it and training runs it; `running_dit.py` makes of it what runs and is exported.
 Tokens are [tokens, dim] in window order throughout (see `windows.py`); there is no batch axis.
 """
 
@@ -36,31 +37,6 @@ class SelfAttention(nn.Module):
         self.q, self.k, self.v, self.o = (nn.Linear(config.dim, config.dim) for _ in range(4))
         self.norm_q = RMSNorm(config.dim, config.eps)
         self.norm_k = RMSNorm(config.dim, config.eps)
-
-    def queries_and_keys(self, h: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """[tokens, dim] -> both before their norms."""
-        return self.q(h), self.k(h)
-
-
-class JoinedSelfAttention(nn.Module):
-    """`SelfAttention` whose queries and keys are one product: h is read once, and the product is wider.
-
-    The weights of q and k become views of the joint one, so that there is no second copy.
-    """
-
-    def __init__(self, separate: SelfAttention) -> None:
-        super().__init__()
-        self.v, self.o = separate.v, separate.o
-        self.norm_q, self.norm_k = separate.norm_q, separate.norm_k
-        for name in ("weight", "bias"):
-            joined = torch.cat([getattr(separate.q, name), getattr(separate.k, name)]).detach()
-            for layer, part in zip((separate.q, separate.k), joined.chunk(2), strict=True):
-                setattr(layer, name, nn.Parameter(part, requires_grad=False))
-            self.register_buffer(f"qk_{name}", joined)
-
-    def queries_and_keys(self, h: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """See `SelfAttention.queries_and_keys`."""
-        return F.linear(h, self.qk_weight, self.qk_bias).chunk(2, dim=-1)
 
 
 class CrossAttention(SelfAttention):
@@ -139,9 +115,8 @@ class Block(nn.Module):
         attention: Attention,
     ) -> tuple[torch.Tensor, LayerCache]:
         layer = self.self_attn
-        q, k = layer.queries_and_keys(h)
-        q = apply_rope(self._split(layer.norm_q(q)), *rope)
-        k = apply_rope(self._split(layer.norm_k(k)), *rope)
+        q = apply_rope(self._split(layer.norm_q(layer.q(h))), *rope)
+        k = apply_rope(self._split(layer.norm_k(layer.k(h))), *rope)
         v = self._split(layer.v(h))
         new = attention.cache(k, v, ring)
         return layer.o(attention(q, new, ring, slot_valid).flatten(1)), new

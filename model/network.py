@@ -9,21 +9,31 @@ from torch import nn
 from flashvsr_trt.config.presets import NetworkConfig
 from flashvsr_trt.model.decoder import Decoder
 from flashvsr_trt.model.decoder_range import in_range
-from flashvsr_trt.model.dit import DiT, DiTConstants
+from flashvsr_trt.model.dit import DiT
 from flashvsr_trt.model.fused_decoder import FusedDecoder
 from flashvsr_trt.model.fused_projector import FusedProjector
 from flashvsr_trt.model.projector import Projector
+from flashvsr_trt.model.running_dit import RunningDiT
 from flashvsr_trt.model.weights.load import Weights
 
 
 @dataclass(frozen=True)
 class Network:
-    """Loaded modules on one device in one dtype, and what the fixed timestep and prompt fold to."""
+    """Loaded modules on one device in one dtype; in the DiT timestep and prompt are folded."""
 
     projector: FusedProjector
-    dit: DiT
+    dit: RunningDiT
     decoder: FusedDecoder
-    constants: DiTConstants
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return self.dit.head.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the projector and the DiT compute in."""
+        return self.dit.head.weight.dtype
 
 
 @torch.no_grad()
@@ -39,8 +49,8 @@ def build_network(
     projector = FusedProjector(_load(Projector, config, weights.projector, device, dtype))
     dit = _load(DiT, config, weights.dit, device, dtype)
     decoder = in_range(_load(Decoder, config, weights.decoder, device, torch.float32), dtype)
-    constants = dit.constants(weights.prompt.to(device))
-    return Network(projector, dit, FusedDecoder(decoder, dtype), constants)
+    running_dit = RunningDiT(dit, dit.constants(weights.prompt.to(device)))
+    return Network(projector, running_dit, FusedDecoder(decoder, dtype))
 
 
 def _load(

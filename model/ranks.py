@@ -6,12 +6,12 @@ docs/distributed.md can be held to what was moved.
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.distributed as dist
 
-from flashvsr_trt.model.communicator import Communicator, RowSwap
+from flashvsr_trt.model.communicator import Communicator, RowSwap, copy_all
 
 
 class Ranks(Communicator):
@@ -28,13 +28,18 @@ class Ranks(Communicator):
         """Every rank but this."""
         return [rank for rank in range(self.size) if rank != self.rank]
 
-    def all_to_all(self, parts: Sequence[torch.Tensor], counts: Sequence[int], kind: str) -> torch.Tensor:
-        """See `Communicator.all_to_all`."""
-        outgoing = torch.cat([part.reshape(-1) for part in parts])
-        incoming = outgoing.new_empty(sum(counts))
-        dist.all_to_all_single(incoming, outgoing, list(counts), [part.numel() for part in parts])
-        self._count(kind, *(parts[rank] for rank in self.others))
-        return incoming
+    def exchange(
+        self, sends: Sequence[Sequence[torch.Tensor]], receives: Sequence[Sequence[torch.Tensor]], kind: str
+    ) -> None:
+        """See `Communicator.exchange`."""
+        outgoing = [(rank, x.contiguous()) for rank in self.others for x in sends[rank] if x.numel()]
+        incoming = [(rank, x) for rank in self.others for x in receives[rank] if x.numel()]
+        self._transfer(
+            [dist.P2POp(dist.isend, x, rank) for rank, x in outgoing]
+            + [dist.P2POp(dist.irecv, x, rank) for rank, x in incoming],
+            meanwhile=lambda: copy_all(sends[self.rank], receives[self.rank]),
+        )
+        self._count(kind, *(x for _, x in outgoing))
 
     def swap_rows(self, x: torch.Tensor, rows: int, kind: str) -> RowSwap:
         """See `Communicator.swap_rows`."""
@@ -56,13 +61,6 @@ class Ranks(Communicator):
             return arrivals[0], arrivals[1]
 
         return arrived
-
-    def broadcast(self, x: torch.Tensor, kind: str) -> torch.Tensor:
-        """See `Communicator.broadcast`."""
-        dist.broadcast(x, src=0)
-        if self.rank == 0:
-            self._count(kind, *[x] * (self.size - 1))
-        return x
 
     def scatter(self, parts: Sequence[torch.Tensor] | None, like: torch.Tensor, kind: str) -> torch.Tensor:
         """See `Communicator.scatter`."""
@@ -96,8 +94,10 @@ class Ranks(Communicator):
         self._count(kind, *[x] * (self.size - 1))
         return gathered
 
-    def _transfer(self, transfers: list[dist.P2POp]) -> None:
-        for transfer in dist.batch_isend_irecv(transfers) if transfers else ():
+    def _transfer(self, transfers: list[dist.P2POp], meanwhile: Callable[[], None] = lambda: None) -> None:
+        started = dist.batch_isend_irecv(transfers) if transfers else ()
+        meanwhile()
+        for transfer in started:
             transfer.wait()
 
     def _count(self, kind: str, *tensors: torch.Tensor) -> None:

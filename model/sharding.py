@@ -1,13 +1,13 @@
 """Which rank has which rows, tokens and heads of a stream. Arithmetic only.
 
-Pixels, projector and decoder are shared by rows of tokens, the DiT by runs of tokens in window order, its
-attention by heads. Rows and heads may be uneven, and a rank may have no head at all.
+Pixels, projector and decoder are shared by rows of tokens, the DiT by runs of whole windows, its attention by
+heads. All of them may be uneven, and a rank may have no window or no head at all.
 """
 
 from dataclasses import dataclass
 from functools import cached_property
 
-from flashvsr_trt.config.presets import PATCH, TOKEN_STRIDE
+from flashvsr_trt.config.presets import PATCH, TOKEN_STRIDE, WINDOW_TOKENS
 from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.errors import UsageError
 
@@ -31,7 +31,7 @@ class Sharding:
     """How `size` ranks share a stream; each property has an entry for every rank.
 
     Raises:
-        UsageError: the tokens do not divide, or there are fewer rows of tokens than ranks.
+        UsageError: there are fewer rows of tokens than ranks.
     """
 
     stream: StreamConfig
@@ -40,21 +40,11 @@ class Sharding:
     def __post_init__(self) -> None:
         geometry = self.stream.geometry
         height, width = geometry.target
-        if geometry.unit_tokens % self.size:
-            raise UsageError(
-                f"{self.size} ranks cannot share the {geometry.unit_tokens} tokens of {width}x{height}: "
-                f"the number must divide; use {self._advice()} ranks"
-            )
         if self.size > geometry.tokens[0]:
             raise UsageError(
                 f"{self.size} ranks cannot share the {geometry.tokens[0]} rows of tokens of "
-                f"{width}x{height}; use {self._advice()} ranks"
+                f"{width}x{height}; use at most {geometry.tokens[0]} ranks"
             )
-
-    def _advice(self) -> str:
-        rows, tokens = self.stream.geometry.tokens[0], self.stream.geometry.unit_tokens
-        usable = [n for n in range(1, min(rows, self.size) + 1) if tokens % n == 0]
-        return str(usable[-1])
 
     @cached_property
     def rows(self) -> tuple[slice, ...]:
@@ -112,6 +102,12 @@ class Sharding:
         """Attention heads."""
         return split_evenly(self.stream.preset.network.dit.heads, self.size)
 
+    def windows(self, units: int) -> tuple[slice, ...]:
+        """Windows of a step of `units` units."""
+        return split_evenly(units * self.stream.geometry.unit_windows, self.size)
+
     def tokens(self, units: int) -> tuple[slice, ...]:
-        """Tokens of a step of `units` units, in window order."""
-        return split_evenly(units * self.stream.geometry.unit_tokens, self.size)
+        """The tokens of these windows, in window order."""
+        return tuple(
+            slice(run.start * WINDOW_TOKENS, run.stop * WINDOW_TOKENS) for run in self.windows(units)
+        )

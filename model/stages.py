@@ -3,16 +3,20 @@
 Names, shapes and dtypes are declared in `flashvsr_trt.config.signatures`; every backend runs these functions.
 """
 
+from functools import cache, partial
+
 import torch
 from torch import nn
 
+from flashvsr_trt.config.presets import UNIT_LATENT_FRAMES
 from flashvsr_trt.config.rope import space_table
 from flashvsr_trt.config.signatures import StreamConfig
-from flashvsr_trt.model.attention import Attention, LayerCache, self_attention_for
+from flashvsr_trt.model.attention import DenseAttention, LayerCache, StepCache, self_attention_for
 from flashvsr_trt.model.color import finish_frames
 from flashvsr_trt.model.communicator import ONE_PROCESS, Communicator
 from flashvsr_trt.model.network import Network
 from flashvsr_trt.model.sharding import Sharding
+from flashvsr_trt.model.step_tokens import step_tokens
 from flashvsr_trt.model.upsample import Upscaler
 from flashvsr_trt.model.windows import to_windows
 
@@ -62,18 +66,20 @@ class Encode(nn.Module):
 
 
 class Denoise(nn.Module):
-    """Noise and tokens to latents: one DiT step."""
+    """Noise and tokens to latents: one DiT step. Of a rank: the rows, tokens and heads that it has."""
 
-    def __init__(self, network: Network, stream: StreamConfig, attention: Attention | None = None) -> None:
+    def __init__(
+        self, network: Network, stream: StreamConfig, communicator: Communicator = ONE_PROCESS
+    ) -> None:
         super().__init__()
         self.dit = network.dit
-        self.constants = network.constants
-        device = network.dit.head.head.weight.device
-        self.attention = attention or self_attention_for(stream.geometry, stream.preset.attention, device)
+        device = network.device
+        self.attention = self_attention_for(stream.geometry, stream.preset.attention, device)
         self.grid = stream.geometry.tokens
-        cos, sin = space_table(*self.grid, network.dit.config.head_dim)
+        cos, sin = space_table(*self.grid, stream.preset.network.dit.head_dim)
         self.register_buffer("space_cos", torch.from_numpy(cos).to(device))
         self.register_buffer("space_sin", torch.from_numpy(sin).to(device))
+        self.step_tokens = cache(partial(step_tokens, stream, communicator, device))
 
     def forward(
         self,
@@ -83,11 +89,37 @@ class Denoise(nn.Module):
         time_sin: torch.Tensor,
         slot_valid: torch.Tensor,
         ring: list[LayerCache],
+        slots: slice | None = None,
+        filled: int | None = None,
     ) -> tuple[torch.Tensor, list[LayerCache]]:
-        """See `dit_signature`: returns the clean latent and each layer's new K/V."""
-        rope = self.rope_table(time_cos, time_sin)
-        velocity, new = self.dit(noise, tokens, rope, self.constants, ring, slot_valid, self.attention)
+        """See `dit_signature`: returns the clean latent and each layer's new K/V.
+
+        With `slots`, which are not valid before, the new K/V is written into these slots of the ring. The
+        `filled` slots, the first ones, are valid or written: dense attention sees these and has no mask.
+        """
+        units = noise.shape[0] // UNIT_LATENT_FRAMES
+        step = self.step_tokens(units)
+        rope = tuple(map(step.of_windows, self.rope_table(time_cos, time_sin)))
+        if slots is None:
+            new = [layer.empty(units) for layer in ring]
+            own = new
+        else:
+            new = [layer.part(slots) for layer in ring]
+            own = [layer.part(slice(0)) for layer in ring]
+            ring, slot_valid = self._with_written(ring, slot_valid, slots, filled)
+        caches = [StepCache(*parts) for parts in zip(new, ring, own, strict=True)]
+        velocity = self.dit(noise, tokens, rope, caches, slot_valid, self.attention, step)
         return noise - velocity.float(), new
+
+    def _with_written(
+        self, ring: list[LayerCache], slot_valid: torch.Tensor, slots: slice, filled: int
+    ) -> tuple[list[LayerCache], torch.Tensor | None]:
+        """What attention is to see of the ring once a layer has written its slots."""
+        if isinstance(self.attention, DenseAttention):
+            return [layer.part(slice(filled)) for layer in ring], None
+        slot_valid = slot_valid.clone()
+        slot_valid[slots] = True
+        return ring, slot_valid
 
     def rope_table(self, time_cos: torch.Tensor, time_sin: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Cos and sin of every token, [tokens, head_dim/2] in window order, of those of the frames."""

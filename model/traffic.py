@@ -14,7 +14,7 @@ from flashvsr_trt.config.signatures import PIXEL_CHANNELS, PROJECTOR_TAIL
 from flashvsr_trt.model.color import WAVELET_LEVELS
 from flashvsr_trt.model.decoder import CONDITION_CHANNELS
 from flashvsr_trt.model.sharding import Sharding, length
-from flashvsr_trt.model.token_exchange import row_owners, window_owners
+from flashvsr_trt.model.step_tokens import row_owners, window_owners
 from flashvsr_trt.model.windows import to_windows
 
 FLOAT32 = 4
@@ -27,16 +27,15 @@ def unit_traffic(sharding: Sharding, dtype_bytes: int) -> dict[str, int]:
     stream, size = sharding.stream, sharding.size
     geometry, network = stream.geometry, stream.preset.network
     borders = size - 1
-    dim, layers = network.dit.dim, network.dit.layers
-    latent = UNIT_LATENT_FRAMES * LATENT_CHANNELS * geometry.latent[0] * geometry.latent[1]
+    dim = network.dit.dim
+    latent_row = UNIT_LATENT_FRAMES * LATENT_CHANNELS * geometry.latent[1]
     token_bytes = (dim + LATENT_CHANNELS * PATCH * PATCH) * dtype_bytes
     row_bytes = UNIT_FRAMES * geometry.target[1] * 3
     traffic = {
-        # q, k and v to the heads' ranks and the result back; 1/N of each is there already.
-        "attention": layers * 4 * geometry.unit_tokens // size * borders * dim * dtype_bytes,
+        "attention": attention_bytes(sharding, dtype_bytes),
         "tokens": moved_tokens(sharding) * token_bytes,
         "halo": borders * SWAPPED * halo_elements(network, geometry.target[1]) * dtype_bytes,
-        "noise": borders * latent * FLOAT32,
+        "noise": sum(length(run) * latent_row * FLOAT32 for run in sharding.latent_rows[1:]),
         "frames_in": sum(UNIT_FRAMES * length(run) * geometry.width * 3 for run in sharding.lr_rows[1:]),
         "frames_out": sum(length(run) * row_bytes for run in sharding.pixel_rows[1:]),
     }
@@ -47,6 +46,19 @@ def unit_traffic(sharding: Sharding, dtype_bytes: int) -> dict[str, int]:
         rows = sum(2**level for level in range(WAVELET_LEVELS))
         traffic["halo"] += 2 * borders * SWAPPED * rows * row_bytes * FLOAT32
     return traffic
+
+
+def attention_bytes(sharding: Sharding, dtype_bytes: int) -> int:
+    """q, k and v to the heads' ranks and the result back, and the window means of q and k, of all layers."""
+    network = sharding.stream.preset.network.dit
+
+    def elsewhere(runs: tuple[slice, ...]) -> int:
+        """Pairs of a thing and a head that are not of one rank: what is there already is not sent."""
+        there = sum(length(run) * length(heads) for run, heads in zip(runs, sharding.heads, strict=True))
+        return runs[-1].stop * network.heads - there
+
+    by_token, by_window = elsewhere(sharding.tokens(1)), elsewhere(sharding.windows(1))
+    return network.layers * network.head_dim * (4 * by_token * dtype_bytes + 2 * by_window * FLOAT32)
 
 
 def moved_tokens(sharding: Sharding) -> int:

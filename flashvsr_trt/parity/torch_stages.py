@@ -18,7 +18,7 @@ class TorchStages:
     """Implements `parity.stage_runner.StageRunner` with the exported modules, on their own device."""
 
     def __init__(self, network: Network, stream: StreamConfig) -> None:
-        self.device = network.dit.head.head.weight.device
+        self.device = network.device
         self.signatures = stage_signatures(stream)
         self.graphs = {name: GRAPHS[name](network, stream) for name in self.signatures}
         self.blocks: list[torch.Tensor] = []

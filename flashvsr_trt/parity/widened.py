@@ -8,16 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
 from flashvsr_trt.bundle import Bundle
-from flashvsr_trt.model.dit import BlockConstants, DiTConstants
 from flashvsr_trt.model.network import Network
-
-SCALE, ROWS = 1, 3
-"""Of a modulation's rows every third is a scale, from the second on."""
 
 NARROW, WIDE = "bf16", "fp32"
 
@@ -29,24 +24,9 @@ def widened_bundle(bundle: Bundle) -> Bundle:
 
 def widened_network(network: Network) -> Network:
     """The network in float32, of weights that were rounded to bfloat16. Changes its modules."""
-    constants = network.constants
-    blocks = (
-        BlockConstants(_wide_modulation(block.modulation), block.cross_k.float(), block.cross_v.float())
-        for block in constants.blocks
-    )
     return Network(
-        projector=network.projector.float(),
-        dit=network.dit.float(),
-        decoder=network.decoder.float(),
-        constants=DiTConstants(tuple(blocks), _wide_modulation(constants.head_modulation)),
+        projector=network.projector.float(), dit=network.dit.float(), decoder=network.decoder.float()
     )
-
-
-def _wide_modulation(modulation: torch.Tensor) -> torch.Tensor:
-    """Rows of shift, scale and, in a block, gate; a graph holds 1 + scale, rounded when it was folded."""
-    wide = modulation.float()
-    wide[SCALE::ROWS] = (1 + modulation[SCALE::ROWS]).float() - 1
-    return wide
 
 
 def widen(model: ModelProto, folder: Path) -> dict[str, np.ndarray]:

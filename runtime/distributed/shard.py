@@ -1,4 +1,4 @@
-"""One rank's share of the work: the stages of `model.sharded_stages` with their state.
+"""One rank's share of the work: the stages of `model.stages` with their state.
 
 Every rank calls the same method at the same time; what is read and what comes out is on rank 0.
 """
@@ -22,9 +22,8 @@ from flashvsr_trt.config.signatures import (
 from flashvsr_trt.kernels.calls import reference_kernels
 from flashvsr_trt.model.attention import LayerCache
 from flashvsr_trt.model.network import Network
-from flashvsr_trt.model.sharded_stages import ShardedDenoise
 from flashvsr_trt.model.sharding import Sharding, length
-from flashvsr_trt.model.stages import Decode, Encode
+from flashvsr_trt.model.stages import Decode, Denoise, Encode
 from flashvsr_trt.runtime.distributed.group import Group
 from flashvsr_trt.runtime.ring import RingStep
 from flashvsr_trt.runtime.torch.clock import StageClock
@@ -56,9 +55,9 @@ class Shard:
     def __init__(self, network: Network, sharding: Sharding, group: Group, attention: str) -> None:
         self.group, self.ranks, self.sharding, self.attention = group, group.ranks, sharding, attention
         self.stream, self.device = sharding.stream, group.device
-        self.dtype = network.dit.head.head.weight.dtype
+        self.dtype = network.dtype
         self.encode_stage = Encode(network, sharding.stream, self.ranks)
-        self.dit_stage = ShardedDenoise(network, sharding, self.ranks)
+        self.dit_stage = Denoise(network, self.stream, self.ranks)
         self.decode_stage = Decode(network, sharding.stream, self.ranks)
         self.clock = StageClock(self.device)
         self.state_bytes = 0
@@ -114,17 +113,16 @@ class Shard:
     ) -> tuple[torch.Tensor, ...]:
         """Noise on rank 0 and this rank's rows of each unit's tokens -> its rows of each unit's latent."""
         with self._stage("dit"):
-            shape = (len(tokens) * UNIT_LATENT_FRAMES, LATENT_CHANNELS, *self.stream.geometry.latent)
-            whole = self._empty(shape, torch.float32)
+            runs = self.sharding.latent_rows
+            rows, columns = length(runs[self.ranks.rank]), self.stream.geometry.latent[1]
+            shape = (len(tokens) * UNIT_LATENT_FRAMES, LATENT_CHANNELS, rows, columns)
+            parts = None
             if noise is not None:
-                whole.copy_(torch.from_numpy(noise))
-            self.ranks.broadcast(whole, NOISE)
+                whole = torch.from_numpy(noise).to(self.device)
+                parts = [whole[:, :, run] for run in runs]
+            own = self.ranks.scatter(parts, self._empty(shape, torch.float32), NOISE)
             inputs = [torch.from_numpy(array).to(self.device) for array in (*rope, step.valid)]
-            latent, new = self.dit_stage(whole, torch.cat(tokens), *inputs, state.ring)
-            for ring, layer_new in zip(state.ring, new, strict=True):
-                ring.keys[step.slots] = layer_new.keys
-                ring.values[step.slots] = layer_new.values
-                ring.key_means[step.slots] = layer_new.key_means
+            latent, _ = self.dit_stage(own, torch.cat(tokens), *inputs, state.ring, step.slots, step.filled)
         return latent.split(UNIT_LATENT_FRAMES)
 
     def decode(self, latent: torch.Tensor, condition: torch.Tensor, state: ShardState) -> np.ndarray | None:

@@ -27,9 +27,8 @@ from flashvsr_trt.config.signatures import (
 from flashvsr_trt.errors import DeviceError, UsageError
 from flashvsr_trt.kernels.calls import counted_calls, reference_kernels
 from flashvsr_trt.model.attention import LayerCache
-from flashvsr_trt.model.fused_stages import FusedDenoise
 from flashvsr_trt.model.network import Network, build_network
-from flashvsr_trt.model.stages import Decode, Encode
+from flashvsr_trt.model.stages import Decode, Denoise, Encode
 from flashvsr_trt.model.weights.load import describe, load_weights, resolve_weights
 from flashvsr_trt.notices import Notify
 from flashvsr_trt.runtime.executor import ReadyFrames
@@ -68,10 +67,9 @@ class TorchExecutor(GraphExecutor):
         options = options or TorchOptions()
         self.stream, self.options = stream, options
         self.signatures = stage_signatures(stream)
-        weight = network.dit.head.head.weight
-        self.device, self.dtype = weight.device, weight.dtype
+        self.device, self.dtype = network.device, network.dtype
         self.cuda_graphs = choose_cuda_graphs(options, self.device)
-        self.dit_stage = FusedDenoise(network, stream)
+        self.dit_stage = Denoise(network, stream)
         self.encode_stage, self.decode_stage = Encode(network, stream), Decode(network, stream)
         if options.compile:
             # The DiT is made of kernels already; these two are what Inductor has something to fuse in.
@@ -192,7 +190,8 @@ class TorchExecutor(GraphExecutor):
         slot_valid: torch.Tensor,
     ) -> Tensors:
         inputs = noise, tokens, time_cos, time_sin, slot_valid
-        return (self.dit_stage(*inputs, state.ring, step.slots, step.filled),)
+        latent, _ = self.dit_stage(*inputs, state.ring, step.slots, step.filled)
+        return (latent,)
 
     def _decode(self, state: TorchState, latent: torch.Tensor, condition: torch.Tensor) -> Tensors:
         frames, following = self.decode_stage(latent, condition, state.memory)

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from bench.kernel_problems import SCENES, attention_problem, in_ring
 from flashvsr_trt.config.geometry import Geometry
 from flashvsr_trt.config.presets import TOKEN_STRIDE
-from flashvsr_trt.kernels.add_norm import add_norm_reference
+from flashvsr_trt.kernels.add_norm import add_norm, add_norm_reference
 from flashvsr_trt.kernels.block_sparse_attention import block_sparse_attention_reference
 from flashvsr_trt.kernels.calls import kernel_calls, reset_kernel_calls
 from flashvsr_trt.kernels.conv_relu import conv_relu, conv_relu_reference
@@ -17,12 +17,11 @@ from flashvsr_trt.kernels.finish_frames import finish_frames, finish_frames_refe
 from flashvsr_trt.kernels.launch import launch_kernel, load_kernel, output_shape, unload_kernel
 from flashvsr_trt.kernels.linear_gelu import linear_gelu
 from flashvsr_trt.kernels.manifest import find_artifact
-from flashvsr_trt.kernels.norm_rope import norm_rope_reference
+from flashvsr_trt.kernels.norm_rope import norm_rope, norm_rope_reference
 from flashvsr_trt.kernels.norm_silu import conv_norm_silu, norm_silu_reference
 from flashvsr_trt.kernels.select_blocks import select_blocks_reference
 from flashvsr_trt.kernels.split_frames import split_frames, split_frames_reference
 from flashvsr_trt.kernels.stack_frames import stack_frames, stack_frames_reference
-from flashvsr_trt.kernels.torch_fused_ops import add_norm, norm_rope
 from flashvsr_trt.kernels.torch_ops import attention_setting, block_sparse_attention, select_blocks
 from flashvsr_trt.kernels.tuning import setting_for
 from flashvsr_trt.model.fused_projector import unshuffle

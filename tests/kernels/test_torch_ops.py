@@ -1,10 +1,11 @@
 import pytest
 import torch
 
+from flashvsr_trt.kernels.add_norm import add_norm
 from flashvsr_trt.kernels.calls import kernel_calls, reference_kernels, reset_kernel_calls
 from flashvsr_trt.kernels.finish_frames import finish_frames
+from flashvsr_trt.kernels.norm_rope import norm_rope
 from flashvsr_trt.kernels.select_blocks import compact_mask
-from flashvsr_trt.kernels.torch_fused_ops import add_norm, norm_rope
 from flashvsr_trt.kernels.torch_ops import block_sparse_attention, select_blocks
 
 CHECKS = ("test_schema", "test_faketensor")
@@ -39,7 +40,13 @@ def operators():
     }
 
 
-@pytest.mark.parametrize("name", [name for name in operators() if name != "finish_frames"])
+NODES = [
+    name for name, (operator, _) in operators().items() if isinstance(operator, torch.library.CustomOpDef)
+]
+"""Operators that a graph has as a node; the others are plain functions."""
+
+
+@pytest.mark.parametrize("name", NODES)
 def test_fake_results_and_mutations_are_as_declared(name):
     operator, arguments = operators()[name]
     torch.library.opcheck(operator, arguments, test_utils=CHECKS)
@@ -55,11 +62,34 @@ def test_every_call_is_counted_by_implementation(name):
     assert kernel_calls() == {f"{name}/reference": 2}
 
 
-def test_export_sees_one_node():
+def exported(name: str) -> torch.export.ExportedProgram:
+    """An operator of `operators`, traced on its arguments."""
+    operator, arguments = operators()[name]
+
     class Model(torch.nn.Module):
         def forward(self, *arguments):
-            return block_sparse_attention(*arguments)
+            return operator(*arguments)
 
-    program = torch.export.export(Model(), operators()["block_sparse_attention"][1])
+    return torch.export.export(Model(), arguments)
+
+
+def test_export_sees_one_node():
+    program = exported("block_sparse_attention")
     nodes = [node.target for node in program.graph.nodes if node.op == "call_function"]
     assert nodes == [torch.ops.flashvsr.block_sparse_attention.default]
+
+
+@pytest.mark.parametrize("name", sorted(set(operators()) - set(NODES)))
+def test_what_is_a_plain_function_is_exported_as_its_reference_and_not_counted(name):
+    torch.manual_seed(0)
+    operator, arguments = operators()[name]
+    reset_kernel_calls()
+    program = exported(name)
+    assert kernel_calls() == {}
+    assert not any("flashvsr" in str(node.target) for node in program.graph.nodes)
+    torch.manual_seed(0)
+    _, again = operators()[name]
+    wanted, made = operator(*arguments), program.module()(*again)
+    # What is written in place is written by the graph, too.
+    for got, expected in zip((*made, *again), (*wanted, *arguments), strict=True):
+        assert got == expected if isinstance(got, float) else torch.equal(got, expected)

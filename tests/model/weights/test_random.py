@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from flashvsr_trt.config.presets import NANO, WINDOW_TOKENS
-from flashvsr_trt.model.attention import DenseAttention, LayerCache
+from flashvsr_trt.model.attention import DenseAttention, LayerCache, StepCache
 from flashvsr_trt.model.decoder import Decoder
 from flashvsr_trt.model.fused_projector import unshuffle
 from flashvsr_trt.model.network import build_network
 from flashvsr_trt.model.state_shapes import FOLDED, shapes_of, state_shapes
+from flashvsr_trt.model.step_tokens import AllTokens
 from flashvsr_trt.model.weights import random as module
 from flashvsr_trt.model.weights.load import RandomSeed, load_weights
 from flashvsr_trt.model.weights.random import random_weights
@@ -96,13 +97,15 @@ def test_velocities_are_of_order_one_however_deep_the_network(layers):
         block.register_forward_pre_hook(lambda block, arguments: inputs.append(arguments[0].float().std()))
     heads, head_dim = NANO.dit.heads, NANO.dit.head_dim
     empty = torch.zeros(0, WINDOW_TOKENS, heads, head_dim).bfloat16()
-    ring = [LayerCache(empty, empty, torch.zeros(0, 1, heads, head_dim))] * layers
+    ring = LayerCache(empty, empty, torch.zeros(0, 1, heads, head_dim))
+    caches = [StepCache(new, ring, new) for new in (ring.empty(1) for _ in range(layers))]
     rope = torch.ones(WINDOW_TOKENS, head_dim // 2), torch.zeros(WINDOW_TOKENS, head_dim // 2)
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(2, 16, 16, 16, generator=generator)
     tokens = torch.randn(WINDOW_TOKENS, NANO.dit.dim, generator=generator).bfloat16()
     no_slots = torch.zeros(0, dtype=torch.bool)
-    velocity, _ = network.dit(noise, tokens, rope, network.constants, ring, no_slots, DenseAttention())
+    step = AllTokens((8, 8))
+    velocity = network.dit(noise, tokens, rope, caches, no_slots, DenseAttention(), step)
     assert len(inputs) == layers
     assert all(0.5 < deviation < 10 for deviation in inputs)
     assert 0.2 < velocity.float().std() < 4

@@ -15,9 +15,11 @@ from flashvsr_trt.errors import DeviceError, MissingDependencyError, UsageError
 from flashvsr_trt.kernels import finish_frames
 from flashvsr_trt.kernels.attention_arguments import attention_strides
 from flashvsr_trt.kernels.conv_to_rgb import ConvToRGB
-from flashvsr_trt.model import attention, fused_decoder, fused_dit, fused_projector
+from flashvsr_trt.model import attention, fused_decoder, fused_projector, running_dit
+from flashvsr_trt.model.attention import self_attention_for
+from flashvsr_trt.model.dit import DiT
 from flashvsr_trt.model.network import Network, build_network
-from flashvsr_trt.model.stages import Decode, Denoise
+from flashvsr_trt.model.stages import Decode
 from flashvsr_trt.runtime.backends import open_executor
 from flashvsr_trt.runtime.request import ExecutorRequest, TorchOptions
 from flashvsr_trt.runtime.ring import KVRing
@@ -40,9 +42,15 @@ def stream(sparse_ratio: float | None, schedule: str = "official", color_fix: st
 
 @pytest.mark.parametrize("schedule", ["official", "low-latency"])
 @pytest.mark.parametrize("sparse_ratio", [0.03, 2.0, None])
-def test_fused_steps_in_place_equal_the_published_blocks(network, sparse_ratio, schedule):
+def test_steps_in_place_equal_the_published_blocks(network, sparse_ratio, schedule):
     config = stream(sparse_ratio, schedule)
-    executor, published = TorchExecutor(network, config), Denoise(network, config)
+    executor = TorchExecutor(network, config)
+    rope_table = executor.dit_stage.rope_table
+    weights = end_to_end_weights(load_case("e2e_official"))
+    published = DiT(config.preset.network)
+    published.load_state_dict(weights.dit)
+    constants = published.constants(weights.prompt)
+    whole = self_attention_for(config.geometry, config.preset.attention)
     state, plain = executor.new_state(), executor.new_state()
     ring = KVRing(config.preset.attention)
     generator = np.random.default_rng(0)
@@ -56,14 +64,15 @@ def test_fused_steps_in_place_equal_the_published_blocks(network, sparse_ratio, 
         )
         rope = time_table(np.arange(2 * units), 32)
         latents = executor.dit(noise, [tokens], rope, step, state)
-        inputs = [torch.from_numpy(array) for array in (*rope, step.valid)]
+        cos, sin, valid, noise = (torch.from_numpy(array) for array in (*rope, step.valid, noise))
         with torch.inference_mode():
-            expected, new = published(torch.from_numpy(noise), tokens, *inputs, plain.ring)
-        assert_close_to_max(torch.cat(latents), expected, 1e-5)
-        for fused_layer, layer, layer_new in zip(state.ring, plain.ring, new, strict=True):
+            table = rope_table(cos, sin)
+            velocity, new = published(noise, tokens, table, constants, plain.ring, valid, whole)
+        assert_close_to_max(torch.cat(latents), noise - velocity, 1e-5)
+        for written, layer, layer_new in zip(state.ring, plain.ring, new, strict=True):
             for part in ("keys", "values", "key_means"):
                 getattr(layer, part)[step.slots] = getattr(layer_new, part)
-                assert_close_to_max(getattr(fused_layer, part), getattr(layer, part), 1e-5)
+                assert_close_to_max(getattr(written, part), getattr(layer, part), 1e-5)
         units = 1
 
 
@@ -117,8 +126,8 @@ def test_the_kernels_get_tensors_laid_out_as_they_ask(monkeypatch, schedule, fit
 
     check(attention, "block_sparse_attention", attention_strides)
     check(attention, "select_blocks", contiguous)
-    check(fused_dit, "norm_rope", adjacent_channels)
-    check(fused_dit, "add_norm", contiguous)
+    check(running_dit, "norm_rope", adjacent_channels)
+    check(running_dit, "add_norm", contiguous)
     check(finish_frames, "finish_frames", contiguous)
     check(fused_projector, "stack_frames", lambda tail, x, first: channels_last(x))
     check(fused_projector, "conv_norm_silu", lambda stacked, weight, *_: channels_last(stacked, weight))

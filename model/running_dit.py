@@ -1,0 +1,176 @@
+"""The DiT that runs: its blocks through fused operators, and constants of timestep and prompt folded in.
+
+torch runs it, export traces it and the ranks of a job run it; the published `dit.DiT` is its specification.
+An operator chooses its kernel or its reference by the device, once; a traced graph holds the references.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from flashvsr_trt.config.presets import PATCH
+from flashvsr_trt.kernels.add_norm import add_norm
+from flashvsr_trt.kernels.linear_gelu import linear_gelu
+from flashvsr_trt.kernels.norm_rope import norm_rope
+from flashvsr_trt.model.attention import Attention, StepCache
+from flashvsr_trt.model.dit import (
+    Block,
+    BlockConstants,
+    DiT,
+    DiTConstants,
+    SelfAttention,
+    from_patches,
+    to_patches,
+)
+from flashvsr_trt.model.step_tokens import StepTokens
+
+NormParameters = tuple[torch.Tensor, torch.Tensor]
+"""Scale and shift of a LayerNorm, [dim] each; for a modulated one, 1 + scale and shift."""
+
+
+class JoinedSelfAttention(nn.Module):
+    """`SelfAttention` whose queries and keys are one product: h is read once, and the product is wider.
+
+    The weights of q and k become views of the joint one, so that there is no second copy.
+    """
+
+    def __init__(self, separate: SelfAttention) -> None:
+        super().__init__()
+        self.v, self.o = separate.v, separate.o
+        self.norm_q, self.norm_k = separate.norm_q, separate.norm_k
+        for name in ("weight", "bias"):
+            joined = torch.cat([getattr(separate.q, name), getattr(separate.k, name)]).detach()
+            for layer, part in zip((separate.q, separate.k), joined.chunk(2), strict=True):
+                setattr(layer, name, nn.Parameter(part, requires_grad=False))
+            self.register_buffer(f"qk_{name}", joined)
+
+    def queries_and_keys(self, h: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """[tokens, dim] -> both before their norms."""
+        return F.linear(h, self.qk_weight, self.qk_bias).chunk(2, dim=-1)
+
+
+class PromptAttention(nn.Module):
+    """Cross-attention to the prompt: its keys and values [heads, text_tokens, head_dim] are constants."""
+
+    def __init__(self, block: Block, constants: BlockConstants) -> None:
+        super().__init__()
+        layer = block.cross_attn
+        self.q, self.o, self.norm_q, self.eps = layer.q, layer.o, layer.norm_q, block.eps
+        self.register_buffer("keys", constants.cross_k)
+        self.register_buffer("values", constants.cross_v)
+
+    def forward(self, h: torch.Tensor) -> torch.Tensor:
+        """[tokens, dim] -> the same shape."""
+        q = F.rms_norm(self.q(h), h.shape[-1:], self.norm_q.weight, self.eps)
+        q = q.unflatten(-1, (self.keys.shape[0], -1)).transpose(0, 1)
+        attended = F.scaled_dot_product_attention(q[None], self.keys[None], self.values[None])
+        return self.o(attended[0].transpose(0, 1).flatten(1))
+
+
+class RunningBlock(nn.Module):
+    """A block between two norms: it takes its first norm's result and gives the next one's."""
+
+    def __init__(self, block: Block, constants: BlockConstants, next_norm: NormParameters) -> None:
+        super().__init__()
+        self.eps = block.eps
+        self.self_attn = JoinedSelfAttention(block.self_attn)
+        self.cross_attn = PromptAttention(block, constants)
+        self.norm3, self.ffn = block.norm3, block.ffn
+        _, _, attention_gate, shift2, scale2, ffn_gate = constants.modulation.unbind()
+        folded = {"attention_gate": attention_gate, "ffn_scale": 1 + scale2, "ffn_shift": shift2}
+        folded |= {"ffn_gate": ffn_gate, "next_scale": next_norm[0], "next_shift": next_norm[1]}
+        for name, vector in folded.items():
+            self.register_buffer(name, vector.clone())
+
+    def forward(
+        self,
+        x: torch.Tensor,
+        h: torch.Tensor,
+        rope: tuple[torch.Tensor, torch.Tensor],
+        cache: StepCache,
+        slot_valid: torch.Tensor | None,
+        attention: Attention,
+        tokens: StepTokens,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Tokens x [tokens, dim] and their norm h -> the same after the block; `cache.new` is written."""
+        attended = self._attend(h, rope, cache, slot_valid, attention, tokens)
+        x, h = add_norm(x, attended, self.attention_gate, self.norm3.weight, self.norm3.bias, self.eps)
+        x, h = add_norm(x, self.cross_attn(h), None, self.ffn_scale, self.ffn_shift, self.eps)
+        up, _, down = self.ffn
+        fed = down(linear_gelu(h, up.weight, up.bias))
+        return add_norm(x, fed, self.ffn_gate, self.next_scale, self.next_shift, self.eps)
+
+    def _attend(
+        self,
+        h: torch.Tensor,
+        rope: tuple[torch.Tensor, torch.Tensor],
+        cache: StepCache,
+        slot_valid: torch.Tensor | None,
+        attention: Attention,
+        tokens: StepTokens,
+    ) -> torch.Tensor:
+        layer = self.self_attn
+        q, k, v = tokens.projections(h, cache.new)
+        # Straight to where it is kept, so v is no part of the product that makes q and k.
+        torch.addmm(layer.v.bias, h, layer.v.weight.t(), out=v.view(h.shape))
+        weights = layer.norm_q.weight, layer.norm_k.weight
+        means = norm_rope(*layer.queries_and_keys(h), *weights, *rope, self.eps, q, k)
+        q, q_means = tokens.to_heads((q, k, v), means, cache.new)
+        # A rank without heads has tokens all the same.
+        attended = attention.attend(q, q_means, cache.own, cache.ring, slot_valid) if q.shape[1] else q
+        return layer.o(tokens.to_tokens(attended).flatten(1))
+
+
+class RunningDiT(nn.Module):
+    """One step of a `DiT` with its `constants`: same velocity, but keys and values go where the caller says.
+
+    Shares the weights of `dit`, whose q and k become views.
+    """
+
+    def __init__(self, dit: DiT, constants: DiTConstants) -> None:
+        super().__init__()
+        self.patch_embedding, self.head, self.eps = dit.patch_embedding, dit.head.head, dit.config.eps
+        shift, scale = constants.blocks[0].modulation[:2]
+        self.register_buffer("first_shift", shift.clone())
+        self.register_buffer("first_scale", 1 + scale)
+        shift, scale = constants.head_modulation
+        norms = [(1 + block.modulation[1], block.modulation[0]) for block in constants.blocks[1:]]
+        self.blocks = nn.ModuleList(
+            map(RunningBlock, dit.blocks, constants.blocks, [*norms, (1 + scale, shift)])
+        )
+
+    def forward(
+        self,
+        noise: torch.Tensor,
+        lr_tokens: torch.Tensor,
+        rope: tuple[torch.Tensor, torch.Tensor],
+        caches: Sequence[StepCache],
+        slot_valid: torch.Tensor | None,
+        attention: Attention,
+        tokens: StepTokens,
+    ) -> torch.Tensor:
+        """One denoising step; each layer writes `new` of its cache before it reads anything.
+
+        Args:
+            noise: [T, 16, h, w], T latent frames (a multiple of 2); of a rank, its rows.
+            lr_tokens: [T*rows*columns, dim] of the projector, (frame, row, column) order; the same rows.
+            rope: cos and sin, each [tokens, head_dim/2] float32 in window order, of the tokens in `tokens`.
+            caches: one a layer.
+            slot_valid: [slots] bool; None where every slot of the caches' rings is to be seen.
+            attention: from `self_attention_for`.
+            tokens: which of the step's tokens and heads are worked on here.
+
+        Returns:
+            velocity [T, 16, h, w], the rows of `noise`.
+        """
+        grid = (noise.shape[2] // PATCH, noise.shape[3] // PATCH)
+        embedding = self.patch_embedding
+        patches = to_patches(noise).to(lr_tokens.dtype)
+        x = F.linear(patches, embedding.weight.flatten(1), embedding.bias) + lr_tokens
+        x = tokens.to_windows(x)
+        h = F.layer_norm(x, x.shape[-1:], eps=self.eps) * self.first_scale + self.first_shift
+        for block, cache in zip(self.blocks, caches, strict=True):
+            x, h = block(x, h, rope, cache, slot_valid, attention, tokens)
+        return from_patches(tokens.to_rows(self.head(h)), grid)
