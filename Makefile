@@ -15,9 +15,10 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,dev-tensorrt]'
 	touch $@
 
-# One worker a core, each with one thread: small networks gain more from the second worker.
+# One worker a core, each with one thread: small networks gain more from the second worker. Files come in the
+# order of tests/conftest.py, the long ones first.
 test: $(INSTALLED) oldest-tensorrt lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 # The Python classes of the oldest supported TensorRT, in build/: beside the newest they cannot be installed.
 oldest-tensorrt: $(INSTALLED)

@@ -79,7 +79,11 @@ def may_change(path, folder, given_names):
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
 @given(
     drawn=trees, command=commands, names=st.lists(targets, min_size=2, max_size=3), overwrite=st.booleans()
 )

@@ -11,6 +11,8 @@ from bench.distributed_job import measured_stream
 from flashvsr_trt.model.sharding import Sharding
 from flashvsr_trt.model.traffic import unit_traffic
 
+pytestmark = pytest.mark.slow
+
 
 def measure(*arguments: object) -> Result:
     return CliRunner().invoke(distributed.main, ["--device", "cpu", "--preset", "nano", *map(str, arguments)])

@@ -29,6 +29,8 @@ from tests.distributed.cases import (
 from tests.distributed.clip_job import run_streams
 from tests.distributed.launch import run_ranks
 
+pytestmark = pytest.mark.slow
+
 JOBS = {
     2: (*NANO_STREAMS,),
     3: (*NANO_STREAMS,),

@@ -20,6 +20,8 @@ from tests.cli.command import ENDLESS, call, until_line
 from tests.clips import make_clip
 from tests.distributed.launch import ROOT, environment, torchrun
 
+pytestmark = pytest.mark.slow
+
 HANGS = 120
 """Seconds after which a job hangs; a rank that only waits in a collective would do so for half an hour."""
 

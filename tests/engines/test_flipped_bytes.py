@@ -122,7 +122,11 @@ def test_kernels_are_refused(engines_folder):
 
 
 @pytest.mark.parametrize("which", ["engines", "kernels"])
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
 @given(data=st.data())
 def test_a_drawn_manifest_raises_nothing_but_our_errors(which, engines_folder, data):
     folder = engines_folder if which == "engines" else engines_folder / KERNELS

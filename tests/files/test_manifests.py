@@ -162,7 +162,11 @@ def test_every_byte_counts(small):
     read_bundle(small)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=100,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
 @given(data=st.data())
 def test_a_drawn_manifest_raises_nothing_but_our_errors(small, data):
     original = (small / MANIFEST).read_text()

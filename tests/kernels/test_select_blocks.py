@@ -107,7 +107,11 @@ def test_hard_inputs_give_the_twins_blocks(run_kernel, kind, top_k):
     assert_same_blocks(run_kernel, hard_probability(kind), torch.tensor([True]), top_k)
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=12,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
 @given(data=st.data())
 def test_random_maps_give_the_twins_blocks(run_kernel, data):
     rows, columns, local_range = (data.draw(st.integers(1, 4)) for _ in range(3))

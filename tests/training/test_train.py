@@ -17,6 +17,8 @@ from training.network import TrainableNetwork
 from training.procedural import procedural_picture
 from training.train import learning_rate, new_run, restore, train, write_weights
 
+pytestmark = pytest.mark.slow
+
 CONFIG = BatchConfig("nano", clips=1, side=128, units=3, seed=7)
 
 

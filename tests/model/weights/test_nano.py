@@ -30,6 +30,8 @@ from training.degrade import to_bytes
 from training.evaluate import picture_tensors
 from training.procedural import procedural_picture
 
+pytestmark = pytest.mark.slow
+
 FRAMES = 29
 """Four units, of which the official schedule takes three at once."""
 
