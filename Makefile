@@ -51,6 +51,9 @@ $(NEWEST_INSTALLED): pyproject.toml .ci/without_torch.py
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	rm -rf build/typed && mkdir -p build/typed/flashvsr_trt
+	cp -R flashvsr_trt/. model kernels plugins export engines runtime build/typed/flashvsr_trt
+	$(BIN)/basedpyright --pythonpath $(BIN)/python
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .

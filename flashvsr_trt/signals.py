@@ -115,6 +115,8 @@ def end_with_parent() -> None:
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = parent_process()
+    if parent is None:
+        raise RuntimeError("this process was not begun by multiprocessing")
 
     def watch() -> None:
         connection.wait([parent.sentinel])

@@ -293,7 +293,7 @@ def reported_errors(debug: bool):
         if debug:
             raise
         # click makes an Abort of a KeyboardInterrupt.
-        cause = error if isinstance(error, KeyboardInterrupt) else error.__cause__
+        cause = error if isinstance(error, KeyboardInterrupt) else error.__cause__ or error
         code = exit_code(cause)
         how = "interrupted" if code == exit_code(KeyboardInterrupt()) else f"ended by {cause}"
         say(f"{how}; {f'only {FINISHED[-1]}' if FINISHED else 'nothing'} was written")

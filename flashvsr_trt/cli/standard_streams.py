@@ -1,5 +1,6 @@
 """stdin, stdout and stderr that a caller has closed, and readers that went away."""
 
+import io
 import os
 import sys
 
@@ -21,7 +22,7 @@ def prepare_streams() -> None:
         if getattr(sys, name) is None:
             setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115 - as long as the process
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
+        if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 

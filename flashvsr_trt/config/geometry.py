@@ -52,9 +52,10 @@ class Geometry:
     @property
     def target(self) -> tuple[int, int]:
         """Height and width the network runs at: multiples of 128."""
+        height, width = self.upscaled
         if self.fit == "crop":
-            return tuple(side // SIZE_MULTIPLE * SIZE_MULTIPLE for side in self.upscaled)
-        return tuple(-(-side // SIZE_MULTIPLE) * SIZE_MULTIPLE for side in self.upscaled)
+            return height // SIZE_MULTIPLE * SIZE_MULTIPLE, width // SIZE_MULTIPLE * SIZE_MULTIPLE
+        return -(-height // SIZE_MULTIPLE) * SIZE_MULTIPLE, -(-width // SIZE_MULTIPLE) * SIZE_MULTIPLE
 
     @property
     def output(self) -> tuple[int, int]:

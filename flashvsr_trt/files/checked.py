@@ -10,8 +10,8 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from flashvsr_trt.cache.folder import cache_folder
 from flashvsr_trt.errors import FlashVSRError
@@ -30,7 +30,7 @@ SETTLED_SECONDS = 5
 _NOTE_BYTES = 4096
 
 
-def sha256_of_file(file: BinaryIO, path: Path) -> str:
+def sha256_of_file(file: BufferedReader, path: Path) -> str:
     """Hex digest of an open file's bytes, from its start."""
     return remembered(os.fstat(file.fileno()), path, "sha256", lambda: _hash(file))
 
@@ -75,6 +75,6 @@ def _read(note: Path) -> bytes:
         return file.read(_NOTE_BYTES)
 
 
-def _hash(file: BinaryIO) -> str:
+def _hash(file: BufferedReader) -> str:
     file.seek(0)
     return hashlib.file_digest(file, "sha256").hexdigest()

@@ -6,8 +6,8 @@ import re
 import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
 _WINDOWS_DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
@@ -57,7 +57,7 @@ def check_names(names: Iterable[str], reserved: Iterable[str] = ()) -> None:
         seen.add(name.casefold())
 
 
-def open_file(folder: Path, name: str) -> BinaryIO:
+def open_file(folder: Path, name: str) -> BufferedReader:
     """Open a plain file right inside a folder, for reading; a link is refused, wherever it leads.
 
     Raises:

@@ -46,6 +46,8 @@ def numbered_names(pattern: str) -> re.Pattern[str]:
     """What the file names of a numbered pattern match; the group is the number."""
     name = os.path.basename(pattern)
     number = NUMBER.search(name)
+    if number is None:
+        raise ValueError(f"'{pattern}' has no number, like %04d")
     width = number.group(1)
     digits = rf"(\d{{{int(width)},}})" if width else r"([1-9]\d*|0)"
     return re.compile(re.escape(name[: number.start()]) + digits + re.escape(name[number.end() :]))

@@ -113,11 +113,14 @@ def record_of(kind: type[Record], value: Any, where: str = "it") -> Record:
     if isinstance(origin, type) and issubclass(origin, Mapping):
         if not isinstance(value, dict):
             raise BadManifestError(f"{where} is no object")
-        return {key: record_of(arguments[1], item, f"{where}.{key}"[:200]) for key, item in value.items()}
+        found: Any = {
+            key: record_of(arguments[1], item, f"{where}.{key}"[:200]) for key, item in value.items()
+        }
+        return found
     if kind is Any:
         return value
     if kind is float and type(value) is int:
-        return float(value)
+        value = float(value)
     if type(value) is not kind:
         raise BadManifestError(f"{where} is {value!r:.60}, and no {kind.__name__}")
     return value

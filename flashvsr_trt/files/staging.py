@@ -176,7 +176,7 @@ def _settle(path: str, folder: str) -> None:
     if os.path.exists(os.path.join(path, MERGE)):
         finish_merge(path, folder)
     previous, name = os.path.join(path, _PREVIOUS), _owner_of(path).get("target")
-    if os.path.lexists(previous) and is_bare(name):
+    if isinstance(name, str) and is_bare(name) and os.path.lexists(previous):
         with contextlib.suppress(FileExistsError):
             rename_new(previous, os.path.join(folder, name))
 
@@ -199,7 +199,8 @@ def _stagings(folder: str | os.PathLike) -> list[str]:
 
 def _made_at(path: str) -> float:
     """Seconds since the epoch, from the name."""
-    return int(_NAME.fullmatch(os.path.basename(path)).group(1), 16) / 1000
+    found = _NAME.fullmatch(os.path.basename(path))
+    return int(found[1], 16) / 1000 if found else 0.0
 
 
 def _is_left(path: str) -> bool:
