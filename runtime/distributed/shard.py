@@ -4,6 +4,7 @@ Every rank calls the same method at the same time; what is read and what comes o
 """
 
 import resource
+from collections import Counter
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +20,7 @@ from flashvsr_trt.config.signatures import (
     decode_signature,
     encode_signature,
 )
-from flashvsr_trt.kernels.calls import reference_kernels
+from flashvsr_trt.kernels.calls import counted_calls, reference_kernels
 from flashvsr_trt.model.attention import LayerCache
 from flashvsr_trt.model.network import Network
 from flashvsr_trt.model.sharding import Sharding, length
@@ -60,6 +61,7 @@ class Shard:
         self.dit_stage = Denoise(network, self.stream, self.ranks)
         self.decode_stage = Decode(network, sharding.stream, self.ranks)
         self.clock = StageClock(self.device)
+        self.kernel_calls: Counter[str] = Counter()
         self.state_bytes = 0
 
     def new_state(self) -> ShardState:
@@ -138,7 +140,7 @@ class Shard:
         return whole.cpu().numpy()
 
     def report(self) -> list[dict[str, Any]]:
-        """What each rank has: seconds of stages, bytes sent, bytes of state and of memory at most."""
+        """What each rank has: stages' seconds, bytes sent, operators' calls, bytes of state and of memory."""
         on_gpu = self.device.type == "cuda"
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         return self.group.share(
@@ -148,6 +150,7 @@ class Shard:
                 "rows": length(self.sharding.rows[self.ranks.rank]),
                 "stage_seconds": self.clock.read(),
                 "sent_bytes": dict(self.ranks.sent),
+                "kernel_calls": dict(self.kernel_calls),
                 "state_bytes": self.state_bytes,
                 "peak_bytes": torch.cuda.max_memory_allocated(self.device) if on_gpu else peak,
             }
@@ -160,7 +163,9 @@ class Shard:
             if self.attention == "reference":
                 stack.enter_context(reference_kernels())
             stack.enter_context(self.clock.measure(name))
+            calls = stack.enter_context(counted_calls())
             yield
+            self.kernel_calls.update(calls)
 
     def _zeros(self, spec: TensorSpec, own: int, whole: int) -> torch.Tensor:
         """Of a state whose third axis is shared: `own` of its `whole` rows of tokens, or heads."""

@@ -61,10 +61,11 @@ STREAMS = NANO_STREAMS | THINNED_STREAMS | MANY_HEADS_STREAMS
 
 @dataclass(frozen=True)
 class Made:
-    """Frames before they became bytes [n, 3, h, w], as they came out, and the bytes [m, H, W, 3]."""
+    """Frames before they became bytes [n, 3, h, w], the bytes [m, H, W, 3], and operators' calls."""
 
     floats: torch.Tensor
     frames: np.ndarray
+    kernel_calls: dict[str, int]
 
 
 def keep_floats(decode_stage: nn.Module) -> list[torch.Tensor]:

@@ -50,7 +50,7 @@ def single_process(name: str) -> Made:
     executor = TorchExecutor(network, stream)
     floats = keep_floats(executor.decode_stage)
     frames = run_clip(executor)
-    return Made(torch.cat(floats), frames)
+    return Made(torch.cat(floats), frames, executor.describe()["kernel_calls"])
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +99,17 @@ def test_a_steady_unit_moves_the_documented_bytes(job, ranks, name):
             moved[kind] = moved.get(kind, 0) + count - earlier["sent_bytes"].get(kind, 0)
     moved = {kind: count for kind, count in moved.items() if count}
     assert moved == unit_traffic(Sharding(STREAMS[name], ranks), dtype_bytes=4)
+
+
+@pytest.mark.parametrize(("ranks", "name"), RUNS)
+def test_a_rank_calls_each_operator_as_often_as_a_single_process(job, ranks, name):
+    reports = json.loads((job(ranks) / f"{name}.json").read_text())[-1]
+    expected = single_process(name).kernel_calls
+    of_heads = ("select_blocks/", "block_sparse_attention/", "dense_attention/")
+    for report in reports:
+        # A rank without heads attends to nothing.
+        wanted = {call: n for call, n in expected.items() if report["heads"] or not call.startswith(of_heads)}
+        assert report["kernel_calls"] == wanted
 
 
 @pytest.mark.parametrize(("ranks", "name"), RUNS)
