@@ -103,11 +103,16 @@ def _integers(value: ir.Value | None) -> list[int] | None:
 
 
 def name_nodes_by_layer(model: ir.Model) -> None:
-    """Name nodes after the module they come from, so that a profile or an error names the layer."""
+    """Name nodes after the module they come from, so that a profile or an error names the layer.
+
+    Where an operator is called with the weights of a module inside, it is that module's.
+    """
     seen: dict[str, int] = {}
     for node in model.graph:
         scopes = re.findall(r"'([^']*)'", node.metadata_props.get(NAME_SCOPES, ""))
         module = scopes[-2].removeprefix(STAGE_PREFIX) if len(scopes) > 1 else ""
+        owners = [x.name.rpartition(".")[0] for x in node.inputs if x is not None and x.is_initializer()]
+        module = next((owner for owner in owners if module and owner.startswith(f"{module}.")), module)
         base = f"{module}/{node.op_type}" if module else node.op_type
         seen[base] = seen.get(base, 0) + 1
         node.name = f"{base}_{seen[base]}" if seen[base] > 1 else base

@@ -30,6 +30,15 @@ NormParameters = tuple[torch.Tensor, torch.Tensor]
 """Scale and shift of a LayerNorm, [dim] each; for a modulated one, 1 + scale and shift."""
 
 
+def linear_into(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, out: torch.Tensor) -> None:
+    """x weight^T + bias: x [tokens, in], weight [out, in], bias [out], written into out [tokens, out]."""
+    if torch.compiler.is_compiling():
+        # A graph has no place to write to, and the transposed weight would be a node of its own.
+        out.copy_(F.linear(x, weight, bias))
+    else:
+        torch.addmm(bias, x, weight.t(), out=out)
+
+
 class JoinedSelfAttention(nn.Module):
     """`SelfAttention` whose queries and keys are one product: h is read once, and the product is wider.
 
@@ -114,7 +123,7 @@ class RunningBlock(nn.Module):
         layer = self.self_attn
         q, k, v = tokens.projections(h, cache.new)
         # Straight to where it is kept, so v is no part of the product that makes q and k.
-        torch.addmm(layer.v.bias, h, layer.v.weight.t(), out=v.view(h.shape))
+        linear_into(h, layer.v.weight, layer.v.bias, v.view(h.shape))
         weights = layer.norm_q.weight, layer.norm_k.weight
         means = norm_rope(*layer.queries_and_keys(h), *weights, *rope, self.eps, q, k)
         q, q_means = tokens.to_heads((q, k, v), means, cache.new)
