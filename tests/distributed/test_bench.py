@@ -67,7 +67,7 @@ def test_what_is_printed_says_that_times_are_not_those_of_gpus(measured):
     [
         (("--ranks", "1,x"), "'1,x' is no list"),
         (("--ranks", "0"), "'0' is no list"),
-        (("--ranks", "3", "--size", "64x64"), "3 ranks cannot share the 128 tokens"),
+        (("--ranks", "9", "--size", "64x64"), "9 ranks cannot share the 8 rows of tokens"),
         (("--chunks", "0"), "--chunks"),
     ],
 )
