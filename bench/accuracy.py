@@ -1,8 +1,8 @@
 """How far bfloat16 is from float32 at full size: python -m bench.accuracy [--scene WxH] [--chunks 10].
 
-The same clip (moving gradients, discs and gratings, not noise) runs through the float32 twins and through the
-bfloat16 kernels. PSNR of the frames chunk by chunk, relative errors of tokens and latents, and the decoder
-alone, fed with the float32 latents.
+The same clip (moving gradients, discs and gratings, not noise) runs through the float32 references and
+through the bfloat16 kernels. PSNR of the frames chunk by chunk, relative errors of tokens and latents, and
+the decoder alone, fed with the float32 latents.
 """
 
 import json
@@ -146,7 +146,7 @@ def drift(errors: list[ChunkError]) -> float:
 
 
 def measure_stream(stream: StreamConfig, chunks: int, device: torch.device) -> list[ChunkError]:
-    """Every chunk's errors; on a CPU both sides are the twins, in their dtypes."""
+    """Every chunk's errors; on a CPU both sides are the references, in their dtypes."""
     wanted = record_clip(stream, torch.float32, "reference", chunks, device)
     got = record_clip(stream, torch.bfloat16, "auto", chunks, device)
     return compare(wanted, got, decode_latents(stream, wanted.latents, wanted.conditions, device))

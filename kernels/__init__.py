@@ -1,4 +1,4 @@
-"""Kernels, each beside the PyTorch twin that specifies it.
+"""Kernels, each beside the PyTorch reference that specifies it.
 
 Also their compilation ahead of time and their launch without torch (docs/kernels.md). Imports no other room.
 """

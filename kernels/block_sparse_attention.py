@@ -1,6 +1,6 @@
 """Attention over the listed 128-token blocks of the current chunk and of the K/V ring.
 
-The PyTorch twin here is the specification.
+The PyTorch reference here is the specification.
 """
 
 import torch

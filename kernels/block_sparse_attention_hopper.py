@@ -288,7 +288,7 @@ def launch_hopper(
     strides: AttentionStrides,
     setting: Setting,
 ) -> torch.Tensor:
-    """Launches the kernel on the twin's arguments, already checked by `attention_strides`."""
+    """Launches the kernel on the reference's arguments, already checked by `attention_strides`."""
     tokens, heads, head_dim = q.shape
     out = q.new_empty((tokens, heads, head_dim))
     # Triton asks this allocator for the room that the tensor descriptors are built in.

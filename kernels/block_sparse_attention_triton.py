@@ -98,7 +98,7 @@ def launch_portable(
     strides: AttentionStrides,
     setting: Setting,
 ) -> torch.Tensor:
-    """Launches the kernel on the twin's arguments, already checked by `attention_strides`."""
+    """Launches the kernel on the reference's arguments, already checked by `attention_strides`."""
     tokens, heads, head_dim = q.shape
     out = q.new_empty((tokens, heads, head_dim))
     block_sparse_attention[(count.shape[1], heads)](

@@ -1,7 +1,7 @@
 """Block selection: which key windows each query window attends to.
 
-The PyTorch twin here is the specification (FlashVSR v1.1 `generate_draft_block_mask`): per head and query
-unit, all entries of the block map are ranked together and those strictly above a threshold are kept.
+The PyTorch reference here is the specification (FlashVSR v1.1 `generate_draft_block_mask`): per head and
+query unit, all entries of the block map are ranked together and those strictly above a threshold are kept.
 """
 
 import torch

@@ -1,7 +1,7 @@
 """The kernels as torch operators `flashvsr::select_blocks` and `flashvsr::block_sparse_attention`.
 
-CUDA tensors run the Triton kernels, CPU tensors the twins; export and torch.compile see one node each. What
-ran is counted: see `calls`.
+CUDA tensors run the Triton kernels, CPU tensors the references; export and torch.compile see one node each.
+What ran is counted: see `calls`.
 """
 
 import torch

@@ -1,6 +1,6 @@
 """The two custom ONNX nodes of sparse attention: what goes in and out of them.
 
-Their PyTorch twins are `kernels.select_blocks` and `kernels.block_sparse_attention`; their meaning in
+Their PyTorch references are `kernels.select_blocks` and `kernels.block_sparse_attention`; their meaning in
 standard ONNX operators is in `select_blocks_function.py` and `block_sparse_attention_function.py`.
 """
 

@@ -46,7 +46,7 @@ def in_float64(arguments):
     return [x.double() if x.is_floating_point() else x for x in arguments]
 
 
-def assert_matches_twin(run_kernel, arguments):
+def assert_matches_reference(run_kernel, arguments):
     got = run_kernel(launch, *arguments)
     wanted = block_sparse_attention_reference(*in_float64(arguments))
     torch.testing.assert_close(got.double(), wanted, **TOLERANCE[got.dtype])
@@ -57,7 +57,7 @@ def assert_matches_twin(run_kernel, arguments):
 @pytest.mark.parametrize("head_dim", [32, 128])
 @pytest.mark.parametrize("dtype", TOLERANCE)
 def test_random_blocks(run_kernel, dtype, head_dim, units, own):
-    assert_matches_twin(run_kernel, arguments(dtype, head_dim, units=units, own=own))
+    assert_matches_reference(run_kernel, arguments(dtype, head_dim, units=units, own=own))
 
 
 @pytest.mark.parametrize("listed", ["none", "all", "one in the ring", "one of the chunk", "some rows empty"])
@@ -73,7 +73,7 @@ def test_hard_masks(run_kernel, listed):
         case "some rows empty":
             mask[0, 1] = True
     given = arguments(torch.float32, 32, mask=mask)
-    assert_matches_twin(run_kernel, given)
+    assert_matches_reference(run_kernel, given)
 
 
 def test_rows_that_list_nothing_are_zero(run_kernel):
@@ -90,7 +90,7 @@ def test_large_scores_do_not_overflow(run_kernel):
 
 
 def test_no_ring_at_all(run_kernel):
-    assert_matches_twin(run_kernel, arguments(torch.float32, 32, slots=0))
+    assert_matches_reference(run_kernel, arguments(torch.float32, 32, slots=0))
 
 
 def launch_on_views(qkv, rings, index, count):

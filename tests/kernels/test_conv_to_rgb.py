@@ -1,4 +1,4 @@
-"""The kernel of the decoder's last convolution against its twin, and what it is compiled to."""
+"""The kernel of the decoder's last convolution against its reference, and what it is compiled to."""
 
 import re
 
@@ -27,7 +27,7 @@ def launch_rgb(x, weight, bias):
 @pytest.mark.parametrize("channels", [1, 8, 24, 128, 300])
 # Each program is interpreted: sizes that have many are one frame, the others two.
 @pytest.mark.parametrize(("frames", "height", "width"), [(2, 1, 1), (2, 4, 14), (1, 9, 15), (1, 5, 43)])
-def test_conv_to_rgb_gives_what_the_twin_gives(run_kernel, frames, height, width, channels, dtype):
+def test_conv_to_rgb_gives_what_the_reference_gives(run_kernel, frames, height, width, channels, dtype):
     x = random(frames, channels, height, width).to(dtype).contiguous(memory_format=torch.channels_last)
     weight = random(3, channels, 3, 3, seed=1).mul((9 * channels) ** -0.5).to(dtype)
     bias = random(3, seed=2).to(dtype)

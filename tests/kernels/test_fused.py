@@ -26,7 +26,7 @@ def launch_into_ring(qkv, q_weight, k_weight, cos, sin, ring, slot):
 
 
 @pytest.mark.parametrize(("heads", "head_dim"), [(2, 32), (3, 32), (3, 128)])
-def test_norm_rope_writes_what_the_twin_writes(run_kernel, heads, head_dim):
+def test_norm_rope_writes_what_the_reference_writes(run_kernel, heads, head_dim):
     tokens, width = 256, heads * head_dim
     qkv, ring = random(tokens, 3 * width), random(3, tokens, heads, head_dim, seed=1)
     q_weight, k_weight = random(2, width, seed=2)
@@ -53,7 +53,7 @@ def launch_add(*arguments):
 
 @pytest.mark.parametrize("gated", [True, False])
 @pytest.mark.parametrize(("tokens", "width"), [(37, 96), (5, 128), (1, 1536)])
-def test_add_norm_gives_the_twins_sum_and_norm(run_kernel, tokens, width, gated):
+def test_add_norm_gives_the_references_sum_and_norm(run_kernel, tokens, width, gated):
     x, branch = random(2, tokens, width) * 3 + 5
     gate, weight, bias = random(3, width, seed=1)
     arguments = (x, branch, gate if gated else None, weight, bias, EPS)
@@ -69,7 +69,7 @@ def launch_finish(*arguments):
 
 @pytest.mark.parametrize("kind", ["random", "one colour", "saturated"])
 @pytest.mark.parametrize(("height", "width"), [(16, 24), (70, 130)])
-def test_finish_frames_gives_the_twins_bytes(run_kernel, height, width, kind):
+def test_finish_frames_gives_the_references_bytes(run_kernel, height, width, kind):
     frames, reference = random(2, 2, 3, height, width) * 0.4
     frames = frames / 2 + 0.5
     if kind == "one colour":
@@ -83,7 +83,7 @@ def test_finish_frames_gives_the_twins_bytes(run_kernel, height, width, kind):
     assert (difference > 0).float().mean() < 1e-3
 
 
-def test_norm_rope_twin_is_rms_norm_then_rotation():
+def test_norm_rope_reference_is_rms_norm_then_rotation():
     x, weight = random(128, 64), random(64, seed=1)
     angle = random(128, 16, seed=2).double()
     out = torch.empty(128, 2, 32)

@@ -1,4 +1,4 @@
-"""Every kernel, and its form compiled ahead of time, against the twins at real sizes."""
+"""Every kernel, and its form compiled ahead of time, against the references at real sizes."""
 
 import pytest
 import torch
@@ -51,7 +51,7 @@ def expected_attention(arguments):
 @pytest.mark.parametrize("own_in_ring", [True, False])
 @pytest.mark.parametrize("contrast", [0.1, 3.0])
 @pytest.mark.parametrize("scene", SCENES)
-def test_select_blocks_keeps_the_twins_blocks(scene, contrast, own_in_ring):
+def test_select_blocks_keeps_the_references_blocks(scene, contrast, own_in_ring):
     problem = attention_problem(*SCENES[scene], contrast=contrast)
     problem = in_ring(problem) if own_in_ring else problem
     arguments = (problem.probability, problem.slot_valid, problem.top_k)
@@ -75,7 +75,7 @@ def test_select_blocks_keeps_the_twins_blocks(scene, contrast, own_in_ring):
         ("1280x704", 128, "bf16"),
     ],
 )
-def test_attention_is_the_twins(scene, head_dim, dtype, own_in_ring):
+def test_attention_is_the_references(scene, head_dim, dtype, own_in_ring):
     problem = attention_problem(*SCENES[scene], head_dim, contrast=3.0, dtype=DTYPES[dtype])
     problem = in_ring(problem) if own_in_ring else problem
     arguments = attention_arguments(problem)
@@ -299,7 +299,7 @@ def run_cubin(built, name, inputs, values=None):
     return [tensor for key, tensor in outputs.items() if key != "scratch"]
 
 
-def test_the_built_block_selection_keeps_the_twins_blocks(built):
+def test_the_built_block_selection_keeps_the_references_blocks(built):
     problem = attention_problem(384, 640)
     inputs = {"probability": problem.probability, "slot_valid": problem.slot_valid}
     index, count = run_cubin(built, "select_blocks", inputs, {"top_k": problem.top_k})
@@ -310,7 +310,7 @@ def test_the_built_block_selection_keeps_the_twins_blocks(built):
 
 @pytest.mark.parametrize(("head_dim", "form"), [(32, ""), (128, ""), (128, "_48k")])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_the_built_attention_is_the_twins(built, dtype, head_dim, form):
+def test_the_built_attention_is_the_references(built, dtype, head_dim, form):
     arguments = attention_arguments(attention_problem(384, 384, head_dim, dtype=DTYPES[dtype]))
     names = ("q", "k", "v", "ring_k", "ring_v", "index", "count")
     inputs = dict(zip(names, arguments, strict=True))

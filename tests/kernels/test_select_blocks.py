@@ -103,7 +103,7 @@ def hard_probability(kind: str) -> torch.Tensor:
         "negative zero",
     ],
 )
-def test_hard_inputs_give_the_twins_blocks(run_kernel, kind, top_k):
+def test_hard_inputs_give_the_references_blocks(run_kernel, kind, top_k):
     assert_same_blocks(run_kernel, hard_probability(kind), torch.tensor([True]), top_k)
 
 
@@ -113,7 +113,7 @@ def test_hard_inputs_give_the_twins_blocks(run_kernel, kind, top_k):
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 @given(data=st.data())
-def test_random_maps_give_the_twins_blocks(run_kernel, data):
+def test_random_maps_give_the_references_blocks(run_kernel, data):
     rows, columns, local_range = (data.draw(st.integers(1, 4)) for _ in range(3))
     units = data.draw(st.integers(1, 3))
     slot_valid = torch.tensor(data.draw(st.lists(st.booleans(), max_size=4)), dtype=torch.bool)
@@ -169,7 +169,7 @@ NEVER_COLLECTED = ("ties at the threshold", "all equal", "all zero")
 
 @pytest.mark.parametrize("top_k", [0, 2200])
 @pytest.mark.parametrize("kind", [*COLLECTED, *NEVER_COLLECTED, "one lane"])
-def test_wide_maps_give_the_twins_blocks(run_kernel, kind, top_k):
+def test_wide_maps_give_the_references_blocks(run_kernel, kind, top_k):
     probability = wide_probability(kind)
     assert_same_blocks(run_kernel, probability, torch.ones(3, dtype=torch.bool), top_k, NARROW)
 
@@ -207,7 +207,7 @@ def test_official_probabilities_give_the_official_mask(run_kernel, name):
     maps = case.under("dbg.prob.")
     windows = min(probability.shape[1] for probability in maps.values())
     top_k = int(windows * windows * case.config["topk_ratio"]) - 1
-    # Of maps of one shape the first and the last: each program is interpreted, and the twin gives all masks.
+    # Of maps of one shape the first and the last: each program is interpreted; the reference gives all masks.
     of_shape = {}
     for call, probability in maps.items():
         of_shape.setdefault(probability.shape, []).append(call)

@@ -1,4 +1,4 @@
-"""The ONNX functions of the custom nodes, run by ONNX Runtime, against the nodes' PyTorch twins."""
+"""The ONNX functions of the custom nodes, run by ONNX Runtime, against the nodes' PyTorch references."""
 
 import numpy as np
 import onnx
@@ -101,7 +101,7 @@ def selections(draw):
 
 @settings(max_examples=60, deadline=None)
 @given(selections())
-def test_select_blocks_equals_its_twin(selection):
+def test_select_blocks_equals_its_reference(selection):
     probability, valid, top_k = selection
     session = one_node_session(SELECT_BLOCKS, top_k=top_k)
     index, count = session.run(None, {"probability": probability.numpy(), "slot_valid": valid.numpy()})
@@ -127,12 +127,12 @@ def attentions(draw):
 
 @settings(max_examples=30, deadline=None)
 @given(attentions())
-def test_block_sparse_attention_equals_its_twin(tensors):
+def test_block_sparse_attention_equals_its_reference(tensors):
     session = one_node_session(BLOCK_SPARSE_ATTENTION)
     names = [port.name for port in BLOCK_SPARSE_ATTENTION.inputs]
     (out,) = session.run(None, {name: x.numpy() for name, x in zip(names, tensors, strict=True)})
     expected = block_sparse_attention_reference(*tensors).numpy()
-    # The sharpest logits are in the hundreds, where float32 itself is off by 2e-5: the twin is, by 1.6e-5.
+    # The sharpest logits are in the hundreds, where float32 itself is off by 2e-5: the reference by 1.6e-5.
     np.testing.assert_allclose(out, expected, atol=5e-5 * max(1.0, np.abs(expected).max()))
 
 

@@ -120,7 +120,7 @@ def engines_of(folder: Path, graphs: tuple[str, ...]) -> dict:
 
 
 class ComputingRunner(RecordedRunner):
-    """Engines run with ONNX Runtime, kernels as their PyTorch twins, all on the device's memory."""
+    """Engines run with ONNX Runtime, kernels as their PyTorch references, all on the device's memory."""
 
     def __init__(self, device: DeviceDouble, bundle) -> None:
         super().__init__(device)

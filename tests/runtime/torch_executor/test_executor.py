@@ -99,7 +99,7 @@ def test_finished_frames_equal_the_published_ones(network, color_fix):
 @pytest.mark.parametrize("schedule", ["official", "low-latency"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_kernels_get_tensors_laid_out_as_they_ask(monkeypatch, schedule, fit, dtype):
-    """The launches' own conditions, checked on a CPU, where the twins would take anything."""
+    """The launches' own conditions, checked on a CPU, where the references would take anything."""
     checked = Counter()
 
     def check(module, name, condition):

@@ -162,11 +162,11 @@ def test_cuda_graphs_give_the_eager_frames(preset, schedule, dtype):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("preset", PRESETS)
-def test_the_kernels_give_the_twins_frames_on_a_gpu(preset):
+def test_the_kernels_give_the_references_frames_on_a_gpu(preset):
     kernels = executor_on("cuda", preset, "official", torch.bfloat16)
-    twins = executor_on("cuda", preset, "official", torch.bfloat16, TorchOptions(attention="reference"))
-    made, expected = (upscale(executor).astype(np.float64) for executor in (kernels, twins))
-    assert all(name.endswith(("/reference", "/torch")) for name in twins.kernel_calls)
+    references = executor_on("cuda", preset, "official", torch.bfloat16, TorchOptions(attention="reference"))
+    made, expected = (upscale(executor).astype(np.float64) for executor in (kernels, references))
+    assert all(name.endswith(("/reference", "/torch")) for name in references.kernel_calls)
     assert 10 * np.log10(255**2 / np.mean((made - expected) ** 2)) > 30
 
 
