@@ -149,7 +149,8 @@ def _serve() -> None:
         os.close(error_writer)
         os.close(count_writer)
         with open(error_reader, "rb") as said, open(count_reader, "rb") as counted:
-            err, count = said.read().decode(), int(counted.read() or 0)
+            # A video that goes to stdout comes here too.
+            err, count = said.read().decode(errors="replace"), int(counted.read() or 0)
         _, status = os.waitpid(process, 0)
         ended = {"code": os.waitstatus_to_exitcode(status), "err": err, "accesses": count}
         print(json.dumps(ended), flush=True)
