@@ -33,8 +33,8 @@ pytestmark = pytest.mark.slow
 
 JOBS = {
     2: (*NANO_STREAMS,),
-    3: (*NANO_STREAMS,),
-    4: (*NANO_STREAMS, *THINNED_STREAMS),
+    3: ("nano, sparse, official", "nano, dense, low-latency"),
+    4: ("nano, sparse, low-latency", "nano, dense, official", *THINNED_STREAMS),
     5: (*MANY_HEADS_STREAMS,),
 }
 """Streams of each number of ranks. 2 ranks share nano's heads unevenly, and of 4 one has none."""
