@@ -15,12 +15,10 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,dev-tensorrt]'
 	touch $@
 
-# A worker more than there are cores, each with one thread: the ranks and commands that tests start wait for each
-# other. Files come in the order of tests/conftest.py, the long ones first.
-WORKERS = $$($(BIN)/python -c 'import os; print((os.cpu_count() or 1) + 1)')
-
+# One worker a core, each with one thread: small networks gain more from the second worker. Files come in the
+# order of tests/conftest.py, the long ones first.
 test: $(INSTALLED) oldest-tensorrt lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 # The Python classes of the oldest supported TensorRT, in build/: beside the newest they cannot be installed.
 oldest-tensorrt: $(INSTALLED)
