@@ -3,17 +3,15 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
 from flashvsr_trt.bundle import Bundle, read_bundle
 from flashvsr_trt.cache.folder import cache_folder
-from flashvsr_trt.cli.export import geometry_of
 from flashvsr_trt.cli.option_types import MEGABYTES
-from flashvsr_trt.cli.stream_options import stream_options
-from flashvsr_trt.config.presets import find_preset, find_schedule
+from flashvsr_trt.cli.stream_options import stream_of, stream_options
 from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.errors import CacheError, EngineError, UsageError
 
@@ -51,14 +49,6 @@ def engines() -> None:
 @click.pass_context
 def build(
     context: click.Context,
-    preset: str,
-    size: tuple[int, int] | None,
-    input_size: tuple[int, int] | None,
-    scale: str,
-    schedule: str,
-    fit: str,
-    upsampler: str,
-    color_fix: str,
     precision: str,
     weights: str | None,
     bundle: Path | None,
@@ -70,6 +60,7 @@ def build(
     workspace_mb: int | None,
     large_shared_memory: bool,
     root: Path | None,
+    **stream: Any,
 ) -> None:
     """Build the engines of a stream, or find them built; a stream that was not exported yet is."""
     from flashvsr_trt.engines.build import find_or_build_engines
@@ -85,9 +76,7 @@ def build(
     if bundle:
         opened = read_bundle(bundle, verify=False)
     else:
-        geometry = geometry_of(size, input_size, int(scale), fit)
-        stream = StreamConfig(find_preset(preset), geometry, find_schedule(schedule), upsampler, color_fix)
-        opened = _exported(stream, weights, precision)
+        opened = _exported(stream_of(**stream), weights, precision)
     root = root or cache_folder("engines")
     debug_folder = root / _FAILED if context.find_root().params.get("debug") else None
     with show_build_progress() as report:

@@ -2,17 +2,15 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from flashvsr_trt.bundle import MANIFEST, Bundle, read_bundle
 from flashvsr_trt.cache.folder import cache_folder
 from flashvsr_trt.cli.option_types import COUNT
-from flashvsr_trt.cli.stream_options import stream_options
+from flashvsr_trt.cli.stream_options import stream_of, stream_options
 from flashvsr_trt.cli.table import print_table
-from flashvsr_trt.config.geometry import Geometry
-from flashvsr_trt.config.presets import SIZE_MULTIPLE, find_preset, find_schedule
 from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.errors import ParityError, UsageError
 
@@ -22,7 +20,6 @@ if TYPE_CHECKING:
     from flashvsr_trt.parity.check import ParityResult
 
 _FOLDER = click.Path(path_type=Path, file_okay=False)
-_DEFAULT_SIZE = (768, 1280)
 
 
 @click.command()
@@ -34,25 +31,13 @@ _DEFAULT_SIZE = (768, 1280)
 )
 @click.option("-o", "--output", type=_FOLDER, help="Folder to make.  [default: bundles/ and a name]")
 def export(
-    preset: str,
-    size: tuple[int, int] | None,
-    input_size: tuple[int, int] | None,
-    scale: str,
-    schedule: str,
-    fit: str,
-    upsampler: str,
-    color_fix: str,
-    precision: str,
-    weights: str | None,
-    own_weights: bool,
-    output: Path | None,
+    precision: str, weights: str | None, own_weights: bool, output: Path | None, **options: Any
 ) -> None:
     """Export the three stages to ONNX: one folder of graphs, weights and a manifest.
 
     Bundles in one folder that have the same weights and precision share the file on disk.
     """
-    geometry = geometry_of(size, input_size, int(scale), fit)
-    stream = StreamConfig(find_preset(preset), geometry, find_schedule(schedule), upsampler, color_fix)
+    stream = stream_of(**options)
     from flashvsr_trt.export.export_bundle import export_bundle
 
     folder = output or Path("bundles") / default_name(stream, precision)
@@ -61,26 +46,6 @@ def export(
     )
     megabytes = sum(file.size_bytes for file in bundle.files) / 1e6
     click.echo(f"{folder}: {len(bundle.graphs)} graphs, {megabytes:,.0f} MB")
-
-
-def geometry_of(
-    size: tuple[int, int] | None, input_size: tuple[int, int] | None, scale: int, fit: str
-) -> Geometry:
-    """The geometry that --size, or --input-size and --fit, ask for. Raises UsageError."""
-    if size and input_size:
-        raise UsageError(
-            "--size is of the upscaled frame and --input-size of the one before: give one of them"
-        )
-    if input_size:
-        return Geometry(*input_size, scale, fit)
-    height, width = size or _DEFAULT_SIZE
-    if height % SIZE_MULTIPLE or width % SIZE_MULTIPLE or not height * width:
-        near = "x".join(str(max(1, round(side / SIZE_MULTIPLE)) * SIZE_MULTIPLE) for side in (width, height))
-        raise UsageError(
-            f"--size {width}x{height} is not in multiples of {SIZE_MULTIPLE}; the nearest is {near}, or give "
-            "the size of the input with --input-size"
-        )
-    return Geometry(height // scale, width // scale, scale)
 
 
 def default_name(stream: StreamConfig, precision: str) -> str:

@@ -6,9 +6,19 @@ import click
 
 from flashvsr_trt.bundle import PRECISIONS
 from flashvsr_trt.cli.option_types import SizeType
-from flashvsr_trt.config.geometry import FITS
-from flashvsr_trt.config.presets import DEFAULT_PRESET, SCALES, SCHEDULES, SIZE_MULTIPLE
-from flashvsr_trt.config.signatures import COLOR_FIXES, UPSAMPLERS
+from flashvsr_trt.config.geometry import FITS, Geometry
+from flashvsr_trt.config.presets import (
+    DEFAULT_PRESET,
+    SCALES,
+    SCHEDULES,
+    SIZE_MULTIPLE,
+    find_preset,
+    find_schedule,
+)
+from flashvsr_trt.config.signatures import COLOR_FIXES, UPSAMPLERS, StreamConfig
+from flashvsr_trt.errors import UsageError
+
+_DEFAULT_SIZE = (768, 1280)
 
 STREAM_OPTIONS = (
     click.option("--preset", default=DEFAULT_PRESET, show_default=True, help="See `flashvsr-trt presets`."),
@@ -41,3 +51,38 @@ def stream_options(command: Callable) -> Callable:
     for option in reversed(STREAM_OPTIONS):
         command = option(command)
     return command
+
+
+def stream_of(
+    preset: str,
+    size: tuple[int, int] | None,
+    input_size: tuple[int, int] | None,
+    scale: str,
+    schedule: str,
+    fit: str,
+    upsampler: str,
+    color_fix: str,
+) -> StreamConfig:
+    """What STREAM_OPTIONS ask for, but --precision and --weights. Raises UsageError."""
+    geometry = _geometry_of(size, input_size, int(scale), fit)
+    return StreamConfig(find_preset(preset), geometry, find_schedule(schedule), upsampler, color_fix)
+
+
+def _geometry_of(
+    size: tuple[int, int] | None, input_size: tuple[int, int] | None, scale: int, fit: str
+) -> Geometry:
+    """The geometry that --size, or --input-size and --fit, ask for. Raises UsageError."""
+    if size and input_size:
+        raise UsageError(
+            "--size is of the upscaled frame and --input-size of the one before: give one of them"
+        )
+    if input_size:
+        return Geometry(*input_size, scale, fit)
+    height, width = size or _DEFAULT_SIZE
+    if height % SIZE_MULTIPLE or width % SIZE_MULTIPLE or not height * width:
+        near = "x".join(str(max(1, round(side / SIZE_MULTIPLE)) * SIZE_MULTIPLE) for side in (width, height))
+        raise UsageError(
+            f"--size {width}x{height} is not in multiples of {SIZE_MULTIPLE}; the nearest is {near}, or give "
+            "the size of the input with --input-size"
+        )
+    return Geometry(height // scale, width // scale, scale)

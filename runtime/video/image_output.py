@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable
-from types import TracebackType
 
 import av
 import numpy as np
@@ -135,12 +134,7 @@ class ImageOutput:
     def __enter__(self) -> "ImageOutput":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.abort()
 
     def _open_encoder(self, height: int, width: int) -> av.VideoCodecContext:

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Mapping
-from types import TracebackType
 from typing import Protocol
 
 import av
@@ -270,12 +269,7 @@ class VideoOutput:
     def __enter__(self) -> "VideoOutput":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.abort()
 
     def _write_packets(self, packets: list[av.Packet]) -> None:
