@@ -40,10 +40,10 @@ def with_halo(
         size = strips[0].shape[2]
         place = 1 if first else size - 2
         edge = slice(0, 1) if first else slice(-1, None)
-        same = [x[:, :, edge].expand(-1, -1, size, -1).contiguous() for x in aligned]
+        same = [_like(x[:, :, edge].expand(-1, -1, size, -1), read[0]) for x in aligned]
         # The whole's work was counted above.
         with counted_calls():
-            again = operator(*strips, *(_like(x, read[0]) for x in same))
+            again = operator(*strips, *same)
         target = slice(0, scale) if first else slice(-scale, None)
         made[:, :, target] = again[:, :, place * scale : (place + 1) * scale]
     return made
@@ -60,5 +60,5 @@ def _strip(
 
 def _like(strip: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     """The strip in the memory layout of x: operators read channels innermost."""
-    dense = x.is_contiguous(memory_format=torch.channels_last)
-    return strip.contiguous(memory_format=torch.channels_last) if dense else strip
+    innermost = x.is_contiguous(memory_format=torch.channels_last)
+    return strip.contiguous(memory_format=torch.channels_last if innermost else torch.contiguous_format)
