@@ -12,8 +12,12 @@ from flashvsr_trt.cache.entries import find_or_make
 from flashvsr_trt.cache.folder import cache_folder
 from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.errors import CacheError
+from flashvsr_trt.imported_sources import sources_digest
 from flashvsr_trt.model.weights.source import WeightsSource, describe, resolve_weights
 from flashvsr_trt.notices import Notify
+
+_EXPORTER = "flashvsr_trt.export.export_bundle"
+"""What makes a bundle: a change in it, or in a source that it imports, as the network is, makes another."""
 
 
 def bundle_for(stream: StreamConfig, weights: str | None, precision: str, notify: Notify) -> Bundle:
@@ -64,6 +68,7 @@ def bundle_name(stream: StreamConfig, source: WeightsSource, precision: str) -> 
         "precision": precision,
         "weights": [str(source), *_file_states(source)],
         "versions": [__version__, FORMAT_VERSION],
+        "exporter": sources_digest(_EXPORTER),
     }
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
     height, width = stream.geometry.target
