@@ -13,8 +13,6 @@ INSTALLED_BY = {
     "onnx": "'flashvsr-trt[export]'",
     "onnxscript": "'flashvsr-trt[export]'",
     "onnx_ir": "'flashvsr-trt[export]'",
-    "onnx_graphsurgeon": "'flashvsr-trt[export]'",
-    "polygraphy": "'flashvsr-trt[export]'",
     "tensorrt": "'flashvsr-trt[tensorrt]'",
     "tensorrt_rtx": "'flashvsr-trt[rtx]'",
 }

@@ -84,7 +84,6 @@ class Recorder(torch.fx.Interpreter):
         self.tensors: dict[str, np.ndarray] = {}
 
     def run_node(self, node: torch.fx.Node):
-        """See `torch.fx.Interpreter`."""
         result = super().run_node(node)
         if isinstance(result, torch.Tensor) and node.op == "call_function":
             self.tensors[node.name] = result.numpy()

@@ -133,7 +133,6 @@ class InputsOf:
         self.calls: list[Arrays] = []
 
     def run(self, graph: str, inputs: Mapping[str, np.ndarray]) -> Arrays:
-        """See `StageRunner.run`."""
         if graph == self.graph:
             self.calls[1:] = [{name: np.array(tensor) for name, tensor in inputs.items()}]
         return self.runner.run(graph, inputs)

@@ -58,7 +58,6 @@ class ComparingRunner:
         self.errors: dict[tuple[str, str], TensorError] = {}
 
     def run(self, graph: str, inputs: Mapping[str, np.ndarray]) -> Arrays:
-        """See `StageRunner.run`."""
         expected, actual = self.reference.run(graph, inputs), self.candidate.run(graph, inputs)
         for name, tensor in expected.items():
             error = self.errors.setdefault((graph, name), TensorError(graph, name))

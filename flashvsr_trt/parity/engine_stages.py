@@ -32,7 +32,7 @@ class EngineStages:
         self.edges: dict[str, GraphEdge] = {}
 
     def run(self, graph: str, inputs: Mapping[str, np.ndarray]) -> Arrays:
-        """See `StageRunner.run`. Raises EngineError, DeviceError: as the engines do."""
+        """Raises EngineError, DeviceError: as the engines do."""
         executor = self.executor
         device, graphs, plan = executor.device, executor.graphs, executor.plans[graph]
         stream = executor.decoding if graph == DECODE else executor.compute
@@ -107,7 +107,7 @@ class BlockRecorder:
         scratch: int,
         stream: int,
     ) -> None:
-        """See `EngineRunner.launch`. What is selected is read at once: a later step may use its memory."""
+        """What is selected is read at once: a later step may use its memory."""
         self.runner.launch(plan, step, addresses, scratch, stream)
         if step.operator == SELECT_BLOCKS.name:
             index, count = (

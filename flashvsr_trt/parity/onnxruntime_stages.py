@@ -38,7 +38,6 @@ class OnnxRuntimeStages:
         self.selections: dict[str, list[tuple[str, str]]] = {}
 
     def run(self, graph: str, inputs: Mapping[str, np.ndarray]) -> Arrays:
-        """See `StageRunner.run`."""
         if graph not in self.sessions:
             self._load(graph)
         session = self.sessions[graph]

@@ -40,14 +40,12 @@ class StageExecutor(GraphExecutor):
         return {spec.name: np.zeros(spec.shape, self.bundle.dtype_of(spec)) for spec in carried}
 
     def reset_state(self, state: Arrays) -> None:
-        """See `Executor.reset_state`."""
         for tensor in state.values():
             tensor[...] = 0
 
     def run_graph(
         self, graph: str, arrays: HostArrays, tensors: DeviceTensors, state: Arrays, step: RingStep | None
     ) -> DeviceTensors:
-        """See `GraphExecutor.run_graph`."""
         signature = self.signatures[graph]
         given = {
             name: np.concatenate(value) if isinstance(value, list) else value
@@ -69,5 +67,4 @@ class StageExecutor(GraphExecutor):
         return {}
 
     def describe(self) -> dict[str, Any]:
-        """See `Executor.describe`."""
         return {"backend": "stages", "bundle": str(self.bundle.folder)}

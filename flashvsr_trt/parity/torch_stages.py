@@ -28,7 +28,6 @@ class TorchStages:
 
     @torch.inference_mode()
     def run(self, graph: str, inputs: Mapping[str, np.ndarray]) -> Arrays:
-        """See `StageRunner.run`."""
         self.blocks.clear()
         signature = self.signatures[graph]
         arguments = [from_array(inputs[spec.name]).to(self.device) for spec in signature.graph_inputs]

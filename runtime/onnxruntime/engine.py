@@ -64,10 +64,10 @@ class OnnxRuntimeSessions:
         }
 
     def keep_compiled(self) -> None:
-        """See `EngineRunner.keep_compiled`. Nothing is compiled that could be kept."""
+        """Nothing is compiled that could be kept."""
 
     def load(self, engine: str, stream: int) -> "SessionEngine":
-        """See `EngineRunner.load`. A session belongs to its stream; its scratch memory is measured here."""
+        """A session belongs to its stream; its scratch memory is measured here."""
         content = self.engines.read_engine(engine)
         if self.weights is None:
             self.weights = SharedWeights(self.device, self.engines.folder, stream)
@@ -166,11 +166,10 @@ class SessionEngine:
             device.free(block)
 
     def new_context(self, memory: int, report: ReportLayer | None) -> "SessionContext":
-        """See `Engine.new_context`. ONNX Runtime times no layers on a stream: `report` gets nothing."""
+        """ONNX Runtime times no layers on a stream: `report` gets nothing."""
         return SessionContext(self, memory)
 
     def close(self) -> None:
-        """See `Engine.close`."""
         self.session = None
         for place in self.places.values():
             self.owner.weights.give(place)
@@ -207,7 +206,6 @@ class SessionContext:
         self.bound: Any = None
 
     def bind(self, addresses: Mapping[str, int]) -> None:
-        """See `EngineContext.bind`."""
         step = self.engine.step
         wanted = {*step.inputs, *step.outputs}
         if wanted != set(addresses):
@@ -221,7 +219,6 @@ class SessionContext:
         self.bound = self.bindings[key]
 
     def enqueue(self, stream: int) -> None:
-        """See `EngineContext.enqueue`."""
         engine, memory = self.engine, self.engine.owner.memory
         if stream != engine.stream:
             raise EngineError(f"{engine.step.engine} was loaded for another stream than it is to run on")
@@ -235,7 +232,7 @@ class SessionContext:
             raise EngineError(f"{engine.step.engine} keeps scratch memory beyond its run")
 
     def can_capture(self, stream: int) -> bool:
-        """See `EngineContext.can_capture`. Every node is on the GPU, or it would not have been loaded."""
+        """Every node is on the GPU, or it would not have been loaded."""
         return True
 
 

@@ -114,7 +114,6 @@ class OnnxRuntimeExecutor(GraphExecutor):
         return OrtState(*({spec.name: self._zeros(spec) for spec in specs} for specs in (carried, state)))
 
     def reset_state(self, state: OrtState) -> None:
-        """See `Executor.reset_state`."""
         for tensors in vars(state).values():
             for tensor in tensors.values():
                 tensor.owner.update_inplace(np.zeros(tensor.shape, tensor.dtype))
@@ -122,7 +121,7 @@ class OnnxRuntimeExecutor(GraphExecutor):
     def run_graph(
         self, graph: str, arrays: HostArrays, tensors: DeviceTensors, state: OrtState, step: RingStep | None
     ) -> DeviceTensors:
-        """See `GraphExecutor.run_graph`. Decoded frames are written into an array of the host."""
+        """Decoded frames are written into an array of the host."""
         signature = self.signatures[graph]
         given = {name: _join(value) if isinstance(value, list) else value for name, value in tensors.items()}
         carried = {spec.name: state.current[spec.name] for spec in signature.carried}
@@ -137,11 +136,9 @@ class OnnxRuntimeExecutor(GraphExecutor):
         return results
 
     def stage_seconds(self) -> dict[str, float]:
-        """See `Executor.stage_seconds`."""
         return dict(self.seconds)
 
     def describe(self) -> dict[str, Any]:
-        """See `Executor.describe`."""
         return {
             "backend": "onnxruntime",
             "device": self.device,

@@ -64,12 +64,10 @@ class ScratchRegion:
         self.base, self.gaps = base, Gaps(size)
 
     def take(self, size: int) -> int:
-        """See `Region.take`."""
         offset = self.gaps.take(size)
         return 0 if offset is None else self.base + offset
 
     def give(self, address: int) -> bool:
-        """See `Region.give`."""
         if not 0 <= address - self.base < (self.gaps.size or 1):
             return False
         self.gaps.give(address - self.base)
@@ -84,13 +82,12 @@ class MeasuringRegion:
         self.offsets: dict[int, int] = {}
 
     def take(self, size: int) -> int:
-        """See `Region.take`."""
         address = self.device.allocate(size)
         self.offsets[address] = self.gaps.take(size)
         return address
 
     def give(self, address: int) -> bool:
-        """See `Region.give`. The driver frees memory once what is on the device is done with it."""
+        """The driver frees memory once what is on the device is done with it."""
         offset = self.offsets.pop(address, None)
         if offset is None:
             return False

@@ -36,13 +36,11 @@ class AotKernels:
         self.loaded = {name: load_kernel(artifact, folder) for name, artifact in artifacts.items()}
 
     def scratch_bytes(self, plan: SegmentPlan, step: KernelStep) -> int:
-        """See `EngineRunner.scratch_bytes`."""
         return scratch_bytes(self.loaded[step.operator].artifact, _shapes(plan, step), dict(step.attributes))
 
     def launch(
         self, plan: SegmentPlan, step: KernelStep, addresses: Mapping[str, int], scratch: int, stream: int
     ) -> None:
-        """See `EngineRunner.launch`."""
         # Shapes are the plan's, so grid and integers are worked out at a step's first launch only.
         name = plan.graph, *step.outputs.values()
         if name not in self._prepared:

@@ -33,11 +33,11 @@ class TensorRTRunner(AotKernels):
         self.cache = RuntimeCache(engines.folder / RUNTIME_CACHE)
 
     def keep_compiled(self) -> None:
-        """See `EngineRunner.keep_compiled`. Only TensorRT-RTX compiles when engines are loaded and run."""
+        """Only TensorRT-RTX compiles when engines are loaded and run."""
         self.cache.save()
 
     def load(self, engine: str, stream: int) -> "LoadedEngine":
-        """See `EngineRunner.load`. Weights that were stripped are put in from the bundle's file."""
+        """Weights that were stripped are put in from the bundle's file."""
         loaded = load_engine(self.trt, self.runtime, self.engines, engine)
         if self.engines.manifest.key.options.strip_weights:
             self._refit(engine, loaded)
@@ -59,7 +59,6 @@ class LoadedEngine:
         self.memory_bytes = engine.device_memory_size_v2
 
     def new_context(self, memory: int, report: ReportLayer | None) -> "BoundContext":
-        """See `Engine.new_context`."""
         strategy = self.trt.ExecutionContextAllocationStrategy.USER_MANAGED
         self.logger.clear()
         if hasattr(self.engine, "create_runtime_config"):
@@ -74,7 +73,7 @@ class LoadedEngine:
         return BoundContext(self, context)
 
     def close(self) -> None:
-        """See `Engine.close`. TensorRT gives the engine's memory back with the last reference to it."""
+        """TensorRT gives the engine's memory back with the last reference to it."""
         self.engine = None
 
 
@@ -87,7 +86,6 @@ class BoundContext:
         self.bound: Mapping[str, int] = {}
 
     def bind(self, addresses: Mapping[str, int]) -> None:
-        """See `EngineContext.bind`."""
         if addresses == self.bound:
             return
         engine, logger = self.owner.name, self.owner.logger
@@ -104,13 +102,12 @@ class BoundContext:
         self.bound = dict(addresses)
 
     def enqueue(self, stream: int) -> None:
-        """See `EngineContext.enqueue`."""
         self.owner.logger.clear()
         if not self.context.execute_async_v3(stream):
             raise EngineError(f"{self.owner.name} failed: {self.owner.logger.reason}")
 
     def can_capture(self, stream: int) -> bool:
-        """See `EngineContext.can_capture`. Only TensorRT-RTX can tell: others always can, in fixed shapes."""
+        """Only TensorRT-RTX can tell: others always can, in fixed shapes."""
         ask = getattr(self.context, "is_stream_capturable", None)
         return ask is None or ask(stream)
 

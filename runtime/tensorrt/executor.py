@@ -101,7 +101,6 @@ class TensorRTExecutor(GraphExecutor):
         return state
 
     def reset_state(self, state: ClipState) -> None:
-        """See `Executor.reset_state`."""
         self.device.activate()
         for stream in self.streams:
             self.device.synchronize(stream)
@@ -115,7 +114,7 @@ class TensorRTExecutor(GraphExecutor):
         state: ClipState,
         step: RingStep | None,
     ) -> dict[str, UnitTensor | list[UnitTensor]]:
-        """See `GraphExecutor.run_graph`. The next state and a step's new keys are written where they stay."""
+        """The next state and a step's new keys are written where they stay."""
         device = self.device
         device.activate()
         places = _places(tensors) if tensors else [state.next_place()]
@@ -146,7 +145,6 @@ class TensorRTExecutor(GraphExecutor):
         return {spec.name: UnitTensor(places[0], spec.name) for spec in self.signatures[graph].results}
 
     def download(self, frames: UnitTensor) -> DecodingFrames:
-        """See `GraphExecutor.download`."""
         device, place, memory = self.device, frames.place, frames.place.memory
         name = place.buffer(DECODE, frames.name)
         device.wait(self.downloading, place.decoded)
@@ -156,12 +154,11 @@ class TensorRTExecutor(GraphExecutor):
         return place.decoding
 
     def stage_seconds(self) -> dict[str, float]:
-        """See `Executor.stage_seconds`."""
         self.device.activate()
         return self.timer.read()
 
     def describe(self) -> dict[str, Any]:
-        """See `Executor.describe`. `kernel_calls`: how often engines and kernels ran, replays included."""
+        """`kernel_calls`: how often engines and kernels ran, replays included."""
         return {
             "backend": "tensorrt",
             "device": self.device.name,

@@ -14,9 +14,9 @@ from flashvsr_trt.engines.plan import EngineStep, KernelStep, check_plan, plan_f
 from flashvsr_trt.errors import EngineError
 from flashvsr_trt.parity.compare import compare_graphs, synthetic_frames
 from flashvsr_trt.parity.onnxruntime_stages import OnnxRuntimeStages
-from flashvsr_trt.parity.segment_stages import SegmentStages
 from flashvsr_trt.parity.stage_runner import StageExecutor
 from flashvsr_trt.runtime.session import Session
+from tests.engines.segments import SegmentStages
 from tests.export.test_golden_bundles import golden_noise
 from tests.exported import export_golden
 from tests.golden import assert_within_levels, load_case

@@ -1,10 +1,10 @@
-"""A bundle's graphs cut as for engines that take no custom nodes, run piece by piece with ONNX Runtime.
+"""A bundle's graphs cut as for engines, run piece by piece with ONNX Runtime on any CPU.
 
-What it is for: the cut and the order of steps are those of the engines, and run on any CPU. A custom node
-runs as the function of standard operators that the bundle holds for it. No torch.
+The cut and the order of steps are those of the engines. A custom node runs as the function of standard
+operators that the bundle holds for it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import onnx
@@ -13,75 +13,54 @@ from onnx import ModelProto, helper
 from flashvsr_trt.bundle import Bundle
 from flashvsr_trt.engines.lowering import lower_graph
 from flashvsr_trt.engines.plan import EngineStep, KernelStep, SegmentPlan
-from flashvsr_trt.plugins.sparse_attention import DOMAIN
-from flashvsr_trt.runtime.onnxruntime.session import (
-    check_precision,
-    onnxruntime,
-    open_session,
-    run_session,
-    session_options,
-)
-
-Arrays = dict[str, np.ndarray]
-
-WatchKernel = Callable[[KernelStep, Arrays], None]
-"""Gets each kernel's step and its outputs by port."""
+from flashvsr_trt.parity.onnxruntime_stages import expand_blocks
+from flashvsr_trt.parity.stage_runner import BLOCKS, Arrays
+from flashvsr_trt.plugins.sparse_attention import DOMAIN, SELECT_BLOCKS
+from flashvsr_trt.runtime.onnxruntime.session import onnxruntime, open_session, run_session, session_options
 
 
-class OnnxRuntimeSegments:
-    """Runs lowered graphs on host arrays.
+class SegmentStages:
+    """Implements `parity.stage_runner.StageRunner` on the CPU, with a bundle of fp32 or fp16."""
 
-    Args:
-        bundle: of precision fp32 or fp16.
-        watch: called after every kernel.
-
-    Raises:
-        DeviceError: ONNX Runtime cannot run the bundle's precision.
-    """
-
-    def __init__(self, bundle: Bundle, watch: WatchKernel = lambda step, made: None) -> None:
-        check_precision(bundle)
-        self.bundle, self.watch = bundle, watch
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle = bundle
         self.plans: dict[str, SegmentPlan] = {}
-        self.engines: dict[str, onnxruntime.InferenceSession] = {}
-        self.kernels: dict[str, onnxruntime.InferenceSession] = {}
+        self.sessions: dict[str, onnxruntime.InferenceSession] = {}
 
     def run(self, graph: str, inputs: Mapping[str, np.ndarray]) -> Arrays:
-        """All inputs and state of a graph's signature -> all its outputs and next state.
-
-        A tensor is dropped after the last step that reads it by the plan, so a lifetime that is too short
-        fails here.
-        """
+        """A tensor is dropped after the last step that reads it by the plan: too short a lifetime fails."""
         if graph not in self.plans:
             self._load(graph)
-        plan = self.plans[graph]
-        memory = dict(inputs)
+        plan, memory, blocks = self.plans[graph], dict(inputs), {}
         for index, step in enumerate(plan.steps):
-            memory |= self._run_step(plan, step, memory)
+            made = self._run_step(plan, step, memory)
+            memory |= made
+            if isinstance(step, KernelStep) and step.operator == SELECT_BLOCKS.name:
+                index_of, count = (made[step.outputs[port]] for port in ("index", "count"))
+                blocks[f"{BLOCKS}{len(blocks)}"] = expand_blocks(index_of, count)
             for name, tensor in plan.tensors.items():
                 if tensor.last_read == index:
                     memory.pop(name, None)
-        return {name: memory[name] for name in plan.outputs}
+        return {name: memory[name] for name in plan.outputs} | blocks
 
     def _run_step(self, plan: SegmentPlan, step: EngineStep | KernelStep, memory: Arrays) -> Arrays:
         def bound(name: str) -> np.ndarray:
             return memory[plan.memory_of(name)].reshape(plan.tensors[name].shape)
 
         if isinstance(step, EngineStep):
-            session, inputs = self.engines[step.engine], {name: bound(name) for name in step.inputs}
-            return run_session(session, step.outputs, inputs, step.engine)
+            inputs = {name: bound(name) for name in step.inputs}
+            return run_session(self.sessions[step.engine], step.outputs, inputs, step.engine)
         ports = {port: bound(name) for port, name in step.inputs.items()}
-        made = run_session(self.kernels[step.node], tuple(step.outputs), ports, step.node)
-        self.watch(step, made)
+        made = run_session(self.sessions[step.node], tuple(step.outputs), ports, step.node)
         return {name: made[port] for port, name in step.outputs.items()}
 
     def _load(self, graph: str) -> None:
         lowered = lower_graph(self.bundle.graph_path(graph))
         whole = onnx.load(self.bundle.graph_path(graph), load_external_data=False)
         for name, segment in lowered.segments.items():
-            self.engines[name] = self._session(segment)
+            self.sessions[name] = self._session(segment)
         for step in lowered.plan.kernels:
-            self.kernels[step.node] = self._session(_kernel_model(whole, lowered.plan, step))
+            self.sessions[step.node] = self._session(_kernel_model(whole, lowered.plan, step))
         self.plans[graph] = lowered.plan
 
     def _session(self, model: ModelProto) -> onnxruntime.InferenceSession:
