@@ -12,8 +12,7 @@ import numpy as np
 from flashvsr_trt.errors import TruncatedInputError
 from flashvsr_trt.runtime.bounded_queue import BoundedQueue, QueueStopped
 from flashvsr_trt.runtime.video.beside import Beside
-from flashvsr_trt.runtime.video.info import DecodedFrame, VideoInput
-from flashvsr_trt.runtime.video.output import FrameOutput
+from flashvsr_trt.runtime.video.info import DecodedFrame, FrameOutput, VideoInput
 
 DECODED_BATCHES = 2
 """Batches decoded ahead of the session."""

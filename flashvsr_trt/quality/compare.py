@@ -7,6 +7,7 @@ from itertools import zip_longest
 import numpy as np
 
 from flashvsr_trt.errors import CompareError, TruncatedInputError, UsageError
+from flashvsr_trt.notices import Notify
 from flashvsr_trt.quality.metrics import GAUSSIAN_SIDE, FrameQuality, frame_quality
 from flashvsr_trt.runtime.video.info import DecodedFrame, VideoInfo, VideoInput
 from flashvsr_trt.runtime.video.input import STDIN, open_input
@@ -43,7 +44,7 @@ def compare_videos(
     a: str,
     b: str,
     *,
-    notify: Callable[[str], None],
+    notify: Notify,
     progress: Callable[[int, int | None], None] | None = None,
     watch: FrameWatch | None = None,
 ) -> Comparison:
@@ -104,7 +105,7 @@ class _Reading:
             self.truncated = error
 
 
-def _open(path: str, notify: Callable[[str], None]) -> VideoInput:
+def _open(path: str, notify: Notify) -> VideoInput:
     """Interlaced frames are compared as they are stored."""
     return open_input(path, deinterlace=False, notify=notify)
 

@@ -1,13 +1,19 @@
 """Audio made anew where the output cannot hold it as it is: decoded, fitted to an encoder, encoded."""
 
+import contextlib
 import itertools
 from collections.abc import Iterator
 from fractions import Fraction
+from typing import cast
 
 import av
+from av.codec import Codec
+from av.container import OutputContainer
+from av.error import FFmpegError
+from av.filter import Graph
 
 from flashvsr_trt.errors import UsageError
-from flashvsr_trt.runtime.video.media_open import exact_fraction
+from flashvsr_trt.runtime.video.media_open import exact_fraction, find_encoder
 
 BIT_RATE_PER_CHANNEL = 96_000
 """Of lossy encoders, bits a second: transparent for most material in AAC and Opus."""
@@ -18,18 +24,18 @@ GAP_SECONDS = 0.02
 PREFERRED_ENCODERS = {"opus": "libopus", "vorbis": "libvorbis", "mp3": "libmp3lame"}
 """FFmpeg's own encoders of these are experimental, or there is none."""
 
+DEFAULT_LAYOUTS = {1: ("mono",), 2: ("stereo",), 3: ("2.1", "3.0"), 4: ("4.0", "quad"), 5: ("5.0",)} | {
+    6: ("5.1",),
+    7: ("6.1",),
+    8: ("7.1",),
+}
+"""Layouts of as many channels, for encoders that lack the input's."""
 
-def find_audio_encoder(name: str) -> av.codec.Codec:
+
+def find_audio_encoder(name: str) -> Codec:
     """The encoder of that name, or of that codec. Raises UsageError when there is none."""
-    try:
-        encoder = av.codec.Codec(PREFERRED_ENCODERS.get(name, name), "w")
-    except (av.codec.codec.UnknownCodecError, RuntimeError) as error:
-        raise UsageError(
-            f"no audio encoder '{name}' in this FFmpeg; use copy, auto, none or one such as aac or libopus"
-        ) from error
-    if encoder.type != "audio":
-        raise UsageError(f"'{name}' encodes {encoder.type}, not audio; use one such as aac or libopus")
-    return encoder
+    advice = "use copy, auto, none or one such as aac or libopus"
+    return find_encoder(PREFERRED_ENCODERS.get(name, name), "audio", advice)
 
 
 class AudioConversion:
@@ -43,21 +49,22 @@ class AudioConversion:
 
     def __init__(
         self,
-        output: av.container.OutputContainer,
+        output: OutputContainer,
         stream: av.AudioStream,
         encoder: str,
         cut: bool = False,
     ) -> None:
         self._source, self._cut = stream, cut
         stream.codec_context.flush_buffers()
-        settings = _fitting_settings(find_audio_encoder(encoder), stream)
-        self.target = output.add_stream(settings["codec"], rate=settings["rate"])
+        codec = find_audio_encoder(encoder)
+        rate, layout, sample_format, bit_rate = _fitting_settings(codec, stream)
+        self.target = cast(av.AudioStream, output.add_stream(codec.name, rate=rate))
         self._encoder = self.target.codec_context
-        self._encoder.layout, self._encoder.format = settings["layout"], settings["format"]
-        if settings["bit_rate"]:
-            self._encoder.bit_rate = settings["bit_rate"]
+        self._encoder.layout, self._encoder.format = layout, sample_format
+        if bit_rate:
+            self._encoder.bit_rate = bit_rate
         self._encoder.open()
-        self._graph: av.filter.Graph | None = None
+        self._graph: Graph | None = None
         self._graph_input: tuple | None = None
         self._expected: int | None = None
 
@@ -65,7 +72,7 @@ class AudioConversion:
         """What the packet adds to the output. Damaged packets add nothing: the gap becomes silence."""
         try:
             frames = self._source.decode(packet)
-        except av.FFmpegError:
+        except FFmpegError:
             return []
         return self._encode(frames)
 
@@ -77,11 +84,8 @@ class AudioConversion:
         return packets + self.target.encode(None) if self._encoder.is_open else packets
 
     def _encode(self, frames: list[av.AudioFrame]) -> list[av.Packet]:
-        packets = []
-        for frame in frames:
-            for fitted in self._fitted(frame):
-                packets += self.target.encode(fitted)
-        return packets
+        fitted = (part for frame in frames for part in self._fitted(frame))
+        return [packet for frame in fitted for packet in self.target.encode(frame)]
 
     def _fitted(self, frame: av.AudioFrame) -> Iterator[av.AudioFrame]:
         """The frame in output time, in the encoder's rate, layout and sample format."""
@@ -91,7 +95,7 @@ class AudioConversion:
         self._expected = frame.pts + round(Fraction(frame.samples, frame.sample_rate) / unit)
         frame.time_base = unit
         kind = (frame.sample_rate, frame.format.name, frame.layout.name, unit)
-        if kind != self._graph_input:
+        if self._graph is None or kind != self._graph_input:
             yield from self._drained()
             self._graph, self._graph_input = self._filters(*kind), kind
         self._graph.push(frame)
@@ -103,81 +107,51 @@ class AudioConversion:
             yield from _pulled(self._graph)
             self._graph = None
 
-    def _filters(self, rate: int, sample_format: str, layout: str, unit: Fraction) -> av.filter.Graph:
-        graph = av.filter.Graph()
-        nodes = [
-            graph.add(
-                "abuffer",
-                sample_rate=str(rate),
-                sample_fmt=sample_format,
-                channel_layout=layout,
-                time_base=str(unit),
-            )
-        ]
-        if self._cut:
-            nodes.append(graph.add("atrim", start="0"))
-        nodes.append(graph.add("aresample", **{"async": "1", "min_hard_comp": str(GAP_SECONDS)}))
-        nodes.append(
-            graph.add(
-                "aformat",
-                sample_rates=str(self._encoder.sample_rate),
-                sample_fmts=self._encoder.format.name,
-                channel_layouts=self._encoder.layout.name,
-            )
-        )
-        nodes.append(graph.add("abuffersink"))
-        for before, after in itertools.pairwise(nodes):
-            before.link_to(after)
-        graph.configure()
+    def _filters(self, rate: int, sample_format: str, layout: str, unit: Fraction) -> Graph:
+        graph = Graph()
+        wanted = {
+            "sample_rates": str(self._encoder.sample_rate),
+            "sample_fmts": self._encoder.format.name,
+            "channel_layouts": self._encoder.layout.name,
+        }
+        graph.link_nodes(
+            graph.add_abuffer(sample_rate=rate, format=sample_format, layout=layout, time_base=unit),
+            *([graph.add("atrim", start="0")] if self._cut else []),
+            graph.add("aresample", **{"async": "1", "min_hard_comp": str(GAP_SECONDS)}),
+            graph.add("aformat", **wanted),
+            graph.add("abuffersink"),
+        ).configure()
         return graph
 
 
-def _pulled(graph: av.filter.Graph) -> Iterator[av.AudioFrame]:
+def _pulled(graph: Graph) -> Iterator[av.AudioFrame]:
     while True:
         try:
-            yield graph.pull()
-        except (av.BlockingIOError, av.EOFError):
+            yield cast(av.AudioFrame, graph.pull())
+        except (BlockingIOError, EOFError):
             return
 
 
-def _fitting_settings(encoder: av.codec.Codec, stream: av.AudioStream) -> dict:
-    """Codec, rate, layout, format and bit rate that the encoder opens with, near to the input's."""
-    rate = _nearest_rate(encoder, stream.rate)
+def _fitting_settings(encoder: Codec, stream: av.AudioStream) -> tuple[int, str, str, int | None]:
+    """Sample rate, layout, sample format and bit rate that the encoder opens with, near to the input's."""
+    rate, sample_format = _nearest_rate(encoder, stream.rate), _nearest_format(encoder, stream.format)
     channels = stream.layout.nb_channels
     wanted = BIT_RATE_PER_CHANNEL * channels if encoder.lossy and not encoder.lossless else None
-    sample_format = _nearest_format(encoder, stream.format)
     layouts = dict.fromkeys([stream.layout.name, *DEFAULT_LAYOUTS.get(channels, ()), "stereo", "mono"])
-    for layout in layouts:
-        for bit_rate in dict.fromkeys([wanted, None]):
-            trial = av.codec.CodecContext.create(encoder.name, "w")
-            trial.sample_rate, trial.layout, trial.format = rate, layout, sample_format
-            if bit_rate:
-                trial.bit_rate = bit_rate
-            try:
-                trial.open()
-            except (av.FFmpegError, ValueError):
-                continue
-            return {
-                "codec": encoder.name,
-                "rate": rate,
-                "layout": layout,
-                "format": sample_format,
-                "bit_rate": bit_rate,
-            }
+    for layout, bit_rate in itertools.product(layouts, dict.fromkeys([wanted, None])):
+        trial = encoder.create("audio")
+        trial.sample_rate, trial.layout, trial.format = rate, layout, sample_format
+        if bit_rate:
+            trial.bit_rate = bit_rate
+        with contextlib.suppress(FFmpegError, ValueError):
+            trial.open()
+            return rate, layout, sample_format, bit_rate
     raise UsageError(
         f"the encoder {encoder.name} takes no {stream.layout.name} of {stream.rate} Hz; use another, say aac"
     )
 
 
-DEFAULT_LAYOUTS = {1: ("mono",), 2: ("stereo",), 3: ("2.1", "3.0"), 4: ("4.0", "quad"), 5: ("5.0",)} | {
-    6: ("5.1",),
-    7: ("6.1",),
-    8: ("7.1",),
-}
-"""Layouts of as many channels, for encoders that lack the input's."""
-
-
-def _nearest_rate(encoder: av.codec.Codec, rate: int) -> int:
+def _nearest_rate(encoder: Codec, rate: int) -> int:
     """The input's rate, else the next higher one that the encoder has, else its highest."""
     rates = sorted(encoder.audio_rates or ())
     if not rates or rate in rates:
@@ -185,7 +159,7 @@ def _nearest_rate(encoder: av.codec.Codec, rate: int) -> int:
     return next((higher for higher in rates if higher > rate), rates[-1])
 
 
-def _nearest_format(encoder: av.codec.Codec, source: av.AudioFormat) -> str:
+def _nearest_format(encoder: Codec, source: av.AudioFormat) -> str:
     """The encoder's sample format with at least the input's bits, and no more than it needs."""
     formats = encoder.audio_formats or (source,)
     enough = [option for option in formats if option.bits >= source.bits] or list(formats)

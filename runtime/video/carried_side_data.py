@@ -5,14 +5,16 @@ leaves a tiny picture of itself, which is scaled to the output's size again and 
 HDR10 metadata is the same for a whole video: encoders take it as an option.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from fractions import Fraction
+from typing import cast
 
 import av
 import numpy as np
+from av.sidedata.sidedata import SideDataContainer, Type
 from av.video.reformatter import Interpolation, VideoReformatter
 
-from flashvsr_trt.runtime.video.frame_side_data import side_data
+from flashvsr_trt.notices import Notify
 
 CAPTIONS = "A53_CC"
 CARRIED = (CAPTIONS, "STEREO3D")
@@ -59,6 +61,25 @@ WORDS = {
 CARRIER_SIDE = 16
 
 
+def side_data(frame: av.VideoFrame) -> dict[str, bytes]:
+    """Bytes of each kind of side data that PyAV names, by its name; other kinds (EXIF) are left out."""
+    named, entries = Type.__members__, cast(SideDataContainer, frame.side_data)
+    # PyAV 19 gives the kinds, as a mapping's keys; 18 gives the data.
+    found = (entries[entry] if isinstance(entry, Type) else entry for entry in entries)
+    return {data.type.name: bytes(data) for data in found if data.type.name in named}
+
+
+def _unnamed_type(cls: type[Type], value: object) -> Type:
+    """A kind that FFmpeg has and this PyAV has no name for: PyAV would refuse the whole frame."""
+    unnamed = object.__new__(cls)
+    unnamed._name_, unnamed._value_ = f"TYPE_{value}", value
+    return unnamed
+
+
+# The enum's own hook, which its stub does not show.
+Type._missing_ = classmethod(_unnamed_type)  # pyright: ignore[reportAttributeAccessIssue]
+
+
 def carrier(frame: av.VideoFrame) -> av.VideoFrame | None:
     """A tiny picture with all that rides on `frame`; None where nothing does that encoders take."""
     if not any(kind in CARRIED for kind in side_data(frame)):
@@ -82,7 +103,7 @@ def loaded(frame: av.VideoFrame, carrier: av.VideoFrame) -> av.VideoFrame:
 class LossReport:
     """Tells `notify`, one line for each, what of the input's frames the encoder `codec` does not keep."""
 
-    def __init__(self, name: str, codec: str, notify: Callable[[str], None]) -> None:
+    def __init__(self, name: str, codec: str, notify: Notify) -> None:
         self._name, self._codec, self._notify = name, codec, notify
         self._told: set[str] = set()
 

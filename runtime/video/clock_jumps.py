@@ -9,7 +9,7 @@ from fractions import Fraction
 
 import av
 
-from flashvsr_trt.runtime.video.media_open import exact_fraction
+from flashvsr_trt.runtime.video.packet_times import clock_unit, decoded_at, move
 
 JUMPING_FORMATS = ("mpegts", "mpeg")
 """Formats that are joined byte by byte and whose clock may start anywhere."""
@@ -55,23 +55,19 @@ class ClockJumps:
 
     def correct(self, packet: av.Packet) -> None:
         """Moves a packet to the one clock of the file."""
-        time = packet.pts if packet.dts is None else packet.dts
-        if not self._active or time is None:
+        seconds = decoded_at(packet)
+        if not self._active or seconds is None:
             return
         index = packet.stream.index
         position = self._positions.get(index, 0) if packet.pos is None or packet.pos < 0 else packet.pos
-        unit = exact_fraction(packet.time_base)
-        seconds = time * unit
         offset = self._offset(index, position, seconds)
         if packet.stream.type in ("video", "audio"):
             if position >= self._jumps[-1].until and self._jumps_at(index, seconds + offset):
                 offset = self._close_jump(index, position, seconds)
-            self._note(packet, unit, seconds + offset)
+            self._note(packet, seconds + offset)
             self._positions[index] = position
         if offset:
-            ticks = round(offset / unit)
-            packet.pts = None if packet.pts is None else packet.pts + ticks
-            packet.dts = None if packet.dts is None else packet.dts + ticks
+            move(packet, round(offset / clock_unit(packet)))
 
     def _offset(self, index: int, position: int, seconds: Fraction) -> Fraction:
         """What is added to the clock of a packet. Where a jump may lie before or after it, its time tells.
@@ -105,8 +101,8 @@ class ClockJumps:
         self.joins.append(reached)
         return jump.offset
 
-    def _note(self, packet: av.Packet, unit: Fraction, now: Fraction) -> None:
-        duration = (packet.duration or 0) * unit
+    def _note(self, packet: av.Packet, now: Fraction) -> None:
+        duration = (packet.duration or 0) * clock_unit(packet)
         before = self._streams.get(packet.stream.index)
         if not duration and before and before.last < now <= before.last + 1:
             duration = now - before.last

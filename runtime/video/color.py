@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import av
 import numpy as np
+from av.video.plane import VideoPlane
 from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 
 from flashvsr_trt.errors import VideoError
@@ -213,7 +214,7 @@ def scaled_samples(samples: np.ndarray, bits: int) -> np.ndarray:
     return (samples * np.float32(wanted / top)).round().astype(np.uint16 if bits > 8 else np.uint8)
 
 
-def write_plane(plane: av.video.plane.VideoPlane, samples: np.ndarray) -> None:
+def write_plane(plane: VideoPlane, samples: np.ndarray) -> None:
     """Puts [H, W] samples into a plane of a frame, whose rows may be longer."""
     rows = np.zeros((plane.height, plane.line_size // samples.itemsize), samples.dtype)
     rows[:, : samples.shape[1]] = samples

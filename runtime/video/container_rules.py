@@ -6,15 +6,23 @@ as private data that no player reads. So a stream is held when the same codec co
 
 import io
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Protocol
+from fractions import Fraction
+from typing import cast
 
 import av
+from av.codec import Codec
+from av.container import InputContainer, OutputContainer
+from av.error import FFmpegError
+from av.stream import Stream
+from av.subtitles.stream import SubtitleStream
 
 from flashvsr_trt.errors import UsageError
 from flashvsr_trt.runtime.video.copy_routes import ROUTES, Route, Sample, stream_kind
-from flashvsr_trt.runtime.video.media_open import create_media, exact_fraction, open_media
+from flashvsr_trt.runtime.video.media_open import create_media, open_media
 from flashvsr_trt.runtime.video.muxer_clock import MuxerClock
+from flashvsr_trt.runtime.video.packet_times import due, move
 
 ABORTS = {("flv", "speex")}
 """FFmpeg's muxer ends the whole process on these (an assertion of flvenc.c), so they are not tried."""
@@ -35,11 +43,15 @@ TRIAL_SIZE = (128, 128)
 UNCODED = "wrapped_avframe"
 """The codec that FFmpeg names as a container's own where it holds raw video (y4m)."""
 
-NOT_HELD = (ValueError, av.FFmpegError, UsageError)
+NOT_HELD = (ValueError, FFmpegError, UsageError)
 """What is raised when a muxer refuses a stream or a packet, or an encoder what it is given."""
 
 
-class Part(Protocol):
+Decoded = av.VideoStream | av.AudioStream | SubtitleStream
+
+
+@dataclass(frozen=True)
+class Part:
     """A stream in a trial."""
 
     kind: str
@@ -48,78 +60,49 @@ class Part(Protocol):
     """The canonical codec name that must come back; None where there is none."""
     decodes: bool
     """Whether what comes back must give a frame."""
+    add: Callable[[OutputContainer], list[av.Packet]]
+    """Adds the stream; gives the packets to write, with their stream set."""
 
-    def add(self, output: av.container.OutputContainer) -> list[av.Packet]:
-        """Adds the stream; gives the packets to write, with their stream set."""
 
+def copied_part(sample: Sample, route: Route) -> Part:
+    """A stream that is copied by one of ROUTES. It must decode as it did in its input."""
 
-@dataclass(frozen=True)
-class CopiedPart:
-    """A stream that is copied by one of ROUTES."""
-
-    sample: Sample
-    route: Route
-
-    @property
-    def kind(self) -> str:
-        """The type of the stream."""
-        return stream_kind(self.sample.stream)
-
-    @property
-    def codec(self) -> str | None:
-        """The codec of the stream."""
-        return canonical_codec(self.sample.stream)
-
-    @property
-    def decodes(self) -> bool:
-        """As the stream did in its input."""
-        return self.sample.decodes
-
-    def add(self, output: av.container.OutputContainer) -> list[av.Packet]:
-        """Adds the stream with copies of its packets."""
-        target = self.route(output, self.sample)
-        if target.type == "attachment":
-            return []
-        packets = [copy_packet(packet) for packet in self.sample.packets]
+    def add(output: OutputContainer) -> list[av.Packet]:
+        target = route(output, sample)
+        packets = [] if target.type == "attachment" else [copy_packet(packet) for packet in sample.packets]
         for packet in packets:
             packet.stream = target
         return packets
 
+    return Part(stream_kind(sample.stream), canonical_codec(sample.stream), sample.decodes, add)
 
-@dataclass(frozen=True)
-class EncodedVideo:
-    """The output's video: a few black frames through its encoder."""
 
-    open_stream: Callable[[av.container.OutputContainer, tuple[int, int]], av.VideoStream]
-    """Adds the video stream of that height and width to an output and opens its encoder."""
-    codec: str
-    """What the encoder makes."""
-    size: tuple[int, int]
-    """Height and width."""
-    kind: str = "video"
-    decodes: bool = True
+AddVideo = Callable[[OutputContainer, tuple[int, int]], av.VideoStream]
+"""Adds a video stream of that height and width to an output and opens its encoder."""
 
-    def add(self, output: av.container.OutputContainer) -> list[av.Packet]:
-        """Adds the stream and encodes the frames."""
-        stream = self.open_stream(output, self.size)
-        packets = []
+
+def encoded_video(add_video: AddVideo, codec: str, size: tuple[int, int], decodes: bool = True) -> Part:
+    """The output's video: a few black frames through its encoder, which makes `codec`."""
+
+    def add(output: OutputContainer) -> list[av.Packet]:
+        stream, packets = add_video(output, size), []
         for index in range(TRIAL_FRAMES):
-            frame = av.VideoFrame(self.size[1], self.size[0], stream.pix_fmt)
+            frame = av.VideoFrame(size[1], size[0], stream.codec_context.pix_fmt or "yuv420p")
             for plane in frame.planes:
                 plane.update(bytes(plane.buffer_size))
-            frame.pts, frame.time_base = index, 1 / exact_fraction(stream.codec_context.framerate)
+            frame.pts, frame.time_base = index, 1 / Fraction(stream.codec_context.framerate)
             packets += stream.encode(frame)
         return packets + stream.encode(None)
 
+    return Part("video", codec, decodes, add)
 
-def canonical_codec(stream: av.stream.Stream) -> str | None:
+
+def canonical_codec(stream: Stream) -> str | None:
     """FFmpeg's name of the codec, whichever decoder reads it; None when it has none."""
-    if stream.codec_context is None:
-        return None
-    return codec_family(stream.codec_context.codec)
+    return codec_family(stream.codec_context.codec) if stream.codec_context else None
 
 
-def codec_family(codec: av.codec.Codec) -> str:
+def codec_family(codec: Codec) -> str:
     """The codec that one decoder reads, whichever encoder or decoder names it."""
     return SAME_DECODER.get(codec.canonical_name, codec.canonical_name)
 
@@ -148,7 +131,9 @@ def holds(format_name: str, options: Mapping[str, str], parts: Sequence[Part]) -
         return False
 
 
-def holds_video(format_name: str, options: Mapping[str, str], video: EncodedVideo) -> EncodedVideo | None:
+def holds_video(
+    format_name: str, options: Mapping[str, str], add_video: AddVideo, codec: str, size: tuple[int, int]
+) -> Part | None:
     """The video as trials write it when the container holds it; None when it does not.
 
     The codec that FFmpeg names as the container's own only has to be taken by the muxer: no demuxer
@@ -156,21 +141,15 @@ def holds_video(format_name: str, options: Mapping[str, str], video: EncodedVide
     """
     with create_media(io.BytesIO(), format_name=format_name) as output:
         own = output.default_video_codec
-    for size in (TRIAL_SIZE, video.size):
-        trial = replace(video, size=size)
+    for trial_size in (TRIAL_SIZE, size):
+        trial = encoded_video(add_video, codec, trial_size)
         if holds(format_name, options, [trial]):
             return trial
-        if own in (video.codec, UNCODED) and _takes(format_name, options, trial):
-            return replace(trial, decodes=False)
+        if own in (codec, UNCODED):
+            with suppress(*NOT_HELD):
+                _write(io.BytesIO(), format_name, options, [trial])
+                return replace(trial, decodes=False)
     return None
-
-
-def _takes(format_name: str, options: Mapping[str, str], part: Part) -> bool:
-    try:
-        _write(io.BytesIO(), format_name, options, [part])
-    except NOT_HELD:
-        return False
-    return True
 
 
 def find_route(
@@ -178,7 +157,7 @@ def find_route(
 ) -> Route | None:
     """The first way in which the container holds the sample's stream beside what it already holds."""
     routes = ROUTES.get(stream_kind(sample.stream), ())
-    return next((r for r in routes if holds(format_name, options, [*held, CopiedPart(sample, r)])), None)
+    return next((r for r in routes if holds(format_name, options, [*held, copied_part(sample, r)])), None)
 
 
 def _write(file: io.BytesIO, format_name: str, options: Mapping[str, str], parts: Sequence[Part]) -> None:
@@ -186,36 +165,33 @@ def _write(file: io.BytesIO, format_name: str, options: Mapping[str, str], parts
         packets = [packet for part in parts for packet in part.add(output)]
         clock = MuxerClock(output)
         output.start_encoding()
-        for packet in sorted(packets, key=lambda packet: packet.dts * exact_fraction(packet.time_base)):
+        for packet in sorted(packets, key=due):
             clock.mux(packet)
 
 
-def _came_back(container: av.container.InputContainer, parts: Sequence[Part]) -> bool:
-    found: dict[str, list[av.stream.Stream]] = {}
-    for stream in container.streams:
-        found.setdefault(stream_kind(stream), []).append(stream)
-    wanted: dict[str, list[Part]] = {}
-    for part in parts:
-        wanted.setdefault(part.kind, []).append(part)
-    decoding = []
-    for kind, of_kind in wanted.items():
-        streams = found.get(kind, [])
+def _came_back(container: InputContainer, parts: Sequence[Part]) -> bool:
+    decoding: list[Decoded] = []
+    for kind in dict.fromkeys(part.kind for part in parts):
+        streams = [stream for stream in container.streams if stream_kind(stream) == kind]
+        of_kind = [part for part in parts if part.kind == kind]
         if [canonical_codec(stream) for stream in streams] != [part.codec for part in of_kind]:
             return False
-        decoding += [stream for stream, part in zip(streams, of_kind, strict=True) if part.decodes]
+        both = zip(streams, of_kind, strict=True)
+        decoding += [cast(Decoded, stream) for stream, part in both if part.decodes]
     return not decoding or _all_decode(container, decoding)
 
 
-def _all_decode(container: av.container.InputContainer, streams: Sequence[av.stream.Stream]) -> bool:
+def _all_decode(container: InputContainer, streams: Sequence[Decoded]) -> bool:
     """Whether every one of the streams gives a frame."""
-    silent = {stream.index for stream in streams}
+    silent = {stream.index: stream for stream in streams}
     for packet in container.demux(streams):
-        if packet.stream.index in silent and packet.stream.decode(packet if packet.size else None):
-            silent.discard(packet.stream.index)
+        stream = silent.get(packet.stream.index)
+        if stream and stream.decode(packet if packet.size else None):
+            del silent[stream.index]
     return not silent
 
 
-def first_samples(container: av.container.InputContainer, indexes: Sequence[int]) -> dict[int, Sample]:
+def first_samples(container: InputContainer, indexes: Sequence[int]) -> dict[int, Sample]:
     """The first packets of each of the streams, as far as they lie within READ_PACKETS packets."""
     streams = [container.streams[index] for index in indexes]
     packets: dict[int, list[av.Packet]] = {index: [] for index in indexes}
@@ -230,25 +206,16 @@ def first_samples(container: av.container.InputContainer, indexes: Sequence[int]
                 found.append(packet)
             if number >= READ_PACKETS or all(len(found) >= SAMPLE_PACKETS for found in packets.values()):
                 break
-    for found in packets.values():
-        _start_at_zero(found)
     return {index: _sample(container.streams[index], packets[index]) for index in indexes}
 
 
-def _start_at_zero(packets: list[av.Packet]) -> None:
-    if packets:
-        first = packets[0].dts
-        for packet in packets:
-            packet.dts, packet.pts = packet.dts - first, packet.pts - first
-
-
-def _sample(stream: av.stream.Stream, packets: list[av.Packet]) -> Sample:
-    if stream.type != "audio" or stream.codec_context is None or not packets:
-        return Sample(stream, tuple(packets), decodes=False)
+def _sample(stream: Stream, packets: list[av.Packet]) -> Sample:
+    """Packets moved so that the first begins at 0, and whether they give sound by themselves."""
+    first = (packets[0].dts or 0) if packets else 0
+    for packet in packets:
+        move(packet, -first)
     samples = 0
-    try:
-        for packet in packets:
-            samples += sum(frame.samples for frame in stream.decode(packet))
-    except av.FFmpegError:
-        return Sample(stream, tuple(packets), decodes=False)
+    if isinstance(stream, av.AudioStream) and stream.codec_context is not None:
+        with suppress(FFmpegError):
+            samples = sum(frame.samples for packet in packets for frame in stream.decode(packet))
     return Sample(stream, tuple(packets), decodes=samples > 0)

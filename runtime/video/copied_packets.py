@@ -4,26 +4,29 @@ from collections.abc import Container, Iterator
 from fractions import Fraction
 
 import av
+from av.container import InputContainer
+from av.error import FFmpegError
+from av.stream import Stream
 
 from flashvsr_trt.runtime.video.clock_jumps import JUMPING_FORMATS, ClockJumps
 from flashvsr_trt.runtime.video.copy_routes import stream_kind
-from flashvsr_trt.runtime.video.media_open import exact_fraction
+from flashvsr_trt.runtime.video.packet_times import clock_unit, move, shown_at
 
 DECODED_BEFORE_START = Fraction(1)
 """Seconds of audio that a decoder gets before a later start: a codec's frames lean on those before."""
 
 
 def read_copied(
-    container: av.container.InputContainer,
-    kept: list[av.stream.Stream],
+    container: InputContainer,
+    kept: list[Stream],
     shift: Fraction,
     decoded: Container[int] = (),
 ) -> Iterator[av.Packet]:
     """Packets of the `kept` streams in file order, by one clock, less `shift` seconds.
 
     What lies before 0 after a shift is left out, but for DECODED_BEFORE_START of the streams whose indices
-    are in `decoded`; cover art has no time. A subtitle that is still shown then begins there. Ends at
-    the first error: the reading that decodes the video meets the same damage and reports it.
+    are in `decoded`; cover art has no time. Ends at the first error: the reading that decodes the video
+    meets the same damage and reports it.
     """
     if not kept:
         return
@@ -35,7 +38,7 @@ def read_copied(
     while True:
         try:
             packet = next(wanted, None)
-        except (av.FFmpegError, IndexError):  # PyAV trips at the end when streams appeared on the way
+        except (FFmpegError, IndexError):  # PyAV trips at the end when streams appeared on the way
             return
         if packet is None:
             return
@@ -51,17 +54,17 @@ def read_copied(
             continue
         packet.pts = packet.dts if packet.pts is None else packet.pts
         packet.dts = packet.pts if packet.dts is None else packet.dts
+        if shift:
+            _move_to_start(packet, shift)
         lead = DECODED_BEFORE_START if packet.stream.index in decoded else Fraction(0)
-        if not shift or _move(packet, shift, lead):
+        shown = shown_at(packet)
+        if not shift or (shown is not None and shown >= -lead):
             yield packet
 
 
-def _move(packet: av.Packet, shift: Fraction, lead: Fraction) -> bool:
-    """Takes the shift off a packet's time; False when it lies more than `lead` before the start."""
-    unit = exact_fraction(packet.time_base)
-    ticks = round(shift / unit)
-    packet.pts, packet.dts = packet.pts - ticks, packet.dts - ticks
-    if packet.pts < 0 and packet.stream.type == "subtitle" and packet.pts + (packet.duration or 0) > 0:
-        packet.duration += packet.pts
-        packet.pts = packet.dts = 0
-    return packet.pts * unit >= -lead
+def _move_to_start(packet: av.Packet, shift: Fraction) -> None:
+    """Takes the shift off a packet's time. A subtitle that is still shown then begins at 0."""
+    move(packet, -round(shift / clock_unit(packet)))
+    begin, duration = packet.pts or 0, packet.duration or 0
+    if packet.stream.type == "subtitle" and begin < 0 < begin + duration:
+        packet.duration, packet.pts, packet.dts = begin + duration, 0, 0

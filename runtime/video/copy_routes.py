@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import av
 from av.bitstream import BitStreamFilterContext
+from av.container import OutputContainer
+from av.stream import Disposition, Stream
 
 from flashvsr_trt.runtime.video.media_open import create_media, open_media
 
@@ -27,37 +29,37 @@ PICTURE_TYPES = {"mjpeg": "image/jpeg", "png": "image/png", "gif": "image/gif", 
 class Sample:
     """A stream of an input and its first packets, which a trial writes."""
 
-    stream: av.stream.Stream
+    stream: Stream
     packets: tuple[av.Packet, ...]
     decodes: bool
     """Whether the packets, audio ones, give samples when they are decoded by themselves."""
 
 
-Route = Callable[[av.container.OutputContainer, Sample], av.stream.Stream]
+Route = Callable[[OutputContainer, Sample], Stream]
 
 
-def stream_kind(stream: av.stream.Stream) -> str:
+def stream_kind(stream: Stream) -> str:
     """The type of a stream, in FFmpeg's words; picture for cover art."""
-    attached = stream.type == "video" and stream.disposition & av.stream.Disposition.attached_pic
+    attached = stream.type == "video" and stream.disposition & Disposition.attached_pic
     return "picture" if attached else stream.type
 
 
-def from_template(output: av.container.OutputContainer, sample: Sample) -> av.stream.Stream:
+def from_template(output: OutputContainer, sample: Sample) -> Stream:
     """As PyAV copies a stream: what FFmpeg's table for the container lists, under the container's own tag."""
     target = output.add_stream_from_template(sample.stream, opaque=True)
-    if sample.stream.type == "audio":
-        channels = sample.stream.layout.nb_channels
-        if sample.stream.layout.name == f"{channels} channels" and channels in GUESSED_LAYOUTS:
-            target.codec_context.layout = GUESSED_LAYOUTS[channels]
+    if isinstance(sample.stream, av.AudioStream) and isinstance(target, av.AudioStream):
+        layout = sample.stream.layout
+        if layout.name == f"{layout.nb_channels} channels" and layout.nb_channels in GUESSED_LAYOUTS:
+            target.codec_context.layout = GUESSED_LAYOUTS[layout.nb_channels]
     return target
 
 
-def with_own_parameters(output: av.container.OutputContainer, sample: Sample) -> av.stream.Stream:
+def with_own_parameters(output: OutputContainer, sample: Sample) -> Stream:
     """Every parameter and the tag as in the input; FFmpeg's table is not asked, its muxer decides."""
     return _with_parameters(output, sample.stream, sample.stream)
 
 
-def with_wave_tag(output: av.container.OutputContainer, sample: Sample) -> av.stream.Stream:
+def with_wave_tag(output: OutputContainer, sample: Sample) -> Stream:
     """As the one before, under the tag that AVI has for the codec."""
     header = io.BytesIO()
     with create_media(header, format_name=WAVE_FORMAT) as tagged:
@@ -68,14 +70,14 @@ def with_wave_tag(output: av.container.OutputContainer, sample: Sample) -> av.st
         return _with_parameters(output, tagged.streams.audio[0], sample.stream)
 
 
-def as_cover(output: av.container.OutputContainer, sample: Sample) -> av.stream.Stream:
+def as_cover(output: OutputContainer, sample: Sample) -> Stream:
     """Cover art as a picture of the file, as mp4 has it."""
     target = from_template(output, sample)
-    target.disposition = av.stream.Disposition.attached_pic
+    target.disposition = Disposition.attached_pic
     return target
 
 
-def as_attachment(output: av.container.OutputContainer, sample: Sample) -> av.stream.Stream:
+def as_attachment(output: OutputContainer, sample: Sample) -> Stream:
     """Cover art as an attached file, as Matroska has it."""
     codec = sample.stream.codec_context.codec.canonical_name
     kind = sample.stream.metadata.get("mimetype") or PICTURE_TYPES.get(codec)
@@ -85,9 +87,7 @@ def as_attachment(output: av.container.OutputContainer, sample: Sample) -> av.st
     return output.add_attachment(name, kind, bytes(sample.packets[0]))
 
 
-def _with_parameters(
-    output: av.container.OutputContainer, parameters: av.stream.Stream, stream: av.stream.Stream
-) -> av.stream.Stream:
+def _with_parameters(output: OutputContainer, parameters: Stream, stream: Stream) -> Stream:
     held = output.supported_codecs
     placeholder = next((name for name in PLACEHOLDERS[stream.type] if name in held), None)
     if placeholder is None:

@@ -16,19 +16,18 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 import av
+from av.container import InputContainer
 
 from flashvsr_trt.runtime.video.clock_jumps import JUMPING_FORMATS
 from flashvsr_trt.runtime.video.damage_words import Places
 from flashvsr_trt.runtime.video.ffmpeg_log import FFmpegLog
 from flashvsr_trt.runtime.video.ffmpeg_words import Speech, listen
 from flashvsr_trt.runtime.video.frame_gaps import FrameGaps
-from flashvsr_trt.runtime.video.media_open import exact_fraction
+from flashvsr_trt.runtime.video.frame_grid import SLOT_FORMATS
+from flashvsr_trt.runtime.video.packet_times import clock_unit, decoded_at, shown_at
 
 INDEXED_FORMATS = ("mov",)
 """Formats (FFmpeg's names begin so) with an index of all samples."""
-
-SLOT_FORMATS = ("avi",)
-"""Formats whose header counts frame durations, empty ones as well."""
 
 COUNTED_FORMATS = ("ivf",)
 """Formats whose header says the number of frames."""
@@ -62,11 +61,11 @@ class DamageWatch:
     """Notes every packet, frame and failure of one pass over a file, and says at its end what was wrong."""
 
     def __init__(
-        self, container: av.container.InputContainer, stream: av.VideoStream, rate: Fraction, log: FFmpegLog
+        self, container: InputContainer, stream: av.VideoStream, rate: Fraction, log: FFmpegLog
     ) -> None:
         self._container, self._stream, self._log = container, stream, log
         self._format, self._codec = container.format.name, stream.codec_context.name
-        self._unit = exact_fraction(stream.time_base)
+        self._unit = clock_unit(stream)
         self._delay_at_start = stream.codec_context.has_b_frames
         self.origin = Fraction(0)
         """Seconds on the file's clock that are 0 for the user."""
@@ -97,16 +96,13 @@ class DamageWatch:
 
     def saw_packet(self, packet: av.Packet) -> None:
         """Counts a packet of any stream, with the times of the file's one clock."""
-        time = packet.dts if packet.pts is None else packet.pts
-        unit = exact_fraction(packet.time_base)
-        begin = None if time is None else time * unit
-        end = self._end if begin is None else begin + (packet.duration or 0) * unit
+        begin, decoded = shown_at(packet), decoded_at(packet)
+        end = self._end if begin is None else begin + (packet.duration or 0) * clock_unit(packet)
         self._end = max(self._end, end)
         if packet.pos is not None and packet.pos >= 0:
             self.read_to = max(self.read_to, packet.pos + packet.size)
         if packet.stream is not self._stream:
             return
-        decoded = begin if packet.dts is None else packet.dts * unit
         self._judge_suspect(packet, decoded)
         if packet.is_corrupt:
             self._suspect, self._since_suspect = (self._video_end if decoded is None else decoded), 0
@@ -117,7 +113,7 @@ class DamageWatch:
         self._packets += 1
         if self._packets == 1:
             self._begins_with_key = packet.is_keyframe or self._format not in RECORDED_FORMATS
-        if packet.pts is not None:
+        if packet.pts is not None and begin is not None:
             self._waiting.add(begin)
 
     def _judge_suspect(self, packet: av.Packet, begin: Fraction | None) -> None:
@@ -147,8 +143,8 @@ class DamageWatch:
 
     def saw_undecodable(self, packet: av.Packet | None) -> None:
         """Counts a packet that the decoder refuses; None for what was still inside it at the end."""
-        time = None if packet is None else packet.dts if packet.pts is None else packet.pts
-        self._undecodable.append(self._video_end if time is None else time * self._unit)
+        time = None if packet is None else shown_at(packet)
+        self._undecodable.append(self._video_end if time is None else time)
 
     def skip_beginning(self) -> int:
         """Forgets the packets that failed before the first frame, of a recording that begins inside a scene.
@@ -240,8 +236,8 @@ class DamageWatch:
 
     def _announced_end(self) -> Fraction:
         """When the file ends as its header says; 0 where it does not."""
-        timed = self._format.startswith(TIMED_FORMATS) and self._container.duration
-        return Fraction(self._container.duration, av.time_base) if timed else Fraction(0)
+        timed = self._format.startswith(TIMED_FORMATS)
+        return Fraction(self._container.duration or 0 if timed else 0, av.time_base)
 
     def _short_of_end(self) -> int:
         """About how many frames lie between the last packet and the announced end."""
@@ -281,8 +277,8 @@ class DamageWatch:
         Before the first frame only where that had to be the first packet's, a key frame that failed.
         """
         failed_key = self._begins_with_key and self._undecodable
-        everything = self._first is None or failed_key
-        return sorted(time for time in self._waiting if everything or time > self._first)
+        first = None if failed_key else self._first
+        return sorted(time for time in self._waiting if first is None or time > first)
 
     def _gave_no_frame(self) -> int:
         """Packets since the first frame of which no frame came."""

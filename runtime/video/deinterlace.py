@@ -49,14 +49,12 @@ def _deinterlaced(frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
     graph, layout = None, None
     inside: deque[av.VideoFrame] = deque()
     for frame in frames:
-        if layout != (frame.width, frame.height, frame.format.name):
+        kind = (frame.width, frame.height, frame.format.name)
+        if graph is None or layout != kind:
             yield from _rest(graph, inside)
-            graph, layout = (
-                one_filter(frame, "bwdif", **BWDIF),
-                (frame.width, frame.height, frame.format.name),
-            )
+            graph, layout = one_filter(frame, "bwdif", **BWDIF), kind
         inside.append(frame)
-        graph.push(frame)
+        graph.vpush(frame)
         yield from _ready(graph, inside)
     yield from _rest(graph, inside)
 
@@ -65,8 +63,8 @@ def _ready(graph: Graph, inside: deque[av.VideoFrame]) -> Iterator[av.VideoFrame
     """Frames that the filter has finished, with the times and colours of those that went in."""
     while inside:
         try:
-            finished = graph.pull()
-        except (av.error.BlockingIOError, av.error.EOFError):
+            finished = graph.vpull()
+        except (BlockingIOError, EOFError):
             return
         source = inside.popleft()
         keep_times(source, finished)
@@ -75,5 +73,5 @@ def _ready(graph: Graph, inside: deque[av.VideoFrame]) -> Iterator[av.VideoFrame
 
 def _rest(graph: Graph | None, inside: deque[av.VideoFrame]) -> Iterator[av.VideoFrame]:
     if graph is not None:
-        graph.push(None)
+        graph.vpush(None)
         yield from _ready(graph, inside)

@@ -1,16 +1,20 @@
 """Which encoder writes the video, in which pixel format, at which quality."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 
 import av
+from av.codec import Codec
+from av.error import FFmpegError
 
 from flashvsr_trt.errors import UsageError
+from flashvsr_trt.notices import Notify
 from flashvsr_trt.runtime.video.carried_side_data import hdr_options
-from flashvsr_trt.runtime.video.color import has_alpha, is_subsampled, sample_bits
+from flashvsr_trt.runtime.video.color import chroma_steps, has_alpha, is_subsampled, sample_bits
 from flashvsr_trt.runtime.video.info import VideoInfo
+from flashvsr_trt.runtime.video.media_open import find_encoder
 
 DEFAULT_CODEC = "libx264"
 CONTAINER_CODECS = {"webm": "libvpx-vp9", "yuv4mpegpipe": "rawvideo"}
@@ -93,7 +97,7 @@ def choose_encoder(
     crf: float | None,
     pixel_format: str | None,
     options: Mapping[str, str] | None,
-    notify: Callable[[str], None],
+    notify: Notify,
 ) -> EncoderSettings:
     """Settings for frames of `size` (height, width) made from the input `info`; None is chosen here.
 
@@ -119,9 +123,7 @@ def choose_encoder(
     return EncoderSettings(encoder.name, pixel_format, options, location)
 
 
-def _default_codec(
-    container_format: str, size: tuple[int, int], info: VideoInfo, notify: Callable[[str], None]
-) -> str:
+def _default_codec(container_format: str, size: tuple[int, int], info: VideoInfo, notify: Notify) -> str:
     """The usual codec of the container, or one that holds the input's alpha or 10 bits where that cannot."""
     usual = CONTAINER_CODECS.get(container_format, DEFAULT_CODEC)
     chosen = usual
@@ -134,16 +136,8 @@ def _default_codec(
     return chosen
 
 
-def _find_encoder(name: str) -> av.codec.Codec:
-    try:
-        encoder = av.codec.Codec(name, "w")
-    except (av.codec.codec.UnknownCodecError, RuntimeError) as error:
-        raise UsageError(
-            f"no video encoder '{name}' in this FFmpeg; use one such as {', '.join(QUALITIES)}"
-        ) from error
-    if encoder.type != "video":
-        raise UsageError(f"'{name}' encodes {encoder.type}, not video; use one of {', '.join(QUALITIES)}")
-    return encoder
+def _find_encoder(name: str) -> Codec:
+    return find_encoder(name, "video", f"use one such as {', '.join(QUALITIES)}")
 
 
 def _quality_options(codec: str, crf: float | None) -> dict[str, str]:
@@ -157,13 +151,13 @@ def _quality_options(codec: str, crf: float | None) -> dict[str, str]:
     return {quality.option: f"{quality.default if crf is None else crf:g}", **quality.options}
 
 
-def _check_pixel_format(encoder: av.codec.Codec, size: tuple[int, int], wanted: str) -> None:
+def _check_pixel_format(encoder: Codec, size: tuple[int, int], wanted: str) -> None:
     """Raises UsageError for a format that does not exist, or that encoder or size rule out."""
     try:
         av.VideoFormat(wanted)
     except ValueError as error:
         raise UsageError(f"no pixel format '{wanted}'; use one such as {DEFAULT_PIXEL_FORMAT}") from error
-    supported = [pixel_format.name for pixel_format in encoder.video_formats or ()]
+    supported = _supported(encoder)
     if supported and wanted not in supported:
         raise UsageError(f"{encoder.name} has no {wanted}; use one of {', '.join(supported)}")
     if not _holds(wanted, size):
@@ -172,10 +166,14 @@ def _check_pixel_format(encoder: av.codec.Codec, size: tuple[int, int], wanted: 
         )
 
 
-def _formats(encoder: av.codec.Codec, needs: tuple[bool, bool], size: tuple[int, int]) -> list[str]:
+def _supported(encoder: Codec) -> list[str]:
+    return [pixel_format.name for pixel_format in encoder.video_formats or ()]
+
+
+def _formats(encoder: Codec, needs: tuple[bool, bool], size: tuple[int, int]) -> list[str]:
     """Pixel formats of the encoder that hold `needs` (more than 8 bits, alpha) and the size, best first."""
     deep, alpha = needs
-    supported = [pixel_format.name for pixel_format in encoder.video_formats or ()]
+    supported = _supported(encoder)
     wanted = [name for name in PREFERRED_FORMATS[needs] if not supported or name in supported]
     if encoder.name in FULL_RANGE_CODECS:
         wanted = [name for name in supported if name.startswith("yuvj")]
@@ -188,41 +186,37 @@ def _formats(encoder: av.codec.Codec, needs: tuple[bool, bool], size: tuple[int,
     ]
 
 
-def _takes(encoder: av.codec.Codec, pixel_format: str) -> bool:
+def _takes(encoder: Codec, pixel_format: str) -> bool:
     """Whether the encoder opens with a format: some name 10 bits or alpha that their build or GPU lacks."""
-    trial = av.CodecContext.create(encoder.name, "w")
+    trial = encoder.create("video")
     trial.height = trial.width = PROBE_SIDE
     trial.pix_fmt, trial.time_base, trial.thread_count = pixel_format, Fraction(1, 25), 1
     trial.options = dict(QUALITIES[encoder.name].options) if encoder.name in QUALITIES else {}
     try:
         trial.open()
-    except av.FFmpegError:
+    except FFmpegError:
         return False
     return True
 
 
 def _choose_pixel_format(
-    encoder: av.codec.Codec, size: tuple[int, int], needs: tuple[bool, bool], notify: Callable[[str], None]
+    encoder: Codec, size: tuple[int, int], needs: tuple[bool, bool], notify: Notify
 ) -> str:
     """The format that loses least: of depth and alpha, alpha is kept first."""
     deep, alpha = needs
-    chosen = None
-    for attempt in dict.fromkeys([(deep, alpha), (False, alpha), (deep, False), (False, False)]):
-        chosen = next(iter(_formats(encoder, attempt, size)), None)
-        if chosen:
-            break
-    if chosen is None:
-        shape = f"{size[1]}x{size[0]}"
-        raise UsageError(f"{encoder.name} cannot encode an odd side, and the output is {shape}; use libx264")
-    usual = PREFERRED_FORMATS[attempt][0]
-    if chosen != usual:
-        odd = size[0] % 2 or size[1] % 2
-        why = f"the output is {size[1]}x{size[0]}, with an odd side" if odd else "as the codec needs"
-        notify(f"pixel format {chosen} instead of {usual}: {why}")
-    return chosen
+    shape = f"{size[1]}x{size[0]}"
+    for attempt in ((deep, alpha), (False, alpha), (deep, False), (False, False)):
+        if formats := _formats(encoder, attempt, size):
+            chosen, usual = formats[0], PREFERRED_FORMATS[attempt][0]
+            if chosen != usual:
+                odd = size[0] % 2 or size[1] % 2
+                why = f"the output is {shape}, with an odd side" if odd else "as the codec needs"
+                notify(f"pixel format {chosen} instead of {usual}: {why}")
+            return chosen
+    raise UsageError(f"{encoder.name} cannot encode an odd side, and the output is {shape}; use libx264")
 
 
-def announce_losses(codec: str, pixel_format: str, info: VideoInfo, notify: Callable[[str], None]) -> None:
+def announce_losses(codec: str, pixel_format: str, info: VideoInfo, notify: Notify) -> None:
     """One line for each of depth and alpha that the output cannot hold."""
     layout = av.VideoFormat(pixel_format)
     if info.bits > 8 and sample_bits(layout) <= 8:
@@ -234,7 +228,7 @@ def announce_losses(codec: str, pixel_format: str, info: VideoInfo, notify: Call
 def _chroma_location(codec: str, container_format: str, pixel_format: str, wanted: str) -> str:
     """The input's chroma location where the output can say it, else the one that decoders assume."""
     layout = av.VideoFormat(pixel_format)
-    is_420 = (layout.chroma_width(16), layout.chroma_height(16)) == (8, 8)
+    is_420 = chroma_steps(layout) == (2, 2)
     if codec in LOCATION_WRITERS:
         # H.264 and HEVC say it of 4:2:0 alone; other chroma is at the left.
         return wanted if is_420 else "left"
@@ -248,8 +242,6 @@ def _chroma_location(codec: str, container_format: str, pixel_format: str, wante
 
 def _holds(pixel_format: str, size: tuple[int, int]) -> bool:
     """Whether both sides are whole numbers of the format's chroma samples."""
-    layout = av.VideoFormat(pixel_format)
-    if layout.is_rgb:
-        return True
-    height_step, width_step = 16 // layout.chroma_height(16), 16 // layout.chroma_width(16)
-    return size[0] % height_step == 0 and size[1] % width_step == 0
+    return not any(
+        side % step for side, step in zip(size, chroma_steps(av.VideoFormat(pixel_format)), strict=True)
+    )

@@ -1,13 +1,14 @@
 """Times of frames on their way through the encoder: from the input's clock to what the container can say."""
 
-from collections.abc import Callable
 from fractions import Fraction
 
 import av
 
+from flashvsr_trt.notices import Notify
 from flashvsr_trt.runtime.video.frame_grid import FrameGrid
 from flashvsr_trt.runtime.video.info import VideoInfo
 from flashvsr_trt.runtime.video.muxer_clock import FrameSpacing, MuxerClock
+from flashvsr_trt.runtime.video.packet_times import move
 from flashvsr_trt.runtime.video.stream_copy import StreamCopy
 
 
@@ -25,7 +26,7 @@ class EncoderTiming:
         clock: MuxerClock,
         grid: FrameGrid | None,
         copy: StreamCopy | None,
-        notify: Callable[[str], None],
+        notify: Notify,
     ) -> None:
         self._info, self._stream, self._clock = info, stream, clock
         self._grid, self._copy, self._notify = grid, copy, notify
@@ -41,7 +42,7 @@ class EncoderTiming:
         self.end = (pts + duration) * unit
         if self._grid:
             if not self._grid.begun:
-                self._begin_grid(pts * unit)
+                self._begin_grid(self._grid, pts * unit)
             # One slot: the container's header counts a longer last frame whose empty slots never come.
             pts, duration = self._grid.slot(pts * unit), 1
             unit = 1 / self._grid.rate
@@ -55,14 +56,15 @@ class EncoderTiming:
     def complete(self, packet: av.Packet) -> None:
         """Gives a packet of the encoder the duration of its frame, and in slots its place from 0 on."""
         # Some encoders lose durations when they reorder; the last one says how long the video is.
-        packet.duration = self._durations.pop(packet.pts, packet.duration)
+        if packet.pts in self._durations:
+            packet.duration = self._durations.pop(packet.pts)
         if self._grid:
             # B-frames begin before 0. Their container would move every stream for that, and sound with them.
             self._first_dts = packet.dts if self._first_dts is None else self._first_dts
-            packet.dts, packet.pts = packet.dts - self._first_dts, packet.pts - self._first_dts
+            move(packet, -(self._first_dts or 0))
 
-    def _begin_grid(self, first: Fraction) -> None:
-        begin, half = first, 1 / (2 * self._grid.rate)
+    def _begin_grid(self, grid: FrameGrid, first: Fraction) -> None:
+        begin, half = first, 1 / (2 * grid.rate)
         sound = self._copy.first_time() if self._copy else None
         if sound is not None and sound < first - half:
             begin = max(sound, min(first, Fraction(0)))  # sound before 0 primes its decoder, unheard
@@ -71,6 +73,6 @@ class EncoderTiming:
                 f"{self._stream.container.format.name} stores no time at which sound begins: "
                 f"what begins at {float(sound - first):.2f} s is heard from the beginning"
             )
-        self._grid.begin(begin)
+        grid.begin(begin)
         if self._copy:
             self._copy.begin(begin)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import av
+from av import logging as av_logging
 
 KEPT_LINES = 200
 """Lines kept of one input; a file that is damaged all over says the same thing thousands of times."""
@@ -61,7 +61,7 @@ class _Listeners(logging.Handler):
         super().__init__()
         self._open: list[FFmpegLog] = []
         self._by_thread: dict[int, FFmpegLog] = {}
-        self._before: tuple[int | None, bool, bool] | None = None
+        self._before: tuple[int | None, bool, bool] = None, True, True
         self._changing = threading.Lock()
 
     def open(self, log: FFmpegLog) -> None:
@@ -102,22 +102,22 @@ class _Listeners(logging.Handler):
 
     def _take_over(self) -> None:
         logger = logging.getLogger(LIBAV)
-        level = av.logging.get_level()
-        self._before = level, logger.propagate, av.logging.get_skip_repeated()
+        level = av_logging.get_level()
+        self._before = level, logger.propagate, av_logging.get_skip_repeated()
         logger.addHandler(self)
         if level is None:  # nobody wants FFmpeg's lines on a terminal
             logger.propagate = False
-        if level is None or level < av.logging.WARNING:
-            av.logging.set_level(av.logging.WARNING)
+        if level is None or level < av_logging.WARNING:
+            av_logging.set_level(av_logging.WARNING)
         # A line that two files cause one after the other is said of both.
-        av.logging.set_skip_repeated(False)
+        av_logging.set_skip_repeated(False)
 
     def _give_back(self) -> None:
         logger = logging.getLogger(LIBAV)
         level, logger.propagate, skip_repeated = self._before
         logger.removeHandler(self)
-        av.logging.set_level(level)
-        av.logging.set_skip_repeated(skip_repeated)
+        av_logging.set_level(level)
+        av_logging.set_skip_repeated(skip_repeated)
 
 
 _LISTENERS = _Listeners()

@@ -5,12 +5,19 @@ import os
 import struct
 from typing import BinaryIO
 
+import numpy as np
+
 SYNC = 0x47
 TRANSPORT_PACKETS = {188: 0, 192: 4, 204: 0}
 """Sizes of MPEG-TS packets, and where in one the sync byte lies."""
 
 PACKED_FORMATS = {"yuv4mpegpipe": 0, "gif": 1}
 """Formats whose packets fill the file, and bytes that may follow the last one."""
+
+AVI_CHUNK = struct.Struct("<4sI")
+AVI_ENTRY = np.dtype([("kind", "S4"), ("flags", "<u4"), ("place", "<u4"), ("size", "<u4")])
+LARGEST_AVI_INDEX = 1 << 26
+"""Bytes of an index that are read; one of more than four million entries is not looked at."""
 
 
 class CountedPipe(io.FileIO):
@@ -90,3 +97,29 @@ def _broken_boxes(path: str, size: int) -> str | None:
 def _only_zeros(file: BinaryIO) -> bool:
     """Whether nothing but bytes of 0 is left."""
     return not any(any(block) for block in iter(lambda: file.read(1 << 20), b""))
+
+
+def indexed_frames(path: str, size: int, stream: int) -> int | None:
+    """Frames of a stream that hold something, by the index at the end of an AVI file of `size` bytes.
+
+    FFmpeg's own index grows with what it finds. None where the file has no such index in full: it was cut,
+    it is longer than its first RIFF chunk says (OpenDML), or its chunks do not follow one another.
+    """
+    with open(path, "rb") as file:
+        head = file.read(12)
+        if len(head) < 12 or head[:4] != b"RIFF" or head[8:] != b"AVI ":
+            return None
+        end, place = AVI_CHUNK.unpack(head[:8])[1] + 8, 12
+        file.seek(end)
+        if size < end or file.read(4) == b"RIFF":
+            return None
+        while place + 8 <= end:
+            file.seek(place)
+            kind, length = AVI_CHUNK.unpack(file.read(8))
+            if kind == b"idx1" and length <= min(LARGEST_AVI_INDEX, size - place):
+                whole = length - length % AVI_ENTRY.itemsize
+                entries = np.frombuffer(file.read(length)[:whole], AVI_ENTRY)
+                pictures = np.isin(entries["kind"], [f"{stream:02d}dc".encode(), f"{stream:02d}db".encode()])
+                return int((pictures & (entries["size"] > 0)).sum())
+            place += 8 + length + length % 2
+    return None

@@ -1,12 +1,13 @@
 """When each decoded frame is shown: timestamps that grow, made of what the file says of its frames."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import av
 
 from flashvsr_trt.errors import VideoError
+from flashvsr_trt.notices import Notify
 from flashvsr_trt.runtime.video.info import DecodedFrame
 
 BEYOND_SECONDS = 3600
@@ -35,7 +36,7 @@ class FrameClock:
         time_base: Fraction,
         rate: Fraction,
         end: Fraction | None,
-        notify: Callable[[str], None],
+        notify: Notify,
     ) -> None:
         self._name, self._notify = name, notify
         self._usual_duration = max(1, round(1 / (rate * time_base)))

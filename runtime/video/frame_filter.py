@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from fractions import Fraction
 
 import av
+from av import logging as av_logging
 from av.filter import Graph
 from av.video.reformatter import Interpolation, VideoReformatter
 
@@ -22,15 +23,16 @@ class FrameFilter:
 
     def __init__(self, name: str, **options: str) -> None:
         self._name, self._options = name, options
-        self._graph, self._layout = None, None
+        self._graph: Graph | None = None
+        self._layout: tuple[int, int, str] | None = None
 
     def through(self, frame: av.VideoFrame) -> av.VideoFrame:
         """The frame behind the filter; times, matrix and range stay as they were."""
         layout = (frame.width, frame.height, frame.format.name)
-        if layout != self._layout:
+        if self._graph is None or layout != self._layout:
             self._graph, self._layout = one_filter(frame, self._name, **self._options), layout
-        self._graph.push(frame)
-        changed = self._graph.pull()
+        self._graph.vpush(frame)
+        changed = self._graph.vpull()
         keep_times(frame, changed)
         return changed
 
@@ -72,10 +74,10 @@ def one_filter(frame: av.VideoFrame, name: str, **options: str) -> Graph:
 @contextmanager
 def information_logged() -> Iterator[list[tuple[int, str, str]]]:
     """What FFmpeg logs in this thread, down to information; PyAV's level is put back afterwards."""
-    level = av.logging.get_level()
-    av.logging.set_level(av.logging.INFO)
+    level = av_logging.get_level()
+    av_logging.set_level(av_logging.INFO)
     try:
-        with av.logging.Capture() as messages:
+        with av_logging.Capture() as messages:
             yield messages
     finally:
-        av.logging.set_level(level)
+        av_logging.set_level(level)

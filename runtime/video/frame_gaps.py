@@ -31,17 +31,17 @@ class FrameGaps:
         self._nominal = 1 / rate
         self._intervals: Counter[Fraction] = Counter()
         self._wide: list[tuple[Fraction, Fraction]] = []
-        self._first: Fraction | None = None
+        self._seen = Fraction(0)
+        """Seconds from the first frame to the last."""
         self._last: Fraction | None = None
         self._count = 0
 
     def saw(self, time: Fraction) -> None:
         """Takes the next frame's time; one that goes back makes no interval."""
-        self._first = time if self._first is None else self._first
-        if self._last is not None:
-            self._count += 1
-        if self._last is not None and time > self._last:
-            interval = time - self._last
+        interval = Fraction(0) if self._last is None else time - self._last
+        self._seen += interval
+        self._count += self._last is not None
+        if self._last is not None and interval > 0:
             rounded = round(interval, 3)
             if rounded in self._intervals or len(self._intervals) < KEPT_INTERVALS:
                 self._intervals[rounded] += 1
@@ -86,5 +86,5 @@ class FrameGaps:
         holes = sum(hole.frames for hole in self.holes(joins))
         if not holes:
             return 0
-        fitting = round((self._last - self._first) / self.usual)
+        fitting = round(self._seen / self.usual)
         return min(holes, max(0, fitting - self._count))

@@ -4,14 +4,16 @@ A frame goes to the slot nearest to its time; slots between hold nothing, which 
 """
 
 from collections.abc import Iterable
+from contextlib import suppress
 from fractions import Fraction
 from itertools import pairwise
 
-import av
+from av.error import FFmpegError
 
 from flashvsr_trt.runtime.video.clock_jumps import ClockJumps
 from flashvsr_trt.runtime.video.info import VideoInfo
-from flashvsr_trt.runtime.video.media_open import exact_fraction, open_media
+from flashvsr_trt.runtime.video.media_open import discard_others, open_media
+from flashvsr_trt.runtime.video.packet_times import shown_at
 
 SLOT_FORMATS = ("avi",)
 """Formats (FFmpeg's names) that store frames so."""
@@ -37,17 +39,12 @@ class FrameGrid:
 
     def __init__(self, rate: Fraction) -> None:
         self.rate = rate
-        self._start: Fraction | None = None
-        self._next = 0
-
-    @property
-    def begun(self) -> bool:
-        """Whether `begin` was called."""
-        return self._start is not None
+        self.begun = False
+        self._start, self._next = Fraction(0), 0
 
     def begin(self, start: Fraction) -> None:
         """Says when the output begins, in seconds; before the first frame."""
-        self._start = start
+        self._start, self.begun = start, True
 
     def slot(self, time: Fraction) -> int:
         """The slot of a frame that is shown at `time` seconds. The first frame is on slot 0."""
@@ -84,20 +81,16 @@ def _video_times(info: VideoInfo) -> list[Fraction]:
     """When the first frames are shown, in seconds; none where the input cannot be read a second time."""
     if not info.copy_from:
         return []
-    with open_media(info.copy_from) as container:
-        stream = container.streams[info.video_index]
-        for other in container.streams:
-            if other is not stream:
-                other.discard = av.stream.Discard.all
-        times, jumps = [], ClockJumps(container.format.name)
-        try:
-            for packet in container.demux(stream):
-                jumps.correct(packet)
-                time = packet.dts if packet.pts is None else packet.pts
-                if time is not None and not packet.is_discard:
-                    times.append(time * exact_fraction(packet.time_base))
-                if len(times) == READ_PACKETS:
-                    break
-        except av.FFmpegError:
-            return times  # the reading that decodes meets the same damage and reports it
+    times: list[Fraction] = []
+    # The reading that decodes meets the same damage and reports it.
+    with open_media(info.copy_from) as container, suppress(FFmpegError):
+        jumps = ClockJumps(container.format.name)
+        discard_others(container, {info.video_index})
+        for packet in container.demux(container.streams[info.video_index]):
+            jumps.correct(packet)
+            time = None if packet.is_discard else shown_at(packet)
+            if time is not None:
+                times.append(time)
+            if len(times) == READ_PACKETS:
+                break
     return times

@@ -1,28 +1,32 @@
 """From a container to decoded frames in display order, with every failure noted on the way."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import av
+from av.codec import Codec
+from av.container import InputContainer
+from av.error import FFmpegError
 
+from flashvsr_trt.notices import Notify
 from flashvsr_trt.runtime.video.clock_jumps import ClockJumps
 from flashvsr_trt.runtime.video.damage import DamageWatch
 from flashvsr_trt.runtime.video.ffmpeg_log import FFmpegLog
-from flashvsr_trt.runtime.video.frame_facts import error_reason
+from flashvsr_trt.runtime.video.media_open import error_reason
+
+LIBVPX = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
+"""Decoders that read alpha in VP8 and VP9, a second picture in each packet, which FFmpeg's own skip."""
 
 
 def read_frames(
-    container: av.container.InputContainer,
+    container: InputContainer,
     stream: av.VideoStream,
     watch: DamageWatch,
     log: FFmpegLog,
-    notify: Callable[[str], None],
-    decoder: av.VideoStream | av.VideoCodecContext | None = None,
+    notify: Notify,
+    threads: int,
 ) -> Iterator[av.VideoFrame]:
-    """Every frame that can be decoded, timed by one clock; `watch` learns what could not.
-
-    `decoder` None is the stream's own.
-    """
-    decoder = decoder or stream
+    """Every frame that can be decoded, timed by one clock; `watch` learns what could not."""
+    decoder = with_alpha(stream, threads)
     started = False
     for packet in _read_packets(container, watch, log):
         if packet.stream is not stream:
@@ -40,9 +44,20 @@ def read_frames(
         yield frame
 
 
-def _read_packets(
-    container: av.container.InputContainer, watch: DamageWatch, log: FFmpegLog
-) -> Iterator[av.Packet]:
+def with_alpha(stream: av.VideoStream, threads: int) -> av.VideoStream | av.VideoCodecContext:
+    """What decodes the stream: a decoder that gives its alpha where it says that it has any."""
+    says_alpha = any(key.lower() == "alpha_mode" and value == "1" for key, value in stream.metadata.items())
+    name = LIBVPX.get(stream.codec_context.name)
+    if not says_alpha or name is None:
+        return stream
+    decoder = Codec(name, "r").create("video")
+    decoder.thread_count = threads
+    if stream.codec_context.extradata:
+        decoder.extradata = stream.codec_context.extradata
+    return decoder
+
+
+def _read_packets(container: InputContainer, watch: DamageWatch, log: FFmpegLog) -> Iterator[av.Packet]:
     """Packets of all streams, up to the end or the first error."""
     jumps = ClockJumps(container.format.name)
     watch.joins = jumps.joins
@@ -51,7 +66,7 @@ def _read_packets(
         try:
             with log.listening():
                 packet = next(packets, None)
-        except av.FFmpegError as error:
+        except FFmpegError as error:
             watch.read_error = error_reason(error)
             return
         except IndexError:  # PyAV, at the end, when streams appeared on the way: it marks the end of each
@@ -76,6 +91,6 @@ def _decode(
     try:
         with log.listening():
             frames += decoder.decode(packet)
-    except av.FFmpegError:
+    except FFmpegError:
         watch.saw_undecodable(packet)
     return frames

@@ -1,14 +1,15 @@
 """Image sequences as frames: each file is opened when its turn comes."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from fractions import Fraction
 
 import av
+from av.error import FFmpegError
 
 from flashvsr_trt.errors import TruncatedInputError, VideoError
-from flashvsr_trt.runtime.video.frame_facts import error_reason
+from flashvsr_trt.notices import Notify
 from flashvsr_trt.runtime.video.info import DecodedFrame, VideoInfo, VideoInput
-from flashvsr_trt.runtime.video.media_open import open_media
+from flashvsr_trt.runtime.video.media_open import error_reason, open_media
 from flashvsr_trt.runtime.video.picture_input import PictureReader
 
 
@@ -18,7 +19,7 @@ def open_images(
     start: int,
     limit: int | None,
     rate: Fraction,
-    notify: Callable[[str], None],
+    notify: Notify,
 ) -> VideoInput:
     """The images that `path` names as a video of `rate` frames a second.
 
@@ -31,7 +32,7 @@ def open_images(
         raise VideoError(f"{path} has only {total} images and none from {start} on; start earlier")
     try:
         first = _decode_image(images[0])
-    except (av.FFmpegError, OSError, ValueError) as error:
+    except (FFmpegError, OSError, ValueError) as error:
         raise VideoError(
             f"{images[0]} cannot be read as an image ({error_reason(error)}); remove it"
         ) from error
@@ -56,7 +57,7 @@ def _image_frames(reader: PictureReader, images: list[str]) -> Iterator[DecodedF
     for index, image in enumerate(images):
         try:
             frame, _ = _decode_image(image)
-        except (av.FFmpegError, OSError, ValueError) as error:
+        except (FFmpegError, OSError, ValueError) as error:
             raise TruncatedInputError(
                 f"{image} cannot be read ({error_reason(error)}); "
                 f"the {index} images before it were used and the output is kept"

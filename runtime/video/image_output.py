@@ -1,7 +1,6 @@
 """Frames out as numbered PNG files, which appear under their names only when all are there."""
 
 import os
-from collections.abc import Callable
 
 import av
 import numpy as np
@@ -15,9 +14,10 @@ from flashvsr_trt.files.image_sequence import (
 )
 from flashvsr_trt.files.new import PartFile, is_stream, new_folder, write_errors
 from flashvsr_trt.files.targets import identity, refuse_input
+from flashvsr_trt.notices import Notify
 from flashvsr_trt.runtime.video.beside import NOTHING, Beside
 from flashvsr_trt.runtime.video.encoder import announce_losses
-from flashvsr_trt.runtime.video.info import VideoInfo
+from flashvsr_trt.runtime.video.info import FrameOutput, VideoInfo
 from flashvsr_trt.runtime.video.picture_output import PictureWriter
 
 DEFAULT_PATTERN = "%05d.png"
@@ -58,7 +58,7 @@ def refuse_among_pictures(path: str, what: str, file: str) -> None:
         raise UsageError(f"{what} {file} is among the output's pictures; give it another name")
 
 
-class ImageOutput:
+class ImageOutput(FrameOutput):
     """A PNG sequence. It holds the video alone: what else the input has is announced as not kept.
 
     `pixel_format` None holds the input's bits and alpha. `upscaled` is the frames' size before --fit crop.
@@ -75,7 +75,7 @@ class ImageOutput:
         pixel_format: str | None,
         threads: int,
         overwrite: bool,
-        notify: Callable[[str], None],
+        notify: Notify,
     ) -> None:
         self._pattern = picture_pattern(path)
         if not self._pattern.lower().endswith(".png"):
@@ -93,12 +93,9 @@ class ImageOutput:
         if self._format not in PIXEL_FORMATS.values():
             raise UsageError(f"no {pixel_format} in PNG; use one of {', '.join(PIXEL_FORMATS.values())}")
         announce_losses("PNG", self._format, info, notify)
-        self._pictures = None
-        self._sample_aspect_ratio = info.sample_aspect_ratio
-        self._time_base = info.time_base
-        self._threads = threads
-        self._encoder = None
-        self._written = 0
+        self._pictures: PictureWriter | None = None
+        self._encoder: av.VideoCodecContext | None = None
+        self._threads, self._written = threads, 0
         names = numbered_names(self._pattern)
         with write_errors(self._pattern, VideoError):
             self._new = new_folder(
@@ -108,16 +105,13 @@ class ImageOutput:
             )
 
     def write(self, pixels: np.ndarray, pts: int, duration: int, beside: Beside = NOTHING) -> None:
-        """Encodes one frame, uint8 RGB [H, W, 3]. The timestamps order the files and are not kept.
-
-        Raises VideoError when it cannot be written.
-        """
-        if self._encoder is None:
+        """Encodes one frame. The timestamps order the files and are not kept."""
+        if self._encoder is None or self._pictures is None:
             size = pixels.shape[0], pixels.shape[1]
             self._encoder = self._open_encoder(*size)
             self._pictures = PictureWriter(self._info, size, self._upscaled or size, self._format, "left")
         frame = self._pictures.frame(pixels, beside)
-        frame.pts, frame.duration, frame.time_base = pts, duration, self._time_base
+        frame.pts, frame.duration, frame.time_base = pts, duration, self._info.time_base
         self._save(self._encoder.encode(frame))
 
     def finish(self) -> None:
@@ -128,22 +122,16 @@ class ImageOutput:
             self._new.finish()
 
     def abort(self) -> None:
-        """Removes the unfinished files. Nothing happens after `finish`."""
+        """Removes the unfinished files."""
         self._new.abort()
-
-    def __enter__(self) -> "ImageOutput":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.abort()
 
     def _open_encoder(self, height: int, width: int) -> av.VideoCodecContext:
         encoder = av.CodecContext.create("png", "w")
         encoder.height, encoder.width, encoder.pix_fmt = height, width, self._format
-        encoder.time_base = self._time_base
+        encoder.time_base = self._info.time_base
         encoder.thread_count, encoder.thread_type = self._threads, "FRAME"
-        if self._sample_aspect_ratio:
-            encoder.sample_aspect_ratio = self._sample_aspect_ratio
+        if self._info.sample_aspect_ratio:
+            encoder.sample_aspect_ratio = self._info.sample_aspect_ratio
         return encoder
 
     def _save(self, packets: list[av.Packet]) -> None:

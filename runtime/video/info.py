@@ -1,13 +1,18 @@
 """What is known of an input, and one decoded frame: plain data that input, pipeline and output share."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
 from flashvsr_trt.runtime.video.beside import NOTHING, Beside
 from flashvsr_trt.runtime.video.color import ColorTags
+
+if TYPE_CHECKING:
+    from av.container.core import Chapter  # of PyAV\'s stubs alone
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,7 @@ class VideoInfo:
     """FFmpeg's flags of the video stream: default, forced and the like."""
     metadata: Mapping[str, str] = field(default_factory=dict)
     stream_metadata: Mapping[str, str] = field(default_factory=dict)
-    chapters: tuple[Mapping, ...] = ()
+    chapters: tuple["Chapter", ...] = ()
     copy_from: str | None = None
     """Where the other streams can be read a second time; None for pipes and images, which cannot."""
     video_index: int = 0
@@ -74,8 +79,34 @@ class VideoInput:
     def __iter__(self) -> Iterator[DecodedFrame]:
         return self.frames
 
-    def __enter__(self) -> "VideoInput":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class FrameOutput(ABC):
+    """What the pipeline writes to. Leaving its `with` block without `finish` removes what was written."""
+
+    @abstractmethod
+    def write(self, pixels: np.ndarray, pts: int, duration: int, beside: Beside = NOTHING) -> None:
+        """Encodes one frame, uint8 RGB [H, W, 3]; `pts` and `duration` in the input's time base.
+
+        `beside` is what of the input's frame the network did not take. Raises VideoError when it cannot be
+        written, ValueError for pixels of another size.
+        """
+
+    @abstractmethod
+    def finish(self) -> None:
+        """Completes the output and gives it its final name. Raises VideoError when it cannot be written."""
+
+    @abstractmethod
+    def abort(self) -> None:
+        """Removes the unfinished output. Nothing happens after `finish`."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.abort()

@@ -1,41 +1,44 @@
 """Frames in: any container FFmpeg reads, image sequences and pipes, decoded lazily as RGB."""
 
+import inspect
 import itertools
-import logging
 import os
 import re
 import stat
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from fractions import Fraction
 
 import av
+from av.container import InputContainer
+from av.container.core import Flags
+from av.error import FFmpegError
 
 from flashvsr_trt.errors import TruncatedInputError, UsageError, VideoError
 from flashvsr_trt.files.image_sequence import find_images
 from flashvsr_trt.files.targets import local_path
-from flashvsr_trt.runtime.video.alpha_decoder import with_alpha
-from flashvsr_trt.runtime.video.avi_index import indexed_frames
+from flashvsr_trt.notices import Notify, log_notice
+from flashvsr_trt.runtime.video.carried_side_data import side_data
 from flashvsr_trt.runtime.video.clip_range import ClipRange, Position
 from flashvsr_trt.runtime.video.clock_jumps import JUMPING_FORMATS
 from flashvsr_trt.runtime.video.container_crop import container_crop
+from flashvsr_trt.runtime.video.copy_routes import stream_kind
 from flashvsr_trt.runtime.video.damage import DamageWatch
 from flashvsr_trt.runtime.video.deinterlace import progressive_frames
 from flashvsr_trt.runtime.video.ffmpeg_log import FFmpegLog
-from flashvsr_trt.runtime.video.file_end import CountedPipe, file_size, what_is_cut
+from flashvsr_trt.runtime.video.file_end import CountedPipe, file_size, indexed_frames, what_is_cut
 from flashvsr_trt.runtime.video.frame_clock import ClipEnd, FrameClock, TimedFrame, shown_until_next
-from flashvsr_trt.runtime.video.frame_facts import display_matrix, error_reason
 from flashvsr_trt.runtime.video.frame_reader import read_frames
-from flashvsr_trt.runtime.video.frame_side_data import side_data
 from flashvsr_trt.runtime.video.image_input import open_images
 from flashvsr_trt.runtime.video.info import DecodedFrame, VideoInfo, VideoInput
-from flashvsr_trt.runtime.video.media_open import exact_fraction, is_url, open_media
+from flashvsr_trt.runtime.video.media_open import error_reason, exact_fraction, is_url, open_media
+from flashvsr_trt.runtime.video.orientation import display_matrix
+from flashvsr_trt.runtime.video.packet_times import clock_unit
 from flashvsr_trt.runtime.video.picture_input import PictureReader
 
 DEFAULT_RATE = Fraction(24)
 """Frames a second of images and raw video when the caller names none (announced)."""
-
-LOG = logging.getLogger(__name__)
 
 STDIN = "-"
 
@@ -52,7 +55,7 @@ def open_input(
     raw_format: str = "rgb24",
     deinterlace: bool | None = None,
     threads: int = 0,
-    notify: Callable[[str], None] = LOG.warning,
+    notify: Notify = log_notice,
 ) -> VideoInput:
     """Opens a video, a folder, a glob or a `%05d` pattern of images, or `-` (a video on stdin: y4m, raw).
 
@@ -82,54 +85,49 @@ def open_input(
         return open_images(path, images, *part.in_frames(rate), rate, notify)
     if rate is not None and not raw_size:
         raise UsageError(f"a rate is for images and raw video; {path} has its own timestamps")
-    options = _raw_options(raw_size, raw_format, rate or DEFAULT_RATE) if raw_size else {}
-    log = FFmpegLog()
-    try:
-        container, pipe = _open_container(path, "rawvideo" if raw_size else None, options, log)
-        try:
-            return _open_stream(path, container, pipe, part, deinterlace, threads, log, notify)
-        except BaseException:
-            container.close()
-            raise
-    except BaseException:
-        log.close()
-        raise
-
-
-def _raw_options(size: tuple[int, int], pixel_format: str, rate: Fraction) -> dict[str, str]:
-    return {"video_size": f"{size[1]}x{size[0]}", "pixel_format": pixel_format, "framerate": str(rate)}
+    raw: dict[str, str] = {}
+    if raw_size:
+        shape = f"{raw_size[1]}x{raw_size[0]}"
+        raw = {"video_size": shape, "pixel_format": raw_format, "framerate": str(rate or DEFAULT_RATE)}
+    with ExitStack() as opened:
+        log = FFmpegLog()
+        opened.callback(log.close)
+        container, pipe = _open_container(path, raw, log)
+        opened.callback(container.close)
+        video = _open_stream(path, container, pipe, part, deinterlace, threads, log, notify)
+        opened.pop_all()  # now it is the video's to close
+    return video
 
 
 def _open_container(
-    path: str, format_name: str | None, options: dict, log: FFmpegLog
-) -> tuple[av.container.InputContainer, CountedPipe | None]:
+    path: str, raw: Mapping[str, str], log: FFmpegLog
+) -> tuple[InputContainer, CountedPipe | None]:
     if path != STDIN and not is_url(path) and not os.path.exists(path):
         raise VideoError(f"no such file: {path}; check the name")
     try:
         pipe = CountedPipe(sys.stdin.fileno()) if path == STDIN else None
         with log.listening():
-            container = open_media(pipe or path, format_name=format_name, options=options)
-    except (av.FFmpegError, OSError, ValueError) as error:
+            container = open_media(pipe or path, format_name="rawvideo" if raw else None, options=raw)
+    except (FFmpegError, OSError, ValueError) as error:
         raise VideoError(
             f"{path} cannot be read as a video ({error_reason(error)}); check that the file is complete"
         ) from error
     # PyAV has FFmpeg invent timestamps where a file has none (AVI): those of B-frames would be out of order.
-    container.flags &= ~av.container.core.Flags.gen_pts.value
+    container.flags &= ~Flags.gen_pts.value
     return container, pipe
 
 
 def _open_stream(
     path: str,
-    container: av.container.InputContainer,
+    container: InputContainer,
     pipe: CountedPipe | None,
     part: ClipRange,
     deinterlace: bool | None,
     threads: int,
     log: FFmpegLog,
-    notify: Callable[[str], None],
+    notify: Notify,
 ) -> VideoInput:
-    attached = av.stream.Disposition.attached_pic
-    stream = next((s for s in container.streams.video if not s.disposition & attached), None)
+    stream = next((s for s in container.streams.video if stream_kind(s) == "video"), None)
     if stream is None:
         kinds = ", ".join(s.type for s in container.streams) or "nothing"
         raise VideoError(f"{path} has no video stream (it holds: {kinds}); name a file with video")
@@ -140,17 +138,14 @@ def _open_stream(
 
     rates = (stream.average_rate, stream.guessed_rate, stream.base_rate)
     rate = next(filter(None, map(exact_fraction, rates)), DEFAULT_RATE)
-    time_base = exact_fraction(stream.time_base)
+    time_base = clock_unit(stream)
     log.codec = stream.codec_context.name
     watch = DamageWatch(container, stream, rate, log)
-    announced, begin = (
-        _announced_seconds(container, stream),
-        Fraction(container.start_time or 0, av.time_base),
-    )
+    announced = _announced_seconds(container, stream)
+    begin = Fraction(container.start_time or 0, av.time_base)
     clock = FrameClock(path, time_base, rate, announced and begin + announced, notify)
-    decoded = read_frames(container, stream, watch, log, notify, with_alpha(stream, threads))
-    decoded = progressive_frames(path, decoded, deinterlace)
-    timed = clock.timed(decoded)
+    decoded = read_frames(container, stream, watch, log, notify, threads)
+    timed = clock.timed(progressive_frames(path, decoded, deinterlace))
     origin = max(begin, Fraction(0))
     skipped, begun = part.first(timed, origin, time_base)
     if begun is None:
@@ -206,7 +201,7 @@ def _open_stream(
 
     def close() -> None:
         # A thread that is blocked in a read of a pipe still uses the container: it goes with the process.
-        if not frames.gi_running:
+        if inspect.getgeneratorstate(frames) != inspect.GEN_RUNNING:
             # The decoder's threads may still have something to say: they end before the log does.
             stream.codec_context.flush_buffers()
             log.close()
@@ -218,15 +213,14 @@ def _open_stream(
 def _expected_frames(remaining: int | None, end: ClipEnd, frames_a_tick: Fraction) -> int | None:
     """How many frames there will be, as far as the file and the end that was asked for say."""
     in_time = None if end.pts is None else round(end.pts * frames_a_tick)
-    return min(
-        (max(count, 1) for count in (remaining, end.count, in_time) if count is not None), default=None
-    )
+    known = [max(count, 1) for count in (remaining, end.count, in_time) if count is not None]
+    return min(known, default=None)
 
 
-def _announced_seconds(container: av.container.InputContainer, stream: av.VideoStream) -> Fraction:
+def _announced_seconds(container: InputContainer, stream: av.VideoStream) -> Fraction:
     """How long the video says it is; 0 when it does not. Matroska says it of each stream in a tag."""
     if stream.duration:
-        return stream.duration * exact_fraction(stream.time_base)
+        return stream.duration * clock_unit(stream)
     if clock := re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", "")):
         hours, minutes, seconds = clock.groups()
         return int(hours) * 3600 + int(minutes) * 60 + Fraction(seconds)
@@ -246,7 +240,7 @@ def _until_damage(
     watch: DamageWatch,
     clip_end: ClipEnd,
     cut_off: Callable[[], str | None],
-) -> Iterator[DecodedFrame]:
+) -> Generator[DecodedFrame, None, None]:
     """The same frames, then TruncatedInputError when the file was damaged."""
     count, last, next_pts = 0, Fraction(0), 0
     for frame in timed:

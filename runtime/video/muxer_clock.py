@@ -3,8 +3,11 @@
 from fractions import Fraction
 
 import av
+from av.container import OutputContainer
+from av.format import Flags
+from av.stream import Stream
 
-from flashvsr_trt.runtime.video.media_open import exact_fraction
+from flashvsr_trt.runtime.video.packet_times import clock_unit, due
 
 
 class MuxerClock:
@@ -13,35 +16,34 @@ class MuxerClock:
     The clock of each stream is known when the header is written, which the first packet or `tick` does.
     """
 
-    def __init__(self, output: av.container.OutputContainer) -> None:
+    def __init__(self, output: OutputContainer) -> None:
         self._output = output
-        flags = av.format.Flags
-        self._may_repeat = bool(output.format.flags & flags.ts_nonstrict.value)
+        self._may_repeat = bool(output.format.flags & Flags.ts_nonstrict.value)
         self._last: dict[int, int] = {}
 
-    def tick(self, stream: av.stream.Stream) -> Fraction:
+    def tick(self, stream: Stream) -> Fraction:
         """Seconds of one unit of the container's clock for a stream. Writes the header."""
         self._output.start_encoding()
-        return exact_fraction(stream.time_base)
+        return clock_unit(stream)
 
     def mux(self, packet: av.Packet) -> None:
         """Writes a packet whose `stream` is one of the output's, with pts and dts."""
         tick, index = self.tick(packet.stream), packet.stream.index
-        dts, pts = self._ticks(packet.dts, packet, tick), self._ticks(packet.pts, packet, tick)
+        unit, dts = clock_unit(packet) / tick, _rounded(due(packet) / tick)
+        pts = dts if packet.pts is None else _rounded(packet.pts * unit)
         last = self._last.get(index)
         if last is not None:
             dts = max(dts, last if self._may_repeat else last + 1)
-        packet.duration = self._ticks(packet.duration or 0, packet, tick)
+        packet.duration = _rounded((packet.duration or 0) * unit)
         packet.dts, packet.pts, packet.time_base = dts, max(pts, dts), tick
         self._last[index] = dts
         self._output.mux_one(packet)
 
-    @staticmethod
-    def _ticks(time: int, packet: av.Packet, tick: Fraction) -> int:
-        """A time of the packet in the container's clock, rounded as FFmpeg does: half away from 0."""
-        exact = time * exact_fraction(packet.time_base) / tick
-        rounded = int(abs(exact) + Fraction(1, 2))
-        return rounded if exact >= 0 else -rounded
+
+def _rounded(ticks: Fraction) -> int:
+    """As FFmpeg rounds: half away from 0."""
+    rounded = int(abs(ticks) + Fraction(1, 2))
+    return rounded if ticks >= 0 else -rounded
 
 
 class FrameSpacing:

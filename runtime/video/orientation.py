@@ -1,6 +1,19 @@
 """Pictures turned upright: EXIF knows eight orientations, quarter turns and mirrors."""
 
+import av
 import numpy as np
+
+from flashvsr_trt.runtime.video.carried_side_data import side_data
+
+UPRIGHT = (1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
+"""The display matrix that changes nothing."""
+
+
+def display_matrix(frame: av.VideoFrame) -> tuple[int, ...] | None:
+    """Rotation and flips as FFmpeg's nine fixed-point numbers; None when there are none."""
+    data = side_data(frame).get("DISPLAYMATRIX")
+    matrix = tuple(np.frombuffer(data, np.int32).tolist()) if data else None
+    return None if matrix == UPRIGHT else matrix
 
 
 def upright(pixels: np.ndarray, matrix: tuple[int, ...] | None) -> np.ndarray:

@@ -1,33 +1,35 @@
 """Frames out: a file that appears under its name only when it is complete."""
 
-import logging
-from collections.abc import Callable, Mapping
-from typing import Protocol
+from collections.abc import Mapping
+from functools import partial
+from typing import cast
 
 import av
 import numpy as np
+from av.container import OutputContainer
+from av.error import FFmpegError
+from av.stream import Disposition
 
 from flashvsr_trt.errors import UsageError, VideoError
 from flashvsr_trt.files.new import NewFile, OpenedFile, is_stream, new_file, write_errors
 from flashvsr_trt.files.targets import check_outputs, local_path
+from flashvsr_trt.notices import Notify, log_notice
 from flashvsr_trt.runtime.video.beside import NOTHING, Beside
-from flashvsr_trt.runtime.video.carried_side_data import LossReport, loaded
+from flashvsr_trt.runtime.video.carried_side_data import LossReport, loaded, side_data
 from flashvsr_trt.runtime.video.color import has_alpha
-from flashvsr_trt.runtime.video.container_rules import EncodedVideo, holds_video
+from flashvsr_trt.runtime.video.container_rules import holds_video
 from flashvsr_trt.runtime.video.encoder import EncoderSettings, choose_encoder
 from flashvsr_trt.runtime.video.encoder_timing import EncoderTiming
 from flashvsr_trt.runtime.video.frame_grid import SLOT_FORMATS, FrameGrid, choose_rate
-from flashvsr_trt.runtime.video.frame_side_data import side_data
 from flashvsr_trt.runtime.video.image_output import ImageOutput, is_image_output
-from flashvsr_trt.runtime.video.info import VideoInfo, VideoInput
-from flashvsr_trt.runtime.video.media_open import create_media, exact_fraction, open_media
+from flashvsr_trt.runtime.video.info import FrameOutput, VideoInfo, VideoInput
+from flashvsr_trt.runtime.video.media_open import create_media, open_media
 from flashvsr_trt.runtime.video.muxer_clock import MuxerClock
+from flashvsr_trt.runtime.video.packet_times import due
 from flashvsr_trt.runtime.video.picture_output import PictureWriter
 from flashvsr_trt.runtime.video.stream_copy import StreamCopy, content_metadata, kept_chapters, muxer_options
 from flashvsr_trt.runtime.video.stream_plan import COPY_ALL, StreamCodecs, StreamPlanner
 from flashvsr_trt.runtime.video.timecode import moved_tags
-
-LOG = logging.getLogger(__name__)
 
 STREAM_FORMAT = "matroska"
 """What goes to stdout and to pipes whose name says nothing: it needs no seeking and holds all streams."""
@@ -41,22 +43,6 @@ APPLE_HEVC_TAG = "hvc1"
 
 VPX_ENCODERS, ALPHA_TAG = ("libvpx", "libvpx-vp9"), "alpha_mode"
 """Players look for alpha in VP8 and VP9 where this tag says 1."""
-
-
-class FrameOutput(Protocol):
-    """What the pipeline writes to. Leaving its `with` block without `finish` removes what was written."""
-
-    def write(self, pixels: np.ndarray, pts: int, duration: int, beside: Beside = NOTHING) -> None:
-        """Encodes one frame, uint8 RGB [H, W, 3]; `pts` and `duration` in the input's time base.
-
-        `beside` is what of the input's frame the network did not take.
-        """
-
-    def finish(self) -> None:
-        """Completes the output and gives it its final name."""
-
-    def abort(self) -> None:
-        """Removes the unfinished output. Nothing happens after `finish`."""
 
 
 def open_output(
@@ -73,8 +59,8 @@ def open_output(
     encoder_options: Mapping[str, str] | None = None,
     stream_codecs: StreamCodecs = COPY_ALL,
     overwrite: bool = False,
-    notify: Callable[[str], None] = LOG.warning,
-) -> "VideoOutput | ImageOutput":
+    notify: Notify = log_notice,
+) -> FrameOutput:
     """Opens `path` for frames of `size` (height, width) made from `source`.
 
     `container` (FFmpeg's name of one) or else the extension decides the container; a folder (an existing one,
@@ -123,7 +109,7 @@ def _container_format(path: str) -> str:
     return guess
 
 
-class VideoOutput:
+class VideoOutput(FrameOutput):
     """An encoded file with the other streams of its input. Use `open_output` to make one."""
 
     def __init__(
@@ -136,7 +122,7 @@ class VideoOutput:
         pictures: PictureWriter,
         threads: int,
         codecs: StreamCodecs,
-        notify: Callable[[str], None],
+        notify: Notify,
     ) -> None:
         self._new = new
         self._info, self._settings = info, settings
@@ -148,59 +134,47 @@ class VideoOutput:
         self._container = create_media(
             new.file, format_name=container_format, options=options, buffer_size=WRITE_BUFFER
         )
-        in_slots = container_format in SLOT_FORMATS
-        self._grid = FrameGrid(choose_rate(info)) if in_slots else None
+        slots = choose_rate(info) if container_format in SLOT_FORMATS else None
         if container_format == "yuv4mpegpipe":
-            self._grid = FrameGrid(info.rate)
+            slots = info.rate
+        self._grid = FrameGrid(slots) if slots else None
         self._stream = self._add_video_stream(self._container, size, threads)
-        video = self._trial_video(container_format, options, size)
+        add_trial, codec = partial(self._add_video_stream, threads=1), self._stream.codec_context.codec
+        video = holds_video(container_format, options, add_trial, codec.canonical_name, size)
+        if video is None:
+            raise UsageError(
+                f"{container_format} cannot hold {settings.codec}; use another codec or extension"
+            )
         self._container.metadata.update(metadata)
         if not info.trimmed:
             self._container.set_chapters(kept_chapters(info))
-        self._mux = MuxerClock(self._container)
-        self._copy = None
+        self._mux, self._copy = MuxerClock(self._container), None
         if info.copy_from and info.other_streams:
             with open_media(info.copy_from) as others:
                 planner = StreamPlanner(container_format, options, video, codecs, notify)
                 planned = planner.plan(others, info.video_index)
-            self._copy = StreamCopy(info, self._container, self._mux, planned, notify)
+            self._copy = StreamCopy(info.copy_from, info.shift, self._container, self._mux, planned, notify)
         elif info.other_streams:
             notify(
                 f"{info.name} can be read only once: its {info.other_streams} other streams are not copied"
             )
         self._timing = EncoderTiming(info, self._stream, self._mux, self._grid, self._copy, notify)
 
-    def _trial_video(
-        self, container_format: str, options: Mapping[str, str], size: tuple[int, int]
-    ) -> EncodedVideo:
-        """The video as trials of the container write it. Raises UsageError when it cannot hold it."""
-
-        def open_stream(output: av.container.OutputContainer, size: tuple[int, int]) -> av.VideoStream:
-            return self._add_video_stream(output, size, threads=1)
-
-        codec = self._stream.codec_context.codec.canonical_name
-        video = holds_video(container_format, options, EncodedVideo(open_stream, codec, size))
-        if video is None:
-            raise UsageError(
-                f"{container_format} cannot hold {self._settings.codec}; use another codec or extension"
-            )
-        return video
-
     def _add_video_stream(
-        self, output: av.container.OutputContainer, size: tuple[int, int], threads: int
+        self, output: OutputContainer, size: tuple[int, int], threads: int
     ) -> av.VideoStream:
         info, settings = self._info, self._settings
         rate, time_base = info.rate, info.time_base
         if self._grid:
             rate, time_base = self._grid.rate, 1 / self._grid.rate
         try:
-            stream = output.add_stream(
-                settings.codec, rate=rate, options=dict(settings.options), time_base=time_base
-            )
+            options = dict(settings.options)
+            made = output.add_stream(settings.codec, rate=rate, options=options, time_base=time_base)
         except ValueError as error:
             raise UsageError(
                 f"{output.format.name} cannot hold {settings.codec}; use another codec or extension"
             ) from error
+        stream = cast(av.VideoStream, made)
         encoder = stream.codec_context
         encoder.height, encoder.width = size
         encoder.pix_fmt, encoder.thread_count = settings.pixel_format, threads
@@ -214,14 +188,14 @@ class VideoOutput:
             # Slots are in the order of decoding: nothing says when B-frames are shown.
             encoder.max_b_frames = 0
         stream.set_display_matrix(info.display_matrix)
-        stream.disposition = info.disposition
+        stream.disposition = Disposition(info.disposition)
         tags = content_metadata(info.stream_metadata)
         stream.metadata.update(moved_tags(tags, info.skipped, info.rate))
-        if encoder.name in VPX_ENCODERS and has_alpha(encoder.format):
+        if encoder.name in VPX_ENCODERS and has_alpha(av.VideoFormat(settings.pixel_format)):
             stream.metadata[ALPHA_TAG] = "1"
         try:
             encoder.open()
-        except av.FFmpegError as error:
+        except FFmpegError as error:
             raise UsageError(
                 f"the encoder {settings.codec} refuses {size[1]}x{size[0]} {settings.pixel_format} with "
                 f"options {dict(settings.options)} ({error.strerror}); change the options or the codec"
@@ -231,10 +205,7 @@ class VideoOutput:
         return stream
 
     def write(self, pixels: np.ndarray, pts: int, duration: int, beside: Beside = NOTHING) -> None:
-        """Encodes one frame, uint8 RGB [H, W, 3]; `pts` and `duration` in the input's time base.
-
-        Raises VideoError when it cannot be written, ValueError for pixels of another size.
-        """
+        """Encodes one frame and writes what is ready, with the copied streams up to there."""
         with write_errors(self._new.path, VideoError):
             frame = self._pictures.frame(pixels, beside)
             if beside.carrier:
@@ -244,10 +215,7 @@ class VideoOutput:
             self._write_packets(self._stream.encode(frame))
 
     def finish(self) -> None:
-        """Flushes the encoder and the copied streams, closes the file and gives it its final name.
-
-        Raises VideoError when it cannot be written.
-        """
+        """Flushes the encoder and the copied streams, closes the file and gives it its final name."""
         with write_errors(self._new.path, VideoError):
             self._write_packets(self._stream.encode(None))
             end = self._timing.end if self._info.trimmed else None
@@ -260,21 +228,15 @@ class VideoOutput:
             self._new.finish()
 
     def abort(self) -> None:
-        """Removes the unfinished file. Nothing happens after `finish`."""
+        """Removes the unfinished file."""
         self._new.abort()
         self._container.close()  # PyAV writes no trailer to a file that is closed
         if self._copy:
             self._copy.close()
 
-    def __enter__(self) -> "VideoOutput":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.abort()
-
     def _write_packets(self, packets: list[av.Packet]) -> None:
         for packet in packets:
             self._timing.complete(packet)
             if self._copy:
-                self._copy.mux_until(packet.dts * exact_fraction(packet.time_base))
+                self._copy.mux_until(due(packet))
             self._mux.mux(packet)

@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 
 import av
+from av.codec.codec import UnknownCodecError
+from av.error import FFmpegError
 
 from flashvsr_trt.errors import UsageError
 from flashvsr_trt.files.image_sequence import names_images
@@ -70,14 +72,14 @@ def can_hold(suffix: str, codec: str | None) -> bool:
     try:
         with create_media(io.BytesIO(), format_name=container.name) as trial:
             stream = trial.add_stream(codec, rate=24)
-            if stream.type != "video":
+            if not isinstance(stream, av.VideoStream):
                 return True  # opening the output says so
             stream.height, stream.width = 64, 64
             formats = stream.codec_context.codec.video_formats
             stream.pix_fmt = formats[0].name if formats else "yuv420p"
             trial.start_encoding()
-    except av.codec.codec.UnknownCodecError:
+    except UnknownCodecError:
         return True  # opening the output says so
-    except (ValueError, av.FFmpegError):
+    except (ValueError, FFmpegError):
         return False
     return True

@@ -1,6 +1,5 @@
 """A decoded frame as the network takes it, 8-bit RGB, and what goes beside it."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import av
@@ -8,6 +7,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from flashvsr_trt.errors import VideoError
+from flashvsr_trt.notices import Notify
 from flashvsr_trt.runtime.video.beside import NOTHING, Beside, split
 from flashvsr_trt.runtime.video.carried_side_data import carrier
 from flashvsr_trt.runtime.video.color import (
@@ -20,9 +20,8 @@ from flashvsr_trt.runtime.video.color import (
     sample_bits,
     to_rgb,
 )
-from flashvsr_trt.runtime.video.frame_facts import display_matrix
 from flashvsr_trt.runtime.video.frame_filter import UNSPECIFIED, FrameFilter, chroma_location
-from flashvsr_trt.runtime.video.orientation import is_quarter_turn, upright
+from flashvsr_trt.runtime.video.orientation import display_matrix, is_quarter_turn, upright
 
 NOT_ALPHA = ("mjpeg", "mjpegb", "jpegls")
 """Decoders that give four planes of which the last is no alpha: CMYK."""
@@ -78,7 +77,7 @@ class PictureReader:
         name: str,
         first: av.VideoFrame,
         codec: str,
-        notify: Callable[[str], None],
+        notify: Notify,
         crop: Crop = WHOLE,
         turn: bool = False,
     ) -> None:
@@ -140,7 +139,7 @@ class PictureReader:
             raise VideoError(
                 f"{self._name}: its crop leaves nothing of {frame.width}x{frame.height}; take it out first"
             )
-        return size[::-1] if is_quarter_turn(turn) else size
+        return (size[1], size[0]) if is_quarter_turn(turn) else size
 
     def _locate_chroma(self, first: av.VideoFrame) -> tuple[str, FrameFilter | None]:
         """Where chroma lies, and what says so to the scaler of frames that do not."""

@@ -1,19 +1,31 @@
 """Audio, subtitles, attachments, chapters and metadata: carried to the output packet by packet."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 import av
+from av.container import OutputContainer
+from av.error import InvalidDataError
+from av.stream import Stream
 
+from flashvsr_trt.notices import Notify
+from flashvsr_trt.runtime.video.audio_conversion import AudioConversion
 from flashvsr_trt.runtime.video.clock_jumps import JUMPING_FORMATS
 from flashvsr_trt.runtime.video.copied_packets import read_copied
 from flashvsr_trt.runtime.video.copy_routes import Sample
 from flashvsr_trt.runtime.video.frame_grid import SLOT_FORMATS
 from flashvsr_trt.runtime.video.info import VideoInfo
-from flashvsr_trt.runtime.video.media_open import exact_fraction, open_media
+from flashvsr_trt.runtime.video.media_open import discard_others, exact_fraction, open_media
 from flashvsr_trt.runtime.video.muxer_clock import MuxerClock
-from flashvsr_trt.runtime.video.stream_plan import Conversion, PlannedStream, open_conversion
+from flashvsr_trt.runtime.video.packet_times import clock_unit, due, move, shown_at
+from flashvsr_trt.runtime.video.stream_plan import PlannedStream, open_conversion
+from flashvsr_trt.runtime.video.subtitle_conversion import SubtitleConversion
+
+if TYPE_CHECKING:
+    from av.container.core import Chapter  # of PyAV\'s stubs alone
+
 
 WRITTEN_BY_MUXER = (
     *("major_brand", "minor_version", "compatible_brands", "encoder", "duration", "vendor_id"),
@@ -58,11 +70,13 @@ def muxer_options(format_name: str, metadata: Mapping[str, str]) -> dict[str, st
     return {}
 
 
-def kept_chapters(info: VideoInfo, end: Fraction | None = None) -> list[dict]:
+def kept_chapters(info: VideoInfo, end: Fraction | None = None) -> "list[Chapter]":
     """Chapters of the kept part of the input, moved with it; up to `end`, in seconds of the output."""
     kept = []
     for chapter in info.chapters:
         unit = exact_fraction(chapter["time_base"])
+        if unit is None:
+            continue  # without a clock it has no place
         first = max(chapter["start"] - round(info.shift / unit), 0)
         last = chapter["end"] - round(info.shift / unit)
         if end is not None:
@@ -80,23 +94,21 @@ class StreamCopy:
 
     def __init__(
         self,
-        info: VideoInfo,
-        output: av.container.OutputContainer,
+        path: str,
+        shift: Fraction,
+        output: OutputContainer,
         clock: MuxerClock,
         planned: Sequence[PlannedStream],
-        notify: Callable[[str], None],
+        notify: Notify,
     ) -> None:
-        self._info, self._notify = info, notify
+        self._shift, self._notify = shift, notify
         self._refused: set[int] = set()
         self._output, self._clock = output, clock
-        self._input = open_media(info.copy_from)
-        all_needed = self._input.format.name in JUMPING_FORMATS  # a clock that jumps is known by all streams
-        self._targets: dict[int, av.stream.Stream] = {}
-        self._conversions: dict[int, Conversion] = {}
-        wanted = {plan.index for plan in planned}
-        for stream in self._input.streams:
-            if stream.index not in wanted and not all_needed:
-                stream.discard = av.stream.Discard.all
+        self._input = open_media(path)
+        if self._input.format.name not in JUMPING_FORMATS:  # a clock that jumps is known by all streams
+            discard_others(self._input, {plan.index for plan in planned})
+        self._targets: dict[int, Stream] = {}
+        self._conversions: dict[int, AudioConversion | SubtitleConversion] = {}
         for plan in planned:
             self._add(plan, self._input.streams[plan.index])
         self._packets = self._made_packets()
@@ -107,7 +119,7 @@ class StreamCopy:
         """When the first of them begins, in seconds of the output; None without any."""
         if self._next is None:
             self._next = next(self._packets, None)
-        return None if self._next is None else self._next.pts * exact_fraction(self._next.time_base)
+        return None if self._next is None else shown_at(self._next)
 
     def begin(self, time: Fraction) -> None:
         """Makes `time`, in seconds of the output, 0 for every packet that is muxed."""
@@ -117,10 +129,7 @@ class StreamCopy:
         """Muxes the packets that are due before `time`, in seconds of the output."""
         if self._next is None:
             self._next = next(self._packets, None)
-        while (
-            self._next is not None
-            and self._next.dts * exact_fraction(self._next.time_base) - self._begin <= time
-        ):
+        while self._next is not None and due(self._next) - self._begin <= time:
             self._mux(self._next)
             self._next = next(self._packets, None)
 
@@ -132,7 +141,8 @@ class StreamCopy:
             self._next = None
             if packet is None:
                 break
-            if end is None or packet.pts * exact_fraction(packet.time_base) < end:
+            shown = shown_at(packet)
+            if end is None or shown is None or shown < end:
                 self._mux(packet)
             else:
                 ended.add(packet.stream.index)
@@ -141,12 +151,12 @@ class StreamCopy:
         """Closes the second reading of the input."""
         self._input.close()
 
-    def _add(self, plan: PlannedStream, stream: av.stream.Stream) -> None:
-        if plan.encoder:
-            conversion = open_conversion(self._output, stream, plan.encoder, cut=bool(self._info.shift))
+    def _add(self, plan: PlannedStream, stream: Stream) -> None:
+        if isinstance(plan.way, str):
+            conversion = open_conversion(self._output, stream, plan.way, cut=bool(self._shift))
             self._conversions[stream.index], target = conversion, conversion.target
         else:
-            target = plan.route(self._output, Sample(stream, plan.packets, decodes=False))
+            target = plan.way(self._output, Sample(stream, plan.packets, decodes=False))
         if target.type != "attachment":  # it has its name and type, and no packets
             self._targets[stream.index] = target
             target.metadata.update(content_metadata(stream.metadata))
@@ -156,7 +166,7 @@ class StreamCopy:
         """Packets in output time, in file order, each with its stream of the output."""
         kept = [stream for stream in self._input.streams if stream.index in self._targets]
         decoded = {stream.index for stream in kept if stream.type == "audio"} & set(self._conversions)
-        for packet in read_copied(self._input, kept, self._info.shift, decoded):
+        for packet in read_copied(self._input, kept, self._shift, decoded):
             index = packet.stream.index
             if index in self._conversions:
                 yield from self._conversions[index].convert(packet)
@@ -168,12 +178,11 @@ class StreamCopy:
 
     def _mux(self, packet: av.Packet) -> None:
         if self._begin:
-            begin = round(self._begin / exact_fraction(packet.time_base))
-            packet.pts, packet.dts = packet.pts - begin, packet.dts - begin
+            move(packet, -round(self._begin / clock_unit(packet)))
         index = packet.stream.index
         try:
             self._clock.mux(packet)
-        except av.InvalidDataError:  # AAC without a header, say, of which mp4 needs it
+        except InvalidDataError:  # AAC without a header, say, of which mp4 needs it
             if index not in self._refused:
                 self._notify(f"stream {index} of the output: damaged packets of the input are left out")
             self._refused.add(index)

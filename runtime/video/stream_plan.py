@@ -1,23 +1,29 @@
 """What becomes of each stream next to the video: copied, converted, or left out with a line."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import av
+from av.codec import Codec
+from av.container import InputContainer, OutputContainer
+from av.stream import Discard, Stream
+from av.subtitles.stream import SubtitleStream
 
 from flashvsr_trt.errors import UsageError
+from flashvsr_trt.notices import Notify
 from flashvsr_trt.runtime.video.audio_conversion import AudioConversion, find_audio_encoder
 from flashvsr_trt.runtime.video.container_rules import (
-    CopiedPart,
     Part,
     codec_family,
+    copied_part,
     copy_packet,
     find_route,
     first_samples,
     holds,
 )
 from flashvsr_trt.runtime.video.copy_routes import Route, Sample, stream_kind
-from flashvsr_trt.runtime.video.media_open import has_parameters
+from flashvsr_trt.runtime.video.media_open import discard_others, has_parameters
 from flashvsr_trt.runtime.video.subtitle_conversion import (
     SUBTITLE_ENCODERS,
     SubtitleConversion,
@@ -33,8 +39,6 @@ AUDIO_ENCODERS = ("aac", "libopus", "libvorbis", "libmp3lame", "ac3", "mp2", "fl
 CANDIDATES = {"audio": AUDIO_ENCODERS, "subtitle": SUBTITLE_ENCODERS}
 
 KEPT_KINDS = ("audio", "subtitle", "attachment", "picture")
-
-Conversion = AudioConversion | SubtitleConversion
 
 
 @dataclass(frozen=True)
@@ -54,50 +58,33 @@ COPY_ALL = StreamCodecs()
 
 @dataclass(frozen=True)
 class PlannedStream:
-    """A stream that reaches the output: by a route of copies, or through an encoder."""
+    """A stream that reaches the output."""
 
     index: int
     packets: tuple[av.Packet, ...]
     """Its first packets: cover art that becomes a file is one."""
-    route: Route | None = None
-    encoder: str | None = None
+    way: Route | str
+    """How it is copied, or the encoder that it goes through."""
 
 
-@dataclass(frozen=True)
-class ConvertedPart:
+def converted_part(sample: Sample, encoder: str) -> Part:
     """A stream in a trial that goes through an encoder."""
 
-    sample: Sample
-    encoder: str
-    decodes: bool = True
-
-    @property
-    def kind(self) -> str:
-        """The type of the stream."""
-        return self.sample.stream.type
-
-    @property
-    def codec(self) -> str:
-        """What the encoder makes."""
-        return codec_family(av.codec.Codec(self.encoder, "w"))
-
-    def add(self, output: av.container.OutputContainer) -> list[av.Packet]:
-        """Adds the stream and converts the sample."""
-        conversion = open_conversion(output, self.sample.stream, self.encoder)
-        packets = [made for packet in self.sample.packets for made in conversion.convert(copy_packet(packet))]
+    def add(output: OutputContainer) -> list[av.Packet]:
+        conversion = open_conversion(output, sample.stream, encoder)
+        packets = [made for packet in sample.packets for made in conversion.convert(copy_packet(packet))]
         return packets + conversion.finish()
+
+    return Part(sample.stream.type, codec_family(Codec(encoder, "w")), decodes=True, add=add)
 
 
 def open_conversion(
-    output: av.container.OutputContainer,
-    stream: av.stream.Stream,
-    encoder: str,
-    cut: bool = False,
-) -> Conversion:
+    output: OutputContainer, stream: Stream, encoder: str, cut: bool = False
+) -> AudioConversion | SubtitleConversion:
     """The conversion of an audio or subtitle stream, added to `output`; `cut` leaves out what is before 0."""
-    if stream.type == "audio":
+    if isinstance(stream, av.AudioStream):
         return AudioConversion(output, stream, encoder, cut)
-    return SubtitleConversion(output, stream, encoder)
+    return SubtitleConversion(output, cast(SubtitleStream, stream), encoder)
 
 
 class StreamPlanner:
@@ -109,13 +96,13 @@ class StreamPlanner:
         options: Mapping[str, str],
         video: Part,
         codecs: StreamCodecs,
-        notify: Callable[[str], None],
+        notify: Notify,
     ) -> None:
         self._format, self._options = format_name, options
         self._held: list[Part] = [video]
         self._codecs, self._notify = codecs, notify
 
-    def plan(self, container: av.container.InputContainer, video_index: int) -> list[PlannedStream]:
+    def plan(self, container: InputContainer, video_index: int) -> list[PlannedStream]:
         """The streams of `container` that reach the output, in its order. Uses up the container."""
         wanted = []
         for stream in container.streams:
@@ -126,14 +113,12 @@ class StreamPlanner:
                 wanted.append(stream.index)
             elif reason:
                 self._notify(reason)
-        for stream in container.streams:
-            if stream.index not in wanted:
-                stream.discard = av.stream.Discard.all
+        discard_others(container, wanted)
         samples = first_samples(container, wanted)
         planned = [self._plan_stream(index, samples[index]) for index in wanted]
         return [stream for stream in planned if stream]
 
-    def _unwanted(self, stream: av.stream.Stream, has_chapters: bool) -> str | None:
+    def _unwanted(self, stream: Stream, has_chapters: bool) -> str | None:
         """Why a stream is left out whatever the output is; empty when that needs no word, None when not."""
         if not has_parameters(stream):
             return f"{described(stream)} is not kept: no packet of it comes in the first seconds"
@@ -144,71 +129,60 @@ class StreamPlanner:
             return None
         if kind == "data" and "timecode" in stream.metadata:
             return ""  # the muxer writes it anew from the tag that the video has too
-        if kind == "data" and has_chapters and stream.discard == av.stream.Discard.all:
+        if kind == "data" and has_chapters and stream.discard == Discard.all:
             return ""  # mp4 stores chapter titles as a text track: they are copied as chapters
         if kind == "video":
             return f"{described(stream)} is not copied: only the first video is upscaled"
         return f"{described(stream)} is not copied: only audio, subtitles, attachments and cover art are"
 
     def _plan_stream(self, index: int, sample: Sample) -> PlannedStream | None:
-        kind = stream_kind(sample.stream)
+        kind, stream = stream_kind(sample.stream), described(sample.stream)
         wanted = self._codecs.of(kind)
         if wanted not in (COPY, AUTO):
             return self._convert_as_told(index, sample, wanted)
         if route := find_route(self._format, self._options, self._held, sample):
-            self._held.append(CopiedPart(sample, route))
-            return PlannedStream(index, sample.packets, route=route)
-        line = f"{described(sample.stream)} is not copied: {self._format} cannot hold it"
-        if kind not in ("audio", "subtitle"):
-            self._notify(line)
-            return None
-        part = self._fitting_conversion(sample)
-        if part is None:
+            self._held.append(copied_part(sample, route))
+            return PlannedStream(index, sample.packets, route)
+        line = f"{stream} is not copied: {self._format} cannot hold it"
+        encoder = self._fitting_encoder(sample) if kind in CANDIDATES else None
+        if encoder is None:
             bitmap = kind == "subtitle" and not is_text(sample.stream)
             self._notify(line + (", and bitmaps cannot be converted to text" if bitmap else ""))
             return None
         if wanted == COPY:
-            self._notify(f"{line}; --{kind}-codec {AUTO} converts it to {part.encoder}")
+            self._notify(f"{line}; --{kind}-codec {AUTO} converts it to {encoder}")
             return None
-        self._notify(
-            f"{described(sample.stream)} is converted to {part.encoder}: {self._format} cannot hold it"
-        )
-        self._held.append(part)
-        return PlannedStream(index, sample.packets, encoder=part.encoder)
+        self._notify(f"{stream} is converted to {encoder}: {self._format} cannot hold it")
+        return self._convert(index, sample, encoder)
 
     def _convert_as_told(self, index: int, sample: Sample, name: str) -> PlannedStream | None:
-        kind = sample.stream.type
+        kind, stream = sample.stream.type, described(sample.stream)
         if kind == "subtitle" and not is_text(sample.stream):
-            self._notify(f"{described(sample.stream)} is not kept: bitmaps cannot be converted to {name}")
+            self._notify(f"{stream} is not kept: bitmaps cannot be converted to {name}")
             return None
-        encoder = find_audio_encoder(name) if kind == "audio" else find_subtitle_encoder(name)
-        part = ConvertedPart(sample, encoder.name)
-        if not holds(self._format, self._options, [*self._held, part]):
-            fitting = self._fitting_conversion(sample)
-            advice = (
-                f"use {fitting.encoder}" if fitting else f"use --{kind}-codec {DROP} or another extension"
-            )
-            raise UsageError(
-                f"{self._format} cannot hold {described(sample.stream)} as {encoder.name}; {advice}"
-            )
-        self._held.append(part)
-        return PlannedStream(index, sample.packets, encoder=encoder.name)
+        encoder = (find_audio_encoder(name) if kind == "audio" else find_subtitle_encoder(name)).name
+        if not self._holds(sample, encoder):
+            fitting = self._fitting_encoder(sample) or f"--{kind}-codec {DROP} or another extension"
+            raise UsageError(f"{self._format} cannot hold {stream} as {encoder}; use {fitting}")
+        return self._convert(index, sample, encoder)
 
-    def _fitting_conversion(self, sample: Sample) -> ConvertedPart | None:
-        """The first conversion that the container holds; None when it holds none."""
+    def _convert(self, index: int, sample: Sample, encoder: str) -> PlannedStream:
+        self._held.append(converted_part(sample, encoder))
+        return PlannedStream(index, sample.packets, encoder)
+
+    def _holds(self, sample: Sample, encoder: str) -> bool:
+        return holds(self._format, self._options, [*self._held, converted_part(sample, encoder)])
+
+    def _fitting_encoder(self, sample: Sample) -> str | None:
+        """The first encoder whose conversion the container holds; None when it holds none."""
         stream = sample.stream
         if stream.codec_context is None or (stream.type == "subtitle" and not is_text(stream)):
             return None
-        for encoder in CANDIDATES[stream.type]:
-            if encoder not in av.codecs_available:
-                continue
-            part = ConvertedPart(sample, encoder)
-            if holds(self._format, self._options, [*self._held, part]):
-                return part
-        return None
+        here = (name for name in CANDIDATES[stream.type] if name in av.codecs_available)
+        return next((name for name in here if self._holds(sample, name)), None)
 
 
-def described(stream: av.stream.Stream) -> str:
+def described(stream: Stream) -> str:
     """A stream in words: number, kind, codec."""
     kind = {"picture": "cover art"}.get(stream_kind(stream), stream.type)
     if stream.codec_context:

@@ -1,13 +1,19 @@
 """Text subtitles made anew where the output cannot hold them as they are: decoded to ASS, encoded."""
 
 from fractions import Fraction
+from typing import cast
 
 import av
+from av.codec import Codec
+from av.container import OutputContainer
+from av.error import FFmpegError
+from av.stream import Stream
 from av.subtitles.stream import SubtitleStream
 from av.subtitles.subtitle import AssSubtitle, SubtitleSet
 
 from flashvsr_trt.errors import UsageError
-from flashvsr_trt.runtime.video.media_open import exact_fraction
+from flashvsr_trt.runtime.video.media_open import find_encoder
+from flashvsr_trt.runtime.video.packet_times import clock_unit, shown_at
 
 SUBTITLE_ENCODERS = ("mov_text", "webvtt", "subrip", "ass")
 """Encoders of text, in the order in which `auto` tries them after the container's own."""
@@ -28,22 +34,16 @@ ASS_FIELDS = 8
 MILLISECOND = Fraction(1, 1000)
 
 
-def find_subtitle_encoder(name: str) -> av.codec.Codec:
+def find_subtitle_encoder(name: str) -> Codec:
     """The encoder of text subtitles of that name. Raises UsageError when there is none."""
-    try:
-        encoder = av.codec.Codec(name, "w")
-    except (av.codec.codec.UnknownCodecError, RuntimeError) as error:
-        raise UsageError(f"no subtitle encoder '{name}'; use copy, auto, none or {_listed()}") from error
-    if encoder.type != "subtitle" or not encoder.text_sub:
-        raise UsageError(f"'{name}' encodes no text subtitles; use copy, auto, none or {_listed()}")
+    advice = f"use copy, auto, none or {', '.join(SUBTITLE_ENCODERS)}"
+    encoder = find_encoder(name, "subtitle", advice)
+    if not encoder.text_sub:
+        raise UsageError(f"'{name}' encodes no text subtitles; {advice}")
     return encoder
 
 
-def _listed() -> str:
-    return ", ".join(SUBTITLE_ENCODERS)
-
-
-def is_text(stream: av.stream.Stream) -> bool:
+def is_text(stream: Stream) -> bool:
     """Whether the subtitles are text that FFmpeg decodes; bitmaps are not."""
     return stream.codec_context is not None and bool(stream.codec_context.codec.text_sub)
 
@@ -54,12 +54,12 @@ class SubtitleConversion:
     Raises UsageError when the subtitles are bitmaps, which hold no text.
     """
 
-    def __init__(self, output: av.container.OutputContainer, stream: SubtitleStream, encoder: str) -> None:
+    def __init__(self, output: OutputContainer, stream: SubtitleStream, encoder: str) -> None:
         if not is_text(stream):
             raise UsageError(f"stream {stream.index}: bitmap subtitles cannot be converted to {encoder}")
         self._decoder = stream.codec_context
         self._decoder.open(strict=False)
-        self.target = output.add_stream(find_subtitle_encoder(encoder).name)
+        self.target = cast(SubtitleStream, output.add_stream(find_subtitle_encoder(encoder).name))
         self._encoder = self.target.codec_context
         self._encoder.subtitle_header = self._decoder.subtitle_header or ASS_HEADER
         self._encoder.time_base = MILLISECOND
@@ -69,15 +69,19 @@ class SubtitleConversion:
         """The packet's lines as one packet; none where it has none or is damaged."""
         try:
             decoded = self._decoder.decode2(packet)
-        except av.FFmpegError:
+        except FFmpegError:
             return []
-        lines = [rect.ass for rect in decoded or () if isinstance(rect, AssSubtitle)]
+        if decoded is None:
+            return []
+        lines = [rect.ass for rect in decoded if isinstance(rect, AssSubtitle)]
         lines = [line for line in lines if line.split(b",", ASS_FIELDS)[-1].strip()]
-        if not lines:
+        time = shown_at(packet)
+        if not lines or time is None:
             return []
-        unit = exact_fraction(packet.time_base)
-        seconds = (packet.duration or 0) * unit or decoded.end_display_time * MILLISECOND
-        return [self._packet(_joined(lines), packet.pts * unit, seconds)]
+        seconds = (packet.duration or 0) * clock_unit(packet) or decoded.end_display_time * MILLISECOND
+        # One event shows all lines, one below the other.
+        event = rb"\N".join([lines[0], *(line.split(b",", ASS_FIELDS)[-1] for line in lines[1:])])
+        return [self._packet(event, time, seconds)]
 
     def finish(self) -> list[av.Packet]:
         """Nothing: each packet stands for itself."""
@@ -91,8 +95,3 @@ class SubtitleConversion:
         packet.duration = milliseconds
         packet.is_keyframe = True
         return packet
-
-
-def _joined(lines: list[bytes]) -> bytes:
-    """One event that shows all lines, one below the other."""
-    return rb"\N".join([lines[0], *(line.split(b",", ASS_FIELDS)[-1] for line in lines[1:])])

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flashvsr_trt.runtime.video.alpha_decoder import with_alpha
+from flashvsr_trt.runtime.video.frame_reader import with_alpha
 from flashvsr_trt.runtime.video.input import open_input
 from tests.clips import make_clip
 from tests.runtime.nearest_session import upscale
