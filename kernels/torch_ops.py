@@ -4,6 +4,8 @@ CUDA tensors run the Triton kernels, CPU tensors the references; export and torc
 What ran is counted: see `calls`.
 """
 
+from collections.abc import Callable
+
 import torch
 
 from flashvsr_trt.kernels.attention_arguments import attention_strides
@@ -17,7 +19,36 @@ from flashvsr_trt.kernels.tuning import Setting, setting_for
 FLOAT32_SETTING = Setting(num_warps=8, constants={"KEYS": 32})
 
 
-@torch.library.custom_op("flashvsr::select_blocks", mutates_args=())
+LIBRARY = torch.library.Library("flashvsr", "DEF")
+"""What the operators are registered in; they go with it."""
+
+
+def operator(fake: Callable) -> Callable[[Callable], torch._ops.OpOverload]:
+    """Make a function the operator `flashvsr::NAME`, which changes nothing; `fake` gives its results' shapes.
+
+    torch.library.custom_op would import torch's compiler at the first call: half as long again as torch itself.
+    """
+
+    def register(function: Callable) -> torch._ops.OpOverload:
+        name = function.__name__
+        LIBRARY.define(name + torch.library.infer_schema(function, mutates_args=()))
+        LIBRARY.impl(name, function, "CompositeExplicitAutograd")
+        torch.library.register_fake(f"flashvsr::{name}", fake, lib=LIBRARY)
+        return getattr(torch.ops.flashvsr, name).default
+
+    return register
+
+
+def selected_shapes(
+    probability: torch.Tensor, slot_valid: torch.Tensor, top_k: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Results of `select_blocks` without their values."""
+    heads, units, windows, key_windows = probability.shape
+    index = probability.new_empty((heads, units * windows, key_windows), dtype=torch.int32)
+    return index, probability.new_empty((heads, units * windows), dtype=torch.int32)
+
+
+@operator(selected_shapes)
 def select_blocks(
     probability: torch.Tensor, slot_valid: torch.Tensor, top_k: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -32,14 +63,7 @@ def select_blocks(
     return launch_select_blocks(probability, slot_valid, top_k, setting)
 
 
-@select_blocks.register_fake
-def _(probability: torch.Tensor, slot_valid: torch.Tensor, top_k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    heads, units, windows, key_windows = probability.shape
-    index = probability.new_empty((heads, units * windows, key_windows), dtype=torch.int32)
-    return index, probability.new_empty((heads, units * windows), dtype=torch.int32)
-
-
-@torch.library.custom_op("flashvsr::block_sparse_attention", mutates_args=())
+@operator(lambda q, *_: q.new_empty(q.shape))
 def block_sparse_attention(
     q: torch.Tensor,
     k: torch.Tensor,
@@ -66,19 +90,6 @@ def block_sparse_attention(
         from flashvsr_trt.kernels.block_sparse_attention_triton import launch_portable as launch
     record_call("block_sparse_attention", setting.implementation)
     return launch(*arguments, strides, setting)
-
-
-@block_sparse_attention.register_fake
-def _(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    ring_k: torch.Tensor,
-    ring_v: torch.Tensor,
-    index: torch.Tensor,
-    count: torch.Tensor,
-) -> torch.Tensor:
-    return q.new_empty(q.shape)
 
 
 def attention_setting(q: torch.Tensor) -> Setting:

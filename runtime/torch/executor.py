@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch._dynamo.exc import TorchDynamoException
 
 from flashvsr_trt.config.presets import UNIT_LATENT_FRAMES
 from flashvsr_trt.config.signatures import (
@@ -222,7 +221,7 @@ class TorchExecutor(GraphExecutor):
             calls = stack.enter_context(counted_calls())
             try:
                 yield
-            except TorchDynamoException as error:
+            except errors_of_compiling(self.options) as error:
                 reason = str(error).strip().splitlines()[0]
                 raise DeviceError(
                     f"torch.compile cannot compile {name} here ({reason}); run without --compile"
@@ -241,6 +240,15 @@ class TorchExecutor(GraphExecutor):
     def _zeros(self, spec: TensorSpec) -> torch.Tensor:
         dtype = self.dtype if spec.dtype == COMPUTE else getattr(torch, spec.dtype)
         return torch.zeros(spec.shape, dtype=dtype, device=self.device)
+
+
+def errors_of_compiling(options: TorchOptions) -> tuple[type[Exception], ...]:
+    """What torch.compile raises. Without it none: importing the compiler takes half as long as torch."""
+    if not options.compile:
+        return ()
+    from torch._dynamo.exc import TorchDynamoException
+
+    return (TorchDynamoException,)
 
 
 def overwrite(carried: list[torch.Tensor], following: list[torch.Tensor]) -> None:
