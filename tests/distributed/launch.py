@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TIME_LIMIT = 300
 """Seconds after which a job hangs."""
 
-IMPORTED_ONCE = ["torch._dynamo", "tests.distributed.clip_job"]
+IMPORTED_ONCE = ["tests.distributed.clip_job"]
 """What the ranks of `run_ranks` are forked with; importing it costs a rank as much as its part of a clip."""
 
 
