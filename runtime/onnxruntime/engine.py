@@ -93,6 +93,8 @@ class OnnxRuntimeSessions:
         # Each run then takes the same memory in the same order; a plan made of the first would take it twice.
         options.enable_mem_pattern = False
         options.inter_op_num_threads = 1
+        # A clip comes out the same each time, with CUDA graphs and without.
+        options.use_deterministic_compute = True
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         if self.memory:
             options.add_session_config_entry("session.use_env_allocators", "1")
@@ -104,8 +106,9 @@ class OnnxRuntimeSessions:
         settings = {
             "device_id": str(self.index),
             "user_compute_stream": str(stream),
-            # Masks and statistics are float32, and TF32 rounds factors to 10 bits.
-            "use_tf32": "0",
+            # TF32 rounds factors of float32 to 10 bits. Without it ONNX Runtime bars tensor cores to float16
+            # as well (its `CreateCudnnFeExecutionPlan`), whose segments have no product of float32.
+            "use_tf32": str(int(self.engines.manifest.key.precision != "fp32")),
             "cudnn_conv_algo_search": "EXHAUSTIVE",
             "cudnn_conv_use_max_workspace": "1",
         }

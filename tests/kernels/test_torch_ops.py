@@ -40,9 +40,7 @@ def operators():
     }
 
 
-NODES = [
-    name for name, (operator, _) in operators().items() if isinstance(operator, torch._ops.OpOverload)
-]
+NODES = [name for name, (operator, _) in operators().items() if isinstance(operator, torch._ops.OpOverload)]
 """Operators that a graph has as a node; the others are plain functions."""
 
 

@@ -1,6 +1,7 @@
 """The onnxruntime flavour: its sessions behind the executor's seam, with the CPU provider on host memory."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -9,14 +10,14 @@ from onnx import TensorProto, helper, numpy_helper
 
 from flashvsr_trt.engines.build import build_engines
 from flashvsr_trt.engines.flavours import ONNXRUNTIME, Target
-from flashvsr_trt.engines.onnxruntime_graph import SHARED_BYTES, adapt_for_onnxruntime
+from flashvsr_trt.engines.onnxruntime_graph import SHARED_BYTES, adapt_for_onnxruntime, check_products
 from flashvsr_trt.engines.onnxruntime_keys import WEIGHTS_KEY
 from flashvsr_trt.engines.options import BuildOptions
 from flashvsr_trt.errors import EngineError, UsageError
 from flashvsr_trt.parity.tensor_error import psnr
 from flashvsr_trt.runtime.onnxruntime.engine import OnnxRuntimeSessions
 from flashvsr_trt.runtime.onnxruntime.executor import OnnxRuntimeExecutor
-from flashvsr_trt.runtime.onnxruntime.session import CPU
+from flashvsr_trt.runtime.onnxruntime.session import CPU, CUDA
 from flashvsr_trt.runtime.session import Session
 from flashvsr_trt.runtime.tensorrt.executor import TensorRTExecutor
 from tests.exported import ignore
@@ -155,6 +156,27 @@ def test_a_concatenation_that_no_rewrite_fits_is_named():
     model = model_of([node], [("a", kind, [40]), ("b", kind, [1])], ("y", kind, [41]))
     with pytest.raises(EngineError, match=r"join concatenates 2 parts of \[1, 40\] rows"):
         adapt_for_onnxruntime(model)
+
+
+@pytest.mark.parametrize(("kind", "refused"), [(TensorProto.FLOAT, True), (TensorProto.FLOAT16, False)])
+def test_a_float16_segment_has_no_product_that_tf32_would_round(kind, refused):
+    node = helper.make_node("Einsum", ["a", "b"], ["y"], "scores", equation="ij,kj->ik")
+    model = model_of([node], [("a", kind, [4, 8]), ("b", kind, [5, 8])], ("y", kind, [4, 5]))
+    if not refused:
+        return check_products(model)
+    with pytest.raises(EngineError, match="scores is a product in float32"):
+        check_products(model)
+
+
+@pytest.mark.parametrize(("precision", "tf32"), [("fp32", "0"), ("fp16", "1")])
+def test_float16_keeps_tensor_cores_and_float32_its_bits(engines, precision, tf32):
+    key = replace(engines.manifest.key, precision=precision)
+    of_precision = replace(engines, manifest=replace(engines.manifest, key=key))
+    sessions = OnnxRuntimeSessions(of_precision, HostDevice(), provider=CPU)
+    sessions.provider = CUDA
+    ((_, settings),) = sessions._providers(stream=1)
+    assert settings["use_tf32"] == tf32
+    assert sessions._options().use_deterministic_compute
 
 
 @pytest.mark.parametrize("mode", ["edge", "reflect", "constant"])
