@@ -4,14 +4,14 @@ A backend allocates what is carried, runs a graph with every tensor bound by the
 downloads frames. Nothing else differs between backends.
 """
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from flashvsr_trt.config.signatures import DECODE, DIT, DIT_FIRST, ENCODE, StreamConfig
-from flashvsr_trt.runtime.executor import DeviceTensor, PendingFrames, ReadyFrames, State
+from flashvsr_trt.config.signatures import DECODE, DIT, DIT_FIRST, ENCODE
+from flashvsr_trt.runtime.executor import DeviceTensor, Executor, PendingFrames, ReadyFrames, State
 from flashvsr_trt.runtime.ring import RingStep
 
 HostArrays = Mapping[str, np.ndarray]
@@ -19,19 +19,8 @@ DeviceTensors = Mapping[str, Any]
 """By the names of a signature. A DiT step's `tokens` and `latent` are lists, with one tensor a unit."""
 
 
-class GraphExecutor(ABC):
-    """Implements `runtime.executor.Executor` for a backend that derives from it."""
-
-    stream: StreamConfig
-    overlaps = False
-
-    @abstractmethod
-    def new_state(self) -> State:
-        """See `Executor.new_state`: zeros for all of `signatures.carried_tensors`."""
-
-    @abstractmethod
-    def reset_state(self, state: State) -> None:
-        """See `Executor.reset_state`."""
+class GraphExecutor(Executor):
+    """An executor whose backend derives from it."""
 
     @abstractmethod
     def run_graph(
@@ -53,7 +42,6 @@ class GraphExecutor(ABC):
         return ReadyFrames(frames)
 
     def encode(self, frames: np.ndarray, first: bool, state: State) -> tuple[DeviceTensor, DeviceTensor]:
-        """See `Executor.encode`."""
         made = self.run_graph(ENCODE, {"frames": frames, "first": np.array(first)}, {}, state, None)
         return made["condition"], made["tokens"]
 
@@ -65,13 +53,12 @@ class GraphExecutor(ABC):
         step: RingStep,
         state: State,
     ) -> list[DeviceTensor]:
-        """See `Executor.dit`. The new K/V is written into the step's slots of the ring."""
+        """The new K/V is written into the step's slots of the ring."""
         graph = DIT if len(tokens) == 1 else DIT_FIRST
         arrays = {"noise": noise, "time_cos": rope[0], "time_sin": rope[1], "slot_valid": step.valid}
         return self.run_graph(graph, arrays, {"tokens": tokens}, state, step)["latent"]
 
     def start_decode(self, latent: DeviceTensor, condition: DeviceTensor, state: State) -> PendingFrames:
-        """See `Executor.start_decode`."""
         made = self.run_graph(DECODE, {}, {"latent": latent, "condition": condition}, state, None)
         return self.download(made["frames"])
 

@@ -29,9 +29,11 @@ class Upscaler(Protocol):
 
     def push(self, frames: np.ndarray) -> np.ndarray:
         """uint8 [n, H, W, 3] in, uint8 [m, H', W', 3] out, m >= 0."""
+        ...
 
     def flush(self) -> np.ndarray:
         """The frames still inside: uint8 [m, H', W', 3]."""
+        ...
 
 
 @dataclass(frozen=True)

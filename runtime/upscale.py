@@ -109,7 +109,7 @@ def upscale_file(
             executor = open_executor(options.backend, request, notify)
             with Session(executor, chunk_size=options.chunk_size, seed=options.seed, overlap=True) as session:
                 run = upscale_video(source, session, output, batch=options.chunk_size, progress=progress)
-        if profile_name:
+        if profile_name and executor.profile:
             with write_errors(profile_name):
                 trace.file.write(executor.profile.trace_text().encode())
                 trace.finish()

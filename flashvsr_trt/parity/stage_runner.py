@@ -28,7 +28,7 @@ class StageRunner(Protocol):
 
 
 class StageExecutor(GraphExecutor):
-    """Drives a StageRunner through a session. Implements `runtime.executor.Executor` on numpy arrays."""
+    """Drives a StageRunner through a session."""
 
     def __init__(self, runner: StageRunner, bundle: Bundle) -> None:
         self.runner, self.bundle, self.stream = runner, bundle, bundle.stream

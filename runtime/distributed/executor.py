@@ -23,7 +23,7 @@ from flashvsr_trt.notices import Notify
 from flashvsr_trt.runtime.distributed.group import Group, join_group
 from flashvsr_trt.runtime.distributed.place import torchrun_place
 from flashvsr_trt.runtime.distributed.shard import Shard
-from flashvsr_trt.runtime.executor import ReadyFrames
+from flashvsr_trt.runtime.executor import Executor, ReadyFrames
 from flashvsr_trt.runtime.request import ExecutorRequest
 from flashvsr_trt.runtime.ring import RingStep
 from flashvsr_trt.runtime.torch.device import choose_dtype, stream_memory
@@ -90,10 +90,8 @@ class Work:
         return argument
 
 
-class DistributedExecutor:
-    """Rank 0's executor. Implements `runtime.executor.Executor`."""
-
-    overlaps = False
+class DistributedExecutor(Executor):
+    """Rank 0's executor."""
 
     def __init__(self, shard: Shard) -> None:
         self.work, self.group, self.stream = Work(shard), shard.group, shard.stream
@@ -101,16 +99,13 @@ class DistributedExecutor:
         self.released: list[int] = []
 
     def new_state(self) -> Remote:
-        """See `Executor.new_state`."""
         (state,) = self._make(1, "new_state")
         return state
 
     def reset_state(self, state: Remote) -> None:
-        """See `Executor.reset_state`."""
         self._call(Command("reset_state", self._shares((state,))))
 
     def encode(self, frames: np.ndarray, first: bool, state: Remote) -> tuple[Remote, Remote]:
-        """See `Executor.encode`."""
         condition, tokens = self._make(2, "encode", first, state, payload=frames)
         return condition, tokens
 
@@ -122,12 +117,10 @@ class DistributedExecutor:
         step: RingStep,
         state: Remote,
     ) -> list[Remote]:
-        """See `Executor.dit`."""
         arguments = (tuple(tokens), rope, step, state)
         return self._make(len(tokens), "dit", *arguments, payload=noise)
 
     def start_decode(self, latent: Remote, condition: Remote, state: Remote) -> ReadyFrames:
-        """See `Executor.start_decode`."""
         return ReadyFrames(self._call(Command("decode", self._shares((latent, condition, state)))))
 
     def stage_seconds(self) -> dict[str, float]:
@@ -139,7 +132,6 @@ class DistributedExecutor:
         return self._call(Command("report"))
 
     def describe(self) -> dict[str, Any]:
-        """See `Executor.describe`."""
         device, on_gpu = self.group.device, self.group.device.type == "cuda"
         return {
             "backend": "torch",

@@ -88,7 +88,7 @@ class OrtState:
 
 
 class OnnxRuntimeExecutor(GraphExecutor):
-    """Runs the graphs of a bundle. Implements `runtime.executor.Executor`.
+    """Runs the graphs of a bundle.
 
     Args:
         bundle: of precision fp32 or fp16.

@@ -33,7 +33,7 @@ from flashvsr_trt.runtime.tensorrt.state import ClipState, DecodingFrames, Turn,
 
 
 class TensorRTExecutor(GraphExecutor):
-    """Runs a stream's engines. Implements `runtime.executor.Executor`.
+    """Runs a stream's engines.
 
     Args:
         bundle: that the engines were made of.

@@ -54,7 +54,7 @@ class TorchState:
 
 
 class TorchExecutor(GraphExecutor):
-    """Runs the stages of `flashvsr_trt.model`. Implements `runtime.executor.Executor`.
+    """Runs the stages of `flashvsr_trt.model`.
 
     Raises:
         UsageError: CUDA graphs were asked for on another device.
