@@ -16,7 +16,7 @@ from flashvsr_trt.config.geometry import Geometry
 from flashvsr_trt.config.presets import find_preset, find_schedule
 from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.errors import TruncatedInputError, UsageError
-from flashvsr_trt.files.new import new_file, write_errors
+from flashvsr_trt.files.new import new_report
 from flashvsr_trt.files.targets import STANDARD_STREAM, check_outputs, local_path
 from flashvsr_trt.notices import Notify
 from flashvsr_trt.runtime.backends import open_executor
@@ -28,12 +28,7 @@ from flashvsr_trt.runtime.session import Session
 from flashvsr_trt.runtime.video.image_output import is_image_output, refuse_among_pictures
 from flashvsr_trt.runtime.video.input import open_input
 from flashvsr_trt.runtime.video.output import open_output
-from flashvsr_trt.runtime.video.output_name import (
-    STDOUT,
-    check_stdout,
-    default_output,
-    is_stdout,
-)
+from flashvsr_trt.runtime.video.output_name import STDOUT, check_stdout, default_output, is_stdout
 from flashvsr_trt.runtime.video.stream_plan import StreamCodecs
 
 
@@ -80,8 +75,7 @@ def upscale_file(
         geometry = Geometry(source.info.height, source.info.width, options.scale, options.fit)
         stream = StreamConfig(preset, geometry, schedule, options.upsampler, options.color_fix)
         if profile_name:
-            with write_errors(profile_name):
-                trace = files.enter_context(new_file(profile_name, overwrite=options.overwrite))
+            write_trace = files.enter_context(new_report(profile_name, overwrite=options.overwrite))
         with open_output(
             output_name,
             source,
@@ -97,22 +91,14 @@ def upscale_file(
             overwrite=options.overwrite,
             notify=notify,
         ) as output:
-            torch_options = TorchOptions(options.attention, options.compile, options.cuda_graphs)
-            request = ExecutorRequest(
-                stream,
-                options.weights,
-                options.device,
-                options.dtype,
-                torch_options,
-                EngineOptions(options.build, options.profile is not None, options.flavour, options.engines),
-            )
+            torch = TorchOptions(options.attention, options.compile, options.cuda_graphs)
+            engines = EngineOptions(options.build, bool(profile_name), options.flavour, options.engines)
+            request = ExecutorRequest(stream, options.weights, options.device, options.dtype, torch, engines)
             executor = open_executor(options.backend, request, notify)
             with Session(executor, chunk_size=options.chunk_size, seed=options.seed, overlap=True) as session:
                 run = upscale_video(source, session, output, batch=options.chunk_size, progress=progress)
         if profile_name and executor.profile:
-            with write_errors(profile_name):
-                trace.file.write(executor.profile.trace_text().encode())
-                trace.finish()
+            write_trace(executor.profile.trace_text())
             for line in (*executor.profile.table(), f"trace for Perfetto: {profile_name}"):
                 notify(line)
     report = run_report(options, output_name, executor, run)

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,13 @@ if TYPE_CHECKING:
     from flashvsr_trt.cache.contents import CacheEntry
 
 _KINDS = ("bundles", "engines", "kernels", "timings")
+_COLUMNS: "dict[str, Callable[[CacheEntry], str]]" = {
+    "kind": lambda entry: entry.kind,
+    "name": lambda entry: entry.path.name,
+    "MB": lambda entry: f"{entry.size_bytes / 1e6:,.1f}",
+    "age": lambda entry: _age(entry.age_seconds),
+    "state": lambda entry: entry.state,
+}
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _KIND = click.option(
     "--kind", "kinds", multiple=True, type=click.Choice(_KINDS), help="Only of this kind; may be repeated."
@@ -37,11 +45,7 @@ def list_command(kinds: tuple[str, ...], older_than: str | None, as_json: bool) 
     if as_json:
         click.echo(json.dumps([entry.as_dict() for entry in entries], indent=2))
         return
-    rows = [
-        (entry.kind, entry.path.name, f"{entry.size_bytes / 1e6:,.1f}", _age(entry.age_seconds), entry.state)
-        for entry in entries
-    ]
-    print_table(("kind", "name", "MB", "age", "state"), rows)
+    print_table(_COLUMNS, entries)
     total = sum(entry.size_bytes for entry in entries)
     click.echo(f"{cache_root()}: {len(entries)} entries, {total / 1e6:,.1f} MB")
 
@@ -59,19 +63,11 @@ def prune(
 
     What another process reads or makes stays.
     """
-    from flashvsr_trt.cache.contents import WHOLE, remove_entry
+    from flashvsr_trt.cache.contents import WHOLE
 
     whole_too = everything or older_than is not None
     chosen = [entry for entry in _entries(kinds, older_than) if whole_too or entry.state != WHOLE]
-    removed, kept = [], []
-    for entry in chosen:
-        try:
-            if not dry_run:
-                remove_entry(entry)
-            removed.append(entry)
-        except CacheError as error:
-            kept.append(entry)
-            click.echo(f"kept: {error}", err=True)
+    removed = remove_entries(chosen, dry_run)
     if as_json:
         click.echo(json.dumps([entry.as_dict() for entry in removed], indent=2))
         return
@@ -81,6 +77,21 @@ def prune(
         )
     size = sum(entry.size_bytes for entry in removed)
     click.echo(f"{len(removed)} {'to remove' if dry_run else 'removed'}, {size / 1e6:,.1f} MB")
+
+
+def remove_entries(entries: "Iterable[CacheEntry]", dry_run: bool) -> "list[CacheEntry]":
+    """Those that were removed, or would be; why another one stays is said."""
+    from flashvsr_trt.cache.contents import remove_entry
+
+    removed = []
+    for entry in entries:
+        try:
+            if not dry_run:
+                remove_entry(entry)
+            removed.append(entry)
+        except CacheError as error:
+            click.echo(f"kept: {error}", err=True)
+    return removed
 
 
 def seconds_of(age: str) -> int:

@@ -77,8 +77,9 @@ def json_text(comparison: "Comparison") -> str:
 
 
 def _print_comparison(comparison: "Comparison") -> None:
-    from flashvsr_trt.quality.report import TABLE_HEADER, remarks, table_rows
+    from flashvsr_trt.quality.report import LABELS, TABLE_COLUMNS, remarks
+    from flashvsr_trt.quality.summary import summarise
 
-    print_table(TABLE_HEADER, table_rows(comparison))
+    print_table(TABLE_COLUMNS, [summarise(comparison.frames, measure) for measure in LABELS])
     for line in remarks(comparison):
         click.echo(line)

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from flashvsr_trt.bundle import Bundle, read_bundle
+from flashvsr_trt.bundle import read_bundle
 from flashvsr_trt.cache.folder import cache_folder
+from flashvsr_trt.cli.cache import remove_entries
 from flashvsr_trt.cli.option_types import MEGABYTES
 from flashvsr_trt.cli.stream_options import stream_of, stream_options
-from flashvsr_trt.config.signatures import StreamConfig
-from flashvsr_trt.errors import CacheError, EngineError, UsageError
+from flashvsr_trt.errors import EngineError, UsageError
 
 if TYPE_CHECKING:
     # The commands import onnx and TensorRT themselves, so that `--help` does not wait for them.
@@ -63,6 +63,7 @@ def build(
     **stream: Any,
 ) -> None:
     """Build the engines of a stream, or find them built; a stream that was not exported yet is."""
+    from flashvsr_trt.cache.bundle import bundle_for
     from flashvsr_trt.engines.build import find_or_build_engines
     from flashvsr_trt.engines.build_progress import show_build_progress
     from flashvsr_trt.engines.device import current_device
@@ -76,7 +77,7 @@ def build(
     if bundle:
         opened = read_bundle(bundle, verify=False)
     else:
-        opened = _exported(stream_of(**stream), weights, precision)
+        opened = bundle_for(stream_of(**stream), weights, precision, _say)
     root = root or cache_folder("engines")
     debug_folder = root / _FAILED if context.find_root().params.get("debug") else None
     with show_build_progress() as report:
@@ -135,36 +136,25 @@ def show(name: str, root: Path | None, layers: bool, as_json: bool) -> None:
 @click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
 def prune(root: Path | None, everything: bool, dry_run: bool) -> None:
     """Remove engines that are damaged, or that would be built again, and unfinished ones."""
-    from flashvsr_trt.cache.contents import WHOLE, list_entries, remove_entry
+    from flashvsr_trt.cache.contents import WHOLE, CacheEntry, list_entries
     from flashvsr_trt.engines.manifest import open_engines
     from flashvsr_trt.engines.stale import why_stale
 
-    root = root or cache_folder("engines")
-    chosen, kept = [], 0
-    for entry in list_entries({"engines": root}):
-        reason: str | None = "all are" if everything else None
+    def why(entry: CacheEntry) -> str | None:
         if entry.state != WHOLE:
-            reason = entry.state
-        elif not everything:
-            try:
-                reason = why_stale(open_engines(entry.path))
-            except EngineError as error:
-                reason = str(error)
-        if reason:
-            chosen.append((entry, reason))
-        kept += not reason
-    removed = 0
-    for entry, reason in chosen:
+            return entry.state
         try:
-            if not dry_run:
-                remove_entry(entry)
-        except CacheError as error:
-            click.echo(f"kept: {error}", err=True)
-            kept += 1
-            continue
-        removed += 1
-        click.echo(f"{'would remove' if dry_run else 'removed'} {entry.path.name}: {reason}")
-    click.echo(f"{removed} {'to remove' if dry_run else 'removed'}, {kept} kept")
+            return "all are" if everything else why_stale(open_engines(entry.path))
+        except EngineError as error:
+            return str(error)
+
+    listed = list_entries({"engines": root or cache_folder("engines")})
+    reasons = {entry: reason for entry in listed if (reason := why(entry))}
+    removed = remove_entries(reasons, dry_run)
+    for entry in removed:
+        click.echo(f"{'would remove' if dry_run else 'removed'} {entry.path.name}: {reasons[entry]}")
+    kept = len(listed) - len(removed)
+    click.echo(f"{len(removed)} {'to remove' if dry_run else 'removed'}, {kept} kept")
 
 
 @engines.command()
@@ -197,12 +187,6 @@ def verify(names: tuple[str, ...], root: Path | None, as_json: bool) -> None:
             click.echo(f"{words[row['passed']]:<8}{row['check']:<12} {row['engines'] or ''}: {row['detail']}")
     if failed:
         raise EngineError(f"{failed} of {len(rows)} checks failed")
-
-
-def _exported(stream: StreamConfig, weights: str | None, precision: str) -> Bundle:
-    from flashvsr_trt.cache.bundle import bundle_for
-
-    return bundle_for(stream, weights, precision, _say)
 
 
 def _open(name: str, root: Path | None) -> "EngineSet":

@@ -1,6 +1,7 @@
 """`flashvsr-trt export`, `parity` and `inspect`: the stages as ONNX, compared and looked into."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     # The commands import torch and onnx themselves, so that `--help` does not wait for them.
     from flashvsr_trt.export.inspect_graph import GraphReport
     from flashvsr_trt.parity.check import ParityResult
+    from flashvsr_trt.parity.tensor_error import TensorError
 
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 
@@ -152,68 +154,39 @@ def inspect(path: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([report.as_dict() for report in reports], indent=2))
         return
-    header = (
-        "graph",
-        "nodes",
-        "custom nodes",
-        "parameters",
-        "weights MB",
-        "GFLOP",
-        "in MB",
-        "out MB",
-        "state MB",
-    )
-    print_table(header, [_graph_cells(report) for report in reports])
+    print_table(_GRAPH_COLUMNS, reports)
     for report in reports:
         counts = ", ".join(f"{label} {count}" for label, count in report.node_counts.items())
         click.echo(f"{report.name}: {counts}")
 
 
-def _graph_cells(report: "GraphReport") -> tuple[str, ...]:
-    state = "-" if report.state_bytes is None else f"{report.state_bytes / 1e6:,.1f}"
-    return (
-        report.name,
-        f"{report.nodes:,}",
-        str(sum(report.custom_nodes.values())),
-        f"{report.parameters:,}",
-        f"{report.parameter_bytes / 1e6:,.1f}",
-        f"{report.flops / 1e9:,.1f}",
-        f"{report.input_bytes / 1e6:,.1f}",
-        f"{report.output_bytes / 1e6:,.1f}",
-        state,
-    )
+_GRAPH_COLUMNS: "dict[str, Callable[[GraphReport], str]]" = {
+    "graph": lambda report: report.name,
+    "nodes": lambda report: f"{report.nodes:,}",
+    "custom nodes": lambda report: str(sum(report.custom_nodes.values())),
+    "parameters": lambda report: f"{report.parameters:,}",
+    "weights MB": lambda report: f"{report.parameter_bytes / 1e6:,.1f}",
+    "GFLOP": lambda report: f"{report.flops / 1e9:,.1f}",
+    "in MB": lambda report: f"{report.input_bytes / 1e6:,.1f}",
+    "out MB": lambda report: f"{report.output_bytes / 1e6:,.1f}",
+    "state MB": lambda report: "-" if report.state_bytes is None else f"{report.state_bytes / 1e6:,.1f}",
+}
 
 
 def _print_parity(result: "ParityResult", title: str) -> None:
     limits = result.report.thresholds
-    rows = [
-        (
-            error.graph,
-            error.tensor,
-            str(error.calls),
-            f"{error.max_absolute:.2e}",
-            f"{error.mean_absolute:.2e}",
-            f"{error.max_relative:.2e}",
-            f"{error.mean_relative:.2e}",
-            f"{error.cosine:.7f}",
-            "-" if error.psnr is None else f"{error.psnr:.1f}",
-            "-" if error.mask_agreement is None else f"{error.mask_agreement:.4f}",
-            "EXCEEDS" if error.exceeds(limits) else "ok",
-        )
-        for error in result.report.tensors
-    ]
+    columns: dict[str, Callable[[TensorError], str]] = {
+        "graph": lambda error: error.graph,
+        "tensor": lambda error: error.tensor,
+        "calls": lambda error: str(error.calls),
+        "max abs": lambda error: f"{error.max_absolute:.2e}",
+        "mean abs": lambda error: f"{error.mean_absolute:.2e}",
+        "max rel": lambda error: f"{error.max_relative:.2e}",
+        "mean rel": lambda error: f"{error.mean_relative:.2e}",
+        "cosine": lambda error: f"{error.cosine:.7f}",
+        "PSNR": lambda error: "-" if error.psnr is None else f"{error.psnr:.1f}",
+        "mask": lambda error: "-" if error.mask_agreement is None else f"{error.mask_agreement:.4f}",
+        "": lambda error: "EXCEEDS" if error.exceeds(limits) else "ok",
+    }
     click.echo(title)
-    header = (
-        "graph",
-        "tensor",
-        "calls",
-        "max abs",
-        "mean abs",
-        "max rel",
-        "mean rel",
-        "cosine",
-        "PSNR",
-        "mask",
-        "",
-    )
-    print_table(header, rows)
+    print_table(columns, result.report.tensors)

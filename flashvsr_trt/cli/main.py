@@ -25,13 +25,13 @@ from flashvsr_trt.cli.option_types import (
 )
 from flashvsr_trt.cli.progress import show_progress
 from flashvsr_trt.cli.standard_streams import plain_reason, prepare_streams, silence_stdout
+from flashvsr_trt.cli.stream_options import COLOR_FIX, PRESET, SCALE, SCHEDULE, UPSAMPLER, WEIGHTS, choice
 from flashvsr_trt.cli.weights import weights
 from flashvsr_trt.config.geometry import FITS
-from flashvsr_trt.config.presets import CHUNK_SIZES, DEFAULT_PRESET, PRESETS, SCALES, SCHEDULES
-from flashvsr_trt.config.signatures import COLOR_FIXES, UPSAMPLERS
+from flashvsr_trt.config.presets import CHUNK_SIZES, DEFAULT_PRESET, PRESETS
 from flashvsr_trt.engines.flavours import FLAVOUR_CHOICES
 from flashvsr_trt.errors import FlashVSRError
-from flashvsr_trt.files.new import FINISHED, new_file, write_errors
+from flashvsr_trt.files.new import FINISHED, new_report
 from flashvsr_trt.files.staging import remove_unfinished
 from flashvsr_trt.files.targets import STANDARD_STREAM, local_path
 from flashvsr_trt.missing_parts import named_missing_parts
@@ -45,6 +45,9 @@ FAULT = 70
 """Exit code for an error that nobody expected: EX_SOFTWARE of sysexits.h."""
 
 
+STREAM_CODECS = "copy, auto (convert what OUT cannot hold), none, or an encoder for all"
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="flashvsr-trt")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
@@ -56,62 +59,29 @@ for command in (weights, kernels, export, parity, inspect, engines, cache, compa
     cli.add_command(command)
 
 
-def number_choice(numbers: Sequence[int]) -> click.Choice:
-    """A choice of integers that stays one in the help."""
-    return click.Choice([str(number) for number in numbers])
-
-
 @cli.command()
 @click.argument("input", metavar="INPUT")
 @click.option("-o", "--output", metavar="OUT", help="File, folder, or - for stdout.  [default: INPUT_2x]")
-@click.option("--preset", default=DEFAULT_PRESET, show_default=True, help="See `flashvsr-trt presets`.")
-@click.option("--scale", type=number_choice(SCALES), default="2", show_default=True)
-@click.option(
-    "--weights",
-    metavar="W",
-    help="Directory, bundle, or random[:SEED].  [default: FLASHVSR_WEIGHTS, HF cache; nano: its own]",
-)
-@click.option(
-    "--schedule", type=click.Choice([s.name for s in SCHEDULES]), default="official", show_default=True
-)
-@click.option(
-    "--chunk-size", type=number_choice(CHUNK_SIZES), default="8", show_default=True, help="Frames a call."
-)
-@click.option(
-    "--fit", type=click.Choice(FITS), default="pad", show_default=True, help="To multiples of 128 pixels."
-)
+@PRESET
+@SCALE
+@WEIGHTS
+@SCHEDULE
+@choice("--chunk-size", CHUNK_SIZES, "Frames a call.")
+@choice("--fit", FITS, "To multiples of 128 pixels.")
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Of the noise.")
-@click.option("--color-fix", type=click.Choice(COLOR_FIXES), default=COLOR_FIXES[0], show_default=True)
-@click.option(
-    "--upsampler",
-    type=click.Choice(UPSAMPLERS),
-    default=UPSAMPLERS[0],
-    show_default=True,
-    help="pil: as trained; torch: as FlashDreams.",
-)
+@COLOR_FIX
+@UPSAMPLER
 @click.option("--backend", default="auto", show_default=True, help="See `flashvsr-trt doctor`.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--gpus", type=COUNT, help="Share the work between this many; starts torchrun.")
 @click.option("--dtype", default="auto", show_default=True, help="auto, float32, bfloat16 or float16.")
-@click.option(
-    "--attention",
-    type=click.Choice(ATTENTIONS),
-    default=ATTENTIONS[0],
-    show_default=True,
-    help="reference: PyTorch instead of the kernels.",
-)
+@choice("--attention", ATTENTIONS, "reference: PyTorch instead of the kernels.")
 @click.option("--compile", is_flag=True, help="torch.compile for encoding and the decoder.")
 @click.option(
     "--cuda-graphs/--no-cuda-graphs", default=None, help="Replay steady steps.  [default: on a GPU]"
 )
 @click.option("--no-build", "build", flag_value=False, default=True, help="Do not build missing engines.")
-@click.option(
-    "--flavour",
-    type=click.Choice(FLAVOUR_CHOICES),
-    default=FLAVOUR_CHOICES[0],
-    show_default=True,
-    help="Of the engines that --backend tensorrt runs.",
-)
+@choice("--flavour", FLAVOUR_CHOICES, "Of the engines that --backend tensorrt runs.")
 @click.option(
     "--engines", metavar="DIR", help="Run the engines in DIR, a set or a folder of sets; build none."
 )
@@ -143,30 +113,13 @@ def number_choice(numbers: Sequence[int]) -> click.Choice:
 @click.option(
     "--encoder-option", "encoder_options", type=EncoderOption(), multiple=True, help="Say preset=slow."
 )
-@click.option(
-    "--audio-codec",
-    default="copy",
-    show_default=True,
-    help="copy, auto (convert what OUT cannot hold), none, or an encoder for all, say aac.",
-)
-@click.option(
-    "--subtitle-codec",
-    default="copy",
-    show_default=True,
-    help="copy, auto (convert what OUT cannot hold), none, or an encoder for all, say mov_text.",
-)
+@click.option("--audio-codec", default="copy", show_default=True, help=f"{STREAM_CODECS}, say aac.")
+@click.option("--subtitle-codec", default="copy", show_default=True, help=f"{STREAM_CODECS}, say mov_text.")
 @click.option("--threads", type=THREADS, default=0, help="Of decoder and encoder.  [default: theirs]")
 @click.option("--overwrite", is_flag=True, help="Replace what exists: the output, the report, the trace.")
 @click.option("--json", "json_file", metavar="FILE", help="Write a report; - for stdout.")
 @click.pass_obj
-def run(
-    arguments: Sequence[str],
-    json_file: str | None,
-    scale: str,
-    chunk_size: str,
-    gpus: int | None,
-    **options,
-) -> None:
+def run(arguments: Sequence[str], json_file: str | None, gpus: int | None, **options) -> None:
     """Upscale INPUT: a video, a folder, glob or %05d pattern of images, or - for a pipe.
 
     FRAME|TIME: an integer counts frames (48), else it is a time (1:02:03.5, 1:30, 12.5s, 500ms).
@@ -175,7 +128,7 @@ def run(
     from flashvsr_trt.runtime.run_options import RunOptions
     from flashvsr_trt.runtime.upscale import check_files, upscale_file
 
-    run_options = RunOptions(scale=int(scale), chunk_size=int(chunk_size), **options)
+    run_options = RunOptions(**options)
     check_files(run_options, {"--json": json_file})
     launch_if_asked(gpus, run_options, arguments)
     with (
@@ -193,21 +146,12 @@ def run(
 
 @contextmanager
 def report_file(path: str | None, overwrite: bool) -> Iterator[Callable[[str], None]]:
-    """Gives `write(text)` for the report that --json asks for; the file is opened now, not after the work."""
-    if path in (None, STANDARD_STREAM):
+    """Gives `write(text)` for the report that --json asks for."""
+    if path and path != STANDARD_STREAM:
+        with new_report(local_path(path), overwrite=overwrite) as write:
+            yield write
+    else:
         yield lambda text: click.echo(text, nl=False) if path else None
-        return
-    path = local_path(path)
-    with write_errors(path):
-        file = new_file(path, overwrite=overwrite)
-
-    def write(text: str) -> None:
-        with write_errors(path):
-            file.file.write(text.encode("utf-8", "backslashreplace"))
-            file.finish()
-
-    with file:
-        yield write
 
 
 def say(line: str) -> None:

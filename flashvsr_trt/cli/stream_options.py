@@ -1,6 +1,6 @@
 """The options that say which stream to export or to build engines for: the same for every command."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import click
 
@@ -20,29 +20,40 @@ from flashvsr_trt.errors import UsageError
 
 _DEFAULT_SIZE = (768, 1280)
 
+
+def choice(name: str, values: Sequence, help_text: str | None = None) -> Callable[[Callable], Callable]:
+    """An option that takes one of `values`; the first is its default."""
+    return click.option(name, type=click.Choice(values), default=values[0], show_default=True, help=help_text)
+
+
+PRESET = click.option(
+    "--preset", default=DEFAULT_PRESET, show_default=True, help="See `flashvsr-trt presets`."
+)
+SCALE = choice("--scale", SCALES)
+SCHEDULE = choice("--schedule", [schedule.name for schedule in SCHEDULES])
+UPSAMPLER = choice("--upsampler", UPSAMPLERS, "pil: as trained; torch: as FlashDreams.")
+COLOR_FIX = choice("--color-fix", COLOR_FIXES)
+WEIGHTS = click.option(
+    "--weights",
+    metavar="W",
+    help="Directory, bundle, or random[:SEED].  [default: FLASHVSR_WEIGHTS, HF cache; nano: its own]",
+)
+
 STREAM_OPTIONS = (
-    click.option("--preset", default=DEFAULT_PRESET, show_default=True, help="See `flashvsr-trt presets`."),
+    PRESET,
     click.option(
         "--size",
         type=SizeType(),
         help=f"Of the upscaled frame, in multiples of {SIZE_MULTIPLE}.  [default: 1280x768]",
     ),
     click.option("--input-size", type=SizeType(), help="Of the frames that go in, any; instead of --size."),
-    click.option("--scale", type=click.Choice([str(s) for s in SCALES]), default="2", show_default=True),
-    click.option(
-        "--schedule", type=click.Choice([s.name for s in SCHEDULES]), default="official", show_default=True
-    ),
-    click.option(
-        "--fit", type=click.Choice(FITS), default="pad", show_default=True, help="Of an --input-size."
-    ),
-    click.option("--upsampler", type=click.Choice(UPSAMPLERS), default=UPSAMPLERS[0], show_default=True),
-    click.option("--color-fix", type=click.Choice(COLOR_FIXES), default=COLOR_FIXES[0], show_default=True),
-    click.option("--precision", type=click.Choice(list(PRECISIONS)), default="bf16", show_default=True),
-    click.option(
-        "--weights",
-        metavar="W",
-        help="Directory, bundle, or random[:SEED].  [default: FLASHVSR_WEIGHTS, HF cache; nano: its own]",
-    ),
+    SCALE,
+    SCHEDULE,
+    choice("--fit", FITS, "Of an --input-size."),
+    UPSAMPLER,
+    COLOR_FIX,
+    choice("--precision", list(PRECISIONS)),
+    WEIGHTS,
 )
 
 
@@ -57,14 +68,14 @@ def stream_of(
     preset: str,
     size: tuple[int, int] | None,
     input_size: tuple[int, int] | None,
-    scale: str,
+    scale: int,
     schedule: str,
     fit: str,
     upsampler: str,
     color_fix: str,
 ) -> StreamConfig:
     """What STREAM_OPTIONS ask for, but --precision and --weights. Raises UsageError."""
-    geometry = _geometry_of(size, input_size, int(scale), fit)
+    geometry = _geometry_of(size, input_size, scale, fit)
     return StreamConfig(find_preset(preset), geometry, find_schedule(schedule), upsampler, color_fix)
 
 

@@ -1,20 +1,24 @@
 """Tables on stdout: drawn on a terminal, plain lines elsewhere."""
 
-import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeVar
 
 import click
 from rich.console import Console
 from rich.table import Table
 
+Row = TypeVar("Row")
 
-def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print rows of text under their header; plain lines have two spaces between cells."""
-    if sys.stdout.isatty():
-        table = Table(*header)
-        for row in rows:
-            table.add_row(*row)
-        Console().print(table)
+
+def print_table(columns: Mapping[str, Callable[[Row], str]], rows: Iterable[Row]) -> None:
+    """Print the columns of each row under their names; plain lines have two spaces between cells."""
+    lines = [[cell(row) for cell in columns.values()] for row in rows]
+    console = Console()
+    if not console.is_terminal:
+        for line in (columns, *lines):
+            click.echo("  ".join(line))
         return
-    for row in (header, *rows):
-        click.echo("  ".join(row))
+    table = Table(*columns)
+    for line in lines:
+        table.add_row(*line)
+    console.print(table)

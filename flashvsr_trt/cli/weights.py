@@ -2,13 +2,13 @@
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
-from rich.table import Table
 
+from flashvsr_trt.cli.table import print_table
 from flashvsr_trt.config.presets import DEFAULT_PRESET, find_preset
 from flashvsr_trt.errors import WeightsError
 
@@ -16,7 +16,15 @@ if TYPE_CHECKING:
     # The commands import torch themselves, so that `--help` does not wait for it.
     from flashvsr_trt.model.weights.report import PartReport, WeightsReport
 
-_COLUMNS = ("part", "format", "tensors", "parameters", "dtype", "sizes", "version")
+_COLUMNS: "dict[str, Callable[[PartReport], str]]" = {
+    "part": lambda part: part.part,
+    "format": lambda part: part.format or "unreadable",
+    "tensors": lambda part: str(part.tensors),
+    "parameters": lambda part: f"{part.parameters:,}",
+    "dtype": lambda part: "/".join(part.dtypes),
+    "sizes": lambda part: ", ".join(f"{name} {size}" for name, size in (part.sizes or {}).items()),
+    "version": lambda part: part.version or "-",
+}
 
 _PATH = click.Path(path_type=Path)
 _PRESET = click.option(
@@ -86,30 +94,7 @@ def convert(
 
 
 def _print_report(report: "WeightsReport") -> None:
-    console = Console()
-    if console.is_terminal:
-        table = Table(
-            "part", "format", "tensors", "parameters", "dtype", "sizes", "version", title=report.path
-        )
-        for part in report.parts:
-            table.add_row(*_cells(part))
-        console.print(table)
-    else:
-        for part in report.parts:
-            click.echo("  ".join(_cells(part)))
+    print_table(_COLUMNS, report.parts)
     for problem in report.problems:
         click.echo(f"problem: {problem}")
     click.echo(f"{report.path}: {'would not load' if report.problems else f'loads as {report.version}'}")
-
-
-def _cells(part: "PartReport") -> tuple[str, ...]:
-    sizes = ", ".join(f"{name} {size}" for name, size in (part.sizes or {}).items())
-    return (
-        part.part,
-        part.format or "unreadable",
-        str(part.tensors),
-        f"{part.parameters:,}",
-        "/".join(part.dtypes),
-        sizes,
-        part.version or "-",
-    )

@@ -308,6 +308,24 @@ def write_text(path: str | os.PathLike, text: str, *, overwrite: bool = False) -
 
 
 @contextmanager
+def new_report(path: str, *, overwrite: bool = False) -> Iterator[Callable[[str], None]]:
+    """Gives `write(text)` for a file that is opened now, before the work that it reports, and whole then.
+
+    Raises FileError where it cannot be written, and as `new_file`.
+    """
+    with write_errors(path):
+        file = new_file(path, overwrite=overwrite)
+
+    def write(text: str) -> None:
+        with write_errors(path):
+            file.file.write(text.encode("utf-8", "backslashreplace"))
+            file.finish()
+
+    with file:
+        yield write
+
+
+@contextmanager
 def write_errors(path: str | os.PathLike, kind: type[FlashVSRError] = FileError) -> Iterator[None]:
     """Turns what the system or FFmpeg says while `path` is written into an error of this kind."""
     try:

@@ -12,9 +12,9 @@ import numpy as np
 
 from flashvsr_trt.quality.compare import Comparison
 from flashvsr_trt.quality.plot import plot
-from flashvsr_trt.quality.report import LABELS, TABLE_HEADER, in_words, remarks, table_rows
+from flashvsr_trt.quality.report import LABELS, TABLE_COLUMNS, in_words, remarks
 from flashvsr_trt.quality.shown_frames import ShownFrame
-from flashvsr_trt.quality.summary import MEASURES, summarise
+from flashvsr_trt.quality.summary import MEASURES, Summary, summarise
 
 TEMPLATES = files("flashvsr_trt.quality")
 
@@ -29,8 +29,8 @@ def comparison_page(comparison: Comparison, shown: Sequence[ShownFrame]) -> str:
         width=comparison.width,
         height=comparison.height,
         frames=_frame_count(comparison),
-        header="".join(f'<th scope="col">{cell}</th>' for cell in TABLE_HEADER),
-        rows="".join(_row(row) for row in table_rows(comparison)),
+        header="".join(f'<th scope="col">{cell}</th>' for cell in TABLE_COLUMNS),
+        rows="".join(_row(summarise(comparison.frames, measure)) for measure in LABELS),
         remarks="".join(f"<p>{escape(line)}</p>" for line in remarks(comparison)),
         plot=plot(comparison.frames, [pair.frame.index for pair in shown]),
         pairs="".join(_pair(pair, name_a, name_b, pair.frame.index == worst) for pair in shown),
@@ -57,8 +57,8 @@ def _frame_count(comparison: Comparison) -> str:
     return f"the first {compared} frames (A has {count_a}, B has {count_b})"
 
 
-def _row(cells: Sequence[str]) -> str:
-    label, *values = map(escape, cells)
+def _row(summary: Summary) -> str:
+    label, *values = (escape(cell(summary)) for cell in TABLE_COLUMNS.values())
     return f'<tr><th scope="row">{label}</th>{"".join(f"<td>{value}</td>" for value in values)}</tr>'
 
 

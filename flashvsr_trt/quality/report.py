@@ -1,15 +1,22 @@
 """A comparison as JSON, as rows of a table, and its numbers in words."""
 
 import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from flashvsr_trt import __version__
 from flashvsr_trt.quality.compare import Comparison
-from flashvsr_trt.quality.summary import MEASURES, ChunkBorders, chunk_borders, summarise
-
-TABLE_HEADER = ("measure", "mean", "worst", "at frame")
+from flashvsr_trt.quality.summary import MEASURES, ChunkBorders, Summary, chunk_borders, summarise
 
 LABELS = {"luma_psnr": "luma PSNR", "luma_ssim": "luma SSIM", "rgb_psnr": "RGB PSNR", "rgb_ssim": "RGB SSIM"}
+
+TABLE_COLUMNS: Mapping[str, Callable[[Summary], str]] = {
+    "measure": lambda summary: LABELS[summary.measure],
+    "mean": lambda summary: in_words(summary.measure, summary.mean),
+    "worst": lambda summary: in_words(summary.measure, summary.worst),
+    "at frame": lambda summary: str(summary.worst_frame),
+}
+"""What a table shows of each measure."""
 
 
 def comparison_json(comparison: Comparison) -> dict[str, Any]:
@@ -53,22 +60,6 @@ def comparison_json(comparison: Comparison) -> dict[str, Any]:
         ],
         "versions": {"flashvsr-trt": __version__},
     }
-
-
-def table_rows(comparison: Comparison) -> list[tuple[str, ...]]:
-    """One row of text for each measure, under TABLE_HEADER."""
-    rows = []
-    for measure, label in LABELS.items():
-        summary = summarise(comparison.frames, measure)
-        rows.append(
-            (
-                label,
-                in_words(measure, summary.mean),
-                in_words(measure, summary.worst),
-                str(summary.worst_frame),
-            )
-        )
-    return rows
 
 
 def remarks(comparison: Comparison) -> list[str]:

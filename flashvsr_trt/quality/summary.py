@@ -22,8 +22,9 @@ MEASURES: Mapping[str, Callable[[ComparedFrame], float]] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Summary:
-    """One measure over all frames. `mean` leaves infinite values out, and is infinite if all are."""
+    """One of MEASURES over all frames. `mean` leaves infinite values out, and is infinite if all are."""
 
+    measure: str
     mean: float
     worst: float
     worst_frame: int
@@ -35,9 +36,8 @@ def summarise(frames: Sequence[ComparedFrame], measure: str) -> Summary:
     """One of MEASURES over the frames, of which there is at least one."""
     values = [MEASURES[measure](frame) for frame in frames]
     worst = min(values)
-    return Summary(
-        finite_mean(values), worst, frames[values.index(worst)].index, sum(map(math.isinf, values))
-    )
+    worst_frame = frames[values.index(worst)].index
+    return Summary(measure, finite_mean(values), worst, worst_frame, sum(map(math.isinf, values)))
 
 
 @dataclass(frozen=True)

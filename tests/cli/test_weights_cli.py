@@ -36,15 +36,16 @@ class TestCheck:
         result = run("check", directory, *PRESET)
         assert result.exit_code == 0
         lines = result.output.splitlines()
-        assert [line.split("  ")[:3] for line in lines[:4]] == [
+        assert [line.split("  ")[:3] for line in lines[:5]] == [
+            ["part", "format", "tensors"],
             ["projector", "torch zip", "8"],
             ["dit", "safetensors", "123"],
             ["decoder", "torch zip", "66"],
             ["prompt", "torch zip", "1"],
         ]
         sizes = ("dim", "ffn_dim", "text_dim", "freq_dim", "layers")
-        assert ", ".join(f"{size} {getattr(NANO.dit, size)}" for size in sizes) in lines[1]
-        assert "bfloat16" in lines[0]
+        assert ", ".join(f"{size} {getattr(NANO.dit, size)}" for size in sizes) in lines[2]
+        assert "bfloat16" in lines[1]
         assert lines[-1] == f"{directory}: loads as unpublished"
 
     def test_a_terminal_gets_a_table(self, directory):
