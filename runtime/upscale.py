@@ -119,7 +119,7 @@ def check_files(options: RunOptions, reports: Mapping[str, str | None] = Mapping
     if output == STDOUT:
         check_stdout(reports)
     outputs = {"the output": output}
-    if is_image_output(output):
+    if output and is_image_output(output):
         outputs = {}
         for what, path in reports.items():
             if path and path != STANDARD_STREAM:
@@ -129,9 +129,9 @@ def check_files(options: RunOptions, reports: Mapping[str, str | None] = Mapping
 
 def chosen_output(options: RunOptions) -> str:
     """Where the video goes: as asked for, or beside the input. Stdout is STDOUT, by whatever name."""
-    if is_stdout(options.output):
-        return STDOUT
-    return local_path(options.output or default_output(options.input, options.scale, options.codec))
+    if options.output is None:
+        return default_output(options.input, options.scale, options.codec)
+    return STDOUT if is_stdout(options.output) else local_path(options.output)
 
 
 def run_report(options: RunOptions, output: str, executor: Executor, run: PipelineReport) -> dict[str, Any]:

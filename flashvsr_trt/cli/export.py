@@ -9,7 +9,7 @@ import click
 
 from flashvsr_trt.bundle import MANIFEST, Bundle, read_bundle
 from flashvsr_trt.cache.folder import cache_folder
-from flashvsr_trt.cli.option_types import COUNT
+from flashvsr_trt.cli.option_types import COUNT, OutputPath
 from flashvsr_trt.cli.stream_options import stream_of, stream_options
 from flashvsr_trt.cli.table import print_table
 from flashvsr_trt.config.signatures import StreamConfig
@@ -31,7 +31,9 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
     is_flag=True,
     help="Write the weights even where a bundle beside has them: `onnx.load` refuses shared files.",
 )
-@click.option("-o", "--output", type=_FOLDER, help="Folder to make.  [default: bundles/ and a name]")
+@click.option(
+    "-o", "--output", type=OutputPath(file_okay=False), help="Folder to make.  [default: bundles/ and a name]"
+)
 def export(
     precision: str, weights: str | None, own_weights: bool, output: Path | None, **options: Any
 ) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from flashvsr_trt.cli.option_types import WORKERS
+from flashvsr_trt.cli.option_types import WORKERS, OutputPath
 
 
 @click.group()
@@ -29,7 +29,7 @@ def kernels() -> None:
     show_default=True,
     help="Dtype of the attention kernels; may be given more than once.",
 )
-@click.option("-o", "--output", type=click.Path(path_type=Path, file_okay=False), required=True)
+@click.option("-o", "--output", type=OutputPath(file_okay=False), required=True)
 @click.option("--workers", type=WORKERS, default=2, show_default=True, help="Processes that compile at once.")
 def build(architectures: tuple[str, ...], dtypes: tuple[str, ...], output: Path, workers: int) -> None:
     """Compile every kernel to PTX and cubin, with a manifest. Needs no GPU."""

@@ -1,8 +1,10 @@
 """Types of command-line options that several commands take. Each refuses what could never be meant."""
 
 import math
+import os
 import re
 from fractions import Fraction
+from pathlib import Path
 
 import click
 
@@ -23,6 +25,15 @@ MEGABYTES = click.IntRange(1, 2**31 - 1)
 
 MOST_RATE = 100_000
 """Frames a second that a container's clock can still tell apart."""
+
+
+class OutputPath(click.Path):
+    """A file or folder to make, which has a name."""
+
+    def convert(self, value, parameter, context) -> Path:
+        if not os.fspath(value):
+            self.fail("'' is no name; give it one, or leave the option out", parameter, context)
+        return Path(super().convert(value, parameter, context))
 
 
 class SizeType(click.ParamType):

@@ -8,19 +8,19 @@ import sys
 def prepare_streams() -> None:
     """Put the null device where a standard stream was closed (`2>&-`): a file must not get its number.
 
-    Python itself sets such a stream to None, and what prints to it would fail. File names that are no text
-    are printed escaped.
+    The null device cannot be written there, so that data for a closed stdout is an error; what is only said
+    goes nowhere. File names that are no text are printed escaped.
     """
-    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(number)
         except OSError:
-            opened = os.open(os.devnull, os.O_RDONLY if mode == "r" else os.O_WRONLY)
+            opened = os.open(os.devnull, os.O_RDONLY)
             if opened != number:
                 os.dup2(opened, number)
                 os.close(opened)
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115 - as long as the process
+        if getattr(sys, name) is None:  # Python's own stream of a closed descriptor
+            setattr(sys, name, open(os.devnull, "w" if number else "r"))  # noqa: SIM115 - as long as the process
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from flashvsr_trt.cli.option_types import OutputPath
 from flashvsr_trt.cli.table import print_table
 from flashvsr_trt.config.presets import DEFAULT_PRESET, find_preset
 from flashvsr_trt.errors import WeightsError
@@ -41,7 +42,7 @@ def weights() -> None:
 @weights.command()
 @click.option("--repo", help="Hugging Face repository.  [default: the published v1.1 one]")
 @click.option("--revision", default="main", show_default=True, help="Branch, tag or commit.")
-@click.option("-o", "--output", type=_PATH, help="Directory.  [default: the Hugging Face cache]")
+@click.option("-o", "--output", type=OutputPath(), help="Directory.  [default: the Hugging Face cache]")
 def pull(repo: str | None, revision: str, output: Path | None) -> None:
     """Download the published files and verify their checksums (6.4 GB)."""
     from flashvsr_trt.model.weights.download import pull_weights
@@ -71,7 +72,7 @@ def check(path: Path, preset: str, prompt: Path | None, as_json: bool) -> None:
 
 @weights.command()
 @click.argument("source")
-@click.argument("output", type=_PATH)
+@click.argument("output", type=OutputPath())
 @_PRESET
 @_PROMPT
 @click.option("--overwrite", is_flag=True, help="Replace OUTPUT if it exists.")

@@ -136,7 +136,7 @@ class OpenedFile(_Unfinished):
     def __init__(self, path: str) -> None:
         super().__init__(path)
         self.part = path
-        number = _descriptor(path)
+        number = descriptor(path)
         # Not truncated: a shell may have opened the file behind it for appending.
         self.file = PartFile(os.open(path, os.O_WRONLY) if number is None else os.dup(number), "w")
 
@@ -265,7 +265,7 @@ def check_target(path: str, overwrite: bool) -> None:
 
 def is_stream(path: str) -> bool:
     """Whether it takes what is written to it: a pipe, a device such as /dev/null, or an open descriptor."""
-    if _descriptor(path) is not None:
+    if descriptor(path) is not None:
         return True
     try:
         mode = os.stat(path).st_mode
@@ -274,7 +274,7 @@ def is_stream(path: str) -> bool:
     return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
 
 
-def _descriptor(path: str) -> int | None:
+def descriptor(path: str) -> int | None:
     """The number that /dev/stdout or /dev/fd/3 stands for."""
     if path in _STANDARD:
         return _STANDARD[path]

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Mapping
 
 from flashvsr_trt.errors import UsageError, VideoError
 from flashvsr_trt.files.image_sequence import find_images
-from flashvsr_trt.files.new import check_target, is_stream
+from flashvsr_trt.files.new import check_target, descriptor, is_stream
 
-STANDARD_STREAM = "-"
+STANDARD_STREAM, STDOUT = "-", 1
 
 
 def local_path(name: str) -> str:
@@ -21,14 +21,20 @@ def check_outputs(
     """Refuse what would lose a file.
 
     Args:
-        outputs: what each is called in an error ("--json") -> its file; None or "-" is none.
+        outputs: what each is called in an error ("--json") -> its file; "-" is stdout, None is none.
         inputs: videos, folders, globs and patterns of images.
 
     Raises:
-        UsageError: a file is an input or another output, by whatever name; or it exists, without `overwrite`.
+        UsageError: a file is an input or another output, by whatever name; it exists, without `overwrite`; it
+            has no name; or it is stdout, which is closed.
     """
-    files = {what: local_path(os.fspath(path)) for what, path in outputs.items() if path}
-    files = {what: path for what, path in files.items() if path != STANDARD_STREAM}
+    named = {what: local_path(os.fspath(path)) for what, path in outputs.items() if path is not None}
+    for what, path in named.items():
+        if path == "":
+            raise UsageError(f"{what} '' names no file; give it a name, or leave the option out")
+        if (path == STANDARD_STREAM or descriptor(path) == STDOUT) and not _takes_output(STDOUT):
+            raise UsageError(f"{what} would go to stdout, which is closed; name a file instead")
+    files = {what: path for what, path in named.items() if path != STANDARD_STREAM}
     seen: dict[tuple, str] = {}
     for what, path in files.items():
         refuse_input(what, path, inputs)
@@ -37,6 +43,15 @@ def check_outputs(
             raise UsageError(f"{what} {path} is the file of {other} too; give each a file of its own")
     for path in files.values():
         check_target(path, overwrite)
+
+
+def _takes_output(number: int) -> bool:
+    """Whether a descriptor is open for writing; nothing is written."""
+    try:
+        os.write(number, b"")
+    except OSError:
+        return False
+    return True
 
 
 def refuse_input(what: str, path: str, inputs: Iterable[str]) -> None:
