@@ -33,7 +33,7 @@ class OutputPath(click.Path):
     def convert(self, value, parameter, context) -> Path:
         if not os.fspath(value):
             self.fail("'' is no name; give it one, or leave the option out", parameter, context)
-        return Path(super().convert(value, parameter, context))
+        return Path(os.fsdecode(super().convert(value, parameter, context)))
 
 
 class SizeType(click.ParamType):
