@@ -1,6 +1,6 @@
 """docs/run_engine.cpp runs the stream that the Python runtime runs, and docs/engines.md has its bindings.
 
-Both run on engines whose outputs depend on every byte that they read: state, ring, schedule and order all show.
+Both run on engines whose outputs depend on all that they read: state, ring, schedule and order all show.
 """
 
 import importlib.util
@@ -86,7 +86,7 @@ class SummingRunner(RecordedRunner):
 
 
 @pytest.mark.parametrize(
-    "name, frame_count", [("sparse_bundle", 37), ("dense_bundle", 37), ("dense_bundle", 1)]
+    ("name", "frame_count"), [("sparse_bundle", 37), ("dense_bundle", 37), ("dense_bundle", 1)]
 )
 def test_the_program_makes_the_frames_of_the_python_runtime(program, request, tmp_path, name, frame_count):
     bundle = request.getfixturevalue(name)
@@ -108,7 +108,7 @@ def test_the_program_makes_the_frames_of_the_python_runtime(program, request, tm
 
 
 @pytest.mark.parametrize(
-    "content, engine, message",
+    ("content", "engine", "message"),
     [
         (b"", "dit", "the input is not whole frames of the engines' size"),
         (b"x", "dit", "the input is not whole frames of the engines' size"),
