@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from flashvsr_trt.config.signatures import DECODE, DIT, DIT_FIRST, ENCODE, StreamConfig
+from flashvsr_trt.config.signatures import DECODE, DECODE_TILE, DIT, DIT_FIRST, ENCODE, StreamConfig
 from flashvsr_trt.model.attention import LayerCache
 from flashvsr_trt.model.network import Network
 from flashvsr_trt.model.stages import Decode, Denoise, Encode
@@ -49,6 +49,17 @@ class DecodeGraph(nn.Module):
         return frames, *next_memory
 
 
+class DecodeTileGraph(DecodeGraph):
+    """`Decode` as far as the decoder goes."""
+
+    def forward(
+        self, latent: torch.Tensor, condition: torch.Tensor, *memory: torch.Tensor
+    ) -> tuple[torch.Tensor, ...]:
+        """See `decode_tile_signature`."""
+        frames, next_memory = self.stage.decode(latent, condition, list(memory))
+        return frames.float(), *next_memory
+
+
 class EncodeGraph(nn.Module):
     """`Encode`, whose arguments are flat already."""
 
@@ -63,5 +74,11 @@ class EncodeGraph(nn.Module):
         return self.stage(frames, first, *state)
 
 
-GRAPHS = {ENCODE: EncodeGraph, DIT: DenoiseGraph, DIT_FIRST: DenoiseGraph, DECODE: DecodeGraph}
+GRAPHS = {
+    ENCODE: EncodeGraph,
+    DIT: DenoiseGraph,
+    DIT_FIRST: DenoiseGraph,
+    DECODE: DecodeGraph,
+    DECODE_TILE: DecodeTileGraph,
+}
 """Graph name of `signatures` -> its module, made of (network, stream)."""

@@ -145,11 +145,17 @@ class Decode(nn.Module):
         self, latent: torch.Tensor, condition: torch.Tensor, memory: list[torch.Tensor]
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """See `decode_signature`: returns frames uint8 and the next memory."""
+        decoded, memory = self.decode(latent, condition, memory)
+        return self.finish(decoded, condition), memory
+
+    def decode(
+        self, latent: torch.Tensor, condition: torch.Tensor, memory: list[torch.Tensor]
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """See `decode_tile_signature`: the decoder's frames, in its own dtype, and the next memory."""
         dtype = memory[0].dtype
-        decoded, memory = self.decoder(
+        return self.decoder(
             latent.to(dtype), condition.to(dtype), memory, self.communicator, self.frame_rows
         )
-        return self.finish(decoded, condition), memory
 
     def finish(self, frames: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
         """The decoder's [T, 3, H, W] in about [0, 1] -> corrected frames as bytes [T, H, W, 3]."""

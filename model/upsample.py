@@ -81,6 +81,8 @@ def upsample(
     """
     # Engines take bytes only through a cast that comes first.
     pixels = frames.float().permute(0, 3, 1, 2)
+    if scale == 1:  # tiles of frames that are upscaled already
+        return pixels / 127.5 - 1
     if upsampler == "torch":
         return F.interpolate(pixels / 127.5 - 1, scale_factor=scale, mode="bicubic", align_corners=False)
     if upsampler != "pil":
@@ -142,7 +144,7 @@ class Upscaler(nn.Module):
             The upscaled frames, about [-1, 1], and the pixels, `unshuffle` of them in `dtype`.
         """
         tables = self.row_table, self.column_table
-        if self.upsampler != "pil" or not runs_kernel(frames):
+        if self.upsampler != "pil" or self.scale == 1 or not runs_kernel(frames):
             upscaled = upsample(frames, self.scale, self.upsampler, tables)
             upscaled = fit_to_target(upscaled, self.corner, self.target)
             upscaled = upscaled if out is None else out.copy_(upscaled)

@@ -22,7 +22,8 @@ class Geometry:
     """Sizes of one stream. Heights come before widths everywhere, as in tensors.
 
     `fit` "pad" replicates the upscaled frame's last row and column to the next multiple of 128 and
-    crops the result back; "crop" centre-crops to the multiple below, as the official script does.
+    crops the result back; "crop" centre-crops to the multiple below, as the official script does. Scale 1 is
+    of frames that are upscaled already: tiles of them.
     """
 
     height: int
@@ -31,7 +32,7 @@ class Geometry:
     fit: str = "pad"
 
     def __post_init__(self) -> None:
-        if self.scale not in SCALES:
+        if self.scale not in (1, *SCALES):
             raise UsageError(f"scale {self.scale} is not supported; use one of {SCALES}")
         if self.fit not in FITS:
             raise UsageError(f"fit '{self.fit}' is not supported; use one of {FITS}")

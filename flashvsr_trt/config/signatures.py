@@ -25,6 +25,9 @@ from flashvsr_trt.config.rope import axis_dims
 ENCODE, DIT, DIT_FIRST, DECODE = "encode", "dit", "dit_first", "decode"
 """The graphs of a stream; DIT_FIRST is the DiT over the units of the first step, where these are several."""
 
+DECODE_TILE = "decode_tile"
+"""Of a tile's stream as well: DECODE without colour fix and bytes, which blended tiles get as a whole."""
+
 PIXEL_CHANNELS = 3 * TOKEN_STRIDE * TOKEN_STRIDE
 """Channels of a pixel-unshuffled frame, the projector's input."""
 
@@ -56,6 +59,11 @@ class StreamConfig:
     schedule: Schedule
     upsampler: str = UPSAMPLERS[0]
     color_fix: str = COLOR_FIXES[0]
+
+    @property
+    def is_tile(self) -> bool:
+        """Whether its frames are tiles, cut from frames that are upscaled already."""
+        return self.geometry.scale == 1
 
 
 class Role(StrEnum):
@@ -142,7 +150,7 @@ def carried_tensors(signatures: Mapping[str, StageSignature]) -> tuple[TensorSpe
 
 def stage_of(graph: str) -> str:
     """The stage that a graph runs, for times and counts by stage."""
-    return DIT if graph == DIT_FIRST else graph
+    return {DIT_FIRST: DIT, DECODE_TILE: DECODE}.get(graph, graph)
 
 
 def encode_signature(stream: StreamConfig) -> StageSignature:
@@ -231,11 +239,19 @@ def decode_signature(stream: StreamConfig) -> StageSignature:
     )
 
 
+def decode_tile_signature(stream: StreamConfig) -> StageSignature:
+    """As DECODE, with the decoder's own frames, about 0 to 1."""
+    frames = TensorSpec("frames", "float32", (UNIT_FRAMES, 3, *stream.geometry.target), "T C H W")
+    return replace(decode_signature(stream), name=DECODE_TILE, outputs=(_result(frames),))
+
+
 def stage_signatures(stream: StreamConfig) -> dict[str, StageSignature]:
     """Every graph that a stream needs, by name, in the order they first run."""
     steps = sorted({1, stream.schedule.first_units}, reverse=True)
     dit = [dit_signature(stream, units) for units in steps]
-    signatures = (encode_signature(stream), *dit, decode_signature(stream))
+    signatures = [encode_signature(stream), *dit, decode_signature(stream)]
+    if stream.is_tile:
+        signatures.append(decode_tile_signature(stream))
     return {signature.name: signature for signature in signatures}
 
 

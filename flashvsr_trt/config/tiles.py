@@ -1,0 +1,156 @@
+"""Spatial tiles: which parts of the upscaled frame run by themselves, and how their results are blended.
+
+A tile is a stream of its own whose frames are cut from the upscaled ones: its geometry has scale 1, so tiles
+of one size serve every frame and every scale. Arithmetic only.
+"""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from flashvsr_trt.config.geometry import Geometry
+from flashvsr_trt.config.presets import LATENT_STRIDE, SIZE_MULTIPLE, TOKEN_STRIDE
+from flashvsr_trt.config.signatures import UPSAMPLERS, StreamConfig
+from flashvsr_trt.errors import UsageError
+
+OVERLAP = 64
+"""Pixels, at least, that neighbouring tiles share: raised cosines fade one into the other there."""
+
+LEAST_SIDE = 2 * SIZE_MULTIPLE
+"""Of a tile. One of 128 could be all overlap, and its attention would see a single window."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Where a tile lies in the canvas, in pixels. Its corner is a multiple of a token's side."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    @property
+    def pixels(self) -> tuple[slice, slice]:
+        """Its rows and columns of the canvas."""
+        return slice(self.top, self.top + self.height), slice(self.left, self.left + self.width)
+
+    @property
+    def latent(self) -> tuple[slice, slice]:
+        """Its rows and columns of the canvas's latent grid."""
+        rows, columns = self.pixels
+        return _divided(rows, LATENT_STRIDE), _divided(columns, LATENT_STRIDE)
+
+
+@dataclass(frozen=True)
+class TilePlan:
+    """The tiles of a frame, row by row, all of one size, with overlaps of `overlap` pixels and more.
+
+    Args:
+        geometry: of the whole frame.
+        tile: height and width of a tile, multiples of 128.
+
+    Raises:
+        UsageError: a tile of another size, or too small a one.
+    """
+
+    geometry: Geometry
+    tile: tuple[int, int]
+    overlap: int = OVERLAP
+
+    def __post_init__(self) -> None:
+        check_tile(self.tile)
+
+    @property
+    def canvas(self) -> tuple[int, int]:
+        """Height and width of what the tiles cover: whole tokens of the frame, and at least one tile."""
+        height, width = (-(-side // TOKEN_STRIDE) * TOKEN_STRIDE for side in self.geometry.output)
+        return max(height, self.tile[0]), max(width, self.tile[1])
+
+    @cached_property
+    def corners(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """First rows of the tiles, and first columns, spread evenly."""
+        (height, width), (tile_height, tile_width) = self.canvas, self.tile
+        rows = tile_starts(height, tile_height, self.overlap)
+        return rows, tile_starts(width, tile_width, self.overlap)
+
+    @cached_property
+    def tiles(self) -> tuple[Tile, ...]:
+        """Every tile."""
+        return tuple(Tile(top, left, *self.tile) for top in self.corners[0] for left in self.corners[1])
+
+    @cached_property
+    def weights(self) -> tuple[np.ndarray, ...]:
+        """How much each tile counts in each of its pixels, float32 [height, width]: 1 in all, everywhere."""
+        rows, columns = (
+            tile_weights(starts, tile) for starts, tile in zip(self.corners, self.tile, strict=True)
+        )
+        return tuple(np.outer(row, column).astype(np.float32) for row in rows for column in columns)
+
+    def tile_stream(self, stream: StreamConfig) -> StreamConfig:
+        """What each tile runs.
+
+        Raises:
+            UsageError: the upsampler's frames are not of 8 bits, which is what tiles are cut from.
+        """
+        if stream.upsampler != UPSAMPLERS[0]:
+            raise UsageError(
+                f"tiles are cut from frames of 8 bits, which --upsampler {stream.upsampler} does not make; "
+                f"use --upsampler {UPSAMPLERS[0]} or --tile off"
+            )
+        return replace(stream, geometry=tile_geometry(self.tile))
+
+
+def tile_geometry(tile: tuple[int, int]) -> Geometry:
+    """Of a tile's stream. Raises UsageError for a size that no tile can have."""
+    check_tile(tile)
+    return Geometry(*tile, scale=1)
+
+
+def check_tile(tile: tuple[int, int]) -> None:
+    """Raise UsageError for a size that no tile can have."""
+    height, width = tile
+    if min(tile) < LEAST_SIDE or height % SIZE_MULTIPLE or width % SIZE_MULTIPLE:
+        near = "x".join(
+            str(max(LEAST_SIDE, round(side / SIZE_MULTIPLE) * SIZE_MULTIPLE)) for side in (width, height)
+        )
+        raise UsageError(
+            f"--tile {width}x{height} is no size of a tile: its sides are pixels of the upscaled frame, in "
+            f"multiples of {SIZE_MULTIPLE} from {LEAST_SIDE} on; the nearest is {near}"
+        )
+
+
+def tile_starts(length: int, tile: int, overlap: int) -> tuple[int, ...]:
+    """Where the fewest tiles start that cover `length` pixels, a multiple of a token's side, evenly."""
+    if length <= tile:
+        return (0,)
+    count = -(-(length - overlap) // (tile - overlap))
+    return tuple(
+        number * (length - tile) // (count - 1) // TOKEN_STRIDE * TOKEN_STRIDE for number in range(count)
+    )
+
+
+def tile_weights(starts: tuple[int, ...], tile: int) -> list[np.ndarray]:
+    """Raised cosines over an axis's overlaps: float64 [tile] of each tile, 1 in all at every pixel."""
+    total = np.zeros(starts[-1] + tile)
+    ramps = []
+    for number, start in enumerate(starts):
+        ramp = np.ones(tile)
+        if number:
+            shared = starts[number - 1] + tile - start
+            ramp[:shared] *= _rising(shared)
+        if start != starts[-1]:
+            shared = start + tile - starts[number + 1]
+            ramp[-shared:] *= _rising(shared)[::-1]
+        total[start : start + tile] += ramp
+        ramps.append(ramp)
+    return [ramp / total[start : start + tile] for ramp, start in zip(ramps, starts, strict=True)]
+
+
+def _rising(pixels: int) -> np.ndarray:
+    """From 0 to 1, at the middle of each pixel, with no corner at either end."""
+    return (1 - np.cos(np.pi * (np.arange(pixels) + 0.5) / pixels)) / 2
+
+
+def _divided(pixels: slice, by: int) -> slice:
+    return slice(pixels.start // by, pixels.stop // by)
