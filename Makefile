@@ -63,6 +63,7 @@ demo: $(INSTALLED)
 	$(BIN)/python -m bench.demo
 
 # make engines PRESET=sparse-2.0 SIZE=1280x768 SCALE=2 WEIGHTS=random FLAVOUR=rtx ARCH=8.9
+# make engines PRESET=sparse-2.0 TILE=768x768: one set for frames of every size
 PRESET ?= sparse-2.0
 SIZE ?= 1280x768
 SCALE ?= 2
@@ -72,7 +73,8 @@ FLAVOUR ?= auto
 engines: $(INSTALLED)
 	missing=$$($(BIN)/python -m flashvsr_trt.engines.readiness $(FLAVOUR) $(ARCH)) && \
 		if test -n "$$missing"; then $(BIN)/python -m pip install --editable ".[$$missing]"; fi
-	$(BIN)/flashvsr-trt engines build --preset $(PRESET) --size $(SIZE) --scale $(SCALE) --flavour $(FLAVOUR) \
+	$(BIN)/flashvsr-trt engines build --preset $(PRESET) $(if $(TILE),--tile $(TILE),--size $(SIZE) --scale $(SCALE)) \
+		--flavour $(FLAVOUR) \
 		$(if $(WEIGHTS),--weights $(WEIGHTS)) $(if $(ARCH),--device-arch $(ARCH)) $(ENGINE_OPTIONS)
 
 bench: $(INSTALLED)

@@ -68,7 +68,7 @@ def _readable_name(bundle: Bundle, key: EngineKey) -> str:
     stream = bundle.stream
     height, width = stream.geometry.target
     return (
-        f"{stream.preset.name}-{width}x{height}-{stream.geometry.scale}x-{stream.schedule.name}-"
+        f"{stream.preset.name}-{width}x{height}-{stream.scale_word}-{stream.schedule.name}-"
         f"{bundle.precision}-{key.flavour}-{key.capability}-"
     )
 

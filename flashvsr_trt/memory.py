@@ -8,11 +8,13 @@ from flashvsr_trt.config.signatures import (
     DTYPE_BYTES,
     ENCODE,
     PIXEL_CHANNELS,
+    Role,
     StreamConfig,
     TensorSpec,
     carried_tensors,
     stage_signatures,
 )
+from flashvsr_trt.config.tiles import TilePlan
 from flashvsr_trt.errors import DeviceError, UsageError
 
 GIB = 2**30
@@ -58,6 +60,34 @@ def estimate_memory(stream: StreamConfig, parameters: int, compute: str) -> Memo
         # The first step's conditions and tokens wait together while the stages run.
         working=working + first_units * _sum(signatures[ENCODE].outputs, compute),
     )
+
+
+def estimate_tiled_memory(
+    stream: StreamConfig, plan: TilePlan, parameters: int, compute: str, places: int, parked: bool
+) -> MemoryEstimate:
+    """What the torch executor needs for a stream in tiles.
+
+    Args:
+        places: in how many full states the tiles take turns; 0 where each has its own.
+        parked: whether the rings of tiles that wait are elsewhere.
+    """
+    tile = plan.tile_stream(stream)
+    one = estimate_memory(tile, parameters, compute)
+    count, first_units = len(plan.tiles), stream.schedule.first_units
+    carried = carried_tensors(stage_signatures(tile))
+    ring = _sum(tuple(spec for spec in carried if spec.role is Role.RING), compute)
+    small = one.state - ring
+    state = count * small + (0 if parked else count * ring) + (places and small + places * ring)
+    tokens = _sum(stage_signatures(tile)[ENCODE].outputs[1:], compute)
+    working = one.working + (count - 1) * first_units * tokens
+    return MemoryEstimate(one.weights, state, working + _whole_frames_bytes(plan, first_units))
+
+
+def _whole_frames_bytes(plan: TilePlan, first_units: int) -> int:
+    """Upscaled bytes of the units in flight, float32 frames in which tiles are blended, bytes that leave."""
+    frame = 3 * plan.canvas[0] * plan.canvas[1]
+    one_at_a_time = 6 * 4 * frame
+    return UNIT_FRAMES * frame * (first_units + 2 + 4 + 2) + one_at_a_time
 
 
 def _sum(specs: tuple[TensorSpec, ...], compute: str) -> int:
@@ -106,6 +136,21 @@ def estimate_onnxruntime_memory(stream: StreamConfig, weights_bytes: int, comput
         scores = 2 * stream.preset.network.dit.heads * tokens * keys * stream.geometry.unit_tokens**2 * 4
     working = torch.working * 6 // 5 + scores + ONNXRUNTIME_BYTES
     return MemoryEstimate(weights_bytes, 2 * torch.state, working)
+
+
+def estimate_onnxruntime_tiled_memory(
+    stream: StreamConfig, plan: TilePlan, weights_bytes: int, compute: str
+) -> MemoryEstimate:
+    """As `estimate_onnxruntime_memory`, for a stream in tiles: conditions are kept as well as tokens."""
+    tile = plan.tile_stream(stream)
+    one, count, first_units = (
+        estimate_onnxruntime_memory(tile, weights_bytes, compute),
+        len(plan.tiles),
+        stream.schedule.first_units,
+    )
+    made = _sum(stage_signatures(tile)[ENCODE].outputs, compute)
+    working = one.working + (count - 1) * first_units * made + _whole_frames_bytes(plan, first_units)
+    return MemoryEstimate(one.weights, count * one.state, working)
 
 
 def check_fits(

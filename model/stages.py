@@ -153,9 +153,7 @@ class Decode(nn.Module):
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """See `decode_tile_signature`: the decoder's frames, in its own dtype, and the next memory."""
         dtype = memory[0].dtype
-        return self.decoder(
-            latent.to(dtype), condition.to(dtype), memory, self.communicator, self.frame_rows
-        )
+        return self.decoder(latent.to(dtype), condition.to(dtype), memory, self.communicator, self.frame_rows)
 
     def finish(self, frames: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
         """The decoder's [T, 3, H, W] in about [0, 1] -> corrected frames as bytes [T, H, W, 3]."""

@@ -4,14 +4,14 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from flashvsr_trt.config.geometry import Geometry
-from flashvsr_trt.config.presets import DEFAULT_PRESET, UNIT_FRAMES, find_preset, find_schedule
+from flashvsr_trt.config.presets import DEFAULT_PRESET, SCALES, UNIT_FRAMES, find_preset, find_schedule
 from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.errors import UsageError
 from flashvsr_trt.missing_parts import named_missing_parts
 from flashvsr_trt.notices import Notify, log_notice
 from flashvsr_trt.runtime.distributed.place import torchrun_place
 from flashvsr_trt.runtime.executor import Executor
-from flashvsr_trt.runtime.request import EngineOptions, ExecutorRequest, TorchOptions
+from flashvsr_trt.runtime.request import EngineOptions, ExecutorRequest, TileOptions, TorchOptions
 from flashvsr_trt.runtime.session import Session
 
 
@@ -97,16 +97,20 @@ def open_session(
     chunk_size: int = UNIT_FRAMES,
     seed: int = 0,
     engines: str | None = None,
+    tile: str | tuple[int, int] = "auto",
+    vram: int | None = None,
 ) -> Session:
     """A session for a clip of `height` x `width` frames: all defaults are those of `flashvsr-trt run`.
 
-    `engines` is a folder of engines, or of several sets of them, to run instead of looking for some.
+    `engines` is a folder of engines, or of several sets of them, to run instead of looking for some. `tile`
+    and `vram` are those of `TileOptions`.
 
     Raises:
         FlashVSRError: one of its kinds, for each argument that cannot be used.
     """
+    if scale not in SCALES:
+        raise UsageError(f"scale {scale} is not supported; use one of {SCALES}")
     stream = StreamConfig(find_preset(preset), Geometry(height, width, scale, fit), find_schedule(schedule))
-    executor = open_executor(
-        backend, ExecutorRequest(stream, weights, device, dtype, engines=EngineOptions(folder=engines))
-    )
+    options = {"engines": EngineOptions(folder=engines), "tiles": TileOptions(tile, vram)}
+    executor = open_executor(backend, ExecutorRequest(stream, weights, device, dtype, **options))
     return Session(executor, chunk_size=chunk_size, seed=seed)

@@ -43,6 +43,8 @@ def _why_no_engines(request: ExecutorRequest) -> str | None:
     """None if there are engines that match."""
     if request.device == "cpu":
         return "engines need a GPU"
+    if request.tiles.vram:
+        return "--vram is not for engines"
     from flashvsr_trt.engines.device import current_device
 
     if current_device() is None:

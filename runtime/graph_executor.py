@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from flashvsr_trt.config.signatures import DECODE, DIT, DIT_FIRST, ENCODE
+from flashvsr_trt.config.signatures import DECODE, DECODE_TILE, DIT, DIT_FIRST, ENCODE
 from flashvsr_trt.runtime.executor import DeviceTensor, Executor, PendingFrames, ReadyFrames, State
 from flashvsr_trt.runtime.ring import RingStep
 
@@ -60,6 +60,11 @@ class GraphExecutor(Executor):
 
     def start_decode(self, latent: DeviceTensor, condition: DeviceTensor, state: State) -> PendingFrames:
         made = self.run_graph(DECODE, {}, {"latent": latent, "condition": condition}, state, None)
+        return self.download(made["frames"])
+
+    def decode_tile(self, latent: DeviceTensor, condition: DeviceTensor, state: State) -> DeviceTensor:
+        """One unit of a tile -> its frames before colour fix and bytes, as `WholeFrames.add` takes them."""
+        made = self.run_graph(DECODE_TILE, {}, {"latent": latent, "condition": condition}, state, None)
         return self.download(made["frames"])
 
     def decode(self, latent: DeviceTensor, condition: DeviceTensor, state: State) -> np.ndarray:

@@ -39,6 +39,17 @@ class EngineOptions:
 
 
 @dataclass(frozen=True)
+class TileOptions:
+    """Whether frames run in tiles: "auto", which is in one piece where that fits, "off", or (height, width).
+
+    A tile's size is in pixels of the upscaled frame. `vram`: bytes that may be taken, None for all there are.
+    """
+
+    tile: str | tuple[int, int] = "auto"
+    vram: int | None = None
+
+
+@dataclass(frozen=True)
 class ExecutorRequest:
     """What to run and on what.
 
@@ -52,3 +63,4 @@ class ExecutorRequest:
     dtype: str = "auto"
     torch: TorchOptions = TorchOptions()
     engines: EngineOptions = EngineOptions()
+    tiles: TileOptions = TileOptions()

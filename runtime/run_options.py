@@ -30,6 +30,8 @@ class RunOptions:
     attention: str = ATTENTIONS[0]
     compile: bool = False
     cuda_graphs: bool | None = None
+    tile: str | tuple[int, int] = "auto"
+    vram: int | None = None
     build: bool = True
     engines: str | None = None
     profile: str | None = None

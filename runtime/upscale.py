@@ -22,7 +22,13 @@ from flashvsr_trt.notices import Notify
 from flashvsr_trt.runtime.backends import open_executor
 from flashvsr_trt.runtime.executor import Executor
 from flashvsr_trt.runtime.pipeline import PipelineReport, upscale_video
-from flashvsr_trt.runtime.request import PIPE_FORMATS, EngineOptions, ExecutorRequest, TorchOptions
+from flashvsr_trt.runtime.request import (
+    PIPE_FORMATS,
+    EngineOptions,
+    ExecutorRequest,
+    TileOptions,
+    TorchOptions,
+)
 from flashvsr_trt.runtime.run_options import RunOptions
 from flashvsr_trt.runtime.session import Session
 from flashvsr_trt.runtime.video.image_output import is_image_output, refuse_among_pictures
@@ -93,7 +99,10 @@ def upscale_file(
         ) as output:
             torch = TorchOptions(options.attention, options.compile, options.cuda_graphs)
             engines = EngineOptions(options.build, bool(profile_name), options.flavour, options.engines)
-            request = ExecutorRequest(stream, options.weights, options.device, options.dtype, torch, engines)
+            tiles = TileOptions(options.tile, options.vram)
+            request = ExecutorRequest(
+                stream, options.weights, options.device, options.dtype, torch, engines, tiles
+            )
             executor = open_executor(options.backend, request, notify)
             with Session(executor, chunk_size=options.chunk_size, seed=options.seed, overlap=True) as session:
                 run = upscale_video(source, session, output, batch=options.chunk_size, progress=progress)

@@ -55,9 +55,7 @@ def export(
 def default_name(stream: StreamConfig, precision: str) -> str:
     """A folder name that says what is in it."""
     height, width = stream.geometry.upscaled
-    return (
-        f"{stream.preset.name}-{width}x{height}-{stream.geometry.scale}x-{stream.schedule.name}-{precision}"
-    )
+    return f"{stream.preset.name}-{width}x{height}-{stream.scale_word}-{stream.schedule.name}-{precision}"
 
 
 @click.command()

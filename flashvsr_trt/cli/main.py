@@ -17,11 +17,13 @@ from flashvsr_trt.cli.option_types import (
     COUNT,
     SEED,
     THREADS,
+    BytesType,
     EncoderOption,
     FiniteType,
     PositionType,
     RateType,
     SizeType,
+    TileType,
 )
 from flashvsr_trt.cli.progress import show_progress
 from flashvsr_trt.cli.standard_streams import plain_reason, prepare_streams, silence_stdout
@@ -80,6 +82,14 @@ for command in (weights, kernels, export, parity, inspect, engines, cache, compa
 @click.option(
     "--cuda-graphs/--no-cuda-graphs", default=None, help="Replay steady steps.  [default: on a GPU]"
 )
+@click.option(
+    "--tile",
+    type=TileType(),
+    default="auto",
+    show_default=True,
+    help="Run in tiles of this size of the upscaled frame; auto: where it does not fit in one piece.",
+)
+@click.option("--vram", type=BytesType(), metavar="BYTES", help="Take no more memory than this, say 8G.")
 @click.option("--no-build", "build", flag_value=False, default=True, help="Do not build missing engines.")
 @choice("--flavour", FLAVOUR_CHOICES, "Of the engines that --backend tensorrt runs.")
 @click.option(

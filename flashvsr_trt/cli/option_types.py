@@ -53,6 +53,33 @@ class SizeType(click.ParamType):
         return height, width
 
 
+class TileType(SizeType):
+    """auto, off, or WIDTHxHEIGHT of a tile."""
+
+    name = "auto|WxH|off"
+
+    def convert(self, value, parameter, context) -> str | tuple[int, int]:
+        return value if value in ("auto", "off") else super().convert(value, parameter, context)
+
+
+BYTE_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+class BytesType(click.ParamType):
+    """Bytes of memory: 8G, 1.5GiB, 8000M."""
+
+    name = "BYTES"
+
+    def convert(self, value, parameter, context) -> int:
+        if isinstance(value, int):
+            return value
+        found = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)([KMGT]?)(?:i?B)?", str(value), re.IGNORECASE)
+        size = int(Fraction(found[1]) * BYTE_UNITS[found[2].upper()]) if found else 0
+        if size < 1:
+            self.fail(f"'{value}' is no amount of memory; write it as 8G, 1.5G or 8000M", parameter, context)
+        return size
+
+
 class RateType(click.ParamType):
     """Frames a second: 30, 29.97 or 30000/1001."""
 

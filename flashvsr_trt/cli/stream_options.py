@@ -16,6 +16,7 @@ from flashvsr_trt.config.presets import (
     find_schedule,
 )
 from flashvsr_trt.config.signatures import COLOR_FIXES, UPSAMPLERS, StreamConfig
+from flashvsr_trt.config.tiles import tile_geometry
 from flashvsr_trt.errors import UsageError
 
 _DEFAULT_SIZE = (768, 1280)
@@ -47,6 +48,11 @@ STREAM_OPTIONS = (
         help=f"Of the upscaled frame, in multiples of {SIZE_MULTIPLE}.  [default: 1280x768]",
     ),
     click.option("--input-size", type=SizeType(), help="Of the frames that go in, any; instead of --size."),
+    click.option(
+        "--tile",
+        type=SizeType(),
+        help="For frames of every size and scale, in tiles of this; instead of --size.",
+    ),
     SCALE,
     SCHEDULE,
     choice("--fit", FITS, "Of an --input-size."),
@@ -68,6 +74,7 @@ def stream_of(
     preset: str,
     size: tuple[int, int] | None,
     input_size: tuple[int, int] | None,
+    tile: tuple[int, int] | None,
     scale: int,
     schedule: str,
     fit: str,
@@ -75,7 +82,9 @@ def stream_of(
     color_fix: str,
 ) -> StreamConfig:
     """What STREAM_OPTIONS ask for, but --precision and --weights. Raises UsageError."""
-    geometry = _geometry_of(size, input_size, scale, fit)
+    if tile and (size or input_size):
+        raise UsageError("--tile is for frames of every size: leave out --size and --input-size")
+    geometry = tile_geometry(tile) if tile else _geometry_of(size, input_size, scale, fit)
     return StreamConfig(find_preset(preset), geometry, find_schedule(schedule), upsampler, color_fix)
 
 

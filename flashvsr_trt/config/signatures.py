@@ -65,6 +65,11 @@ class StreamConfig:
         """Whether its frames are tiles, cut from frames that are upscaled already."""
         return self.geometry.scale == 1
 
+    @property
+    def scale_word(self) -> str:
+        """The scale, for names: "2x"; "tile" where tiles of frames of any scale run."""
+        return "tile" if self.is_tile else f"{self.geometry.scale}x"
+
 
 class Role(StrEnum):
     """What a tensor is to the stage that it goes into or comes out of."""

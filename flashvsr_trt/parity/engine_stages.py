@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import ml_dtypes  # noqa: F401 - numpy then knows "bfloat16"
 import numpy as np
 
-from flashvsr_trt.config.signatures import DECODE
+from flashvsr_trt.config.signatures import DECODE, stage_of
 from flashvsr_trt.engines.plan import KernelStep, PlanTensor, SegmentPlan
 from flashvsr_trt.parity.onnxruntime_stages import expand_blocks
 from flashvsr_trt.parity.stage_runner import BLOCKS, Arrays
@@ -35,7 +35,7 @@ class EngineStages:
         """Raises EngineError, DeviceError: as the engines do."""
         executor = self.executor
         device, graphs, plan = executor.device, executor.graphs, executor.plans[graph]
-        stream = executor.decoding if graph == DECODE else executor.compute
+        stream = executor.decoding if stage_of(graph) == DECODE else executor.compute
         device.activate()
         if not graphs.is_loaded(graph):
             graphs.load(graph)

@@ -16,10 +16,24 @@ import numpy as np
 from flashvsr_trt.bundle import PRECISIONS, Bundle
 from flashvsr_trt.cache.bundle import bundle_for
 from flashvsr_trt.config.presets import UNIT_LATENT_FRAMES
-from flashvsr_trt.config.signatures import DECODE, Role, StageSignature, TensorSpec, carried_tensors, stage_of
+from flashvsr_trt.config.signatures import (
+    DECODE,
+    Role,
+    StageSignature,
+    StreamConfig,
+    TensorSpec,
+    carried_tensors,
+    stage_of,
+)
+from flashvsr_trt.config.tiles import TilePlan
 from flashvsr_trt.errors import DeviceError
-from flashvsr_trt.memory import check_fits, estimate_onnxruntime_memory
+from flashvsr_trt.memory import (
+    MemoryEstimate,
+    estimate_onnxruntime_memory,
+    estimate_onnxruntime_tiled_memory,
+)
 from flashvsr_trt.notices import Notify
+from flashvsr_trt.runtime.choose_tiles import choose_tiles
 from flashvsr_trt.runtime.graph_executor import DeviceTensors, GraphExecutor, HostArrays
 from flashvsr_trt.runtime.onnxruntime.session import (
     COMPUTE_TYPES,
@@ -33,6 +47,7 @@ from flashvsr_trt.runtime.onnxruntime.session import (
 )
 from flashvsr_trt.runtime.request import ExecutorRequest
 from flashvsr_trt.runtime.ring import RingStep
+from flashvsr_trt.runtime.tiles import TiledExecutor
 from flashvsr_trt.runtime.torch.host_memory import free_host_memory
 
 PROVIDERS = {"cpu": CPU, "cuda": CUDA}
@@ -125,7 +140,8 @@ class OnnxRuntimeExecutor(GraphExecutor):
         signature = self.signatures[graph]
         given = {name: _join(value) if isinstance(value, list) else value for name, value in tensors.items()}
         carried = {spec.name: state.current[spec.name] for spec in signature.carried}
-        results = {spec.name: self._empty(spec, on_host=graph == DECODE) for spec in signature.results}
+        on_host = stage_of(graph) == DECODE
+        results = {spec.name: self._empty(spec, on_host) for spec in signature.results}
         following = {
             spec.name: state.target(spec.becomes, step) for spec in signature.graph_outputs if spec.becomes
         }
@@ -203,7 +219,9 @@ def _join(units: list[OrtTensor]) -> OrtTensor | np.ndarray:
     return units[0] if len(units) == 1 else np.concatenate([unit.owner.numpy() for unit in units])
 
 
-def open_onnxruntime_executor(request: ExecutorRequest, notify: Notify) -> OnnxRuntimeExecutor:
+def open_onnxruntime_executor(
+    request: ExecutorRequest, notify: Notify
+) -> OnnxRuntimeExecutor | TiledExecutor:
     """The factory of `runtime.backends`: the cached bundle of the stream, in float32 unless float16 is asked.
 
     Raises:
@@ -218,16 +236,23 @@ def open_onnxruntime_executor(request: ExecutorRequest, notify: Notify) -> OnnxR
     device = "cpu" if request.device == "auto" else request.device
     _parse_device(device)
     precision = next(name for name, compute in PRECISIONS.items() if compute == dtype)
-    bundle = bundle_for(request.stream, request.weights, precision, notify)
+    stream, tile = request.stream, request.tiles.tile
+    plan = TilePlan(stream.geometry, tile) if isinstance(tile, tuple) else None
+    bundle = bundle_for(plan.tile_stream(stream) if plan else stream, request.weights, precision, notify)
     if device == "cpu":
         weights = bundle.weights.file.size_bytes
-        check_fits(
-            request.stream,
-            lambda smaller: estimate_onnxruntime_memory(smaller, weights, dtype),
-            free_host_memory(),
-            "this machine",
-        )
-    return OnnxRuntimeExecutor(bundle, device)
+
+        def estimate(stream: StreamConfig, plan: TilePlan | None) -> MemoryEstimate:
+            if plan:
+                return estimate_onnxruntime_tiled_memory(stream, plan, weights, dtype)
+            return estimate_onnxruntime_memory(stream, weights, dtype)
+
+        chosen = choose_tiles(stream, request.tiles, estimate, free_host_memory(), "this machine", notify)
+        if chosen != plan:
+            plan = chosen
+            bundle = bundle_for(plan.tile_stream(stream), request.weights, precision, notify)
+    executor = OnnxRuntimeExecutor(bundle, device)
+    return TiledExecutor(executor, stream, plan) if plan else executor
 
 
 def _parse_device(device: str) -> tuple[str, int]:

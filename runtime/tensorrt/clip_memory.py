@@ -16,6 +16,7 @@ from flashvsr_trt.config.signatures import (
     StreamConfig,
     TensorSpec,
     carried_tensors,
+    stage_of,
     stage_signatures,
 )
 from flashvsr_trt.runtime.tensorrt.arena import Layout, place_side_by_side
@@ -58,7 +59,7 @@ def clip_buffers(stream: StreamConfig) -> dict[str, ClipBuffer]:
         own = [spec for spec in signature.inputs if spec.from_host or (graph == DIT_FIRST and spec.made_by)]
         for place in [None] if graph == DIT_FIRST else range(unit_places(stream)):
             for spec in (*own, *signature.results):
-                copied = spec.from_host or (graph == DECODE and spec.role is Role.OUTPUT)
+                copied = spec.from_host or (stage_of(graph) == DECODE and spec.role is Role.OUTPUT)
                 buffers[buffer_name(graph, spec.name, place)] = ClipBuffer(spec, copied)
     return buffers
 

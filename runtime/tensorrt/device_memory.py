@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from flashvsr_trt.config.signatures import DECODE, StreamConfig
+from flashvsr_trt.config.signatures import DECODE, StreamConfig, stage_of
 from flashvsr_trt.engines.plan import SegmentPlan
 from flashvsr_trt.memory import MemoryEstimate, check_fits
 from flashvsr_trt.runtime.tensorrt.arena import aligned, place_by_lifetime
@@ -28,7 +28,7 @@ def arena_sizes(graphs: Mapping[str, int]) -> dict[bool, int]:
         graphs: bytes that each graph needs.
     """
     return {
-        decodes: max(size for graph, size in graphs.items() if (graph == DECODE) == decodes)
+        decodes: max(size for graph, size in graphs.items() if (stage_of(graph) == DECODE) == decodes)
         for decodes in (False, True)
     }
 

@@ -70,7 +70,7 @@ class TensorRTExecutor(GraphExecutor):
             device.new_stream() for _ in range(4)
         )
         self.streams = (self.compute, self.uploading, self.decoding, self.downloading)
-        stream_of = {graph: self.decoding if graph == DECODE else self.compute for graph in plans}
+        stream_of = {graph: self.decoding if stage_of(graph) == DECODE else self.compute for graph in plans}
         free = device.free_and_total_memory()[0]
         self.graphs = LoadedGraphs(plans, runner, stream_of, profile and profile.add_layer)
         sizes = self.graphs.arena_sizes
@@ -120,10 +120,10 @@ class TensorRTExecutor(GraphExecutor):
         places = _places(tensors) if tensors else [state.next_place()]
         if graph == ENCODE:
             self._unload_first_step()
-        elif graph == DECODE and places[0].decoding:
+        elif stage_of(graph) == DECODE and places[0].decoding:
             # These frames arrive in the same memory.
             places[0].decoding.keep()
-        turn, stream = state.turn(graph, places), self.decoding if graph == DECODE else self.compute
+        turn, stream = state.turn(graph, places), self.decoding if stage_of(graph) == DECODE else self.compute
         if arrays:
             self._send(graph, arrays, state.memory, places, turn)
         for event in turn.before:
@@ -141,12 +141,12 @@ class TensorRTExecutor(GraphExecutor):
         for event in turn.after:
             device.record(event, stream)
         if step:
-            return {"latent": [UnitTensor(place, "latent") for place in places]}
-        return {spec.name: UnitTensor(places[0], spec.name) for spec in self.signatures[graph].results}
+            return {"latent": [UnitTensor(place, DIT, "latent") for place in places]}
+        return {spec.name: UnitTensor(places[0], graph, spec.name) for spec in self.signatures[graph].results}
 
     def download(self, frames: UnitTensor) -> DecodingFrames:
         device, place, memory = self.device, frames.place, frames.place.memory
-        name = place.buffer(DECODE, frames.name)
+        name = place.buffer(frames.graph, frames.name)
         device.wait(self.downloading, place.decoded)
         device.download(memory.addresses[name], memory.pinned[name], self.downloading)
         device.record(place.downloaded, self.downloading)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from functools import partial
 
-from flashvsr_trt.config.signatures import DECODE
+from flashvsr_trt.config.signatures import DECODE, stage_of
 from flashvsr_trt.engines.plan import SegmentPlan
 from flashvsr_trt.errors import DeviceError
 from flashvsr_trt.runtime.tensorrt.bound_graph import BoundGraph, GraphMemory, bind_graph
@@ -53,7 +53,7 @@ class LoadedGraphs:
             DeviceError: they need more scratch memory than the first time.
         """
         self._load_engines(graph)
-        size, limit = self.memory[graph].size, self.arena_sizes[graph == DECODE]
+        size, limit = self.memory[graph].size, self.arena_sizes[stage_of(graph) == DECODE]
         if size > limit:
             self.unload(graph)
             raise DeviceError(
@@ -76,7 +76,7 @@ class LoadedGraphs:
 
     def bind(self, graph: str, edge: Mapping[str, int]) -> BoundGraph:
         """Give every tensor of a graph its address; `edge` has those of inputs and outputs."""
-        arena = self.arenas[graph == DECODE]
+        arena = self.arenas[stage_of(graph) == DECODE]
         return bind_graph(self.plans[graph], self.runner, self.contexts, self.memory[graph], arena, edge)
 
     def _load_engines(self, graph: str) -> None:
@@ -86,6 +86,6 @@ class LoadedGraphs:
 
     def _make_contexts(self, graph: str) -> None:
         memory = self.memory[graph]
-        scratch = self.arenas[graph == DECODE] + memory.carried.size + memory.kernel_scratch
+        scratch = self.arenas[stage_of(graph) == DECODE] + memory.carried.size + memory.kernel_scratch
         for name in self.plans[graph].engines:
             self.contexts[name] = self.engines[name].new_context(scratch, self.report)

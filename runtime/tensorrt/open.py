@@ -9,9 +9,16 @@ from flashvsr_trt.cache.bundle import bundle_for, find_bundle
 from flashvsr_trt.cache.entries import mark_in_use
 from flashvsr_trt.cache.folder import cache_folder
 from flashvsr_trt.config.signatures import COLOR_FIXES, UPSAMPLERS, StreamConfig
+from flashvsr_trt.config.tiles import TilePlan
 from flashvsr_trt.engines.build import find_or_build_engines
 from flashvsr_trt.engines.build_progress import show_build_progress
-from flashvsr_trt.engines.cache import engine_folder, engine_key, find_engines, find_engines_of_any_options
+from flashvsr_trt.engines.cache import (
+    engine_folder,
+    engine_key,
+    find_engines,
+    find_engines_of_any_options,
+    list_engines,
+)
 from flashvsr_trt.engines.device import Device, current_device
 from flashvsr_trt.engines.flavours import (
     BFLOAT16_CAPABILITY,
@@ -22,10 +29,12 @@ from flashvsr_trt.engines.flavours import (
     installed_version,
     supported_version,
 )
-from flashvsr_trt.engines.manifest import BUILD_AGAIN, EngineSet
+from flashvsr_trt.engines.manifest import BUILD_AGAIN, MANIFEST, EngineSet, open_engines
 from flashvsr_trt.engines.options import BuildOptions
-from flashvsr_trt.errors import DeviceError, EngineError, UsageError
+from flashvsr_trt.errors import CacheError, DeviceError, EngineError, UsageError
+from flashvsr_trt.memory import GIB
 from flashvsr_trt.notices import Notify
+from flashvsr_trt.runtime.choose_tiles import words
 from flashvsr_trt.runtime.request import ExecutorRequest
 from flashvsr_trt.runtime.tensorrt.cuda_device import CudaDevice, device_index
 from flashvsr_trt.runtime.tensorrt.device_memory import check_device_memory, memory_before_loading
@@ -40,9 +49,10 @@ from flashvsr_trt.runtime.tensorrt.named_engines import (
     said_options,
 )
 from flashvsr_trt.runtime.tensorrt.run_profile import RunProfile
+from flashvsr_trt.runtime.tiles import TiledExecutor
 
 
-def open_tensorrt_executor(request: ExecutorRequest, notify: Notify) -> TensorRTExecutor:
+def open_tensorrt_executor(request: ExecutorRequest, notify: Notify) -> TensorRTExecutor | TiledExecutor:
     """The factory of `runtime.backends`: engines of the flavour that is installed, built where none are.
 
     Raises:
@@ -51,6 +61,12 @@ def open_tensorrt_executor(request: ExecutorRequest, notify: Notify) -> TensorRT
         EngineError: there are none and none may be built, building failed, or those named do not fit.
         MissingDependencyError: neither flavour is installed, or not one for this GPU.
     """
+    if request.tiles.vram:
+        raise UsageError(
+            "--vram is for --backend torch and onnxruntime: engines take what they were built for"
+        )
+    whole = request.stream
+    request, plan = _in_tiles(request)
     if request.engines.folder:
         found = find_device(request.device)
         device = CudaDevice(device_index(request.device))
@@ -59,7 +75,50 @@ def open_tensorrt_executor(request: ExecutorRequest, notify: Notify) -> TensorRT
         device, target = request_target(request, notify)
         engines = _engines(request, target, notify)
     profile = RunProfile() if request.engines.profile else None
-    return open_engines_on(device, engines, request.torch.cuda_graphs is not False, profile)
+    executor = open_engines_on(device, engines, request.torch.cuda_graphs is not False, profile)
+    if plan is None:
+        return executor
+    state, free = executor.needed.state * len(plan.tiles), device.free_and_total_memory()[0]
+    if state > free:
+        raise DeviceError(
+            f"{len(plan.tiles)} tiles of {words(plan)} carry {state / GIB:.2f} GiB from chunk to chunk, and "
+            f"{device.name} has {free / GIB:.2f} GiB left; use --backend torch, which parks it"
+        )
+    notify(f"{len(plan.tiles)} tiles of {words(plan)}")
+    return TiledExecutor(executor, whole, plan)
+
+
+def _in_tiles(request: ExecutorRequest) -> tuple[ExecutorRequest, TilePlan | None]:
+    """The request whose stream engines are looked for, and its tiles; None where it is of whole frames.
+
+    With "auto", engines of whole frames that are there come first, then those of the fewest tiles.
+    """
+    stream, tile = request.stream, request.tiles.tile
+    if isinstance(tile, tuple):
+        plan = TilePlan(stream.geometry, tile)
+        return replace(request, stream=plan.tile_stream(stream)), plan
+    if tile == "off" or stream.upsampler != UPSAMPLERS[0]:
+        return request, None
+    try:
+        folder = Path(request.engines.folder or _root())
+    except CacheError:
+        return request, None  # no cache holds engines
+    kept = [engines.bundle.stream for engines in _kept_sets(folder)]
+    if stream in kept:
+        return request, None
+    plans = [TilePlan(stream.geometry, other.geometry.target) for other in kept if other.is_tile]
+    fitting = [plan for plan in plans if plan.tile_stream(stream) in kept]
+    for plan in sorted(fitting, key=lambda plan: len(plan.tiles)):
+        of_tile = replace(request, stream=plan.tile_stream(stream))
+        if request.engines.folder or _find_for_gpu(of_tile):
+            return of_tile, plan
+    return request, None
+
+
+def _kept_sets(folder: Path) -> list[EngineSet]:
+    """The sets in a folder, or the one that it is, as far as they can be opened."""
+    found = [open_engines(folder)] if (folder / MANIFEST).is_file() else list_engines(folder)
+    return [engines for engines in found if isinstance(engines, EngineSet)]
 
 
 def open_engines_on(
@@ -134,6 +193,10 @@ def find_matching_engines(request: ExecutorRequest) -> EngineSet | None:
     Raises:
         FlashVSRError: why there can be none, or what is wrong with those that are there.
     """
+    return _find_for_gpu(_in_tiles(request)[0])
+
+
+def _find_for_gpu(request: ExecutorRequest) -> EngineSet | None:
     target = choose_target(request.engines.flavour, None, find_device(request.device), lambda line: None)
     return _find(request, target, lambda line: None)
 
@@ -157,6 +220,9 @@ def build_command(request: ExecutorRequest, precision: str, flavour: str) -> str
         "--precision": precision,
         "--flavour": flavour,
     }
+    if stream.is_tile:
+        options = {"--tile": options.pop("--input-size"), **options}
+        del options["--scale"], options["--fit"]
     if stream.upsampler != UPSAMPLERS[0]:
         options["--upsampler"] = stream.upsampler
     if stream.color_fix != COLOR_FIXES[0]:
@@ -274,6 +340,5 @@ def _precision(request: ExecutorRequest, target: Target) -> str:
 
 
 def _described(stream: StreamConfig) -> str:
-    geometry = stream.geometry
-    height, width = geometry.upscaled
-    return f"{stream.preset.name} at {width}x{height} ({geometry.scale}x, {stream.schedule.name})"
+    height, width = stream.geometry.upscaled
+    return f"{stream.preset.name} at {width}x{height} ({stream.scale_word}, {stream.schedule.name})"

@@ -7,7 +7,7 @@ from itertools import islice
 
 import numpy as np
 
-from flashvsr_trt.config.signatures import DECODE, DIT_FIRST, ENCODE, StreamConfig
+from flashvsr_trt.config.signatures import DECODE, DIT_FIRST, ENCODE, StreamConfig, stage_of
 from flashvsr_trt.runtime.tensorrt.clip_memory import ClipMemory, buffer_name, unit_places
 from flashvsr_trt.runtime.tensorrt.cuda_device import CudaDevice
 from flashvsr_trt.runtime.tensorrt.cuda_graphs import GraphCache
@@ -85,9 +85,10 @@ class UnitPlace:
 
 @dataclass(frozen=True)
 class UnitTensor:
-    """An executor's handle of a unit's condition, tokens or latent: it is in the unit's place."""
+    """An executor's handle of what a graph made of a unit: it is in the unit's place."""
 
     place: UnitPlace
+    graph: str
     name: str
 
 
@@ -148,7 +149,7 @@ class ClipState:
             # The place's condition is free once the unit before in it was decoded.
             before = place.frames_uploaded, place.decoded
             return Turn(place.frames_uploaded, place.encoded, before, (place.encoded,))
-        if graph == DECODE:
+        if stage_of(graph) == DECODE:
             return Turn(None, None, (place.step.denoised, place.downloaded), (place.decoded,))
         step = self.first_step if graph == DIT_FIRST else place.step
         denoised = dict.fromkeys((step.denoised, *(place.step.denoised for place in places)))

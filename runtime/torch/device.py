@@ -1,19 +1,26 @@
 """Which device and dtype the torch backend runs on, and whether a stream fits."""
 
 import math
+from functools import cache
 from importlib.util import find_spec
 
 import torch
 
+from flashvsr_trt.config.presets import NetworkConfig
 from flashvsr_trt.config.signatures import StreamConfig
+from flashvsr_trt.config.tiles import TilePlan
 from flashvsr_trt.errors import DeviceError, MissingDependencyError, UsageError
 from flashvsr_trt.kernels.device import architecture_of
 from flashvsr_trt.kernels.tuning import setting_for
-from flashvsr_trt.memory import MemoryEstimate, check_fits, estimate_memory
+from flashvsr_trt.memory import MemoryEstimate, check_fits, estimate_memory, estimate_tiled_memory
 from flashvsr_trt.model.state_shapes import state_shapes
 from flashvsr_trt.runtime.torch.host_memory import free_host_memory
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+HOST_PLACES = 2
+"""States on the GPU where tiles take turns while rings are parked in host memory: one runs, one is filled."""
 
 
 def choose_device(name: str) -> torch.device:
@@ -60,19 +67,40 @@ def check_kernels(device: torch.device) -> None:
         raise DeviceError(f"no kernels for {device}: {error}; use --attention reference") from error
 
 
-def stream_memory(stream: StreamConfig, dtype: torch.dtype) -> MemoryEstimate:
-    """What a stream needs with its preset's own weights in that dtype; CUDA graphs add less than 3 %."""
-    shapes = state_shapes(stream.preset.network)
-    parameters = sum(math.prod(shape) for part in shapes.values() for shape in part.values())
-    return estimate_memory(stream, parameters, str(dtype).removeprefix("torch."))
+def stream_memory(
+    stream: StreamConfig, dtype: torch.dtype, plan: TilePlan | None = None, device: str = "cuda"
+) -> MemoryEstimate:
+    """What a stream needs with its preset's own weights in that dtype; CUDA graphs add less than 3 %.
+
+    In tiles, on a GPU, the rings of tiles that wait are parked in host memory: the least that is possible.
+    """
+    parameters, compute = _parameters(stream.preset.network), str(dtype).removeprefix("torch.")
+    if plan is None:
+        return estimate_memory(stream, parameters, compute)
+    places = HOST_PLACES if device == "cuda" else 0
+    return estimate_tiled_memory(stream, plan, parameters, compute, places, parked=bool(places))
+
+
+def rings_fit(stream: StreamConfig, dtype: torch.dtype, plan: TilePlan, budget: int) -> bool:
+    """Whether all tiles' rings fit on the GPU within `budget` bytes, beside the one place they then need."""
+    parameters, compute = _parameters(stream.preset.network), str(dtype).removeprefix("torch.")
+    return estimate_tiled_memory(stream, plan, parameters, compute, 1, parked=False).total <= budget
+
+
+@cache
+def _parameters(network: NetworkConfig) -> int:
+    return sum(math.prod(shape) for part in state_shapes(network).values() for shape in part.values())
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that are free on a GPU, or that this process can still take of the machine's."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_host_memory()
 
 
 def check_memory(stream: StreamConfig, device: torch.device, dtype: torch.dtype) -> None:
-    """Refuse a stream that would not fit, before anything is loaded.
+    """Refuse a stream that would not fit in one piece, before anything is loaded.
 
     Raises:
         DeviceError: with the estimate, what is free, and what to change.
     """
-    on_gpu = device.type == "cuda"
-    free = torch.cuda.mem_get_info(device)[0] if on_gpu else free_host_memory()
-    check_fits(stream, lambda smaller: stream_memory(smaller, dtype), free, str(device))
+    check_fits(stream, lambda smaller: stream_memory(smaller, dtype), free_memory(device), str(device))

@@ -1,7 +1,7 @@
 """The PyTorch executor: the reference every other backend is compared with, on CPU or CUDA."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -30,15 +30,25 @@ from flashvsr_trt.model.network import Network, build_network
 from flashvsr_trt.model.stages import Decode, Denoise, Encode
 from flashvsr_trt.model.weights.load import describe, load_weights, resolve_weights
 from flashvsr_trt.notices import Notify
+from flashvsr_trt.runtime.choose_tiles import choose_tiles
 from flashvsr_trt.runtime.executor import ReadyFrames
 from flashvsr_trt.runtime.graph_executor import DeviceTensors, GraphExecutor, HostArrays
 from flashvsr_trt.runtime.request import ExecutorRequest, TorchOptions
 from flashvsr_trt.runtime.ring import RingStep
+from flashvsr_trt.runtime.tiles import TiledExecutor
 from flashvsr_trt.runtime.torch.clock import StageClock
 from flashvsr_trt.runtime.torch.copies import ArrivingFrames, hand_over, start_download, upload
-from flashvsr_trt.runtime.torch.device import check_kernels, check_memory, choose_device, choose_dtype
+from flashvsr_trt.runtime.torch.device import (
+    check_kernels,
+    choose_device,
+    choose_dtype,
+    free_memory,
+    rings_fit,
+    stream_memory,
+)
 from flashvsr_trt.runtime.torch.graphs import Step, StepGraphs, Tensors
 from flashvsr_trt.runtime.torch.host_memory import keep_freed_memory
+from flashvsr_trt.runtime.torch.tiles import in_tiles
 
 
 @dataclass
@@ -122,18 +132,18 @@ class TorchExecutor(GraphExecutor):
     ) -> dict[str, Any]:
         """See `GraphExecutor.run_graph`. Encoding reads nothing of a DiT step, and waits for none."""
         signature, stage = self.signatures[graph], stage_of(graph)
-        stream, call, graphs = self._ways(stage, state, step)
+        stream, call, graphs = self._ways(graph, state, step)
         if stage == DECODE:
             hand_over([*tensors.values(), *state.memory], self._denoising(), stream)
         with self._stage(stage, stream):
-            given = dict(tensors) | {name: torch.from_numpy(array) for name, array in arrays.items()}
+            given = dict(tensors) | {name: torch.as_tensor(array) for name, array in arrays.items()}
             if step:
                 given["tokens"] = torch.cat(given["tokens"])
             inputs = tuple(given[spec.name] for spec in signature.inputs if spec.role is Role.INPUT)
-            name = f"{stage} into slot {step.slots.start}" if step else stage
+            name = f"{stage} into slot {step.slots.start}" if step else graph
             outputs = self._run(name, call, inputs, graphs)
             made = dict(zip((spec.name for spec in signature.results), outputs, strict=True))
-            if stage == DECODE:
+            if graph == DECODE:
                 made["frames"] = start_download(made["frames"])
         if stage == ENCODE:
             hand_over(made.values(), stream, self._denoising())
@@ -144,13 +154,14 @@ class TorchExecutor(GraphExecutor):
         return frames
 
     def _ways(
-        self, stage: str, state: TorchState, step: RingStep | None
+        self, graph: str, state: TorchState, step: RingStep | None
     ) -> tuple[torch.cuda.Stream | None, Step, StepGraphs | None]:
-        """The stream that a stage runs on, None for the caller's; what it calls; the graphs it is kept in."""
-        if stage == ENCODE:
+        """The stream that a graph runs on, None for the caller's; what it calls; the graphs it is kept in."""
+        if graph == ENCODE:
             return self.encoding, partial(self._encode, state), state.encoding_graphs
-        if stage == DECODE:
-            return self.decoding, partial(self._decode, state), state.decoding_graphs
+        if stage_of(graph) == DECODE:
+            decode = self.decode_stage if graph == DECODE else self.decode_stage.decode
+            return self.decoding, partial(self._decode, decode, state), state.decoding_graphs
         # Only the steady step comes again: while the ring fills, every step is another one.
         steady = step.slots.stop - step.slots.start == 1 and step.filled == len(step.valid)
         return None, partial(self._denoise, state, step), state.graphs if steady else None
@@ -192,8 +203,10 @@ class TorchExecutor(GraphExecutor):
         latent, _ = self.dit_stage(*inputs, state.ring, step.slots, step.filled)
         return (latent,)
 
-    def _decode(self, state: TorchState, latent: torch.Tensor, condition: torch.Tensor) -> Tensors:
-        frames, following = self.decode_stage(latent, condition, state.memory)
+    def _decode(
+        self, decode: Callable, state: TorchState, latent: torch.Tensor, condition: torch.Tensor
+    ) -> Tensors:
+        frames, following = decode(latent, condition, state.memory)
         overwrite(state.memory, following)
         return (frames,)
 
@@ -266,7 +279,7 @@ def choose_cuda_graphs(options: TorchOptions, device: torch.device) -> bool:
     return options.cuda_graphs
 
 
-def open_torch_executor(request: ExecutorRequest, notify: Notify) -> TorchExecutor:
+def open_torch_executor(request: ExecutorRequest, notify: Notify) -> TorchExecutor | TiledExecutor:
     """Choose device and dtype, check that the stream fits, load the weights.
 
     Raises:
@@ -285,7 +298,25 @@ def open_torch_executor(request: ExecutorRequest, notify: Notify) -> TorchExecut
         keep_freed_memory()
     network = request.stream.preset.network
     source = resolve_weights(request.weights, network)
-    check_memory(request.stream, device, dtype)
+    free = free_memory(device)
+    plan = choose_tiles(
+        request.stream,
+        request.tiles,
+        lambda stream, plan: stream_memory(stream, dtype, plan, device.type),
+        free,
+        str(device),
+        notify,
+    )
+    if plan and len(plan.tiles) == 1:
+        notify("one tile covers the frame: it runs in one piece")
+        plan = None
+    budget = min(free, request.tiles.vram or free)
+    if request.tiles.vram and device.type == "cuda":
+        total = torch.cuda.get_device_properties(device).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, budget / total), device)
     notify(describe(source))
-    weights = load_weights(source, network, dtype)
-    return TorchExecutor(build_network(network, weights, device, dtype), request.stream, request.torch)
+    loaded = build_network(network, load_weights(source, network, dtype), device, dtype)
+    if plan is None:
+        return TorchExecutor(loaded, request.stream, request.torch)
+    executor = TorchExecutor(loaded, plan.tile_stream(request.stream), request.torch)
+    return in_tiles(executor, request.stream, plan, not rings_fit(request.stream, dtype, plan, budget))

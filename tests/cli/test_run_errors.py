@@ -177,7 +177,7 @@ def test_a_size_that_needs_more_memory_than_there_is(
     monkeypatch.setenv("FLASHVSR_CACHE", str(tmp_path / "cache"))
     memory = psutil.virtual_memory()._replace(available=available)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
-    options = ("--preset", preset, "--weights", "random", "--backend", backend)
+    options = ("--preset", preset, "--weights", "random", "--backend", backend, "--tile", "off")
     assert_refused(call(capfd, "run", clip, *options), 1, *texts)
     assert names(tmp_path) <= {"clip.mp4", "cache"}
 

@@ -1,0 +1,142 @@
+"""An executor of whole frames on an executor of tiles: each call goes tile by tile, and frames are blended.
+
+Every tile has a state of its own, and all run in one executor, with one set of graphs or engines. A session
+sees none of this: counts, times and latency are those of frames without tiles.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from flashvsr_trt.config.presets import UNIT_FRAMES
+from flashvsr_trt.config.signatures import DECODE, DIT, ENCODE, StreamConfig
+from flashvsr_trt.config.tiles import TilePlan
+from flashvsr_trt.runtime.executor import DeviceTensor, PendingFrames
+from flashvsr_trt.runtime.graph_executor import GraphExecutor
+from flashvsr_trt.runtime.ring import RingStep
+from flashvsr_trt.runtime.tile_states import OwnStates, TileStates
+from flashvsr_trt.runtime.whole_frames import HostFrames, WholeFrames
+
+
+@dataclass
+class TiledState:
+    """What is carried of a whole frame: its tiles' states, and the upscaled frames not decoded yet."""
+
+    tiles: TileStates
+    tail: Any = field(default=None)
+
+
+class TiledExecutor:
+    """Implements `runtime.executor.Executor` for whole frames.
+
+    Args:
+        executor: of one tile's stream.
+        stream: of the whole frames.
+        plan: has tiles of the executor's size.
+        frames: what cuts and blends where the executor is; in host memory if it is not given.
+        new_states: makes the states of a clip's tiles; each has one of its own if it is not given.
+    """
+
+    def __init__(
+        self,
+        executor: GraphExecutor,
+        stream: StreamConfig,
+        plan: TilePlan,
+        frames: WholeFrames | None = None,
+        new_states: Callable[[], TileStates] | None = None,
+    ) -> None:
+        self.executor, self.stream, self.plan = executor, stream, plan
+        self.overlaps = executor.overlaps
+        self.frames = frames or HostFrames(stream, plan)
+        self.new_states = new_states or partial(OwnStates, executor, len(plan.tiles))
+
+    def new_state(self) -> TiledState:
+        """See `Executor.new_state`. Raises DeviceError where the tiles' states do not fit."""
+        return TiledState(self.new_states())
+
+    def reset_state(self, state: TiledState) -> None:
+        """See `Executor.reset_state`."""
+        state.tiles.reset()
+        state.tail = None
+
+    def encode(self, frames: np.ndarray, first: bool, state: TiledState) -> tuple[Any, list[DeviceTensor]]:
+        """See `Executor.encode`. The condition is the upscaled frames, and each tile's where that is kept."""
+        whole = self.frames.upscale(frames)
+        conditions, tokens = [], []
+        for number, tile in enumerate(self.plan.tiles):
+            rows, columns = tile.pixels
+            with state.tiles.use(number, ENCODE) as own:
+                condition, made = self.executor.encode(whole[:, rows, columns], first, own)
+            conditions.append(condition if self.frames.keeps_conditions else None)
+            tokens.append(made)
+        return (self._reference(whole, state), conditions), tokens
+
+    def _reference(self, whole: Any, state: TiledState) -> Any:
+        """The upscaled frames of the unit that is decoded next: with look-ahead, not those just encoded."""
+        if not self.stream.schedule.lookahead:
+            return whole
+        if state.tail is not None:
+            whole = self.frames.join(state.tail, whole)
+        state.tail = whole[-self.stream.schedule.lookahead :]
+        return whole[:UNIT_FRAMES]
+
+    def dit(
+        self,
+        noise: np.ndarray,
+        tokens: list[list[DeviceTensor]],
+        rope: tuple[np.ndarray, np.ndarray],
+        step: RingStep,
+        state: TiledState,
+    ) -> list[list[DeviceTensor]]:
+        """See `Executor.dit`. A tile's noise is cut from the frame's, so tiles agree where they overlap."""
+        noise = self._noise_of_canvas(noise)
+        latents = []
+        for number, tile in enumerate(self.plan.tiles):
+            rows, columns = tile.latent
+            with state.tiles.use(number, DIT, step) as own:
+                units = [unit[number] for unit in tokens]
+                latents.append(self.executor.dit(noise[:, :, rows, columns], units, rope, step, own))
+        return [list(unit) for unit in zip(*latents, strict=True)]
+
+    def _noise_of_canvas(self, noise: np.ndarray) -> np.ndarray:
+        """Noise of a frame that is smaller than a tile is repeated beyond it, where nothing is shown."""
+        beyond = [
+            max(0, (tile.stop if tile else 0) - size)
+            for tile, size in zip(self.plan.tiles[-1].latent, noise.shape[2:], strict=True)
+        ]
+        return np.pad(noise, [(0, 0), (0, 0), *((0, more) for more in beyond)], mode="wrap")
+
+    def start_decode(
+        self, latent: list[DeviceTensor], condition: tuple[Any, list[DeviceTensor]], state: TiledState
+    ) -> PendingFrames:
+        """See `Executor.start_decode`. A tile that is alone is finished as frames without tiles are."""
+        reference, conditions = condition
+        tiles = list(zip(self.plan.tiles, self.plan.weights, latent, conditions, strict=True))
+        blended = self.frames.blank() if len(tiles) > 1 else None
+        for number, (tile, weight, own_latent, own_condition) in enumerate(tiles):
+            if own_condition is None:
+                rows, columns = tile.pixels
+                own_condition = self.frames.condition(reference[:, rows, columns])
+            with state.tiles.use(number, DECODE) as own:
+                if blended is None:
+                    return self.executor.start_decode(own_latent, own_condition, own)
+                decoded = self.executor.decode_tile(own_latent, own_condition, own)
+            self.frames.add(blended, tile, weight, decoded)
+        return self.frames.finish(blended, reference)
+
+    @property
+    def profile(self) -> Any:
+        """What engines that record their layers have."""
+        return self.executor.profile
+
+    def stage_seconds(self) -> dict[str, float]:
+        """See `Executor.stage_seconds`."""
+        return self.executor.stage_seconds()
+
+    def describe(self) -> dict[str, Any]:
+        """See `Executor.describe`."""
+        height, width = self.plan.tile
+        return self.executor.describe() | {"tile": [width, height], "tiles": len(self.plan.tiles)}

@@ -1,0 +1,48 @@
+"""`run --tile` and `--vram`: what is chosen, what is made, and what is refused."""
+
+import json
+
+import pytest
+
+from tests.cli.command import assert_refused, call
+from tests.cli.test_run import moving
+from tests.clips import make_clip, probe
+
+NANO = ("--preset", "nano", "--weights", "random", "--backend", "torch", "--schedule", "low-latency")
+
+
+@pytest.fixture
+def clip(tmp_path):
+    return make_clip(tmp_path / "clip.mp4", frames=3, size=(100, 170), audio_tracks=1, picture=moving)
+
+
+def test_auto_takes_the_fewest_tiles_that_fit(clip, tmp_path, capfd):
+    report = tmp_path / "report.json"
+    outcome = call(capfd, "run", clip, *NANO, "--vram", "350M", "--json", report)
+    assert outcome.code == 0, outcome.err
+    assert "2 tiles of 256x256" in outcome.err
+    described = json.loads(report.read_text())["executor"]
+    assert (described["tile"], described["tiles"]) == ([256, 256], 2)
+    source, made = probe(clip), probe(tmp_path / "clip_2x.mp4")
+    assert (made.frames, made.times, made.size) == (source.frames, source.times, (200, 340))
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "text"),
+    [
+        (("--tile", "128x256"), 2, "the nearest is 256x256"),
+        (("--tile", "300x300"), 2, "the nearest is 256x256"),
+        (("--tile", "2x"), 2, "is not a size"),
+        (("--tile", "4096x4096", "--vram", "350M"), 2, "--tile 256x256 would fit"),
+        (("--vram", "100M"), 2, "the least that this stream needs is"),
+        (("--vram", "100M", "--tile", "off"), 2, "in one piece"),
+        (("--vram", "0"), 2, "no amount of memory"),
+        (("--vram", "8 apples"), 2, "no amount of memory"),
+        (("--tile", "256x256", "--upsampler", "torch"), 2, "--upsampler pil"),
+        (("--tile", "256x256", "--gpus", "2"), 2, "one GPU"),
+        (("--vram", "8G", "--gpus", "2"), 2, "one GPU"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_made(clip, tmp_path, capfd, options, code, text):
+    assert_refused(call(capfd, "run", clip, *NANO, *options), code, text)
+    assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
