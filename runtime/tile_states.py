@@ -13,9 +13,11 @@ class TileStates(Protocol):
 
     def use(self, number: int, stage: str, step: RingStep | None = None) -> AbstractContextManager[State]:
         """Tile `number`'s state, ready for one call of a stage; `step` is of a DiT step."""
+        ...
 
     def reset(self) -> None:
         """Zero all of them, for the next clip."""
+        ...
 
 
 class OwnStates:

@@ -14,7 +14,7 @@ import numpy as np
 from flashvsr_trt.config.presets import UNIT_FRAMES
 from flashvsr_trt.config.signatures import DECODE, DIT, ENCODE, StreamConfig
 from flashvsr_trt.config.tiles import TilePlan
-from flashvsr_trt.runtime.executor import DeviceTensor, PendingFrames
+from flashvsr_trt.runtime.executor import DeviceTensor, Executor, PendingFrames
 from flashvsr_trt.runtime.graph_executor import GraphExecutor
 from flashvsr_trt.runtime.ring import RingStep
 from flashvsr_trt.runtime.tile_states import OwnStates, TileStates
@@ -29,7 +29,7 @@ class TiledState:
     tail: Any = field(default=None)
 
 
-class TiledExecutor:
+class TiledExecutor(Executor):
     """Implements `runtime.executor.Executor` for whole frames.
 
     Args:
@@ -49,7 +49,7 @@ class TiledExecutor:
         new_states: Callable[[], TileStates] | None = None,
     ) -> None:
         self.executor, self.stream, self.plan = executor, stream, plan
-        self.overlaps = executor.overlaps
+        self.overlaps, self.profile = executor.overlaps, executor.profile
         self.frames = frames or HostFrames(stream, plan)
         self.new_states = new_states or partial(OwnStates, executor, len(plan.tiles))
 
@@ -104,7 +104,7 @@ class TiledExecutor:
     def _noise_of_canvas(self, noise: np.ndarray) -> np.ndarray:
         """Noise of a frame that is smaller than a tile is repeated beyond it, where nothing is shown."""
         beyond = [
-            max(0, (tile.stop if tile else 0) - size)
+            max(0, tile.stop - size)
             for tile, size in zip(self.plan.tiles[-1].latent, noise.shape[2:], strict=True)
         ]
         return np.pad(noise, [(0, 0), (0, 0), *((0, more) for more in beyond)], mode="wrap")
@@ -114,23 +114,22 @@ class TiledExecutor:
     ) -> PendingFrames:
         """See `Executor.start_decode`. A tile that is alone is finished as frames without tiles are."""
         reference, conditions = condition
-        tiles = list(zip(self.plan.tiles, self.plan.weights, latent, conditions, strict=True))
-        blended = self.frames.blank() if len(tiles) > 1 else None
-        for number, (tile, weight, own_latent, own_condition) in enumerate(tiles):
-            if own_condition is None:
-                rows, columns = tile.pixels
-                own_condition = self.frames.condition(reference[:, rows, columns])
+        if len(latent) == 1:
+            with state.tiles.use(0, DECODE) as own:
+                return self.executor.start_decode(latent[0], self._condition(0, reference, conditions), own)
+        blended = self.frames.blank()
+        for number, (tile, weight) in enumerate(zip(self.plan.tiles, self.plan.weights, strict=True)):
+            own_condition = self._condition(number, reference, conditions)
             with state.tiles.use(number, DECODE) as own:
-                if blended is None:
-                    return self.executor.start_decode(own_latent, own_condition, own)
-                decoded = self.executor.decode_tile(own_latent, own_condition, own)
+                decoded = self.executor.decode_tile(latent[number], own_condition, own)
             self.frames.add(blended, tile, weight, decoded)
         return self.frames.finish(blended, reference)
 
-    @property
-    def profile(self) -> Any:
-        """What engines that record their layers have."""
-        return self.executor.profile
+    def _condition(self, number: int, reference: Any, conditions: list[DeviceTensor]) -> DeviceTensor:
+        rows, columns = self.plan.tiles[number].pixels
+        if self.frames.keeps_conditions:
+            return conditions[number]
+        return self.frames.condition(reference[:, rows, columns])
 
     def stage_seconds(self) -> dict[str, float]:
         """See `Executor.stage_seconds`."""

@@ -35,21 +35,27 @@ class WholeFrames(Protocol):
 
     def upscale(self, frames: np.ndarray) -> Any:
         """uint8 [n, H, W, 3] -> uint8 [n, *canvas, 3], upscaled and fitted."""
+        ...
 
     def join(self, before: Any, after: Any) -> Any:
         """Frames behind each other."""
+        ...
 
     def condition(self, frames: Any) -> DeviceTensor:
         """Of one tile, uint8 [8, h, w, 3]: float32 [8, 3, h, w] in [-1, 1]."""
+        ...
 
     def blank(self) -> Any:
         """float32 [8, 3, *canvas]: nothing, to which tiles are added."""
+        ...
 
     def add(self, blended: Any, tile: Tile, weight: np.ndarray, frames: Any) -> None:
         """Add a tile's decoded frames, weighted."""
+        ...
 
     def finish(self, blended: Any, reference: Any) -> PendingFrames:
         """Blended frames, about [0, 1], and the upscaled ones, uint8 -> colour fix, bytes [8, *canvas, 3]."""
+        ...
 
 
 class HostFrames:
