@@ -1,7 +1,7 @@
 """Seconds of each stage of the torch executor."""
 
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ class StageClock:
 
     device: torch.device
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-    open_events: list[tuple[str, torch.cuda.Event, torch.cuda.Event]] = field(default_factory=list)
+    open_events: deque[tuple[str, torch.cuda.Event, torch.cuda.Event]] = field(default_factory=deque)
 
     @contextmanager
     def measure(self, stage: str) -> Iterator[None]:
@@ -26,6 +26,9 @@ class StageClock:
             yield
             events[1].record()
             self.open_events.append((stage, *events))
+            # A long clip would otherwise keep the events of all its calls.
+            while self.open_events and self.open_events[0][2].query():
+                self._close()
         else:
             started = time.perf_counter()
             yield
@@ -33,8 +36,11 @@ class StageClock:
 
     def read(self) -> dict[str, float]:
         """All seconds so far. Waits for the device only if it is still busy with a measured call."""
-        for stage, begin, end in self.open_events:
-            end.synchronize()
-            self.seconds[stage] += begin.elapsed_time(end) / 1000
-        self.open_events.clear()
+        while self.open_events:
+            self._close()
         return dict(self.seconds)
+
+    def _close(self) -> None:
+        stage, begin, end = self.open_events.popleft()
+        end.synchronize()
+        self.seconds[stage] += begin.elapsed_time(end) / 1000

@@ -61,10 +61,11 @@ class TilePlaces:
                     f"the K/V rings of {count} tiles take {needed / 2**30:.1f} GiB of host memory, and "
                     f"{free / 2**30:.1f} GiB are free; give more --vram, or smaller frames"
                 )
+        parked = pinned_zeros if on_host else torch.zeros_like
         try:
             self.encode = [[x.clone() for x in first.encode] for _ in range(count)]
             self.memory = [[x.clone() for x in first.memory] for _ in range(count)]
-            self.rings = [[self._parked(x) for x in ring_of(first)] for _ in range(count)]
+            self.rings = [[parked(x) for x in ring_of(first)] for _ in range(count)]
         except torch.OutOfMemoryError as error:
             raise DeviceError(f"{executor.device} has too little memory for these tiles: {error}") from error
         self.loading, self.storing = (torch.cuda.Stream(executor.device) for _ in range(2))
@@ -74,11 +75,6 @@ class TilePlaces:
         self.turn = 0
         self.ahead: tuple[int, tuple[int, ...]] | None = None
         torch.cuda.synchronize(executor.device)
-
-    def _parked(self, ring: torch.Tensor) -> torch.Tensor:
-        if not self.on_host:
-            return torch.zeros_like(ring)
-        return torch.zeros(ring.shape, dtype=ring.dtype, pin_memory=True)
 
     @contextmanager
     def use(self, number: int, stage: str, step: RingStep | None = None) -> Iterator:
@@ -145,6 +141,11 @@ class TilePlaces:
                 tensor.zero_()
         for place in self.places:
             self.executor.reset_state(place)
+
+
+def pinned_zeros(like: torch.Tensor) -> torch.Tensor:
+    """Host memory for a tensor, that copies need not wait for."""
+    return torch.zeros(like.shape, dtype=like.dtype, pin_memory=True)
 
 
 def ring_of(state) -> Tensors:

@@ -1,22 +1,30 @@
 """Tiles: whole frames come out as without, and equal bit for bit where one tile covers them."""
 
-from functools import cache
+from contextlib import nullcontext
+from dataclasses import replace
+from functools import cache, partial
+from itertools import product
 
 import numpy as np
 import pytest
 import torch
 
 from flashvsr_trt.config.geometry import Geometry
-from flashvsr_trt.config.presets import AttentionConfig, find_schedule
-from flashvsr_trt.config.signatures import COLOR_FIXES, StreamConfig
+from flashvsr_trt.config.presets import AttentionConfig, find_preset, find_schedule
+from flashvsr_trt.config.signatures import COLOR_FIXES, DECODE, DIT, ENCODE, StreamConfig
 from flashvsr_trt.config.tiles import TilePlan
+from flashvsr_trt.model.attention import LayerCache
 from flashvsr_trt.model.color import fix_color, quantise
-from flashvsr_trt.model.network import Network
+from flashvsr_trt.model.network import Network, build_network
 from flashvsr_trt.model.upsample import fit_to_target, upsample
+from flashvsr_trt.model.weights.load import load_weights, resolve_weights
+from flashvsr_trt.runtime.ring import KVRing, RingStep
 from flashvsr_trt.runtime.session import Session
+from flashvsr_trt.runtime.tile_states import OwnStates
 from flashvsr_trt.runtime.tiles import TiledExecutor
-from flashvsr_trt.runtime.torch.executor import TorchExecutor
-from flashvsr_trt.runtime.torch.tiles import in_tiles
+from flashvsr_trt.runtime.torch import tiles
+from flashvsr_trt.runtime.torch.executor import TorchExecutor, TorchState
+from flashvsr_trt.runtime.torch.tiles import TilePlaces, in_tiles, ring_of
 from flashvsr_trt.runtime.whole_frames import HostFrames
 from tests.golden import golden_preset, load_case
 from tests.runtime.test_session import stream_through
@@ -108,3 +116,97 @@ def test_noise_is_the_frames_own_where_tiles_overlap():
     rows, columns = noise.shape[2:]
     np.testing.assert_array_equal(canvas[:, :, :rows, :columns], noise)
     assert canvas.shape[2] == 32
+
+
+class InertStream:
+    """A stream or an event of a device that does everything at once."""
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def wait_event(self, event: "InertStream") -> None:
+        pass
+
+    def record_event(self) -> "InertStream":
+        return InertStream()
+
+    def record(self) -> None:
+        pass
+
+
+@pytest.fixture
+def inert_cuda(monkeypatch):
+    for name in ("Stream", "Event"):
+        monkeypatch.setattr(torch.cuda, name, InertStream)
+    monkeypatch.setattr(torch.cuda, "current_stream", InertStream)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    monkeypatch.setattr(tiles, "pinned_zeros", torch.zeros_like)
+
+
+class SlotExecutor:
+    """Carries what each call saw: a stage reads all that is its tile's, and adds a number of its own."""
+
+    device, encoding, decoding = torch.device("cpu"), None, None
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def new_state(self) -> TorchState:
+        ring = [LayerCache(*(torch.zeros(4, 2) for _ in range(3))) for _ in range(2)]
+        return TorchState([torch.zeros(3)], ring, [torch.zeros(5)], None, None, None)
+
+    def reset_state(self, state: TorchState) -> None:
+        for tensor in (*state.encode, *ring_of(state), *state.memory):
+            tensor.zero_()
+
+    def run(self, stage: str, state: TorchState, step: RingStep) -> list[float]:
+        self.calls += 1
+        if stage == DIT:
+            seen = [float(x[slot].sum()) for x in ring_of(state) for slot in np.flatnonzero(step.valid)]
+            for number, tensor in enumerate(ring_of(state)):
+                tensor[step.slots] = self.calls + number / 8
+            return seen
+        (carried,) = state.encode if stage == ENCODE else state.memory
+        carried += self.calls
+        return carried.tolist()
+
+
+@pytest.mark.parametrize("schedule", ["official", "low-latency"])
+@pytest.mark.parametrize("on_host", [True, False])
+@pytest.mark.parametrize("count", [2, 3])
+def test_tiles_that_take_turns_in_a_few_places_keep_what_is_theirs(inert_cuda, schedule, on_host, count):
+    made = []
+    for new_states in (OwnStates, partial(TilePlaces, on_host=on_host)):
+        executor = SlotExecutor()
+        states = new_states(executor, count)
+        for _ in range(2):
+            ring, seen = KVRing(PRESET.attention), []
+            for units in [find_schedule(schedule).first_units, 1, 1, 1, 1, 1, 1]:
+                step = ring.step(units)
+                for stage, number in product((ENCODE, DIT, DECODE), range(count)):
+                    with states.use(number, stage, step if stage == DIT else None) as state:
+                        seen.append(executor.run(stage, state, step))
+            states.reset()
+            made.append(seen)
+    assert made[0] == made[2]
+    assert made[1] == made[3]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("on_host", [True, False])
+def test_parked_tiles_of_a_gpu_make_the_frames_of_tiles_that_stay(on_host):
+    stream, frames = stream_of(120, 300), clip(61, 120, 300)
+    plan = TilePlan(stream.geometry, (256, 256))
+    config = find_preset("nano").network
+    weights = load_weights(resolve_weights("random:1", config), config, torch.bfloat16)
+    on_gpu = build_network(config, weights, torch.device("cuda"), torch.bfloat16)
+    stream = replace(stream, preset=find_preset("nano"))
+    parked = in_tiles(TorchExecutor(on_gpu, plan.tile_stream(stream)), stream, plan, on_host)
+    staying = in_tiles(TorchExecutor(on_gpu, plan.tile_stream(stream)), stream, plan)
+    staying.new_states = partial(OwnStates, staying.executor, len(plan.tiles))
+    made, expected = (
+        stream_through(Session(executor, overlap=True), frames, push=8) for executor in (parked, staying)
+    )
+    np.testing.assert_array_equal(made, expected)

@@ -1,0 +1,183 @@
+"""Tiles on this GPU under caps of memory, and beside frames in one piece: ms a frame and peak, in turns.
+
+    python -m bench.tiles [--scene 1280x720 ...] [--cap 8 ...] [--preset sparse-2.0] [--frames 60] [--json FILE]
+
+A cap, in GiB, holds all that torch allocates. Each scene's run in one piece has none; it is timed before and
+after each of the tiled runs, on the same weights.
+"""
+
+import gc
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+
+from bench.gpu_timing import require_gpu
+from bench.steady_stages import load_random, random_frames
+from flashvsr_trt.cli.option_types import SizeType
+from flashvsr_trt.config.geometry import Geometry
+from flashvsr_trt.config.presets import DEFAULT_PRESET, UNIT_FRAMES, find_preset, find_schedule
+from flashvsr_trt.config.signatures import StreamConfig
+from flashvsr_trt.errors import FlashVSRError
+from flashvsr_trt.memory import GIB
+from flashvsr_trt.model.network import Network
+from flashvsr_trt.runtime.choose_tiles import choose_tiles, words
+from flashvsr_trt.runtime.executor import Executor
+from flashvsr_trt.runtime.request import TileOptions
+from flashvsr_trt.runtime.session import Session
+from flashvsr_trt.runtime.torch.device import rings_fit, stream_memory
+from flashvsr_trt.runtime.torch.executor import TorchExecutor
+from flashvsr_trt.runtime.torch.tiles import in_tiles
+
+DTYPE = torch.bfloat16
+FIRST_FRAMES = 25
+WARM_UP_CHUNKS = 9
+"""Past the ring's filling and past the capture of each slot's graph, in both places."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One timed run. `parked` is where the rings of waiting tiles were; sizes in GiB."""
+
+    scene: str
+    cap: float | None
+    tile: str
+    tiles: int
+    parked: str
+    ms_a_frame: float
+    predicted: float
+    reserved: float
+    allocated: float
+
+
+def time_run(executor: Executor, frames: int) -> float:
+    """Milliseconds a frame of so many steady ones, from bytes in host memory to bytes in host memory."""
+    chunk = random_frames(executor.stream, UNIT_FRAMES)
+    with Session(executor, overlap=True) as session:
+        session.push(random_frames(executor.stream, FIRST_FRAMES))
+        for _ in range(WARM_UP_CHUNKS):
+            session.push(chunk)
+        torch.cuda.synchronize()
+        started = time.perf_counter()
+        made = sum(len(session.push(chunk)) for _ in range(-(-frames // UNIT_FRAMES)))
+        torch.cuda.synchronize()
+        return 1e3 * (time.perf_counter() - started) / made
+
+
+def run_once(network: Network, stream: StreamConfig, scene: str, cap: float | None, frames: int) -> Run:
+    """One run, in the tiles that the cap asks for.
+
+    Raises:
+        FlashVSRError: nothing fits.
+        torch.OutOfMemoryError: the estimate was too low.
+    """
+    gc.collect()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    total = torch.cuda.get_device_properties(0).total_memory
+    budget = int(cap * GIB) if cap else torch.cuda.mem_get_info()[0]
+    torch.cuda.set_per_process_memory_fraction(min(1.0, budget / total) if cap else 1.0)
+
+    def estimate(stream, plan):
+        return stream_memory(stream, DTYPE, plan)
+
+    tile = TileOptions("auto" if cap else "off")
+    plan = choose_tiles(stream, tile, estimate, budget, "the GPU", lambda line: click.echo(line, err=True))
+    if plan is None:
+        executor, parked = TorchExecutor(network, stream), "-"
+        predicted = estimate(stream, None)
+    else:
+        fit = rings_fit(stream, DTYPE, plan, budget)
+        executor = in_tiles(TorchExecutor(network, plan.tile_stream(stream)), stream, plan, not fit)
+        parked = "GPU" if fit else "host"
+        predicted = estimate(stream, plan)
+    ms = time_run(executor, frames)
+    return Run(
+        scene,
+        cap,
+        words(plan) if plan else "off",
+        len(plan.tiles) if plan else 1,
+        parked,
+        ms,
+        predicted.total / GIB,
+        torch.cuda.max_memory_reserved() / GIB,
+        torch.cuda.max_memory_allocated() / GIB,
+    )
+
+
+def difference(network: Network, preset: str) -> dict[str, float | bool]:
+    """Whether rings that were parked come back bit for bit, and how far tiles are from frames in one piece."""
+    geometry = Geometry(256, 400, 2)
+    stream = StreamConfig(find_preset(preset), geometry, find_schedule("official"))
+    budget = torch.cuda.mem_get_info()[0]
+    made = {}
+    for where in ("off", "GPU", "host"):
+        executor: Executor = TorchExecutor(network, stream)
+        if where != "off":
+            plan = choose_tiles(
+                stream, TileOptions((384, 512)), lambda s, p: stream_memory(s, DTYPE, p), budget, "", print
+            )
+            assert plan
+            tiles = TorchExecutor(network, plan.tile_stream(stream))
+            executor = in_tiles(tiles, stream, plan, where == "host")
+        with Session(executor, overlap=True) as session:
+            frames = random_frames(stream, 73)
+            made[where] = np.concatenate([session.push(frames), session.flush()]).astype(np.int16)
+    return {
+        "host and GPU parking agree": bool(np.array_equal(made["host"], made["GPU"])),
+        "mean difference to one piece, in levels": float(np.abs(made["host"] - made["off"]).mean()),
+    }
+
+
+def row(run: Run, whole_ms: float | None) -> str:
+    """One line of the table."""
+    against = f"{run.ms_a_frame / whole_ms:.2f}" if whole_ms else "-"
+    return (
+        f"| {run.scene} | {run.cap or 'none'} | {run.tile} | {run.tiles} | {run.parked} "
+        f"| {run.ms_a_frame:.1f} | {against} | {run.predicted:.2f} | {run.reserved:.2f} | {run.allocated:.2f} |"
+    )
+
+
+@click.command()
+@click.option("--scene", "scenes", type=SizeType(), multiple=True, default=[(720, 1280), (1080, 1920)])
+@click.option("--cap", "caps", type=float, multiple=True, default=[8.0, 12.0, 24.0], help="GiB.")
+@click.option("--preset", default=DEFAULT_PRESET, show_default=True)
+@click.option("--frames", type=click.IntRange(min=1), default=60, show_default=True, help="Timed ones.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the figures to this file.")
+def main(scenes, caps, preset: str, frames: int, json_file: Path | None) -> None:
+    """Print the table; write JSON where asked."""
+    device = require_gpu()
+    network = load_random(find_preset(preset).network, DTYPE, "cuda")
+    facts = difference(network, preset)
+    click.echo(f"{device}, torch {torch.__version__}, {preset}, bfloat16, 2x; {facts}\n")
+    click.echo(
+        "| LR frame | cap, GiB | tile | tiles | rings | ms a frame | of one piece | predicted, GiB "
+        "| reserved | allocated |\n| --- | --- | --- | ---: | --- | ---: | ---: | ---: | ---: | ---: |"
+    )
+    runs: list[Run] = []
+    for height, width in scenes:
+        stream = StreamConfig(find_preset(preset), Geometry(height, width, 2), find_schedule("official"))
+        whole_ms = None
+        for cap in (None, *(c for cap in caps for c in (cap, None))):
+            try:
+                run = run_once(network, stream, f"{width}x{height}", cap, frames)
+            except (FlashVSRError, torch.OutOfMemoryError) as error:
+                reason = str(error).splitlines()[0]
+                click.echo(f"| {width}x{height} | {cap or 'none'} | {type(error).__name__}: {reason} |")
+                continue
+            if cap is None:
+                whole_ms = run.ms_a_frame
+            runs.append(run)
+            click.echo(row(run, whole_ms))
+    if json_file:
+        json_file.write_text(
+            json.dumps({"device": device, **facts, "runs": [asdict(r) for r in runs]}, indent=1)
+        )
+
+
+if __name__ == "__main__":
+    main()
