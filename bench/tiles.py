@@ -1,6 +1,6 @@
 """Tiles on this GPU under caps of memory, and beside frames in one piece: ms a frame and peak, in turns.
 
-    python -m bench.tiles [--scene 1280x720 ...] [--cap 8 ...] [--preset sparse-2.0] [--frames 60] [--json FILE]
+    python -m bench.tiles [--scene 1280x720 ...] [--cap 8 ...] [--preset sparse-2.0] [--json FILE]
 
 A cap, in GiB, holds all that torch allocates. Each scene's run in one piece has none; it is timed before and
 after each of the tiled runs, on the same weights.
@@ -110,7 +110,7 @@ def run_once(network: Network, stream: StreamConfig, scene: str, cap: float | No
 
 
 def difference(network: Network, preset: str) -> dict[str, float | bool]:
-    """Whether rings that were parked come back bit for bit, and how far tiles are from frames in one piece."""
+    """Whether rings that were parked come back bit for bit, and how far tiles are from one piece."""
     geometry = Geometry(256, 400, 2)
     stream = StreamConfig(find_preset(preset), geometry, find_schedule("official"))
     budget = torch.cuda.mem_get_info()[0]
@@ -136,14 +136,18 @@ def difference(network: Network, preset: str) -> dict[str, float | bool]:
 def row(run: Run, whole_ms: float | None) -> str:
     """One line of the table."""
     against = f"{run.ms_a_frame / whole_ms:.2f}" if whole_ms else "-"
-    return (
-        f"| {run.scene} | {run.cap or 'none'} | {run.tile} | {run.tiles} | {run.parked} "
-        f"| {run.ms_a_frame:.1f} | {against} | {run.predicted:.2f} | {run.reserved:.2f} | {run.allocated:.2f} |"
-    )
+    cells = run.scene, run.cap or "none", run.tile, run.tiles, run.parked, f"{run.ms_a_frame:.1f}", against
+    sizes = (f"{size:.2f}" for size in (run.predicted, run.reserved, run.allocated))
+    return f"| {' | '.join(map(str, (*cells, *sizes)))} |"
+
+
+HEADER = """
+| LR frame | cap, GiB | tile | tiles | rings | ms a frame | of one piece | predicted | reserved | allocated |
+| --- | --- | --- | ---: | --- | ---: | ---: | ---: | ---: | ---: |"""
 
 
 @click.command()
-@click.option("--scene", "scenes", type=SizeType(), multiple=True, default=[(720, 1280), (1080, 1920)])
+@click.option("--scene", "scenes", type=SizeType(), multiple=True, default=["1280x720", "1920x1080"])
 @click.option("--cap", "caps", type=float, multiple=True, default=[8.0, 12.0, 24.0], help="GiB.")
 @click.option("--preset", default=DEFAULT_PRESET, show_default=True)
 @click.option("--frames", type=click.IntRange(min=1), default=60, show_default=True, help="Timed ones.")
@@ -153,16 +157,13 @@ def main(scenes, caps, preset: str, frames: int, json_file: Path | None) -> None
     device = require_gpu()
     network = load_random(find_preset(preset).network, DTYPE, "cuda")
     facts = difference(network, preset)
-    click.echo(f"{device}, torch {torch.__version__}, {preset}, bfloat16, 2x; {facts}\n")
-    click.echo(
-        "| LR frame | cap, GiB | tile | tiles | rings | ms a frame | of one piece | predicted, GiB "
-        "| reserved | allocated |\n| --- | --- | --- | ---: | --- | ---: | ---: | ---: | ---: | ---: |"
-    )
+    click.echo(f"{device}, torch {torch.__version__}, {preset}, bfloat16, 2x; {facts}")
+    click.echo(HEADER)
     runs: list[Run] = []
     for height, width in scenes:
         stream = StreamConfig(find_preset(preset), Geometry(height, width, 2), find_schedule("official"))
         whole_ms = None
-        for cap in (None, *(c for cap in caps for c in (cap, None))):
+        for cap in (None, *(either for capped in caps for either in (capped, None))):
             try:
                 run = run_once(network, stream, f"{width}x{height}", cap, frames)
             except (FlashVSRError, torch.OutOfMemoryError) as error:
@@ -174,9 +175,8 @@ def main(scenes, caps, preset: str, frames: int, json_file: Path | None) -> None
             runs.append(run)
             click.echo(row(run, whole_ms))
     if json_file:
-        json_file.write_text(
-            json.dumps({"device": device, **facts, "runs": [asdict(r) for r in runs]}, indent=1)
-        )
+        report = {"device": device, **facts, "runs": [asdict(run) for run in runs]}
+        json_file.write_text(json.dumps(report, indent=1) + "\n")
 
 
 if __name__ == "__main__":
