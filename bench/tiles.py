@@ -23,13 +23,13 @@ from flashvsr_trt.config.geometry import Geometry
 from flashvsr_trt.config.presets import DEFAULT_PRESET, UNIT_FRAMES, find_preset, find_schedule
 from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.errors import FlashVSRError
-from flashvsr_trt.memory import GIB
+from flashvsr_trt.memory import GIB, Parking
 from flashvsr_trt.model.network import Network
 from flashvsr_trt.runtime.choose_tiles import choose_tiles, words
 from flashvsr_trt.runtime.executor import Executor
 from flashvsr_trt.runtime.request import TileOptions
 from flashvsr_trt.runtime.session import Session
-from flashvsr_trt.runtime.torch.device import rings_fit, stream_memory
+from flashvsr_trt.runtime.torch.device import choose_parking, stream_memory
 from flashvsr_trt.runtime.torch.executor import TorchExecutor
 from flashvsr_trt.runtime.torch.tiles import in_tiles
 
@@ -41,7 +41,7 @@ WARM_UP_CHUNKS = 9
 
 @dataclass(frozen=True)
 class Run:
-    """One timed run. `parked` is where the rings of waiting tiles were; sizes in GiB."""
+    """One timed run. `parked` is where waiting tiles were; sizes in GiB."""
 
     scene: str
     cap: float | None
@@ -91,10 +91,9 @@ def run_once(network: Network, stream: StreamConfig, scene: str, cap: float | No
         executor, parked = TorchExecutor(network, stream), "-"
         predicted = estimate(stream, None)
     else:
-        fit = rings_fit(stream, DTYPE, plan, budget)
-        executor = in_tiles(TorchExecutor(network, plan.tile_stream(stream)), stream, plan, not fit)
-        parked = "GPU" if fit else "host"
-        predicted = estimate(stream, plan)
+        parking = choose_parking(stream, DTYPE, plan, budget)
+        executor = in_tiles(TorchExecutor(network, plan.tile_stream(stream)), stream, plan, parking)
+        parked, predicted = parking.name, stream_memory(stream, DTYPE, plan, parking)
     ms = time_run(executor, frames)
     return Run(
         scene,
@@ -115,21 +114,21 @@ def difference(network: Network, preset: str) -> dict[str, float | bool]:
     stream = StreamConfig(find_preset(preset), geometry, find_schedule("official"))
     budget = torch.cuda.mem_get_info()[0]
     made = {}
-    for where in ("off", "GPU", "host"):
+    for where in (None, *Parking):
         executor: Executor = TorchExecutor(network, stream)
-        if where != "off":
+        if where:
             plan = choose_tiles(
                 stream, TileOptions((384, 512)), lambda s, p: stream_memory(s, DTYPE, p), budget, "", print
             )
             assert plan
             tiles = TorchExecutor(network, plan.tile_stream(stream))
-            executor = in_tiles(tiles, stream, plan, where == "host")
+            executor = in_tiles(tiles, stream, plan, where)
         with Session(executor, overlap=True) as session:
             frames = random_frames(stream, 73)
             made[where] = np.concatenate([session.push(frames), session.flush()]).astype(np.int16)
     return {
-        "host and GPU parking agree": bool(np.array_equal(made["host"], made["GPU"])),
-        "mean difference to one piece, in levels": float(np.abs(made["host"] - made["off"]).mean()),
+        "parking on host and GPU agree": all(np.array_equal(made[p], made[Parking.GPU]) for p in Parking),
+        "mean difference to one piece, in levels": float(np.abs(made[Parking.GPU] - made[None]).mean()),
     }
 
 
@@ -142,7 +141,7 @@ def row(run: Run, whole_ms: float | None) -> str:
 
 
 HEADER = """
-| LR frame | cap, GiB | tile | tiles | rings | ms a frame | of one piece | predicted | reserved | allocated |
+| LR frame | cap | tile | tiles | parking | ms a frame | of one piece | predicted | reserved | allocated |
 | --- | --- | --- | ---: | --- | ---: | ---: | ---: | ---: | ---: |"""
 
 

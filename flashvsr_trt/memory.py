@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from enum import Enum
 
 from flashvsr_trt.config.presets import SCALES, SIZE_MULTIPLE, UNIT_FRAMES, WINDOW_TOKENS
 from flashvsr_trt.config.signatures import (
@@ -62,22 +63,32 @@ def estimate_memory(stream: StreamConfig, parameters: int, compute: str) -> Memo
     )
 
 
-def estimate_tiled_memory(
-    stream: StreamConfig, plan: TilePlan, parameters: int, compute: str, places: int, parked: bool
-) -> MemoryEstimate:
-    """What the torch executor needs for a stream in tiles.
+class Parking(Enum):
+    """Where what tiles carry is while they wait; the tiles take turns in `places` states on the GPU."""
 
-    Args:
-        places: in how many full states the tiles take turns; 0 where each has its own.
-        parked: whether the rings of tiles that wait are elsewhere.
-    """
-    tile = plan.tile_stream(stream)
+    GPU = 1
+    RINGS_ON_HOST = 2
+    HOST = 3
+
+    @property
+    def places(self) -> int:
+        """One runs; where rings are brought from the host, another one is filled meanwhile."""
+        return 1 if self is Parking.GPU else 2
+
+
+def estimate_tiled_memory(
+    stream: StreamConfig, plan: TilePlan, parameters: int, compute: str, parking: Parking | None
+) -> MemoryEstimate:
+    """What the torch executor needs for a stream in tiles. `parking` None: each has a state of its own."""
+    tile, count, first_units = plan.tile_stream(stream), len(plan.tiles), stream.schedule.first_units
     one = estimate_memory(tile, parameters, compute)
-    count, first_units = len(plan.tiles), stream.schedule.first_units
     carried = carried_tensors(stage_signatures(tile))
     ring = _sum(tuple(spec for spec in carried if spec.role is Role.RING), compute)
-    small = one.state - ring
-    state = count * small + (0 if parked else count * ring) + (places and small + places * ring)
+    rest = one.state - ring
+    state = count * one.state
+    if parking:
+        state = rest + parking.places * ring
+        state += count * (rest * (parking is not Parking.HOST) + ring * (parking is Parking.GPU))
     tokens = _sum(stage_signatures(tile)[ENCODE].outputs[1:], compute)
     working = one.working + (count - 1) * first_units * tokens
     return MemoryEstimate(one.weights, state, working + _whole_frames_bytes(plan, first_units))
@@ -118,7 +129,7 @@ def _dit_bytes(stream: StreamConfig, compute: str, units: int) -> int:
 def _decode_bytes(stream: StreamConfig, compute: str) -> int:
     """Three full-resolution feature maps of a unit, or of two frames and what these grow from; its pixels."""
     pixels = stream.geometry.target[0] * stream.geometry.target[1]
-    frames = 3 if pixels // 4 >= ALONE_PIXELS else UNIT_FRAMES
+    frames = 3 if pixels // 4 >= ALONE_PIXELS or stream.is_tile else UNIT_FRAMES
     features = stream.preset.network.decoder.channels[2]
     return pixels * (frames * 3 * features * DTYPE_BYTES[compute] + UNIT_FRAMES * 6 * 3 * 4)
 

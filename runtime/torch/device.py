@@ -12,15 +12,11 @@ from flashvsr_trt.config.tiles import TilePlan
 from flashvsr_trt.errors import DeviceError, MissingDependencyError, UsageError
 from flashvsr_trt.kernels.device import architecture_of
 from flashvsr_trt.kernels.tuning import setting_for
-from flashvsr_trt.memory import MemoryEstimate, check_fits, estimate_memory, estimate_tiled_memory
+from flashvsr_trt.memory import MemoryEstimate, Parking, check_fits, estimate_memory, estimate_tiled_memory
 from flashvsr_trt.model.state_shapes import state_shapes
 from flashvsr_trt.runtime.torch.host_memory import free_host_memory
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-HOST_PLACES = 2
-"""States on the GPU where tiles take turns while rings are parked in host memory: one runs, one is filled."""
 
 
 def choose_device(name: str) -> torch.device:
@@ -68,23 +64,25 @@ def check_kernels(device: torch.device) -> None:
 
 
 def stream_memory(
-    stream: StreamConfig, dtype: torch.dtype, plan: TilePlan | None = None, device: str = "cuda"
+    stream: StreamConfig,
+    dtype: torch.dtype,
+    plan: TilePlan | None = None,
+    parking: Parking | None = Parking.HOST,
 ) -> MemoryEstimate:
     """What a stream needs with its preset's own weights in that dtype; CUDA graphs add less than 3 %.
 
-    In tiles, on a GPU, the rings of tiles that wait are parked in host memory: the least that is possible.
+    In tiles `parking` is where those that wait are on a GPU; on a CPU each has memory of its own.
     """
     parameters, compute = _parameters(stream.preset.network), str(dtype).removeprefix("torch.")
     if plan is None:
         return estimate_memory(stream, parameters, compute)
-    places = HOST_PLACES if device == "cuda" else 0
-    return estimate_tiled_memory(stream, plan, parameters, compute, places, parked=bool(places))
+    return estimate_tiled_memory(stream, plan, parameters, compute, parking)
 
 
-def rings_fit(stream: StreamConfig, dtype: torch.dtype, plan: TilePlan, budget: int) -> bool:
-    """Whether all tiles' rings fit on the GPU within `budget` bytes, beside the one place they then need."""
-    parameters, compute = _parameters(stream.preset.network), str(dtype).removeprefix("torch.")
-    return estimate_tiled_memory(stream, plan, parameters, compute, 1, parked=False).total <= budget
+def choose_parking(stream: StreamConfig, dtype: torch.dtype, plan: TilePlan, budget: int) -> Parking:
+    """Where tiles that wait are on a GPU: as near as fits within `budget` bytes."""
+    fits = (where for where in Parking if stream_memory(stream, dtype, plan, where).total <= budget)
+    return next(fits, Parking.HOST)
 
 
 @cache

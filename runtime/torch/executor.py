@@ -25,6 +25,7 @@ from flashvsr_trt.config.signatures import (
 )
 from flashvsr_trt.errors import DeviceError, UsageError
 from flashvsr_trt.kernels.calls import counted_calls, reference_kernels
+from flashvsr_trt.memory import Parking
 from flashvsr_trt.model.attention import LayerCache
 from flashvsr_trt.model.network import Network, build_network
 from flashvsr_trt.model.stages import Decode, Denoise, Encode
@@ -42,8 +43,8 @@ from flashvsr_trt.runtime.torch.device import (
     check_kernels,
     choose_device,
     choose_dtype,
+    choose_parking,
     free_memory,
-    rings_fit,
     stream_memory,
 )
 from flashvsr_trt.runtime.torch.graphs import Step, StepGraphs, Tensors
@@ -298,11 +299,11 @@ def open_torch_executor(request: ExecutorRequest, notify: Notify) -> TorchExecut
         keep_freed_memory()
     network = request.stream.preset.network
     source = resolve_weights(request.weights, network)
-    free = free_memory(device)
+    free, parking = free_memory(device), Parking.HOST if device.type == "cuda" else None
     plan = choose_tiles(
         request.stream,
         request.tiles,
-        lambda stream, plan: stream_memory(stream, dtype, plan, device.type),
+        lambda stream, plan: stream_memory(stream, dtype, plan, parking),
         free,
         str(device),
         notify,
@@ -319,4 +320,4 @@ def open_torch_executor(request: ExecutorRequest, notify: Notify) -> TorchExecut
     if plan is None:
         return TorchExecutor(loaded, request.stream, request.torch)
     executor = TorchExecutor(loaded, plan.tile_stream(request.stream), request.torch)
-    return in_tiles(executor, request.stream, plan, not rings_fit(request.stream, dtype, plan, budget))
+    return in_tiles(executor, request.stream, plan, choose_parking(request.stream, dtype, plan, budget))

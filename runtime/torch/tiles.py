@@ -1,8 +1,8 @@
 """Tiles that take turns in a few states of a GPU, whose addresses CUDA graphs know.
 
-What a tile carries is parked while others run: rings on the GPU where all fit, else in pinned host memory,
-where one place is filled and another one emptied on streams of their own while a tile runs. Encoding's and
-decoding's states are small, and always stay on the GPU.
+What a tile carries is parked while others run: on the GPU where all fit, else in pinned host memory. There are
+two places for rings then: one is filled and another one emptied, on streams of their own, while a tile runs.
+Encoding's and decoding's states are small; their copies stand between the calls on these stages' streams.
 """
 
 from collections.abc import Iterator
@@ -14,22 +14,26 @@ import torch
 from flashvsr_trt.config.signatures import DIT, ENCODE, StreamConfig
 from flashvsr_trt.config.tiles import TilePlan
 from flashvsr_trt.errors import DeviceError
+from flashvsr_trt.memory import Parking
 from flashvsr_trt.runtime.ring import RingStep
 from flashvsr_trt.runtime.tiles import TiledExecutor
-from flashvsr_trt.runtime.torch.device import HOST_PLACES
 from flashvsr_trt.runtime.torch.host_memory import free_host_memory
 from flashvsr_trt.runtime.torch.whole_frames import TorchFrames
 
 Tensors = list[torch.Tensor]
 
 
-def in_tiles(executor, stream: StreamConfig, plan: TilePlan, on_host: bool = True) -> TiledExecutor:
+def in_tiles(
+    executor, stream: StreamConfig, plan: TilePlan, parking: Parking = Parking.HOST
+) -> TiledExecutor:
     """Whole frames on a `TorchExecutor` of the plan's tiles; on a GPU rings wait on the host, or there."""
     streams = executor.encoding, executor.decoding
     frames = TorchFrames(stream, plan, executor.device, executor.dtype, streams, executor._stage)
     count, new_states = len(plan.tiles), None
     if executor.device.type == "cuda" and count > 1:
-        new_states = partial(TilePlaces, executor, count, on_host)
+        # Of memory, not speed, there is too little where tiles are: see `memory.estimate_tiled_memory`.
+        executor.decode_stage.decoder.alone_pixels = 1
+        new_states = partial(TilePlaces, executor, count, parking)
     return TiledExecutor(executor, stream, plan, frames, new_states)
 
 
@@ -39,33 +43,34 @@ class TilePlaces:
     Args:
         executor: a `TorchExecutor` of the tiles' stream.
         count: of tiles.
-        on_host: whether rings are parked in host memory.
+        parking: where what waits is.
 
     Raises:
         DeviceError: the GPU or the host has no room for the states.
     """
 
-    def __init__(self, executor, count: int, on_host: bool) -> None:
-        self.executor, self.count, self.on_host = executor, count, on_host
-        self.places = [executor.new_state() for _ in range(HOST_PLACES if on_host else 1)]
+    def __init__(self, executor, count: int, parking: Parking) -> None:
+        self.executor, self.count, self.on_host = executor, count, parking is not Parking.GPU
+        self.places = [executor.new_state() for _ in range(parking.places)]
         first, *others = self.places
         for place in others:
             place.encode, place.memory = [], []
             if place.graphs:
                 # Steps of both places run one after another on one stream, so their graphs share memory.
                 place.graphs.pool, place.graphs.stream = first.graphs.pool, first.graphs.stream
-        if on_host:
-            needed, free = count * sum(x.nbytes for x in ring_of(first)), free_host_memory()
-            if needed > free:
-                raise DeviceError(
-                    f"the K/V rings of {count} tiles take {needed / 2**30:.1f} GiB of host memory, and "
-                    f"{free / 2**30:.1f} GiB are free; give more --vram, or smaller frames"
-                )
-        parked = pinned_zeros if on_host else torch.zeros_like
+        rings = pinned_zeros if self.on_host else torch.zeros_like
+        rest = pinned_zeros if parking is Parking.HOST else torch.zeros_like
+        parked = (first.encode, rest), (first.memory, rest), (ring_of(first), rings)
+        needed = count * sum(x.nbytes for part, make in parked if make is pinned_zeros for x in part)
+        if needed > (free := free_host_memory()):
+            raise DeviceError(
+                f"{count} tiles that wait take {needed / 2**30:.1f} GiB of host memory, and "
+                f"{free / 2**30:.1f} GiB are free; give more --vram, or smaller frames"
+            )
         try:
-            self.encode = [[x.clone() for x in first.encode] for _ in range(count)]
-            self.memory = [[x.clone() for x in first.memory] for _ in range(count)]
-            self.rings = [[parked(x) for x in ring_of(first)] for _ in range(count)]
+            self.encode, self.memory, self.rings = (
+                [[make(x) for x in part] for _ in range(count)] for part, make in parked
+            )
         except torch.OutOfMemoryError as error:
             raise DeviceError(f"{executor.device} has too little memory for these tiles: {error}") from error
         self.loading, self.storing = (torch.cuda.Stream(executor.device) for _ in range(2))

@@ -13,6 +13,7 @@ from flashvsr_trt.config.geometry import Geometry
 from flashvsr_trt.config.presets import AttentionConfig, find_preset, find_schedule
 from flashvsr_trt.config.signatures import COLOR_FIXES, DECODE, DIT, ENCODE, StreamConfig
 from flashvsr_trt.config.tiles import TilePlan
+from flashvsr_trt.memory import Parking
 from flashvsr_trt.model.attention import LayerCache
 from flashvsr_trt.model.color import fix_color, quantise
 from flashvsr_trt.model.network import Network, build_network
@@ -173,11 +174,11 @@ class SlotExecutor:
 
 
 @pytest.mark.parametrize("schedule", ["official", "low-latency"])
-@pytest.mark.parametrize("on_host", [True, False])
+@pytest.mark.parametrize("parking", Parking)
 @pytest.mark.parametrize("count", [2, 3])
-def test_tiles_that_take_turns_in_a_few_places_keep_what_is_theirs(inert_cuda, schedule, on_host, count):
+def test_tiles_that_take_turns_in_a_few_places_keep_what_is_theirs(inert_cuda, schedule, parking, count):
     made = []
-    for new_states in (OwnStates, partial(TilePlaces, on_host=on_host)):
+    for new_states in (OwnStates, partial(TilePlaces, parking=parking)):
         executor = SlotExecutor()
         states = new_states(executor, count)
         for _ in range(2):
@@ -195,15 +196,15 @@ def test_tiles_that_take_turns_in_a_few_places_keep_what_is_theirs(inert_cuda, s
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-@pytest.mark.parametrize("on_host", [True, False])
-def test_parked_tiles_of_a_gpu_make_the_frames_of_tiles_that_stay(on_host):
+@pytest.mark.parametrize("parking", Parking)
+def test_parked_tiles_of_a_gpu_make_the_frames_of_tiles_that_stay(parking):
     stream, frames = stream_of(120, 300), clip(61, 120, 300)
     plan = TilePlan(stream.geometry, (256, 256))
     config = find_preset("nano").network
     weights = load_weights(resolve_weights("random:1", config), config, torch.bfloat16)
     on_gpu = build_network(config, weights, torch.device("cuda"), torch.bfloat16)
     stream = replace(stream, preset=find_preset("nano"))
-    parked = in_tiles(TorchExecutor(on_gpu, plan.tile_stream(stream)), stream, plan, on_host)
+    parked = in_tiles(TorchExecutor(on_gpu, plan.tile_stream(stream)), stream, plan, parking)
     staying = in_tiles(TorchExecutor(on_gpu, plan.tile_stream(stream)), stream, plan)
     staying.new_states = partial(OwnStates, staying.executor, len(plan.tiles))
     made, expected = (
