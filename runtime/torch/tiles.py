@@ -1,7 +1,7 @@
 """Tiles that take turns in a few states of a GPU, whose addresses CUDA graphs know.
 
-What a tile carries is parked while others run: on the GPU where all fit, else in pinned host memory. There are
-two places for rings then: one is filled and another one emptied, on streams of their own, while a tile runs.
+What a tile carries is parked while others run: on the GPU where all fit, else in pinned host memory. There
+are two places for rings then: one is filled and another one emptied, on their own streams, while a tile runs.
 Encoding's and decoding's states are small; their copies stand between the calls on these stages' streams.
 """
 
@@ -150,7 +150,8 @@ class TilePlaces:
 
 def pinned_zeros(like: torch.Tensor) -> torch.Tensor:
     """Host memory for a tensor, that copies need not wait for."""
-    return torch.zeros(like.shape, dtype=like.dtype, pin_memory=True)
+    # In its own layout, or copies would not be plain ones.
+    return torch.zeros_like(like, device="cpu", pin_memory=True)
 
 
 def ring_of(state) -> Tensors:
