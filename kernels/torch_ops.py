@@ -26,7 +26,7 @@ LIBRARY = torch.library.Library("flashvsr", "DEF")
 def operator(fake: Callable) -> Callable[[Callable], torch._ops.OpOverload]:
     """Make a function the operator `flashvsr::NAME`, which changes nothing; `fake` gives its results' shapes.
 
-    torch.library.custom_op would import torch's compiler at the first call: half as long again as torch itself.
+    torch.library.custom_op would import torch's compiler at the first call: half as long again as torch.
     """
 
     def register(function: Callable) -> torch._ops.OpOverload:

@@ -1,4 +1,4 @@
-"""Weights on the device through TensorRT's own way of giving them back: with the last reference to the engine."""
+"""Weights on the device through TensorRT's own way of giving them back: with the engine's last reference."""
 
 import gc
 import weakref
