@@ -7,8 +7,11 @@ from types import SimpleNamespace
 
 import onnx_ir as ir
 
+# Imported once, before the forks: the command line, and what it imports where it is used.
+import flashvsr_trt.cli.main
 import flashvsr_trt.quality.page
-import flashvsr_trt.quality.report  # noqa: F401 - imported once, before the forks
+import flashvsr_trt.quality.report
+import flashvsr_trt.runtime.distributed.run  # noqa: F401
 from flashvsr_trt.export import export_bundle as exporting
 from flashvsr_trt.kernels import compile as compiling
 from flashvsr_trt.runtime import upscale

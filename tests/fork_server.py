@@ -4,6 +4,7 @@ A command can be ended by a signal at its n-th access to a file, and its files c
 """
 
 import contextlib
+import gc
 import json
 import os
 import resource
@@ -139,6 +140,8 @@ def _serve() -> None:
     from tests.fork_doubles import put_doubles
 
     put_doubles()
+    # What is here already is no child's garbage: looking through it would copy its pages.
+    gc.freeze()
     for line in sys.stdin:
         job = json.loads(line)
         error_reader, error_writer = os.pipe()
