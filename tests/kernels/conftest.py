@@ -3,6 +3,8 @@
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from importlib.util import find_spec
 from multiprocessing import get_context
 
 import pytest
@@ -26,6 +28,33 @@ def run_kernel() -> Iterator[Callable]:
 def interpret() -> None:
     os.environ["TRITON_INTERPRET"] = "1"
     torch.set_num_threads(1)
+    if find_spec("triton"):
+        interpret_once()
+
+
+def interpret_once() -> None:
+    """Leave out what the interpreter does over and over to no effect: four fifths of an integer kernel's time.
+
+    It computes whether each integer operation overflows, and asserts that in a debug mode which it never has.
+    It patches triton.language at each call of a function inside a kernel, where the first in a launch is enough.
+    """
+    from triton.runtime.interpreter import InterpretedFunction, interpreter_builder
+
+    assert not interpreter_builder.options.debug
+    interpreter_builder.options = replace(interpreter_builder.options, sanitize_overflow=False)
+    call, run, patched = InterpretedFunction.__call__, InterpretedFunction.run, set()
+
+    def call_patched(function, *arguments, **options):
+        if function.fn in patched:
+            return function.rewrite()(*arguments, **options)
+        patched.add(function.fn)
+        return call(function, *arguments, **options)
+
+    def run_afresh(function, *arguments, **options):
+        patched.clear()
+        return run(function, *arguments, **options)
+
+    InterpretedFunction.__call__, InterpretedFunction.run = call_patched, run_afresh
 
 
 def run_on_gpu(launch: Callable, *arguments):
