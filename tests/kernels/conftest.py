@@ -33,10 +33,10 @@ def interpret() -> None:
 
 
 def interpret_once() -> None:
-    """Leave out what the interpreter does over and over to no effect: four fifths of an integer kernel's time.
+    """Leave out what the interpreter does over and over to no effect: most of an integer kernel's time.
 
     It computes whether each integer operation overflows, and asserts that in a debug mode which it never has.
-    It patches triton.language at each call of a function inside a kernel, where the first in a launch is enough.
+    It patches triton.language at each call of a function inside a kernel: the first in a launch is enough.
     """
     from triton.runtime.interpreter import InterpretedFunction, interpreter_builder
 
