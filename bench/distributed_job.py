@@ -1,94 +1,120 @@
 """One measurement of `bench.distributed`, started by torchrun on every rank; rank 0 prints it as JSON.
 
-torchrun --nproc_per_node=N -m bench.distributed_job PRESET WIDTHxHEIGHT DEVICE DTYPE CHUNKS
+torchrun --nproc_per_node=N -m bench.distributed_job JOB, where JOB is a `Job` as JSON.
 """
 
 import json
-import resource
-import statistics
 import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
-import torch
+from torch.profiler import ProfilerActivity, profile
 
+from bench.rank_profile import kernel_profile
 from flashvsr_trt.config.geometry import Geometry
 from flashvsr_trt.config.presets import UNIT_FRAMES, find_preset, find_schedule
 from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.notices import log_notice
 from flashvsr_trt.runtime.backends import open_executor
 from flashvsr_trt.runtime.distributed.place import torchrun_place
+from flashvsr_trt.runtime.distributed.report import rank_report
 from flashvsr_trt.runtime.distributed.run import run_ranks
-from flashvsr_trt.runtime.distributed.shard import ShardState
-from flashvsr_trt.runtime.request import ExecutorRequest
+from flashvsr_trt.runtime.request import ExecutorRequest, TorchOptions
 from flashvsr_trt.runtime.run_options import RunOptions
 from flashvsr_trt.runtime.session import Session
 
-WARM_UP_CHUNKS = 12
-"""Past the filling of the ring and, in a single process on a GPU, the capture of each slot's graph."""
+WARM_UP_UNITS = 16
+"""Past the filling of the ring and, on a GPU, the capture of each slot's graph."""
+
+PROFILED_CHUNKS = 4
 
 
-def measured_stream(preset: str, size: tuple[int, int]) -> StreamConfig:
-    """LR frames of `size`, height before width, at 2x. Raises PresetError for an unknown preset."""
-    return StreamConfig(find_preset(preset), Geometry(*size, 2), find_schedule("low-latency"))
+@dataclass(frozen=True)
+class Job:
+    """What one job measures: LR frames of `size`, height before width, at 2x, in chunks of `chunk` frames."""
+
+    preset: str
+    size: tuple[int, int]
+    chunk: int
+    device: str
+    dtype: str
+    chunks: int
+    cuda_graphs: bool | None
+    profile: bool
+
+    @property
+    def scene(self) -> str:
+        """The size as FFmpeg spells it."""
+        return f"{self.size[1]}x{self.size[0]}"
+
+    @property
+    def stream(self) -> StreamConfig:
+        """Raises PresetError for an unknown preset."""
+        geometry = Geometry(*self.size, 2)
+        return StreamConfig(find_preset(self.preset), geometry, find_schedule("low-latency"))
 
 
-def measure(options: RunOptions, size: tuple[int, int], chunks: int) -> dict:
-    """Steady chunks of an LR frame of `size`, 2x, from frames in host memory to frames in host memory."""
-    stream = measured_stream(options.preset, size)
-    request = ExecutorRequest(stream, options.weights, options.device, options.dtype)
-    executor = open_executor("torch", request, log_notice)
-    session = Session(executor)
-    frames = np.random.default_rng(0).integers(0, 256, (UNIT_FRAMES, *size, 3), np.uint8)
-    for _ in range(WARM_UP_CHUNKS):
-        session.push(frames)
-    before, seconds = reports(session), []
-    for _ in range(chunks):
+def measure(job: Job) -> dict:
+    """Steady chunks from frames in host memory to frames in host memory, as `run` takes them: overlapped."""
+    options = TorchOptions(cuda_graphs=job.cuda_graphs)
+    request = ExecutorRequest(job.stream, "random:0", job.device, job.dtype, options)
+    session = Session(open_executor("torch", request, log_notice), chunk_size=job.chunk, overlap=True)
+    frames = np.random.default_rng(0).integers(0, 256, (job.chunk, *job.size, 3), np.uint8)
+
+    def push(chunks: int) -> float:
+        """Seconds; of each chunk the one before it is waited for."""
         started = time.perf_counter()
-        session.push(frames)
-        seconds.append(time.perf_counter() - started)
+        for _ in range(chunks):
+            session.push(frames)
+        return time.perf_counter() - started
+
+    push(WARM_UP_UNITS * UNIT_FRAMES // job.chunk)
+    before = reports(session)
+    seconds = push(job.chunks)
     after = reports(session)
-    moved = sent(after)
-    moved.subtract(sent(before))
-    return {
-        "ms_per_chunk": 1000 * statistics.median(seconds),
-        "bytes_per_chunk": {kind: count // chunks for kind, count in moved.items() if count},
+    moved = total(after, "sent_bytes")
+    moved.subtract(total(before, "sent_bytes"))
+    for earlier, rank in zip(before, after, strict=True):
+        spent = rank.pop("stage_seconds")
+        rank["stage_ms"] = {
+            stage: 1e3 * (spent[stage] - earlier["stage_seconds"][stage]) / job.chunks for stage in spent
+        }
+    made = {
+        "ms_per_chunk": 1e3 * seconds / job.chunks,
+        "bytes_per_chunk": {kind: count // job.chunks for kind, count in moved.items() if count},
         "ranks": after,
-        "executor": executor.describe(),
+        "executor": session.executor.describe(),
     }
+    if job.profile:
+        with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as recorded:
+            seconds = push(PROFILED_CHUNKS)
+        made["profile"] = kernel_profile(recorded, PROFILED_CHUNKS, seconds)
+    return made
 
 
 def reports(session: Session) -> list[dict]:
-    """What each rank has (`Shard.report`); a single process sends nothing."""
-    executor, state = session.executor, session.state
+    """What each rank has (`rank_report`)."""
     if torchrun_place():
-        return executor.report()
-    on_gpu = executor.device.type == "cuda"
-    host_peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return [
-        {
-            "rank": 0,
-            "sent_bytes": {},
-            "state_bytes": ShardState(state.encode, state.ring, state.memory).size_bytes(),
-            "peak_bytes": torch.cuda.max_memory_allocated() if on_gpu else host_peak,
-            "stage_seconds": executor.stage_seconds(),
-        }
-    ]
+        return session.executor.report()
+    return [rank_report(session.executor, [session.state])]
 
 
-def sent(ranks: Sequence[dict]) -> Counter[str]:
-    """Bytes by kind, of all ranks."""
-    total: Counter[str] = Counter()
+def total(ranks: Sequence[dict], name: str) -> Counter[str]:
+    """Counts by kind, of all ranks."""
+    counts: Counter[str] = Counter()
     for rank in ranks:
-        total.update(rank["sent_bytes"])
-    return total
+        counts.update(rank[name])
+    return counts
 
 
 if __name__ == "__main__":
-    preset, scene, device, dtype, count = sys.argv[1:]
-    run_options = RunOptions("-", preset=preset, weights="random:0", device=device, dtype=dtype)
+    asked = json.loads(sys.argv[1])
+    asked_job = Job(**asked | {"size": tuple(asked["size"])})
+    run_options = RunOptions(
+        "-", preset=asked_job.preset, weights="random:0", device=asked_job.device, dtype=asked_job.dtype
+    )
     with run_ranks(run_options):
-        frame_width, frame_height = map(int, scene.split("x"))
-        print(json.dumps(measure(run_options, (frame_height, frame_width), int(count))))
+        print(json.dumps(measure(asked_job)))

@@ -1,10 +1,12 @@
-"""What the parts of a job say to each other: nothing where there is one process, collectives between ranks.
+"""What the parts of a job say to each other: nothing where there is one process, transfers between ranks.
 
 The stages take a communicator as an argument, so that one process and a rank of several run the same lines.
 `ranks.Ranks` is the communicator of several; a process alone is the case of one rank, which has everything.
 """
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
 import torch
@@ -16,77 +18,82 @@ EPSILON = 1e-5
 HALO, STATISTICS = "halo", "statistics"
 """Kinds of traffic, by which a communicator counts what is sent."""
 
-RowSwap = Callable[[], tuple[torch.Tensor | None, torch.Tensor | None]]
-"""Waits for the neighbours' rows: those above and those below, None where the frame ends."""
+Tensors = Sequence[torch.Tensor]
 
 
 class Communicator(Protocol):
-    """One of `size` ranks. Every rank makes the same calls in the same order; `kind` names the traffic."""
+    """One of `size` ranks. Every rank makes the same calls in the same order.
+
+    `sent`: bytes sent to other ranks so far, by kind of traffic.
+    """
 
     rank: int
     size: int
+    sent: Counter[str]
 
-    def exchange(
-        self, sends: Sequence[Sequence[torch.Tensor]], receives: Sequence[Sequence[torch.Tensor]], kind: str
-    ) -> None:
-        """Each rank to each, in one call: `sends[r]` fill, one by one, what rank r receives of this rank.
+    def start(
+        self, sends: Mapping[int, Tensors], receives: Mapping[int, Tensors], kind: str
+    ) -> Callable[[], None]:
+        """Start to send to, and to receive of, other ranks, all in one call; the result waits for its end.
 
-        `receives` are contiguous; empty tensors are not sent.
+        `sends[r]` fill, one by one, what rank r receives of this one. What is received into is contiguous;
+        empty tensors are not sent. `kind` names the traffic.
         """
-
-    def swap_rows(self, x: torch.Tensor, rows: int, kind: str) -> RowSwap:
-        """Halo exchange: start trading the first and last `rows` of [T, C, h, w] with the neighbours."""
-
-    def all_gather(self, x: torch.Tensor, kind: str) -> torch.Tensor:
-        """Every rank's tensor, all of one shape: [size, ...]."""
-
-    def scatter(self, parts: Sequence[torch.Tensor] | None, like: torch.Tensor, kind: str) -> torch.Tensor:
-        """Part r of rank 0's parts, on rank r. Parts may differ in size; elsewhere `like` is filled."""
-
-    def gather(
-        self, part: torch.Tensor, shapes: Sequence[tuple[int, ...]], kind: str
-    ) -> list[torch.Tensor] | None:
-        """Every rank's part, of `shapes[r]`, on rank 0; None elsewhere."""
 
 
 class OneProcess(Communicator):
-    """A process alone: nothing is sent, and no row lies beyond its own."""
+    """A process alone: there is nobody to send to, and no row lies beyond its own."""
 
     rank, size = 0, 1
 
-    def exchange(
-        self, sends: Sequence[Sequence[torch.Tensor]], receives: Sequence[Sequence[torch.Tensor]], kind: str
-    ) -> None:
-        """See `Communicator.exchange`."""
-        copy_all(sends[0], receives[0])
-
-    def swap_rows(self, x: torch.Tensor, rows: int, kind: str) -> RowSwap:
-        """See `Communicator.swap_rows`."""
-        return lambda: (None, None)
-
-    def all_gather(self, x: torch.Tensor, kind: str) -> torch.Tensor:
-        """See `Communicator.all_gather`."""
-        return x[None]
-
-    def scatter(self, parts: Sequence[torch.Tensor] | None, like: torch.Tensor, kind: str) -> torch.Tensor:
-        """See `Communicator.scatter`."""
-        (own,) = parts
-        return own
-
-    def gather(
-        self, part: torch.Tensor, shapes: Sequence[tuple[int, ...]], kind: str
-    ) -> list[torch.Tensor] | None:
-        """See `Communicator.gather`."""
-        return [part]
+    def __init__(self) -> None:
+        self.sent: Counter[str] = Counter()
 
 
 ONE_PROCESS = OneProcess()
 
 
-def copy_all(sources: Sequence[torch.Tensor], targets: Sequence[torch.Tensor]) -> None:
-    """What a rank would send itself."""
-    for source, target in zip(sources, targets, strict=True):
+@contextmanager
+def counted_apart(communicator: Communicator) -> Iterator[Counter[str]]:
+    """Counts what is sent within it in a counter of its own: what a CUDA graph captures is not sent yet."""
+    before, communicator.sent = communicator.sent, Counter()
+    try:
+        yield communicator.sent
+    finally:
+        communicator.sent = before
+
+
+def exchange(
+    communicator: Communicator, sends: Sequence[Tensors], receives: Sequence[Tensors], kind: str
+) -> None:
+    """Each rank to each: `sends[r]` fill what rank r receives of this one, this one's own part as well."""
+    own = communicator.rank
+    others = [rank for rank in range(communicator.size) if rank != own]
+    arrived = communicator.start({r: sends[r] for r in others}, {r: receives[r] for r in others}, kind)
+    for source, target in zip(sends[own], receives[own], strict=True):
         target.copy_(source)
+    arrived()
+
+
+def scatter(communicator: Communicator, parts: Tensors | None, like: torch.Tensor, kind: str) -> torch.Tensor:
+    """Part r of rank 0's parts, on rank r. Parts may differ in size; elsewhere `like` is filled."""
+    if parts is None:
+        communicator.start({}, {0: [like]}, kind)()
+        return like
+    communicator.start({rank: [parts[rank]] for rank in range(1, communicator.size)}, {}, kind)()
+    return parts[0]
+
+
+def gather(
+    communicator: Communicator, part: torch.Tensor, shapes: Sequence[tuple[int, ...]], kind: str
+) -> list[torch.Tensor] | None:
+    """Every rank's part, of `shapes[r]`, on rank 0; None elsewhere."""
+    if communicator.rank:
+        communicator.start({0: [part]}, {}, kind)()
+        return None
+    others = {rank: [part.new_empty(shapes[rank])] for rank in range(1, communicator.size)}
+    communicator.start({}, others, kind)()
+    return [part, *(arrived for (arrived,) in others.values())]
 
 
 def replicate(communicator: Communicator, x: torch.Tensor, width: int) -> torch.Tensor:
@@ -96,9 +103,15 @@ def replicate(communicator: Communicator, x: torch.Tensor, width: int) -> torch.
     """
     if communicator.size == 1:
         return F.pad(x, (width,) * 4, mode="replicate")
-    above, below = communicator.swap_rows(x, width, HALO)()
-    above = x[:, :, :1].expand(-1, -1, width, -1) if above is None else above
-    below = x[:, :, -1:].expand(-1, -1, width, -1) if below is None else below
+    neighbours = {
+        communicator.rank - 1: x[:, :, :width],
+        communicator.rank + 1: x[:, :, -width:],
+    }
+    edges = {rank: edge for rank, edge in neighbours.items() if 0 <= rank < communicator.size}
+    beyond = {rank: edge.new_empty(edge.shape) for rank, edge in edges.items()}
+    communicator.start({r: [x] for r, x in edges.items()}, {r: [x] for r, x in beyond.items()}, HALO)()
+    above = beyond.get(communicator.rank - 1, x[:, :, :1].expand(-1, -1, width, -1))
+    below = beyond.get(communicator.rank + 1, x[:, :, -1:].expand(-1, -1, width, -1))
     return F.pad(torch.cat([above, x, below], dim=2), (width, width, 0, 0), mode="replicate")
 
 
@@ -107,9 +120,10 @@ def statistics(communicator: Communicator, x: torch.Tensor) -> tuple[torch.Tenso
     variance, mean = torch.var_mean(x, dim=(2, 3), correction=0, keepdim=True)
     if communicator.size > 1:
         count = torch.full_like(mean, x.shape[2] * x.shape[3])
-        counts, means, variances = communicator.all_gather(
-            torch.stack([count, mean, variance]), STATISTICS
-        ).unbind(1)
+        own = torch.stack([count, mean, variance])
+        every = own.new_empty(communicator.size, *own.shape)
+        exchange(communicator, [[own]] * communicator.size, [[part] for part in every], STATISTICS)
+        counts, means, variances = every.unbind(1)
         share = counts / counts.sum(dim=0)
         mean = (share * means).sum(dim=0)
         variance = (share * (variances + (means - mean).square())).sum(dim=0)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from flashvsr_trt.config.presets import PATCH, TOKEN_STRIDE, WINDOW_TOKENS
-from flashvsr_trt.config.signatures import StreamConfig
+from flashvsr_trt.config.signatures import Role, StreamConfig, TensorSpec
 from flashvsr_trt.errors import UsageError
 
 BICUBIC_MARGIN = 2
@@ -101,6 +101,12 @@ class Sharding:
     def heads(self) -> tuple[slice, ...]:
         """Attention heads."""
         return split_evenly(self.stream.preset.network.dit.heads, self.size)
+
+    def carried_shape(self, spec: TensorSpec, rank: int) -> tuple[int, ...]:
+        """A rank's part of what is carried: its heads of the ring, its rows of anything else."""
+        runs = self.heads if spec.role is Role.RING else self.rows
+        shared = spec.shape[2] // runs[-1].stop * length(runs[rank])
+        return *spec.shape[:2], shared, *spec.shape[3:]
 
     def windows(self, units: int) -> tuple[slice, ...]:
         """Windows of a step of `units` units."""

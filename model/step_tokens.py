@@ -12,7 +12,7 @@ import torch
 from flashvsr_trt.config.presets import UNIT_LATENT_FRAMES
 from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.model.attention import LayerCache
-from flashvsr_trt.model.communicator import Communicator
+from flashvsr_trt.model.communicator import Communicator, exchange
 from flashvsr_trt.model.sharding import Sharding, length
 from flashvsr_trt.model.windows import from_windows, to_windows
 
@@ -108,9 +108,9 @@ class RankTokens(StepTokens):
         def moving(source: int, target: int) -> torch.Tensor:
             return torch.nonzero((by_row == source) & (by_window == target)).flatten()
 
-        others = range(communicator.size)
-        self.in_rows = [place_by_row[moving(self.rank, other)].to(device) for other in others]
-        self.in_windows = [place_by_window[moving(other, self.rank)].to(device) for other in others]
+        self.ranks = range(communicator.size)
+        self.in_rows = [place_by_row[moving(self.rank, other)].to(device) for other in self.ranks]
+        self.in_windows = [place_by_window[moving(other, self.rank)].to(device) for other in self.ranks]
 
     def to_windows(self, x: torch.Tensor) -> torch.Tensor:
         """See `StepTokens.to_windows`."""
@@ -137,8 +137,9 @@ class RankTokens(StepTokens):
         q_means = means[0].new_empty(self.windows[-1].stop, heads, head_dim)
         by_token = q, new.keys.flatten(0, 1), new.values.flatten(0, 1)
         by_window = q_means, new.key_means.flatten(0, 1)
-        self.communicator.exchange(
-            [[*_of_heads(projections, run), *_of_heads(means, run)] for run in self.heads],
+        exchange(
+            self.communicator,
+            [[*self._of_heads(projections, rank), *self._of_heads(means, rank)] for rank in self.ranks],
             [
                 [*(x[tokens] for x in by_token), *(x[windows] for x in by_window)]
                 for tokens, windows in zip(self.tokens, self.windows, strict=True)
@@ -151,13 +152,18 @@ class RankTokens(StepTokens):
         """See `StepTokens.to_tokens`."""
         own = length(self.tokens[self.rank])
         parts = [attended.new_empty(own, length(run), attended.shape[2]) for run in self.heads]
-        self.communicator.exchange([[attended[run]] for run in self.tokens], [[x] for x in parts], ATTENTION)
+        exchange(self.communicator, [[attended[run]] for run in self.tokens], [[x] for x in parts], ATTENTION)
         return torch.cat(parts, dim=1)
+
+    def _of_heads(self, tensors: Sequence[torch.Tensor], rank: int) -> Sequence[torch.Tensor]:
+        """A rank's heads of tensors of one shape [n, heads, head_dim]: to be sent, laid out by one copy."""
+        parts = [x[:, self.heads[rank]] for x in tensors]
+        return parts if rank == self.rank else torch.stack(parts).unbind()
 
     def _move(self, x: torch.Tensor, going: list[torch.Tensor], coming: list[torch.Tensor]) -> torch.Tensor:
         arrived = x.new_empty(sum(map(len, coming)), x.shape[1])
         parts = arrived.split([len(places) for places in coming])
-        self.communicator.exchange([[x[places]] for places in going], [[part] for part in parts], TOKENS)
+        exchange(self.communicator, [[x[places]] for places in going], [[part] for part in parts], TOKENS)
         return torch.empty_like(arrived).index_copy_(0, torch.cat(coming), arrived)
 
 
@@ -168,11 +174,6 @@ def step_tokens(
     if communicator.size == 1:
         return AllTokens(stream.geometry.tokens)
     return RankTokens(Sharding(stream, communicator.size), communicator, units, device)
-
-
-def _of_heads(tensors: Sequence[torch.Tensor], heads: slice) -> tuple[torch.Tensor, ...]:
-    """These heads of tensors of one shape [n, heads, head_dim], each contiguous: one copy for all."""
-    return torch.stack([x[:, heads] for x in tensors]).unbind()
 
 
 def row_owners(sharding: Sharding, units: int) -> torch.Tensor:

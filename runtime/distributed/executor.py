@@ -1,15 +1,17 @@
-"""The executor of a job of several ranks: rank 0 says what is done, and every rank does its share.
+"""The executor of a job of several ranks: rank 0 says which graph is run, and every rank runs its share.
 
 Tensors stay where they were made. A session holds numbers for them, and every rank keeps its own under the
-same number until the session lets go of it.
+same number until the session lets go of it. On GPUs nobody waits for a graph that was told: the ranks' hosts
+run ahead of their GPUs, as a single process does.
 """
 
 import weakref
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import count
+from types import MappingProxyType
 from typing import Any
 
-import numpy as np
 import torch
 
 from flashvsr_trt import __version__
@@ -22,11 +24,14 @@ from flashvsr_trt.model.weights.load import Weights, describe, load_weights, res
 from flashvsr_trt.notices import Notify
 from flashvsr_trt.runtime.distributed.group import Group, join_group
 from flashvsr_trt.runtime.distributed.place import torchrun_place
-from flashvsr_trt.runtime.distributed.shard import Shard
-from flashvsr_trt.runtime.executor import Executor, ReadyFrames
-from flashvsr_trt.runtime.request import ExecutorRequest
+from flashvsr_trt.runtime.distributed.report import rank_report
+from flashvsr_trt.runtime.executor import PendingFrames
+from flashvsr_trt.runtime.graph_executor import DeviceTensors, GraphExecutor, HostArrays
+from flashvsr_trt.runtime.request import ExecutorRequest, TorchOptions
 from flashvsr_trt.runtime.ring import RingStep
-from flashvsr_trt.runtime.torch.device import choose_dtype, stream_memory
+from flashvsr_trt.runtime.torch.device import check_kernels, choose_dtype, stream_memory
+from flashvsr_trt.runtime.torch.executor import TorchExecutor, TorchState, choose_cuda_graphs
+from flashvsr_trt.runtime.torch.rows import SCATTERED
 
 
 class Remote:
@@ -49,129 +54,124 @@ class Open:
 
     stream: StreamConfig
     dtype: str
-    attention: str
+    options: TorchOptions
 
 
 @dataclass(frozen=True)
 class Command:
-    """A call of a method of `Shard`; its results are kept under `made`, and `released` are dropped."""
+    """A call of a method of every rank's executor, or its report; shares `released` are dropped before."""
 
     method: str
     arguments: tuple[Any, ...] = ()
-    made: tuple[int, ...] = ()
     released: tuple[int, ...] = ()
 
 
-@dataclass
+REPORT = "report"
+
+
 class Work:
-    """A rank's shard, and its shares of values by number."""
+    """A rank's executor, and its shares of values by number: what is made is numbered alike on all ranks."""
 
-    shard: Shard
-    shares: dict[int, Any] = field(default_factory=dict)
+    def __init__(self, executor: TorchExecutor, group: Group) -> None:
+        self.executor, self.group = executor, group
+        self.shares: dict[int, Any] = {}
+        self.numbers = count()
+        # A group would wait for ever for CUDA graphs that send through it.
+        group.before_leaving = self.shares.clear
 
-    def run(self, command: Command, payload: np.ndarray | None = None) -> Any:
-        """Do this rank's part. `payload` is what only rank 0 has."""
+    def run(self, command: Command, whole: HostArrays = MappingProxyType({})) -> Any:
+        """Do this rank's part; the numbers of its results, as the method gave them, or all ranks' reports.
+
+        `whole` are a graph's arrays that only rank 0 has.
+        """
         for number in command.released:
             del self.shares[number]
-        arguments = [self._resolve(argument) for argument in command.arguments]
-        if payload is not None:
-            arguments.append(payload)
-        result = getattr(self.shard, command.method)(*arguments)
-        if command.made:
-            results = result if isinstance(result, tuple) else (result,)
-            self.shares.update(zip(command.made, results, strict=True))
-        return result
+        if command.method == REPORT:
+            states = [share for share in self.shares.values() if isinstance(share, TorchState)]
+            return self.group.share(rank_report(self.executor, states))
+        arguments = each(command.arguments, self._resolved)
+        if whole:
+            graph, arrays, *others = arguments
+            arguments = graph, arrays | whole, *others
+        return each(getattr(self.executor, command.method)(*arguments), self._keep)
 
-    def _resolve(self, argument: Any) -> Any:
-        if isinstance(argument, Share):
-            return self.shares[argument.number]
-        if isinstance(argument, tuple):
-            return tuple(map(self._resolve, argument))
-        return argument
+    def _resolved(self, argument: Any) -> Any:
+        return self.shares[argument.number] if isinstance(argument, Share) else argument
+
+    def _keep(self, result: Any) -> int:
+        number = next(self.numbers)
+        self.shares[number] = result
+        return number
 
 
-class DistributedExecutor(Executor):
-    """Rank 0's executor."""
+def each(value: Any, change: Callable[[Any], Any]) -> Any:
+    """A value, or each of those in dicts, lists and tuples, changed."""
+    if isinstance(value, dict):
+        return {name: each(part, change) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(each(part, change) for part in value)
+    return change(value)
 
-    def __init__(self, shard: Shard) -> None:
-        self.work, self.group, self.stream = Work(shard), shard.group, shard.stream
-        self.numbers = count()
+
+class DistributedExecutor(GraphExecutor):
+    """Rank 0's executor: tells the others what is run, and does its own part."""
+
+    overlaps = True
+
+    def __init__(self, work: Work) -> None:
+        self.work, self.group, self.stream = work, work.group, work.executor.stream
         self.released: list[int] = []
 
     def new_state(self) -> Remote:
-        (state,) = self._make(1, "new_state")
-        return state
+        return each(self._call("new_state"), self._remote)
 
     def reset_state(self, state: Remote) -> None:
-        self._call(Command("reset_state", self._shares((state,))))
+        each(self._call("reset_state", state), self._remote)
 
-    def encode(self, frames: np.ndarray, first: bool, state: Remote) -> tuple[Remote, Remote]:
-        condition, tokens = self._make(2, "encode", first, state, payload=frames)
-        return condition, tokens
+    def run_graph(
+        self, graph: str, arrays: HostArrays, tensors: DeviceTensors, state: Remote, step: RingStep | None
+    ) -> DeviceTensors:
+        """See `GraphExecutor.run_graph`. Small arrays are told, the others shared by rows (`torch.rows`)."""
+        whole = {name: array for name, array in arrays.items() if name in SCATTERED}
+        told = {name: array for name, array in arrays.items() if name not in SCATTERED}
+        made = self._call("run_graph", graph, told, dict(tensors), state, step, whole=whole)
+        return each(made, self._remote)
 
-    def dit(
-        self,
-        noise: np.ndarray,
-        tokens: list[Remote],
-        rope: tuple[np.ndarray, np.ndarray],
-        step: RingStep,
-        state: Remote,
-    ) -> list[Remote]:
-        arguments = (tuple(tokens), rope, step, state)
-        return self._make(len(tokens), "dit", *arguments, payload=noise)
-
-    def start_decode(self, latent: Remote, condition: Remote, state: Remote) -> ReadyFrames:
-        return ReadyFrames(self._call(Command("decode", self._shares((latent, condition, state)))))
+    def download(self, frames: Remote) -> PendingFrames:
+        """See `GraphExecutor.download`: they are on their way from this rank's GPU, where all rows are."""
+        return self.work.shares[frames.number]
 
     def stage_seconds(self) -> dict[str, float]:
         """See `Executor.stage_seconds`: rank 0's."""
-        return self.work.shard.clock.read()
+        return self.work.executor.stage_seconds()
 
     def report(self) -> list[dict[str, Any]]:
-        """Each rank's report, see `Shard.report`."""
-        return self._call(Command("report"))
+        """Each rank's `rank_report`."""
+        return self._call(REPORT)
 
     def describe(self) -> dict[str, Any]:
-        device, on_gpu = self.group.device, self.group.device.type == "cuda"
-        return {
-            "backend": "torch",
-            "device": torch.cuda.get_device_name(device) if on_gpu else "cpu",
-            "dtype": str(self.work.shard.dtype).removeprefix("torch."),
-            "torch": torch.__version__,
-            "attention": self.work.shard.attention,
-            "ranks": self.group.size,
-            "collectives": torch.distributed.get_backend(),
-        }
+        """See `Executor.describe`; `kernel_calls` are rank 0's."""
+        ranks = {"ranks": self.group.size, "collectives": torch.distributed.get_backend()}
+        return self.work.executor.describe() | ranks
 
-    def _make(
-        self, results: int, method: str, *arguments: Any, payload: np.ndarray | None = None
-    ) -> list[Remote]:
-        """Call a method whose results stay on the ranks; a session holds the numbers."""
-        made = [Remote(next(self.numbers)) for _ in range(results)]
-        for remote in made:
-            weakref.finalize(remote, self.released.append, remote.number).atexit = False
-        numbers = tuple(remote.number for remote in made)
-        self._call(Command(method, self._shares(arguments), numbers), payload)
-        return made
-
-    def _call(self, command: Command, payload: np.ndarray | None = None) -> Any:
+    def _call(self, method: str, *arguments: Any, whole: HostArrays = MappingProxyType({})) -> Any:
         released, self.released[:] = tuple(self.released), []
-        command = Command(command.method, command.arguments, command.made, released)
+        told = each(arguments, lambda value: Share(value.number) if isinstance(value, Remote) else value)
+        command = Command(method, told, released)
         self.group.working = True
         try:
             self.group.tell(command)
-            result = self.work.run(command, payload)
+            made = self.work.run(command, whole)
         except Exception as error:
             raise self.group.failure(error) from error
         self.group.working = False
-        return result
+        return made
 
-    def _shares(self, value: Any) -> Any:
-        if isinstance(value, Remote):
-            return Share(value.number)
-        if isinstance(value, tuple):
-            return tuple(map(self._shares, value))
-        return value
+    def _remote(self, number: int) -> Remote:
+        """What a session holds: every rank lets go of its share when the session has."""
+        remote = Remote(number)
+        weakref.finalize(remote, self.released.append, number).atexit = False
+        return remote
 
 
 @dataclass(frozen=True)
@@ -206,16 +206,17 @@ def open_distributed_executor(request: ExecutorRequest, notify: Notify) -> Distr
     dtype = choose_dtype(request.dtype, group.device)
     # Before anyone is told: the others would only find the same.
     Sharding(request.stream, group.size)
+    choose_cuda_graphs(request.torch, group.device)
     notify(describe(resolve_weights(request.weights, request.stream.preset.network)))
     group.working = True
     try:
-        order = Open(request.stream, str(dtype).removeprefix("torch."), request.torch.attention)
+        order = Open(request.stream, str(dtype).removeprefix("torch."), request.torch)
         group.tell(order)
-        shard = open_shard(group, order, request.stream.preset, request.weights)
+        work = open_work(group, order, request.stream.preset, request.weights)
     except Exception as error:
         raise group.failure(error) from error
     group.working = False
-    return DistributedExecutor(shard)
+    return DistributedExecutor(work)
 
 
 def serve(group: Group, preset: Preset, weights: str | None) -> None:
@@ -226,12 +227,12 @@ def serve(group: Group, preset: Preset, weights: str | None) -> None:
     work: Work | None = None
     while (command := group.hear()) is not None:
         if isinstance(command, Open):
-            work = Work(open_shard(group, command, preset, weights))
-        else:
+            work = open_work(group, command, preset, weights)
+        elif work:
             work.run(command)
 
 
-def open_shard(group: Group, order: Open, preset: Preset, weights_spec: str | None) -> Shard:
+def open_work(group: Group, order: Open, preset: Preset, weights_spec: str | None) -> Work:
     """Load the weights and agree with the other ranks. `preset` is this rank's own option.
 
     Raises:
@@ -243,6 +244,8 @@ def open_shard(group: Group, order: Open, preset: Preset, weights_spec: str | No
     outcome: Identity | str
     try:
         sharding = Sharding(order.stream, group.size)
+        if group.device.type == "cuda" and order.options.attention == "auto":
+            check_kernels(group.device)
         check_share(sharding, group, dtype)
         network = order.stream.preset.network
         weights = load_weights(resolve_weights(weights_spec, network), network, dtype)
@@ -258,7 +261,7 @@ def open_shard(group: Group, order: Open, preset: Preset, weights_spec: str | No
         if differs := outcomes[0].difference(other):
             raise DistributedError(f"rank {rank} has {differs}: start every rank with the same")
     built = build_network(network, weights, group.device, dtype)
-    return Shard(built, sharding, group, order.attention)
+    return Work(TorchExecutor(built, order.stream, order.options, group.communicators), group)
 
 
 def identity(preset: Preset, weights: Weights, device: torch.device) -> Identity:

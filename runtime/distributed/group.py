@@ -1,13 +1,14 @@
 """The process group of a job: joining it, talking about the work, and saying what went wrong.
 
-Tensors go through the default group, NCCL or gloo; what is to be done goes through a gloo group of its own,
-which waits as long as the input takes.
+Tensors go through NCCL or gloo, those of each stage through a group of its own, since stages run side by
+side. What is to be done goes through another gloo group, which waits as long as the input takes.
 """
 
 import atexit
 import os
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
@@ -21,6 +22,7 @@ import torch.distributed as dist
 import torch.distributed.nn
 from torch.distributed.rendezvous import rendezvous
 
+from flashvsr_trt.config.signatures import DECODE, DIT, ENCODE
 from flashvsr_trt.errors import DistributedError, FlashVSRError, UsageError
 from flashvsr_trt.model.ranks import Ranks
 from flashvsr_trt.runtime.distributed.end import EndWatch, leave_at_once
@@ -60,15 +62,20 @@ class Group:
     """This rank's part in the job.
 
     `working` is set while a command runs: the other ranks are then not listening for the next one.
+    `before_leaving` lets go of what must not outlive the group.
     """
 
     def __init__(self, device: torch.device, store: dist.Store) -> None:
         self.device, self.store = device, store
-        self.ranks = Ranks(device)
-        self.rank, self.size = self.ranks.rank, self.ranks.size
+        self.rank, self.size = dist.get_rank(), dist.get_world_size()
+        # By all ranks in one order, and now: while a graph is captured, nobody can be connected.
+        self.communicators = {DIT: Ranks(dist.group.WORLD)} | {
+            stage: Ranks(dist.new_group(pg_options=transfer_options(device))) for stage in (ENCODE, DECODE)
+        }
         self.control: dist.ProcessGroup | None = dist.new_group(backend="gloo", timeout=WAIT_FOR_INPUT)
         self.working = self.failed = False
         self.watch: EndWatch | None = None
+        self.before_leaving: Callable[[], None] = lambda: None
         self.peers = self.share(Peer(self.rank, socket.gethostname(), os.getpid()))
 
     def share(self, value: Any) -> list[Any]:
@@ -141,6 +148,7 @@ def join_group(device_name: str, place: Place) -> Group:
         store=dist.PrefixStore("ranks", store),
         rank=rank,
         world_size=size,
+        pg_options=transfer_options(device),
         device_id=device if device.type == "cuda" else None,
     )
     group = Group(device, store)
@@ -150,6 +158,11 @@ def join_group(device_name: str, place: Place) -> Group:
         # Rank 0 decides what a signal means and the others have nothing to save.
         leave_end_to_system()
     return group
+
+
+def transfer_options(device: torch.device) -> Any:
+    """Of a process group: on GPUs transfers go before other kernels, since other ranks wait for them."""
+    return dist.ProcessGroupNCCL.Options(is_high_priority_stream=True) if device.type == "cuda" else None
 
 
 def check_gpus(wanted: int) -> None:
@@ -178,7 +191,12 @@ def leave_group(group: Group, error: BaseException | None = None) -> None:
     if group.watch:
         group.tell(None)
         group.watch.close()
+    if group.device.type == "cuda":
+        torch.cuda.synchronize(group.device)
+    group.before_leaving()
     # With the last reference a group's threads end. One that still dropped the tensors of the last message
     # when the interpreter ends would abort the process.
     group.control = None
+    for ranks in group.communicators.values():
+        ranks.group = None
     dist.destroy_process_group()

@@ -70,8 +70,8 @@ def check_options(options: RunOptions) -> None:
     """Raises UsageError for what only a single process does."""
     if options.backend not in ("auto", "torch"):
         raise UsageError(f"--backend {options.backend} runs on one GPU; several need --backend torch")
-    if options.compile or options.cuda_graphs:
-        raise UsageError("--compile and --cuda-graphs are for one GPU; leave them out with several")
+    if options.compile:
+        raise UsageError("--compile is for one GPU; leave it out with several")
     if options.vram or options.tile not in ("auto", "off"):
         raise UsageError("--tile and --vram are for one GPU; several share each frame whole: leave them out")
     if ":" in options.device:

@@ -1,7 +1,10 @@
-"""The PyTorch executor: the reference every other backend is compared with, on CPU or CUDA."""
+"""The PyTorch executor: the reference every other backend is compared with, on CPU or CUDA.
+
+One process and each of several ranks run it. What a rank has of state and inputs is `Sharding`'s to say.
+"""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +16,7 @@ from flashvsr_trt.config.presets import UNIT_LATENT_FRAMES
 from flashvsr_trt.config.signatures import (
     COMPUTE,
     DECODE,
+    DIT,
     ENCODE,
     Role,
     StreamConfig,
@@ -27,7 +31,9 @@ from flashvsr_trt.errors import DeviceError, UsageError
 from flashvsr_trt.kernels.calls import counted_calls, reference_kernels
 from flashvsr_trt.memory import Parking
 from flashvsr_trt.model.attention import LayerCache
+from flashvsr_trt.model.communicator import ONE_PROCESS, Communicator
 from flashvsr_trt.model.network import Network, build_network
+from flashvsr_trt.model.sharding import Sharding
 from flashvsr_trt.model.stages import Decode, Denoise, Encode
 from flashvsr_trt.model.weights.load import describe, load_weights, resolve_weights
 from flashvsr_trt.notices import Notify
@@ -49,7 +55,11 @@ from flashvsr_trt.runtime.torch.device import (
 )
 from flashvsr_trt.runtime.torch.graphs import Step, StepGraphs, Tensors
 from flashvsr_trt.runtime.torch.host_memory import keep_freed_memory
+from flashvsr_trt.runtime.torch.rows import SCATTERED, gather_rows, scatter_rows
 from flashvsr_trt.runtime.torch.tiles import in_tiles
+
+ALONE: Mapping[str, Communicator] = dict.fromkeys((ENCODE, DIT, DECODE), ONE_PROCESS)
+"""The communicators of a process alone."""
 
 
 @dataclass
@@ -63,24 +73,40 @@ class TorchState:
     graphs: StepGraphs | None
     decoding_graphs: StepGraphs | None
 
+    def tensors(self) -> list[torch.Tensor]:
+        """All of it, flat."""
+        return [*self.encode, *(part for cache in self.ring for part in vars(cache).values()), *self.memory]
+
 
 class TorchExecutor(GraphExecutor):
     """Runs the stages of `flashvsr_trt.model`.
 
+    Args:
+        communicators: of each stage, one of its own where there are several ranks: stages run side by side.
+
     Raises:
-        UsageError: CUDA graphs were asked for on another device.
+        UsageError: CUDA graphs were asked for on another device, or more ranks than can share the stream.
     """
 
     overlaps = True
 
-    def __init__(self, network: Network, stream: StreamConfig, options: TorchOptions | None = None) -> None:
+    def __init__(
+        self,
+        network: Network,
+        stream: StreamConfig,
+        options: TorchOptions | None = None,
+        communicators: Mapping[str, Communicator] = ALONE,
+    ) -> None:
         options = options or TorchOptions()
-        self.stream, self.options = stream, options
+        self.stream, self.options, self.communicators = stream, options, communicators
+        self.rank = communicators[DIT].rank
+        self.sharding = Sharding(stream, communicators[DIT].size)
         self.signatures = stage_signatures(stream)
         self.device, self.dtype = network.device, network.dtype
         self.cuda_graphs = choose_cuda_graphs(options, self.device)
-        self.dit_stage = Denoise(network, stream)
-        self.encode_stage, self.decode_stage = Encode(network, stream), Decode(network, stream)
+        self.encode_stage = Encode(network, stream, communicators[ENCODE])
+        self.dit_stage = Denoise(network, stream, communicators[DIT])
+        self.decode_stage = Decode(network, stream, communicators[DECODE])
         if options.compile:
             # The DiT is made of kernels already; these two are what Inductor has something to fuse in.
             self.encode_stage = torch.compile(self.encode_stage, dynamic=False)
@@ -109,9 +135,9 @@ class TorchExecutor(GraphExecutor):
                     for layer in layers
                 ],
                 memory=[self._zeros_carried(spec) for spec in decode_signature(self.stream).state],
-                encoding_graphs=StepGraphs(self.device) if self.cuda_graphs else None,
-                graphs=StepGraphs(self.device) if self.cuda_graphs else None,
-                decoding_graphs=StepGraphs(self.device) if self.cuda_graphs else None,
+                encoding_graphs=self._graphs(ENCODE),
+                graphs=self._graphs(DIT),
+                decoding_graphs=self._graphs(DECODE),
             )
         except torch.OutOfMemoryError as error:
             raise DeviceError(f"{self.device} has too little memory for this size: {error}") from error
@@ -122,16 +148,19 @@ class TorchExecutor(GraphExecutor):
         """See `Executor.reset_state`."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-        ring = [tensor for cache in state.ring for tensor in vars(cache).values()]
         with torch.inference_mode():
-            for tensor in (*state.encode, *ring, *state.memory):
+            for tensor in state.tensors():
                 tensor.zero_()
         hand_over(state.encode, self._denoising(), self.encoding)
 
     def run_graph(
         self, graph: str, arrays: HostArrays, tensors: DeviceTensors, state: TorchState, step: RingStep | None
     ) -> dict[str, Any]:
-        """See `GraphExecutor.run_graph`. Encoding reads nothing of a DiT step, and waits for none."""
+        """See `GraphExecutor.run_graph`. Encoding reads nothing of a DiT step, and waits for none.
+
+        Of several ranks all run the same graphs, one after another; arrays of SCATTERED are rank 0's alone,
+        and frames come out there, None elsewhere.
+        """
         signature, stage = self.signatures[graph], stage_of(graph)
         stream, call, graphs = self._ways(graph, state, step)
         if stage == DECODE:
@@ -140,12 +169,14 @@ class TorchExecutor(GraphExecutor):
             given = dict(tensors) | {name: torch.as_tensor(array) for name, array in arrays.items()}
             if step:
                 given["tokens"] = torch.cat(given["tokens"])
-            inputs = tuple(given[spec.name] for spec in signature.inputs if spec.role is Role.INPUT)
+            specs = [spec for spec in signature.inputs if spec.role is Role.INPUT]
+            inputs = tuple(self._share(spec, given.get(spec.name), stage) for spec in specs)
             name = f"{stage} into slot {step.slots.start}" if step else graph
             outputs = self._run(name, call, inputs, graphs)
             made = dict(zip((spec.name for spec in signature.results), outputs, strict=True))
             if graph == DECODE:
-                made["frames"] = start_download(made["frames"])
+                whole = self._whole(made["frames"])
+                made["frames"] = None if whole is None else start_download(whole)
         if stage == ENCODE:
             hand_over(made.values(), stream, self._denoising())
         return made | {"latent": list(made["latent"].split(UNIT_LATENT_FRAMES))} if step else made
@@ -211,6 +242,21 @@ class TorchExecutor(GraphExecutor):
         overwrite(state.memory, following)
         return (frames,)
 
+    def _share(self, spec: TensorSpec, given: torch.Tensor | None, stage: str) -> torch.Tensor:
+        """What this process has of an input: all of it, or its rows of what only rank 0 was given."""
+        if self.sharding.size == 1 or spec.name not in SCATTERED:
+            return given
+        return scatter_rows(self.communicators[stage], self.sharding, spec, given, self.device)
+
+    def _whole(self, frames: torch.Tensor) -> torch.Tensor | None:
+        """All rows of the frames, on rank 0."""
+        if self.sharding.size == 1:
+            return frames
+        return gather_rows(self.communicators[DECODE], self.sharding, frames)
+
+    def _graphs(self, stage: str) -> StepGraphs | None:
+        return StepGraphs(self.device, self.communicators[stage]) if self.cuda_graphs else None
+
     def _run(self, name: str, step: Step, inputs: Tensors, graphs: StepGraphs | None) -> Tensors:
         """A step on inputs from anywhere, through a graph if `graphs` are given."""
         if graphs:
@@ -253,7 +299,7 @@ class TorchExecutor(GraphExecutor):
 
     def _zeros(self, spec: TensorSpec) -> torch.Tensor:
         dtype = self.dtype if spec.dtype == COMPUTE else getattr(torch, spec.dtype)
-        return torch.zeros(spec.shape, dtype=dtype, device=self.device)
+        return torch.zeros(self.sharding.carried_shape(spec, self.rank), dtype=dtype, device=self.device)
 
 
 def errors_of_compiling(options: TorchOptions) -> tuple[type[Exception], ...]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from flashvsr_trt.runtime.distributed.executor import Open, Work, open_distributed_executor, open_shard
+from flashvsr_trt.runtime.distributed.executor import Open, open_distributed_executor, open_work
 from flashvsr_trt.runtime.distributed.group import Group, join_group, leave_group
 from flashvsr_trt.runtime.distributed.place import torchrun_place
 from flashvsr_trt.runtime.request import ExecutorRequest
@@ -24,7 +24,7 @@ def run_stream(group: Group, name: str, folder: Path) -> None:
     stream = STREAMS[name]
     if group.rank == 0:
         executor = open_distributed_executor(ExecutorRequest(stream, WEIGHTS, "cpu"), lambda _: None)
-        floats = keep_floats(executor.work.shard.decode_stage)
+        floats = keep_floats(executor.work.executor.decode_stage)
         reports: list = []
         frames = run_clip(executor, lambda: reports.append(executor.report()))
         reports.append(executor.report())
@@ -34,8 +34,8 @@ def run_stream(group: Group, name: str, folder: Path) -> None:
     else:
         order = group.hear()
         assert isinstance(order, Open)
-        work = Work(open_shard(group, order, stream.preset, WEIGHTS))
-        floats = keep_floats(work.shard.decode_stage)
+        work = open_work(group, order, stream.preset, WEIGHTS)
+        floats = keep_floats(work.executor.decode_stage)
         while (command := group.hear()) != END:
             work.run(command)
     np.save(folder / f"{name}.{group.rank}.npy", torch.cat(floats).numpy())

@@ -7,7 +7,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from bench import distributed
-from bench.distributed_job import measured_stream
+from bench.distributed_job import Job
+from bench.rank_profile import covered
 from flashvsr_trt.model.sharding import Sharding
 from flashvsr_trt.model.traffic import unit_traffic
 
@@ -26,15 +27,16 @@ def memory(row: dict) -> list[tuple[int, int]]:
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict]:
     """What is printed for 1 and 2 ranks, and the report."""
-    report: Path = tmp_path_factory.mktemp("bench") / "report.json"
-    outcome = measure("--ranks", "1,2", "--size", "64x64", "--chunks", 2, "--json", report)
+    out: Path = tmp_path_factory.mktemp("bench") / "out"
+    outcome = measure("--ranks", "1,2", "--size", "64x64", "--chunks", 2, "--profile", "--out", out)
     assert outcome.exit_code == 0, outcome.output
-    return outcome.output, json.loads(report.read_text())
+    return outcome.output, json.loads((out / "report.json").read_text())
 
 
 def test_the_bytes_of_a_chunk_are_the_documented_ones(measured):
     single, shared = measured[1]["rows"]
-    expected = unit_traffic(Sharding(measured_stream("nano", (64, 64)), 2), dtype_bytes=4)
+    stream = Job("nano", (64, 64), 8, "cpu", "auto", 2, None, profile=True).stream
+    expected = unit_traffic(Sharding(stream, 2), dtype_bytes=4)
     assert shared["bytes_per_chunk"] == {kind: count for kind, count in expected.items() if count}
     assert shared["total_bytes_per_chunk"] == sum(expected.values())
     assert single["bytes_per_chunk"] == {}
@@ -49,9 +51,19 @@ def test_ranks_share_the_state_of_a_single_process(measured):
 
 def test_efficiency_is_the_speed_up_by_the_number_of_ranks(measured):
     single, shared = measured[1]["rows"]
-    assert single["efficiency"] == 1
-    speed_up = single["ms_per_chunk"] / shared["ms_per_chunk"]
-    assert shared["efficiency"] == pytest.approx(speed_up / 2)
+    assert single["efficiency"] == single["of_one"] == 1
+    assert shared["of_one"] == shared["ms_per_chunk"] / single["ms_per_chunk"]
+    assert shared["efficiency"] == pytest.approx(1 / shared["of_one"] / 2)
+
+
+def test_a_profile_tells_transfers_from_other_work(measured):
+    single, shared = (row["profile"] for row in measured[1]["rows"])
+    assert single["ms_transfer_kernels"] == 0 < shared["ms_transfer_kernels"]
+    assert all(0 < len(profile["kernels"]) <= 40 for profile in (single, shared))
+
+
+def test_spans_that_overlap_count_once():
+    assert covered([(5, 6), (0, 2), (1, 4), (3, 3.5)]) == 5
 
 
 def test_what_is_printed_says_that_times_are_not_those_of_gpus(measured):
@@ -66,6 +78,8 @@ def test_what_is_printed_says_that_times_are_not_those_of_gpus(measured):
     ("options", "message"),
     [
         (("--ranks", "1,x"), "'1,x' is no list"),
+        (("--chunk", "8,9"), "'8,9' is no list"),
+        (("--size", "64"), "'64' is not a size"),
         (("--ranks", "0"), "'0' is no list"),
         (("--ranks", "9", "--size", "64x64"), "9 ranks cannot share the 8 rows of tokens"),
         (("--chunks", "0"), "--chunks"),

@@ -117,7 +117,8 @@ def test_a_rank_keeps_the_ring_of_its_heads_and_the_rest_of_its_rows(job, ranks,
     stream = STREAMS[name]
     sharding = Sharding(stream, ranks)
     network, slots = stream.preset.network.dit, stream.preset.attention.ring_slots
-    reports = json.loads((job(ranks) / f"{name}.json").read_text())[-1]
+    # The last one was made after the session was closed.
+    reports = json.loads((job(ranks) / f"{name}.json").read_text())[-2]
     assert [report["heads"] for report in reports] == [length(run) for run in sharding.heads]
     assert sum(report["heads"] for report in reports) == network.heads
     head_ring = (

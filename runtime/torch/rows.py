@@ -1,0 +1,40 @@
+"""What only rank 0 has of a stage's inputs, shared by rows, and the frames that all ranks made, on rank 0."""
+
+from collections.abc import Mapping
+
+import torch
+
+from flashvsr_trt.config.signatures import TensorSpec
+from flashvsr_trt.model.communicator import Communicator, gather, scatter
+from flashvsr_trt.model.sharding import Sharding, length
+from flashvsr_trt.runtime.torch.copies import upload
+
+FRAMES_OUT = "frames_out"
+SCATTERED: Mapping[str, str] = {"frames": "frames_in", "noise": "noise"}
+"""Inputs that are shared by rows, and the kinds of traffic that this is. Of others every rank is told."""
+
+
+def scatter_rows(
+    communicator: Communicator,
+    sharding: Sharding,
+    spec: TensorSpec,
+    whole: torch.Tensor | None,
+    device: torch.device,
+) -> torch.Tensor:
+    """A rank's rows, on its device, of an input that rank 0 has in host memory."""
+    axis = spec.layout.lower().split().index("h")
+    runs = sharding.lr_rows if spec.name == "frames" else sharding.latent_rows
+    parts = None
+    if whole is not None:
+        whole = upload(whole, device)
+        parts = [whole.narrow(axis, run.start, length(run)) for run in runs]
+    shape = (*spec.shape[:axis], length(runs[communicator.rank]), *spec.shape[axis + 1 :])
+    like = torch.empty(shape, dtype=getattr(torch, spec.dtype), device=device)
+    return scatter(communicator, parts, like, SCATTERED[spec.name])
+
+
+def gather_rows(communicator: Communicator, sharding: Sharding, frames: torch.Tensor) -> torch.Tensor | None:
+    """Every rank's rows of frames [T, h, W, 3] as whole frames on rank 0; None elsewhere."""
+    shapes = [(len(frames), length(run), *frames.shape[2:]) for run in sharding.pixel_rows]
+    parts = gather(communicator, frames, shapes, FRAMES_OUT)
+    return None if parts is None else torch.cat(parts, dim=1)
