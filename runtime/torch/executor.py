@@ -193,7 +193,7 @@ class TorchExecutor(GraphExecutor):
             return self.encoding, partial(self._encode, state), state.encoding_graphs
         if stage_of(graph) == DECODE:
             decode = self.decode_stage if graph == DECODE else self.decode_stage.decode
-            return self.decoding, partial(self._decode, decode, state), state.decoding_graphs
+            return self.decoding, partial(self._decode, state, decode), state.decoding_graphs
         # Only the steady step comes again: while the ring fills, every step is another one.
         steady = step.slots.stop - step.slots.start == 1 and step.filled == len(step.valid)
         return None, partial(self._denoise, state, step), state.graphs if steady else None
@@ -236,7 +236,7 @@ class TorchExecutor(GraphExecutor):
         return (latent,)
 
     def _decode(
-        self, decode: Callable, state: TorchState, latent: torch.Tensor, condition: torch.Tensor
+        self, state: TorchState, decode: Callable, latent: torch.Tensor, condition: torch.Tensor
     ) -> Tensors:
         frames, following = decode(latent, condition, state.memory)
         overwrite(state.memory, following)
