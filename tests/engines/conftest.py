@@ -21,6 +21,9 @@ KINDS = {
 }
 """Bundles that are exported here; names say what they are."""
 
+OWN_WEIGHTS = "dense-official-2x"
+"""Has nano's own weights, whose decoder must be scaled to fit float16; the others have random ones."""
+
 SMALLEST = "dense-low-latency-4x"
 """The session's `dense_bundle`, in fp32."""
 
@@ -43,9 +46,8 @@ def bundle_of(bundles_folder: Path, dense_bundle: Bundle):
         if kind not in made:
             preset, schedule, geometry, precision = KINDS[kind]
             stream = StreamConfig(find_preset(preset), geometry, find_schedule(schedule))
-            made[kind] = export_once(
-                export_bundle, stream, "random:1", precision, folder=bundles_folder / kind
-            )
+            weights = None if kind == OWN_WEIGHTS else "random:1"
+            made[kind] = export_once(export_bundle, stream, weights, precision, folder=bundles_folder / kind)
         return made[kind]
 
     return bundle

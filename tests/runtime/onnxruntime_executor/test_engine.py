@@ -74,6 +74,14 @@ def test_a_session_runs_on_its_own_stream_only(engines):
         engine.new_context(0, None).enqueue(8)
 
 
+def test_on_a_gpu_float32_is_computed_as_float32_on_the_executors_stream(engines):
+    runner = OnnxRuntimeSessions(engines, HostDevice(), index=1, provider=CPU)
+    runner.provider = CUDA
+    ((provider, settings),) = runner._providers(7)
+    assert (provider, settings["device_id"], settings["user_compute_stream"]) == (CUDA, "1", "7")
+    assert settings["use_tf32"] == "0"
+
+
 def test_a_node_that_the_provider_does_not_run_is_named(engines, monkeypatch):
     from flashvsr_trt.runtime.onnxruntime import engine as onnxruntime_engine
 

@@ -11,10 +11,11 @@ from flashvsr_trt.memory import MemoryEstimate
 from flashvsr_trt.runtime.session import Session
 from flashvsr_trt.runtime.tensorrt.clip_memory import clip_buffers, unit_places
 from flashvsr_trt.runtime.tensorrt.device_memory import check_device_memory
+from flashvsr_trt.runtime.tensorrt.executor import TensorRTExecutor
 from flashvsr_trt.runtime.tensorrt.run_profile import RunProfile
 from tests.runtime.device_double import DeviceDouble
-from tests.runtime.engine_double import WEIGHT_BYTES
-from tests.runtime.tensorrt_double import BUNDLES, frames_for, open_executor, run_steps
+from tests.runtime.engine_double import WEIGHT_BYTES, RecordedRunner
+from tests.runtime.tensorrt_double import BUNDLES, frames_for, open_executor, plans_of, run_steps
 
 
 @pytest.fixture(params=BUNDLES)
@@ -112,6 +113,24 @@ def test_an_engine_has_one_context_however_many_addresses_it_is_run_on(bundle):
     assert executor.runner.contexts == dict.fromkeys(engines, 1)
     run_steps(executor)
     assert set(executor.runner.contexts.values()) == {1}
+
+
+class KeepingRunner(RecordedRunner):
+    """Remembers how many contexts there were whenever what was compiled is kept."""
+
+    def keep_compiled(self):
+        self.kept = [*getattr(self, "kept", []), sum(self.contexts.values())]
+
+
+def test_what_was_compiled_is_kept_once_contexts_are_made_and_again_at_the_end(dense_bundle):
+    device = DeviceDouble()
+    runner = KeepingRunner(device)
+    plans = plans_of(dense_bundle.folder, tuple(dense_bundle.graphs))
+    executor = TensorRTExecutor(dense_bundle, plans, runner, device)
+    engines = len(executor.graphs.engines)
+    assert runner.kept == [engines]
+    del executor
+    assert runner.kept == [engines, engines]
 
 
 def test_the_engines_of_the_first_step_are_given_back_after_it(sparse_bundle):
