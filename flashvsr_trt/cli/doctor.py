@@ -98,6 +98,15 @@ def _gpu() -> Finding:
     return Finding("gpu", False, "no NVIDIA GPU seen by the driver", "check nvidia-smi, then the driver")
 
 
+def gpu_memory() -> int | None:
+    """Bytes of the first GPU; None where torch sees none."""
+    if importlib.util.find_spec("torch") is None:
+        return None
+    import torch
+
+    return torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else None
+
+
 def _weights() -> Finding:
     from flashvsr_trt.model.weights.source import describe, resolve_weights
 

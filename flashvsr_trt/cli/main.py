@@ -202,9 +202,22 @@ def presets(as_json: bool) -> None:
 
 @cli.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def doctor(as_json: bool) -> None:
+@click.option(
+    "--vram",
+    "budgets",
+    type=BytesType(),
+    multiple=True,
+    metavar="BYTES",
+    help="Only say which frames fit a GPU of so much memory, and in which tiles. May be given several times.",
+)
+def doctor(as_json: bool, budgets: tuple[int, ...]) -> None:
     """Say what this machine can do, what is missing, and the command that fixes it."""
-    from flashvsr_trt.cli.doctor import examine
+    from flashvsr_trt.cli.doctor import examine, gpu_memory
+    from flashvsr_trt.cli.memory_table import show_memory
+
+    if budgets:
+        show_memory(budgets, as_json)
+        return
 
     findings = examine()
     if as_json:
@@ -214,6 +227,9 @@ def doctor(as_json: bool) -> None:
         click.echo(f"{'ok     ' if finding.present else 'missing'} {finding.name:<16} {finding.detail}")
         if finding.fix:
             click.echo(f"{'':<24} {finding.fix}")
+    if memory := gpu_memory():
+        click.echo()
+        show_memory((memory,), as_json)
 
 
 @contextmanager

@@ -44,7 +44,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class TilePlan:
-    """The tiles of a frame, row by row, all of one size, with overlaps of `overlap` pixels and more.
+    """The tiles of a frame, row by row, all of one size, with overlaps of OVERLAP pixels and more.
 
     Args:
         geometry: of the whole frame.
@@ -56,23 +56,25 @@ class TilePlan:
 
     geometry: Geometry
     tile: tuple[int, int]
-    overlap: int = OVERLAP
 
     def __post_init__(self) -> None:
         check_tile(self.tile)
 
     @property
     def canvas(self) -> tuple[int, int]:
-        """Height and width of what the tiles cover: whole tokens of the frame, and at least one tile."""
-        height, width = (-(-side // TOKEN_STRIDE) * TOKEN_STRIDE for side in self.geometry.output)
+        """Height and width of what the tiles cover: the frame's target, and at least one tile.
+
+        The colour fix sees what it sees of frames in one piece, padding included.
+        """
+        height, width = self.geometry.target
         return max(height, self.tile[0]), max(width, self.tile[1])
 
     @cached_property
     def corners(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """First rows of the tiles, and first columns, spread evenly."""
         (height, width), (tile_height, tile_width) = self.canvas, self.tile
-        rows = tile_starts(height, tile_height, self.overlap)
-        return rows, tile_starts(width, tile_width, self.overlap)
+        rows = tile_starts(height, tile_height)
+        return rows, tile_starts(width, tile_width)
 
     @cached_property
     def tiles(self) -> tuple[Tile, ...]:
@@ -120,36 +122,38 @@ def check_tile(tile: tuple[int, int]) -> None:
         )
 
 
-def tile_starts(length: int, tile: int, overlap: int) -> tuple[int, ...]:
+def tile_starts(length: int, tile: int) -> tuple[int, ...]:
     """Where the fewest tiles start that cover `length` pixels, a multiple of a token's side, evenly."""
     if length <= tile:
         return (0,)
-    count = -(-(length - overlap) // (tile - overlap))
+    count = -(-(length - OVERLAP) // (tile - OVERLAP))
     return tuple(
         number * (length - tile) // (count - 1) // TOKEN_STRIDE * TOKEN_STRIDE for number in range(count)
     )
 
 
 def tile_weights(starts: tuple[int, ...], tile: int) -> list[np.ndarray]:
-    """Raised cosines over an axis's overlaps: float64 [tile] of each tile, 1 in all at every pixel."""
+    """Raised cosines in an axis's overlaps: float64 [tile] of each tile, 1 in all at every pixel."""
     total = np.zeros(starts[-1] + tile)
     ramps = []
     for number, start in enumerate(starts):
         ramp = np.ones(tile)
         if number:
-            shared = starts[number - 1] + tile - start
-            ramp[:shared] *= _rising(shared)
+            ramp *= _rising(tile, starts[number - 1] + tile - start)
         if start != starts[-1]:
-            shared = start + tile - starts[number + 1]
-            ramp[-shared:] *= _rising(shared)[::-1]
+            ramp *= _rising(tile, start + tile - starts[number + 1])[::-1]
         total[start : start + tile] += ramp
         ramps.append(ramp)
     return [ramp / total[start : start + tile] for ramp, start in zip(ramps, starts, strict=True)]
 
 
-def _rising(pixels: int) -> np.ndarray:
-    """From 0 to 1, at the middle of each pixel, with no corner at either end."""
-    return (1 - np.cos(np.pi * (np.arange(pixels) + 0.5) / pixels)) / 2
+def _rising(tile: int, shared: int) -> np.ndarray:
+    """From 0 to 1 over OVERLAP pixels in the middle of the `shared` ones, with no corner at either end.
+
+    What is nearer to the tile's border is not used: there its network sees nothing on one side.
+    """
+    place = (np.arange(tile) + 0.5 - (shared - OVERLAP) / 2) / OVERLAP
+    return (1 - np.cos(np.pi * place.clip(0, 1))) / 2
 
 
 def _divided(pixels: slice, by: int) -> slice:

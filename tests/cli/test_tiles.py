@@ -46,3 +46,16 @@ def test_auto_takes_the_fewest_tiles_that_fit(clip, tmp_path, capfd):
 def test_what_cannot_be_is_refused_before_anything_is_made(clip, tmp_path, capfd, options, code, text):
     assert_refused(call(capfd, "run", clip, *NANO, *options), code, text)
     assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
+
+
+def test_doctor_says_what_fits_a_gpu_of_so_much_memory(capfd):
+    outcome = call(capfd, "doctor", "--vram", "12G", "--vram", "80G", "--json")
+    rows = {(row["output"], row["vram"]): row for row in json.loads(outcome.out)}
+    assert len(rows) == 10
+    for row in rows.values():
+        assert row["total"] <= row["vram"]
+        assert (row["tile"] is None) == (row["in_one_piece"] <= row["vram"])
+    assert rows["4K", 12]["tiles"] > rows["4K", 80]["tiles"] > 1
+    lines = call(capfd, "doctor", "--vram", "12G").out.splitlines()
+    assert "largest upscaled frame" in lines[0]
+    assert len(lines) == 7

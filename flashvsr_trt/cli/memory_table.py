@@ -1,0 +1,120 @@
+"""How much memory frames take on a GPU, in one piece and in the tiles that `run` would choose."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import click
+
+from flashvsr_trt.cli.table import print_table
+from flashvsr_trt.config.geometry import Geometry
+from flashvsr_trt.config.presets import DEFAULT_PRESET, find_preset, find_schedule
+from flashvsr_trt.config.signatures import StreamConfig
+from flashvsr_trt.errors import FlashVSRError
+from flashvsr_trt.memory import GIB, MemoryEstimate, Parking, largest_that_fits
+
+INPUTS = {
+    "480p": (240, 427),
+    "720p": (360, 640),
+    "1080p": (540, 960),
+    "1440p": (720, 1280),
+    "4K": (1080, 1920),
+}
+"""Heights and widths whose double the outputs of these names are."""
+
+SPEEDS = {
+    None: "in one piece: full speed",
+    Parking.GPU: "near full speed",
+    Parking.RINGS_ON_HOST: "bound by PCIe or by overlaps",
+    Parking.HOST: "bound by PCIe",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A frame under a budget, both in GiB. `tile` is None in one piece; `total` None where nothing fits."""
+
+    output: str
+    input: str
+    in_one_piece: float
+    vram: float
+    tile: str | None
+    tiles: int
+    total: float | None
+    speed: str
+
+
+def memory_rows(budgets: Sequence[int]) -> list[Row]:
+    """Each frame under each budget of bytes, with the default preset in bfloat16 at 2x on torch."""
+    return [_row(name, size, budget) for name, size in INPUTS.items() for budget in budgets]
+
+
+def largest_in_one_piece(budget: int) -> str | None:
+    """The upscaled frame of 16:9 that fits without tiles."""
+    found = largest_that_fits(_stream(4320, 7680), lambda stream: _needed(stream), budget)
+    return f"{found[1]}x{found[0]}" if found else None
+
+
+def _row(name: str, size: tuple[int, int], budget: int) -> Row:
+    from flashvsr_trt.runtime.choose_tiles import choose_tiles, words
+    from flashvsr_trt.runtime.request import TileOptions
+
+    stream = _stream(*size)
+    whole = _needed(stream).total
+    facts: dict[str, Any] = {
+        "output": name,
+        "input": f"{size[1]}x{size[0]}",
+        "in_one_piece": whole / GIB,
+        "vram": budget / GIB,
+    }
+    try:
+        plan = choose_tiles(stream, TileOptions(), _needed, budget, "", lambda line: None)
+    except FlashVSRError:
+        return Row(**facts, tile=None, tiles=0, total=None, speed="does not fit")
+    if plan is None:
+        return Row(**facts, tile=None, tiles=1, total=whole / GIB, speed=SPEEDS[None])
+    import torch
+
+    from flashvsr_trt.runtime.torch.device import choose_parking, stream_memory
+
+    parking = choose_parking(stream, torch.bfloat16, plan, budget)
+    total = stream_memory(stream, torch.bfloat16, plan, parking).total / GIB
+    return Row(**facts, tile=words(plan), tiles=len(plan.tiles), total=total, speed=SPEEDS[parking])
+
+
+def _stream(height: int, width: int) -> StreamConfig:
+    return StreamConfig(find_preset(DEFAULT_PRESET), Geometry(height, width, 2), find_schedule("official"))
+
+
+def _needed(stream: StreamConfig, plan=None) -> MemoryEstimate:
+    import torch
+
+    from flashvsr_trt.runtime.torch.device import stream_memory
+
+    return stream_memory(stream, torch.bfloat16, plan)
+
+
+def show_memory(budgets: Sequence[int], as_json: bool) -> None:
+    """Print the table, and the largest frame in one piece under each budget of bytes."""
+    rows = memory_rows(budgets)
+    if as_json:
+        click.echo(json.dumps([asdict(row) for row in rows], indent=2))
+        return
+    for budget in budgets:
+        largest = largest_in_one_piece(budget) or "none"
+        click.echo(f"{budget / GIB:.0f} GiB: largest upscaled frame of 16:9 in one piece is {largest}")
+    print_table(COLUMNS, rows)
+
+
+COLUMNS = {
+    "output": lambda row: f"{row.output:<6}",
+    "input": lambda row: f"{row.input:<9}",
+    "in one piece": lambda row: f"{row.in_one_piece:8.1f} GiB",
+    "GPU": lambda row: f"{row.vram:4.0f} GiB",
+    "tile": lambda row: f"{row.tile or '-':<10}",
+    "tiles": lambda row: f"{row.tiles:5}",
+    "takes": lambda row: "-" if row.total is None else f"{row.total:5.1f} GiB",
+    "speed": lambda row: row.speed,
+}
+"""The table's columns; see `cli.table.print_table`."""
