@@ -20,9 +20,6 @@ CAPTIONS = "A53_CC"
 CARRIED = (CAPTIONS, "STEREO3D")
 """Kinds that encoders take from frames."""
 
-CAPTION_ENCODERS = ("libx264", "libx264rgb", "libx265")
-STEREO_ENCODERS = ("libx264", "libx264rgb")
-
 MASTERING, LIGHT = "MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL"
 
 HDR_OPTIONS = {
@@ -33,8 +30,8 @@ HDR_OPTIONS = {
 """Of an encoder: its option, the keys in it, and whether it counts in SMPTE ST 2086's units."""
 
 KEPT_BY = {
-    CAPTIONS: CAPTION_ENCODERS,
-    "STEREO3D": STEREO_ENCODERS,
+    CAPTIONS: ("libx264", "libx264rgb", "libx265"),
+    "STEREO3D": ("libx264", "libx264rgb"),
     MASTERING: tuple(HDR_OPTIONS),
     LIGHT: tuple(HDR_OPTIONS),
 }

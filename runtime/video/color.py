@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 import av
 import numpy as np
-from av.video.plane import VideoPlane
 from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 
 from flashvsr_trt.errors import VideoError
@@ -35,7 +34,6 @@ ACCURATE = (
     | Interpolation.FULL_CHR_H_INP
 )
 """Without these flags the scaler is off by several levels and skips every other chroma column."""
-
 
 CURVES = {16: "PQ", 18: "HLG"}
 """H.273 transfers of HDR video. The network was trained on neither and sees their numbers as they are."""
@@ -181,19 +179,19 @@ def from_rgb(
     rgb = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format=source[deep, pixels.shape[2]])
     if chroma and is_subsampled(layout):
         rgb = chroma.through(rgb)
-    if layout.is_rgb:
-        frame = reformatter.reformat(rgb, format=pixel_format, interpolation=ACCURATE)
-    else:
-        frame = reformatter.reformat(
-            rgb,
-            format=pixel_format,
-            interpolation=ACCURATE,
-            src_color_range=RANGE_FULL,
-            dst_colorspace=SWSCALE_MATRIX[tags.matrix],
-            dst_color_range=tags.color_range,
-        )
+    frame = reformatter.reformat(
+        rgb,
+        format=pixel_format,
+        interpolation=ACCURATE,
+        src_color_range=None if layout.is_rgb else RANGE_FULL,
+        dst_colorspace=None if layout.is_rgb else SWSCALE_MATRIX[tags.matrix],
+        dst_color_range=None if layout.is_rgb else tags.color_range,
+    )
     if alpha is not None and alpha_plane is not None:
-        write_plane(frame.planes[alpha_plane], scaled_samples(alpha, sample_bits(layout)))
+        plane, samples = frame.planes[alpha_plane], scaled_samples(alpha, sample_bits(layout))
+        rows = np.zeros((plane.height, plane.line_size // samples.itemsize), samples.dtype)
+        rows[:, : samples.shape[1]] = samples
+        plane.update(rows.tobytes())
     frame.colorspace, frame.color_range = tags.matrix, tags.color_range
     frame.color_primaries, frame.color_trc = tags.primaries, tags.transfer
     return frame
@@ -212,10 +210,3 @@ def scaled_samples(samples: np.ndarray, bits: int) -> np.ndarray:
     if top == wanted:
         return samples
     return (samples * np.float32(wanted / top)).round().astype(np.uint16 if bits > 8 else np.uint8)
-
-
-def write_plane(plane: VideoPlane, samples: np.ndarray) -> None:
-    """Puts [H, W] samples into a plane of a frame, whose rows may be longer."""
-    rows = np.zeros((plane.height, plane.line_size // samples.itemsize), samples.dtype)
-    rows[:, : samples.shape[1]] = samples
-    plane.update(rows.tobytes())

@@ -19,7 +19,7 @@ from av.stream import Stream
 from av.subtitles.stream import SubtitleStream
 
 from flashvsr_trt.errors import UsageError
-from flashvsr_trt.runtime.video.copy_routes import ROUTES, Route, Sample, stream_kind
+from flashvsr_trt.runtime.video.copy_routes import Route, Sample, stream_kind
 from flashvsr_trt.runtime.video.media_open import create_media, open_media
 from flashvsr_trt.runtime.video.muxer_clock import MuxerClock
 from flashvsr_trt.runtime.video.packet_times import due, move
@@ -150,14 +150,6 @@ def holds_video(
                 _write(io.BytesIO(), format_name, options, [trial])
                 return replace(trial, decodes=False)
     return None
-
-
-def find_route(
-    format_name: str, options: Mapping[str, str], held: Sequence[Part], sample: Sample
-) -> Route | None:
-    """The first way in which the container holds the sample's stream beside what it already holds."""
-    routes = ROUTES.get(stream_kind(sample.stream), ())
-    return next((r for r in routes if holds(format_name, options, [*held, copied_part(sample, r)])), None)
 
 
 def _write(file: io.BytesIO, format_name: str, options: Mapping[str, str], parts: Sequence[Part]) -> None:

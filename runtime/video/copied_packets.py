@@ -1,6 +1,7 @@
 """Packets of the streams that are copied, from a second reading of an input, at their times in the output."""
 
 from collections.abc import Container, Iterator
+from contextlib import suppress
 from fractions import Fraction
 
 import av
@@ -10,6 +11,7 @@ from av.stream import Stream
 
 from flashvsr_trt.runtime.video.clock_jumps import JUMPING_FORMATS, ClockJumps
 from flashvsr_trt.runtime.video.copy_routes import stream_kind
+from flashvsr_trt.runtime.video.media_open import read_packets
 from flashvsr_trt.runtime.video.packet_times import clock_unit, move, shown_at
 
 DECODED_BEFORE_START = Fraction(1)
@@ -17,10 +19,7 @@ DECODED_BEFORE_START = Fraction(1)
 
 
 def read_copied(
-    container: InputContainer,
-    kept: list[Stream],
-    shift: Fraction,
-    decoded: Container[int] = (),
+    container: InputContainer, kept: list[Stream], shift: Fraction, decoded: Container[int] = ()
 ) -> Iterator[av.Packet]:
     """Packets of the `kept` streams in file order, by one clock, less `shift` seconds.
 
@@ -33,33 +32,25 @@ def read_copied(
     jumps = ClockJumps(container.format.name)
     # A clock that jumps is known by all streams, and both readings must find the same jumps.
     jumping = container.format.name in JUMPING_FORMATS
-    wanted = container.demux() if jumping else container.demux(kept)
     indices = {stream.index for stream in kept}
-    while True:
-        try:
-            packet = next(wanted, None)
-        except (FFmpegError, IndexError):  # PyAV trips at the end when streams appeared on the way
-            return
-        if packet is None:
-            return
-        if packet.size and stream_kind(packet.stream) == "picture":
-            packet.pts = packet.dts = 0
-            if packet.stream.index in indices:
+    with suppress(FFmpegError):
+        for packet in read_packets(container, () if jumping else kept):
+            index = packet.stream.index
+            if packet.size and stream_kind(packet.stream) == "picture":
+                packet.pts = packet.dts = 0
+                if index in indices:
+                    yield packet
+                continue
+            jumps.correct(packet)
+            if shown_at(packet) is None or index not in indices:
+                continue
+            packet.pts = packet.dts if packet.pts is None else packet.pts
+            packet.dts = packet.pts if packet.dts is None else packet.dts
+            if shift:
+                _move_to_start(packet, shift)
+            shown, lead = shown_at(packet), DECODED_BEFORE_START if index in decoded else Fraction(0)
+            if not shift or (shown is not None and shown >= -lead):
                 yield packet
-            continue
-        if packet.pts is None and packet.dts is None:
-            continue
-        jumps.correct(packet)
-        if packet.stream.index not in indices:
-            continue
-        packet.pts = packet.dts if packet.pts is None else packet.pts
-        packet.dts = packet.pts if packet.dts is None else packet.dts
-        if shift:
-            _move_to_start(packet, shift)
-        lead = DECODED_BEFORE_START if packet.stream.index in decoded else Fraction(0)
-        shown = shown_at(packet)
-        if not shift or (shown is not None and shown >= -lead):
-            yield packet
 
 
 def _move_to_start(packet: av.Packet, shift: Fraction) -> None:

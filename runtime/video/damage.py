@@ -126,20 +126,14 @@ class DamageWatch:
         self._since_suspect += 1
         due = self._suspect + (self._since_suspect + SLACK_FRAMES) * self._gaps.usual
         follows = begin is not None and begin <= due
-        if packet.is_corrupt:
-            self._incomplete.append(self._suspect)
-            self._suspect = None
-        elif packet.is_keyframe and (follows or self._is_join(self._suspect, begin)):
+        first, last = self._suspect - NEAR_JOIN, (self._video_end if begin is None else begin) + NEAR_JOIN
+        jumps = any(first <= join <= last for join in self.joins)
+        if packet.is_keyframe and not packet.is_corrupt and (follows or jumps):
             self._seen_joins += 1
             self._suspect = None
-        elif self._since_suspect == PARSER_PACKETS:
+        elif packet.is_corrupt or self._since_suspect == PARSER_PACKETS:
             self._incomplete.append(self._suspect)
             self._suspect = None
-
-    def _is_join(self, before: Fraction, after: Fraction | None) -> bool:
-        """Whether the clock jumps somewhere between two times of the video."""
-        end = self._video_end if after is None else after
-        return any(before - NEAR_JOIN <= join <= end + NEAR_JOIN for join in self.joins)
 
     def saw_undecodable(self, packet: av.Packet | None) -> None:
         """Counts a packet that the decoder refuses; None for what was still inside it at the end."""
@@ -201,14 +195,16 @@ class DamageWatch:
         evidence = reasons or self._undecodable or self._concealed or self._incomplete or missing
         if self._each_packet_is_a_frame() or speech.decoder_errors:
             evidence = evidence or without_frame
-        if self._has_one_rate() or speech.decoder_errors:
+        # A hole between frames of one rate can only be lost frames.
+        one_rate = self._codec in ONE_RATE_CODECS and self._format in JUMPING_FORMATS
+        if one_rate or self._format == "nut" or speech.decoder_errors:
             evidence = evidence or self._gaps.missing(self.joins)
         return self._in_words(reasons, missing, without_frame) if evidence else None
 
     def _in_words(self, reasons: list[str], missing: int, without_frame: int) -> str:
         places = Places(self.origin)
         lost_times = self._lost_times()
-        if self._announces_count():
+        if self._format.startswith((*INDEXED_FORMATS, *SLOT_FORMATS, *COUNTED_FORMATS)):
             lost = missing + without_frame
             places.lost(lost, [*lost_times, self._video_end] if missing else lost_times)
         else:
@@ -216,7 +212,9 @@ class DamageWatch:
             holes = [place for hole in self._gaps.holes(self.joins) for place in (hole.begin, hole.end)]
             lost = max(in_holes, without_frame)
             places.lost(lost, holes if in_holes >= without_frame else lost_times)
-            places.lost(self._short_of_end(), [self._video_end], about=True)
+            if self._gaps.regular:
+                unread = (self._announced_end() - self._video_end) / self._gaps.usual
+                places.lost(max(0, int(unread)), [self._video_end], about=True)
         places.damaged(list({*self._concealed, *self._incomplete} - {*lost_times}))
         places.why(reasons)
         return str(places)
@@ -239,31 +237,18 @@ class DamageWatch:
         timed = self._format.startswith(TIMED_FORMATS)
         return Fraction(self._container.duration or 0 if timed else 0, av.time_base)
 
-    def _short_of_end(self) -> int:
-        """About how many frames lie between the last packet and the announced end."""
-        if not self._gaps.regular:
-            return 0
-        return max(0, int((self._announced_end() - self._video_end) / self._gaps.usual))
-
-    def _announces_count(self) -> bool:
-        return self._format.startswith((*INDEXED_FORMATS, *SLOT_FORMATS, *COUNTED_FORMATS))
-
     def _never_came(self) -> int:
         """Packets the file announces that were not read."""
+        announced, read = 0, self._read
         if self._format.startswith(INDEXED_FORMATS):
-            return max(0, len(self._stream.index_entries) - self._read)
-        if self._format.startswith(SLOT_FORMATS):
-            if self.indexed is not None:
-                return max(0, self.indexed - self._read)
-            return max(0, self._stream.frames - round(self._video_end / self._unit))
-        if self._format.startswith(COUNTED_FORMATS):
-            return max(0, self._stream.frames - self._read)
-        return 0
-
-    def _has_one_rate(self) -> bool:
-        """Whether a hole between frames can only be lost frames."""
-        one_rate = self._codec in ONE_RATE_CODECS and self._format in JUMPING_FORMATS
-        return one_rate or self._format == "nut"
+            announced = len(self._stream.index_entries)
+        elif self._format.startswith(SLOT_FORMATS) and self.indexed is not None:
+            announced = self.indexed
+        elif self._format.startswith(SLOT_FORMATS):
+            announced, read = self._stream.frames, round(self._video_end / self._unit)
+        elif self._format.startswith(COUNTED_FORMATS):
+            announced = self._stream.frames
+        return max(0, announced - read)
 
     def _each_packet_is_a_frame(self) -> bool:
         # FFmpeg drops a frame of H.264 that comes when it had not expected so much reordering.

@@ -41,17 +41,17 @@ class FFmpegLog:
     @contextmanager
     def listening(self) -> Iterator[None]:
         """FFmpeg's lines from this thread are about this input inside the `with` block."""
-        with _LISTENERS.attributed(self):
+        readers, thread = _LISTENERS.readers, threading.get_ident()
+        before = readers.get(thread)
+        readers[thread] = self
+        try:
             yield
+        finally:
+            readers[thread] = before
 
     def close(self) -> None:
         """Stops listening; FFmpeg is silent again when the last input is closed. Twice is no fault."""
         _LISTENERS.close(self)
-
-    def heard(self, line: LogLine) -> None:
-        """Keeps a line."""
-        if len(self.lines) < KEPT_LINES:
-            self.lines.append(line)
 
 
 class _Listeners(logging.Handler):
@@ -60,7 +60,8 @@ class _Listeners(logging.Handler):
     def __init__(self) -> None:
         super().__init__()
         self._open: list[FFmpegLog] = []
-        self._by_thread: dict[int, FFmpegLog] = {}
+        self.readers: dict[int, FFmpegLog | None] = {}
+        """By thread."""
         self._before: tuple[int | None, bool, bool] = None, True, True
         self._changing = threading.Lock()
 
@@ -80,25 +81,13 @@ class _Listeners(logging.Handler):
                 if not self._open:
                     self._give_back()
 
-    @contextmanager
-    def attributed(self, log: FFmpegLog) -> Iterator[None]:
-        thread = threading.get_ident()
-        before = self._by_thread.get(thread)
-        self._by_thread[thread] = log
-        try:
-            yield
-        finally:
-            if before is None:
-                del self._by_thread[thread]
-            else:
-                self._by_thread[thread] = before
-
     def emit(self, record: logging.LogRecord) -> None:
         source = record.name.removeprefix(f"{LIBAV}.")
         line = LogLine(source, record.levelno >= logging.ERROR, record.getMessage())
-        reader = self._by_thread.get(threading.get_ident())
+        reader = self.readers.get(threading.get_ident())
         for log in [reader] if reader else [log for log in list(self._open) if log.codec == source]:
-            log.heard(line)
+            if len(log.lines) < KEPT_LINES:
+                log.lines.append(line)
 
     def _take_over(self) -> None:
         logger = logging.getLogger(LIBAV)

@@ -3,7 +3,6 @@
 import io
 import os
 import struct
-from typing import BinaryIO
 
 import numpy as np
 
@@ -82,7 +81,9 @@ def _broken_boxes(path: str, size: int) -> str | None:
             length, kind, large = struct.unpack(">I4sQ", file.read(16).ljust(16, b"\0"))
             if kind == bytes(4):
                 file.seek(place)
-                return None if _only_zeros(file) else f"what is at byte {place} is no box of its format"
+                blocks = iter(lambda: file.read(1 << 20), b"")
+                padding = not any(any(block) for block in blocks)
+                return None if padding else f"what is at byte {place} is no box of its format"
             if not all(chr(byte).isalnum() or byte in b" -_\xa9" for byte in kind):
                 return f"what is at byte {place} is no box of its format"
             if length == 0:  # the last box reaches to the end
@@ -92,11 +93,6 @@ def _broken_boxes(path: str, size: int) -> str | None:
                 return f"the box at byte {place} says it has {length} bytes"
             place += length
     return f"its last box should end at byte {place}, and it has {size}" if place > size else None
-
-
-def _only_zeros(file: BinaryIO) -> bool:
-    """Whether nothing but bytes of 0 is left."""
-    return not any(any(block) for block in iter(lambda: file.read(1 << 20), b""))
 
 
 def indexed_frames(path: str, size: int, stream: int) -> int | None:

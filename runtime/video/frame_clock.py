@@ -31,12 +31,7 @@ class FrameClock:
     """
 
     def __init__(
-        self,
-        name: str,
-        time_base: Fraction,
-        rate: Fraction,
-        end: Fraction | None,
-        notify: Notify,
+        self, name: str, time_base: Fraction, rate: Fraction, end: Fraction | None, notify: Notify
     ) -> None:
         self._name, self._notify = name, notify
         self._usual_duration = max(1, round(1 / (rate * time_base)))

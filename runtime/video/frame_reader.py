@@ -11,7 +11,7 @@ from flashvsr_trt.notices import Notify
 from flashvsr_trt.runtime.video.clock_jumps import ClockJumps
 from flashvsr_trt.runtime.video.damage import DamageWatch
 from flashvsr_trt.runtime.video.ffmpeg_log import FFmpegLog
-from flashvsr_trt.runtime.video.media_open import error_reason
+from flashvsr_trt.runtime.video.media_open import error_reason, read_packets
 
 LIBVPX = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 """Decoders that read alpha in VP8 and VP9, a second picture in each packet, which FFmpeg's own skip."""
@@ -61,15 +61,13 @@ def _read_packets(container: InputContainer, watch: DamageWatch, log: FFmpegLog)
     """Packets of all streams, up to the end or the first error."""
     jumps = ClockJumps(container.format.name)
     watch.joins = jumps.joins
-    packets = container.demux()
+    packets = read_packets(container)
     while True:
         try:
             with log.listening():
                 packet = next(packets, None)
         except FFmpegError as error:
             watch.read_error = error_reason(error)
-            return
-        except IndexError:  # PyAV, at the end, when streams appeared on the way: it marks the end of each
             return
         if packet is None:
             return

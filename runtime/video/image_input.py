@@ -14,12 +14,7 @@ from flashvsr_trt.runtime.video.picture_input import PictureReader
 
 
 def open_images(
-    path: str,
-    images: list[str],
-    start: int,
-    limit: int | None,
-    rate: Fraction,
-    notify: Notify,
+    path: str, images: list[str], start: int, limit: int | None, rate: Fraction, notify: Notify
 ) -> VideoInput:
     """The images that `path` names as a video of `rate` frames a second.
 
@@ -31,13 +26,12 @@ def open_images(
     if not images:
         raise VideoError(f"{path} has only {total} images and none from {start} on; start earlier")
     try:
-        first = _decode_image(images[0])
+        first, codec = _decode_image(images[0])
     except (FFmpegError, OSError, ValueError) as error:
         raise VideoError(
             f"{images[0]} cannot be read as an image ({error_reason(error)}); remove it"
         ) from error
-    frame, codec = first
-    reader = PictureReader(path, frame, codec, notify, turn=True)
+    reader = PictureReader(path, first, codec, notify, turn=True)
     info = VideoInfo(
         name=path,
         height=reader.size[0],

@@ -4,7 +4,6 @@ import inspect
 import itertools
 import os
 import re
-import stat
 import sys
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import ExitStack
@@ -22,7 +21,6 @@ from flashvsr_trt.notices import Notify, log_notice
 from flashvsr_trt.runtime.video.carried_side_data import side_data
 from flashvsr_trt.runtime.video.clip_range import ClipRange, Position
 from flashvsr_trt.runtime.video.clock_jumps import JUMPING_FORMATS
-from flashvsr_trt.runtime.video.container_crop import container_crop
 from flashvsr_trt.runtime.video.copy_routes import stream_kind
 from flashvsr_trt.runtime.video.damage import DamageWatch
 from flashvsr_trt.runtime.video.deinterlace import progressive_frames
@@ -35,7 +33,7 @@ from flashvsr_trt.runtime.video.info import DecodedFrame, VideoInfo, VideoInput
 from flashvsr_trt.runtime.video.media_open import error_reason, exact_fraction, is_url, open_media
 from flashvsr_trt.runtime.video.orientation import display_matrix
 from flashvsr_trt.runtime.video.packet_times import clock_unit
-from flashvsr_trt.runtime.video.picture_input import PictureReader
+from flashvsr_trt.runtime.video.picture_input import PictureReader, container_crop
 
 DEFAULT_RATE = Fraction(24)
 """Frames a second of images and raw video when the caller names none (announced)."""
@@ -163,6 +161,8 @@ def _open_stream(
             shift = begin
             notify(f"{path}: its clock starts at {float(shift):.3f} s; the output starts at 0")
     total = stream.frames or round(announced * rate)
+    # A file, or a URL; what else is there, a pipe or a device, is read once.
+    readable_again = path != STDIN and (os.path.isfile(path) or not os.path.exists(path))
     end = part.clip_end(skipped, first_time, origin, shift, time_base)
     info = VideoInfo(
         name=path,
@@ -181,7 +181,7 @@ def _open_stream(
         metadata=dict(container.metadata),
         stream_metadata=dict(stream.metadata),
         chapters=tuple(container.chapters()),
-        copy_from=path if _can_be_read_again(path) else None,
+        copy_from=path if readable_again else None,
         video_index=stream.index,
         other_streams=len(container.streams) - 1,
         shift=shift,
@@ -257,7 +257,3 @@ def _until_damage(
             f"{info.name} is damaged or ends early ({reason}); the {count} frames that could be decoded "
             "were used and the output is kept"
         )
-
-
-def _can_be_read_again(path: str) -> bool:
-    return path != STDIN and (not os.path.exists(path) or stat.S_ISREG(os.stat(path).st_mode))

@@ -5,7 +5,8 @@ such bytes as surrogate escapes. Here both keep them, reading and writing, so no
 """
 
 import os
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence
+from contextlib import suppress
 from fractions import Fraction
 from numbers import Rational
 from typing import Any, BinaryIO
@@ -58,6 +59,12 @@ def has_parameters(stream: Stream) -> bool:
     if isinstance(stream, av.AudioStream) and stream.codec_context is not None:
         return bool(stream.codec_context.sample_rate)
     return True
+
+
+def read_packets(container: InputContainer, streams: Sequence[Stream] = ()) -> Iterator[av.Packet]:
+    """Packets of the streams, or of all. Raises FFmpegError where reading fails."""
+    with suppress(IndexError):  # PyAV, at the end, when streams appeared on the way: it marks the end of each
+        yield from container.demux(*streams)
 
 
 def discard_others(container: InputContainer, kept: Container[int]) -> None:

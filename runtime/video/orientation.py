@@ -33,8 +33,3 @@ def upright(pixels: np.ndarray, matrix: tuple[int, ...] | None) -> np.ndarray:
     pixels = pixels[::-1] if row_sign < 0 else pixels
     pixels = pixels[:, ::-1] if column_sign < 0 else pixels
     return np.ascontiguousarray(pixels)
-
-
-def is_quarter_turn(matrix: tuple[int, ...] | None) -> bool:
-    """Whether the sides change places."""
-    return matrix is not None and matrix[0] == 0

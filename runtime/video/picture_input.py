@@ -1,9 +1,12 @@
 """A decoded frame as the network takes it, 8-bit RGB, and what goes beside it."""
 
+import re
 from dataclasses import dataclass
+from typing import Any, cast
 
 import av
 import numpy as np
+from av.container import InputContainer
 from av.video.reformatter import VideoReformatter
 
 from flashvsr_trt.errors import VideoError
@@ -20,8 +23,13 @@ from flashvsr_trt.runtime.video.color import (
     sample_bits,
     to_rgb,
 )
-from flashvsr_trt.runtime.video.frame_filter import UNSPECIFIED, FrameFilter, chroma_location
-from flashvsr_trt.runtime.video.orientation import display_matrix, is_quarter_turn, upright
+from flashvsr_trt.runtime.video.frame_filter import (
+    UNSPECIFIED,
+    FrameFilter,
+    chroma_location,
+    information_logged,
+)
+from flashvsr_trt.runtime.video.orientation import display_matrix, upright
 
 NOT_ALPHA = ("mjpeg", "mjpegb", "jpegls")
 """Decoders that give four planes of which the last is no alpha: CMYK."""
@@ -36,6 +44,9 @@ PIXEL_FORMATS = {
     (True, True): "rgba64le",
 }
 """By deeper than 8 bits, and alpha."""
+
+CROP_LINE = re.compile(r"^ +Frame Cropping: (\d+)/(\d+)/(\d+)/(\d+)$", re.MULTILINE)
+"""As FFmpeg prints it of a stream: left, right, top, bottom. PyAV has no attribute for it."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +74,19 @@ class Crop:
 
 
 WHOLE = Crop()
+
+
+def container_crop(container: InputContainer, stream: av.VideoStream) -> Crop:
+    """The part of a stream's frames that Matroska's PixelCrop or mp4's clap says is the picture.
+
+    What the codec itself crops, the decoder has done.
+    """
+    with information_logged():
+        printed = cast(Any, container).dumps_format()  # PyAV's stubs lack it
+    parts = re.split(r"^ +Stream #\d+:(\d+)", printed, flags=re.MULTILINE)
+    of_stream = dict(zip(parts[1::2], parts[2::2], strict=True))
+    found = CROP_LINE.search(of_stream.get(str(stream.index), ""))
+    return Crop(*map(int, found.groups())) if found else WHOLE
 
 
 class PictureReader:
@@ -118,7 +142,7 @@ class PictureReader:
             frame = self._place.through(frame)
         steps = chroma_steps(frame.format)
         if self._crop != WHOLE:
-            frame = self._cropping(steps).through(frame)
+            frame = self._crops.setdefault(steps, self._crop.filter(steps)).through(frame)
         deep = sample_bits(frame.format) > 8
         pixels = to_rgb(frame, tags, self._reformatter, PIXEL_FORMATS[deep, self.alpha])
         pixels = upright(self._crop.odd_part(pixels, steps), turn)
@@ -129,9 +153,6 @@ class PictureReader:
         beside = Beside(alpha=alpha, carrier=carried) if self.alpha or carried else NOTHING
         return np.ascontiguousarray(pixels[..., :3]), beside
 
-    def _cropping(self, steps: tuple[int, int]) -> FrameFilter:
-        return self._crops.setdefault(steps, self._crop.filter(steps))
-
     def _shown_size(self, frame: av.VideoFrame, turn: tuple[int, ...] | None) -> tuple[int, int]:
         crop = self._crop
         size = frame.height - crop.top - crop.bottom, frame.width - crop.left - crop.right
@@ -139,7 +160,8 @@ class PictureReader:
             raise VideoError(
                 f"{self._name}: its crop leaves nothing of {frame.width}x{frame.height}; take it out first"
             )
-        return (size[1], size[0]) if is_quarter_turn(turn) else size
+        is_quarter_turn = turn is not None and turn[0] == 0
+        return (size[1], size[0]) if is_quarter_turn else size
 
     def _locate_chroma(self, first: av.VideoFrame) -> tuple[str, FrameFilter | None]:
         """Where chroma lies, and what says so to the scaler of frames that do not."""

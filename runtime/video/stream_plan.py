@@ -18,11 +18,10 @@ from flashvsr_trt.runtime.video.container_rules import (
     codec_family,
     copied_part,
     copy_packet,
-    find_route,
     first_samples,
     holds,
 )
-from flashvsr_trt.runtime.video.copy_routes import Route, Sample, stream_kind
+from flashvsr_trt.runtime.video.copy_routes import ROUTES, Route, Sample, stream_kind
 from flashvsr_trt.runtime.video.media_open import discard_others, has_parameters
 from flashvsr_trt.runtime.video.subtitle_conversion import (
     SUBTITLE_ENCODERS,
@@ -140,9 +139,10 @@ class StreamPlanner:
         wanted = self._codecs.of(kind)
         if wanted not in (COPY, AUTO):
             return self._convert_as_told(index, sample, wanted)
-        if route := find_route(self._format, self._options, self._held, sample):
-            self._held.append(copied_part(sample, route))
-            return PlannedStream(index, sample.packets, route)
+        for route in ROUTES.get(kind, ()):
+            if self._holds(part := copied_part(sample, route)):
+                self._held.append(part)
+                return PlannedStream(index, sample.packets, route)
         line = f"{stream} is not copied: {self._format} cannot hold it"
         encoder = self._fitting_encoder(sample) if kind in CANDIDATES else None
         if encoder is None:
@@ -161,7 +161,7 @@ class StreamPlanner:
             self._notify(f"{stream} is not kept: bitmaps cannot be converted to {name}")
             return None
         encoder = (find_audio_encoder(name) if kind == "audio" else find_subtitle_encoder(name)).name
-        if not self._holds(sample, encoder):
+        if not self._holds(converted_part(sample, encoder)):
             fitting = self._fitting_encoder(sample) or f"--{kind}-codec {DROP} or another extension"
             raise UsageError(f"{self._format} cannot hold {stream} as {encoder}; use {fitting}")
         return self._convert(index, sample, encoder)
@@ -170,8 +170,8 @@ class StreamPlanner:
         self._held.append(converted_part(sample, encoder))
         return PlannedStream(index, sample.packets, encoder)
 
-    def _holds(self, sample: Sample, encoder: str) -> bool:
-        return holds(self._format, self._options, [*self._held, converted_part(sample, encoder)])
+    def _holds(self, part: Part) -> bool:
+        return holds(self._format, self._options, [*self._held, part])
 
     def _fitting_encoder(self, sample: Sample) -> str | None:
         """The first encoder whose conversion the container holds; None when it holds none."""
@@ -179,7 +179,7 @@ class StreamPlanner:
         if stream.codec_context is None or (stream.type == "subtitle" and not is_text(stream)):
             return None
         here = (name for name in CANDIDATES[stream.type] if name in av.codecs_available)
-        return next((name for name in here if self._holds(sample, name)), None)
+        return next((name for name in here if self._holds(converted_part(sample, name))), None)
 
 
 def described(stream: Stream) -> str:
