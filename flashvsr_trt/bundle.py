@@ -118,19 +118,13 @@ class Bundle:
 
 
 @dataclass(frozen=True)
-class _StoredTensor:
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    layout: str
-
-
-@dataclass(frozen=True)
 class _StoredGraph:
+    """Its tensors are compared with those that the stream has, as a whole."""
+
     file: BundleFile
-    inputs: tuple[_StoredTensor, ...]
-    state: tuple[_StoredTensor, ...]
-    outputs: tuple[_StoredTensor, ...]
+    inputs: tuple[Any, ...]
+    state: tuple[Any, ...]
+    outputs: tuple[Any, ...]
 
 
 @dataclass(frozen=True)
@@ -170,11 +164,8 @@ def read_bundle(folder: Path, verify: bool = True, beside: tuple[str, ...] = ())
     content = read_manifest(folder, MANIFEST, (FORMAT, FORMAT_VERSION), BundleError, _EXPORT_AGAIN)
     try:
         stored = record_of(_Stored, content)
-        check_names(
-            (*(graph.file.name for graph in stored.graphs.values()), stored.weights.file.name),
-            reserved=(MANIFEST, *beside),
-        )
         files = [*(graph.file for graph in stored.graphs.values()), stored.weights.file]
+        check_names([file.name for file in files], reserved=(MANIFEST, *beside))
         for file in files:
             check_size(folder, file)
         bundle = Bundle(
@@ -187,12 +178,14 @@ def read_bundle(folder: Path, verify: bool = True, beside: tuple[str, ...] = ())
         )
         if _graphs_json(bundle) != content["graphs"]:
             raise BadManifestError("it declares other inputs and outputs than this release gives its stream")
+        if verify:
+            check_contents(folder, bundle.weights.file)
+            for graph in bundle.graphs.values():
+                graph_content(folder, graph, bundle.weights.file.name)
     except BadFileError as fault:
         raise BundleError(f"{fault}: {_EXPORT_AGAIN}") from fault
     except (BadManifestError, BadNameError) as fault:
         raise BundleError(f"{folder / MANIFEST} is damaged ({fault}): {_EXPORT_AGAIN}") from fault
-    if verify:
-        _check_contents(bundle)
     return bundle
 
 
@@ -227,36 +220,18 @@ def write_manifest(bundle: Bundle) -> None:
     write_text(bundle.folder / MANIFEST, dump_manifest(manifest))
 
 
-def _check_contents(bundle: Bundle) -> None:
-    try:
-        check_contents(bundle.folder, bundle.weights.file)
-        for graph in bundle.graphs.values():
-            graph_content(bundle.folder, graph, bundle.weights.file.name)
-    except BadFileError as fault:
-        raise BundleError(f"{fault}: {_EXPORT_AGAIN}") from fault
-
-
 def _graphs_json(bundle: Bundle) -> dict[str, Any]:
     """Each graph's file and tensors, as they come back from JSON."""
 
     def tensors(specs: tuple[TensorSpec, ...]) -> list[dict[str, Any]]:
         return [
-            {
-                "name": spec.name,
-                "dtype": bundle.dtype_of(spec),
-                "shape": list(spec.shape),
-                "layout": spec.layout,
-            }
-            for spec in specs
+            {"name": s.name, "dtype": bundle.dtype_of(s), "shape": list(s.shape), "layout": s.layout}
+            for s in specs
         ]
 
     return {
-        name: {
-            "file": dataclasses.asdict(bundle.graphs[name]),
-            "inputs": tensors(signature.inputs),
-            "state": tensors(signature.state),
-            "outputs": tensors(signature.outputs),
-        }
+        name: {"file": dataclasses.asdict(bundle.graphs[name])}
+        | {role: tensors(getattr(signature, role)) for role in ("inputs", "state", "outputs")}
         for name, signature in bundle.signatures.items()
     }
 

@@ -19,8 +19,6 @@ from flashvsr_trt.files.staging import leftovers, remove_leftovers
 from flashvsr_trt.kernels.manifest import FORMAT as KERNEL_FORMAT
 from flashvsr_trt.kernels.manifest import MANIFEST as KERNEL_MANIFEST
 
-KINDS = ("bundles", "engines", "kernels", "timings")
-
 WHOLE, SET_ASIDE, UNFINISHED = "whole", "set aside", "unfinished"
 
 _PRECISIONS = "(bf16|fp16|fp32)"

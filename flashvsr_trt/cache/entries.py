@@ -9,19 +9,20 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
 from flashvsr_trt.errors import CacheError, FlashVSRError
+from flashvsr_trt.files.staging import take_lock
+from flashvsr_trt.notices import Notify
 
 LOCKS = ".locks"
 
-Notify = Callable[[str], None]
 Entry = TypeVar("Entry")
 
 _ASIDE = re.compile(r".+\.damaged-([0-9a-f]{12})-[0-9a-f]{8}", re.DOTALL)
-_HELD: list = []
+_HELD: dict[Path, object] = {}
 """Locks of what this process reads; the system frees them when it ends."""
 
 
@@ -63,21 +64,19 @@ def making(folder: Path, notify: Notify) -> Iterator[None]:
     Raises:
         CacheError: the cache cannot be written.
     """
-    from filelock import FileLock, Timeout  # here, so that `--help` does not wait for it
-
     try:
-        lock = FileLock(_lock_path(folder, "lock"), timeout=0)
-        try:
-            lock.acquire()
-        except Timeout:
+        file = _lock_path(folder, "lock")
+        lock = take_lock(file)
+        if lock is None:
             notify(f"another process is making {folder.name}: waiting for it")
-            lock.acquire(timeout=-1)
+            lock = take_lock(file, seconds=-1)
     except (OSError, NotImplementedError) as error:
         raise _cannot_be_written(folder, error) from error
     try:
         yield
     finally:
-        lock.release()
+        if lock:
+            lock.release()
 
 
 def set_aside(folder: Path, reason: object, notify: Notify) -> Path | None:
@@ -108,30 +107,19 @@ def is_set_aside(name: str) -> bool:
 
 def mark_in_use(folder: Path) -> None:
     """Keep `prune` from an entry for as long as this process lives, where the cache can be written."""
-    from filelock import FileLock
-
-    if any(held == folder for held, _ in _HELD):
-        return
-    try:
-        lock = FileLock(_lock_path(folder, f"{os.getpid()}-{secrets.token_hex(4)}.reader"), timeout=0)
-        lock.acquire()
-    except (OSError, NotImplementedError, CacheError):
-        return
-    _HELD.append((folder, lock))
+    if folder not in _HELD:
+        with suppress(OSError, NotImplementedError, CacheError):
+            _HELD[folder] = take_lock(_lock_path(folder, f"{os.getpid()}-{secrets.token_hex(4)}.reader"))
 
 
 def is_in_use(folder: Path) -> bool:
     """Whether another process reads or makes an entry; marks that dead processes left are removed."""
-    from filelock import FileLock, Timeout
-
     prefix = f"{folder.name}."
     for path in sorted((folder.parent / LOCKS).glob("*")):
         if not path.name.startswith(prefix) or path.suffix not in (".lock", ".reader"):
             continue
-        lock = FileLock(path, timeout=0)
-        try:
-            lock.acquire()
-        except Timeout:
+        lock = take_lock(path)
+        if lock is None:
             return True
         lock.release()
         if path.suffix == ".reader":

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from flashvsr_trt.cache.folder import cache_folder
 from flashvsr_trt.errors import FlashVSRError
-from flashvsr_trt.files.new import new_file
+from flashvsr_trt.files.folder import read_file
+from flashvsr_trt.files.new import write_text
 
 LOG = logging.getLogger(__name__)
 
@@ -32,7 +33,12 @@ _NOTE_BYTES = 4096
 
 def sha256_of_file(file: BufferedReader, path: Path) -> str:
     """Hex digest of an open file's bytes, from its start."""
-    return remembered(os.fstat(file.fileno()), path, "sha256", lambda: _hash(file))
+
+    def digest() -> str:
+        file.seek(0)
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+    return remembered(os.fstat(file.fileno()), path, "sha256", digest)
 
 
 def remembered(status: os.stat_result, path: Path, what: str, look: Callable[[], str]) -> str:
@@ -47,8 +53,7 @@ def remembered(status: os.stat_result, path: Path, what: str, look: Callable[[],
     state = [os.path.realpath(path), status.st_size, status.st_mtime_ns, status.st_ino, what]
     name = hashlib.sha256(json.dumps(state).encode()).hexdigest()[:32] + ".json"
     try:
-        note = cache_folder(KIND) / name
-        known = json.loads(_read(note))
+        known = json.loads(read_file(cache_folder(KIND), name, _NOTE_BYTES))
         if isinstance(known, list) and known[:-1] == state and isinstance(known[-1], str):
             return known[-1]
     except (FlashVSRError, OSError, ValueError, RecursionError) as error:
@@ -63,18 +68,6 @@ def _remember(name: str, known: list) -> None:
     try:
         folder = cache_folder(KIND)
         folder.mkdir(parents=True, exist_ok=True)
-        with new_file(folder / name, overwrite=True) as note:
-            note.file.write(json.dumps(known).encode())
-            note.finish()
+        write_text(folder / name, json.dumps(known), overwrite=True)
     except (FlashVSRError, OSError) as error:
         LOG.info("what was checked is not remembered: %s", error)
-
-
-def _read(note: Path) -> bytes:
-    with note.open("rb") as file:
-        return file.read(_NOTE_BYTES)
-
-
-def _hash(file: BufferedReader) -> str:
-    file.seek(0)
-    return hashlib.file_digest(file, "sha256").hexdigest()

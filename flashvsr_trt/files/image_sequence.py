@@ -82,9 +82,8 @@ def _images_in_order(path: str, candidates: list[str]) -> list[str]:
         raise VideoError(
             f"'{path}' holds no images; the extensions that count are {', '.join(IMAGE_EXTENSIONS)}"
         )
-    return sorted(images, key=_natural)
 
+    def natural(name: str) -> list:  # frame10 comes after frame9
+        return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
 
-def _natural(name: str) -> list:
-    """Sort key under which frame10 comes after frame9."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+    return sorted(images, key=natural)

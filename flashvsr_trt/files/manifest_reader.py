@@ -42,7 +42,8 @@ class BadManifestError(ValueError):
 def dump_manifest(content: Mapping[str, Any]) -> str:
     """The text of a manifest, with its sha256."""
     text = json.dumps(dict(content) | {DIGEST: _NO_DIGEST}, indent=1) + "\n"
-    return _with_digest(text, hashlib.sha256(text.encode()).hexdigest())
+    before, _, after = text.rpartition(_NO_DIGEST)
+    return before + hashlib.sha256(text.encode()).hexdigest() + after
 
 
 def read_manifest(
@@ -88,7 +89,7 @@ def parse_object(raw: bytes) -> dict[str, Any]:
             object_pairs_hook=_object_of,
             parse_int=_integer,
             parse_float=_number,
-            parse_constant=_no_constant,
+            parse_constant=_number,
         )
     except (ValueError, RecursionError) as error:
         raise BadManifestError(f"{error}"[:200]) from error
@@ -175,11 +176,6 @@ def _check_digest(raw: bytes, digest: Any) -> None:
         raise BadManifestError("it was changed: its sha256 is another")
 
 
-def _with_digest(text: str, digest: str) -> str:
-    before, _, after = text.rpartition(_NO_DIGEST)
-    return before + digest + after
-
-
 def _check_nesting(raw: bytes) -> None:
     """Before it is parsed: the parser itself recurses. Brackets in strings are not told apart."""
     depth = deepest = 0
@@ -209,9 +205,5 @@ def _integer(text: str) -> int:
 def _number(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise BadManifestError(f"the number {text[:20]} is too large")
+        raise BadManifestError(f"{text[:20]} is no number, or too large")
     return value
-
-
-def _no_constant(text: str) -> None:
-    raise BadManifestError(f"{text} is no number")

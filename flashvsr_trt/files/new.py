@@ -116,14 +116,9 @@ class NewFile(_Unfinished):
         # A library may have put a file of its own there, which only the user can read.
         os.chmod(self.part, stat.S_IMODE(self._mode))
         sync_file(self.part)
-        if self._overwrite:
-            os.replace(self.part, self._target())
-        else:
-            rename_new(self.part, self._target())
+        rename = os.replace if self._overwrite else rename_new
+        rename(self.part, os.path.join(self._staging.folder, self._staging.name))
         sync_folder(self._staging.folder)
-
-    def _target(self) -> str:
-        return os.path.join(self._staging.folder, self._staging.name)
 
     def _remove(self) -> None:
         self.file.close()
@@ -140,11 +135,10 @@ class OpenedFile(_Unfinished):
         # Not truncated: a shell may have opened the file behind it for appending.
         self.file = PartFile(os.open(path, os.O_WRONLY) if number is None else os.dup(number), "w")
 
-    def _complete(self) -> None:
-        self.file.close()
-
     def _remove(self) -> None:
         self.file.close()
+
+    _complete = _remove
 
 
 class NewFolder(_Unfinished):
@@ -164,28 +158,20 @@ class NewFolder(_Unfinished):
     def _complete(self) -> None:
         sync_tree(self.part)
         names = _names(self._target)
+        stale = [name for name in names or () if self._owns(name)] if self._overwrite else []
         if names is None:
             rename_new(self.part, self._target)
-        elif self._swaps(names):
+        elif self._staging.folder != self._target and len(stale) == len(names):
             shutil.copymode(self._target, self.part)
             replaced = swap_folders(self.part, self._target, self._staging.previous)
-            self._give_back(replaced)
+            # What another program put into the folder in the moment of the swap goes into the new one.
+            for name in _names(replaced) or ():
+                if not self._owns(name):
+                    rename_new(os.path.join(replaced, name), os.path.join(self._target, name))
         else:
-            stale = [name for name in names if self._owns(name)]
-            merge_into(self._staging, self._target, stale if self._overwrite else [], self._overwrite)
+            merge_into(self._staging, self._target, stale, self._overwrite)
             sync_folder(self._target)
         sync_folder(self._staging.folder)
-
-    def _swaps(self, names: list[str]) -> bool:
-        if self._staging.folder == self._target:
-            return False
-        return not names or (self._overwrite and all(self._owns(name) for name in names))
-
-    def _give_back(self, replaced: str) -> None:
-        """What another program put into the folder in the moment of the swap goes into the new one."""
-        for name in _names(replaced) or ():
-            if not self._owns(name):
-                rename_new(os.path.join(replaced, name), os.path.join(self._target, name))
 
     def _remove(self) -> None:
         self._staging.remove()
@@ -239,8 +225,10 @@ def new_folder(
         raise UsageError(
             f"{os.path.join(path, mine[0])} exists already; choose another folder or overwrite (--overwrite)"
         )
-    inside = names is not None and (len(mine) < len(names) or not _can_be_swapped(target))
     folder, name = os.path.split(target)
+    user_inside = os.path.commonpath((target, os.path.realpath("."))) == target
+    fixed = user_inside or os.path.ismount(target) or not os.access(folder, os.W_OK | os.X_OK)
+    inside = names is not None and (len(mine) < len(names) or fixed)
     staging = open_staging(target if inside else folder, name)
     try:
         return NewFolder(path, staging, target, overwrite, owns)
@@ -349,9 +337,3 @@ def write_errors(path: str | os.PathLike, kind: type[FlashVSRError] = FileError)
 def _names(folder: str) -> list[str] | None:
     """What a folder holds; None where there is none."""
     return os.listdir(folder) if os.path.isdir(folder) else None
-
-
-def _can_be_swapped(folder: str) -> bool:
-    above = os.path.dirname(folder)
-    inside = os.path.commonpath((folder, os.path.realpath("."))) == folder
-    return not inside and not os.path.ismount(folder) and os.access(above, os.W_OK | os.X_OK)

@@ -76,7 +76,7 @@ class Staging:
             owner = {"target": self.name, "process": self.process, "host": socket.gethostname()}
             with open(os.path.join(self.path, _OWNER), "x", encoding="utf-8") as file:
                 json.dump(owner, file)
-            self._lock = _take_lock(self.path)
+            self._lock = take_lock(os.path.join(self.path, _LOCK))
             if self._lock is None:
                 raise OSError(errno.EBUSY, "another process has locked it", self.path)
         except BaseException:
@@ -145,7 +145,7 @@ def leftovers(folder: str | os.PathLike) -> list[str]:
     """Staging folders right in `folder` that no living run owns: ours by name, owner and age."""
     found = []
     for path in _stagings(folder):
-        if _is_left(path) and (lock := _take_lock(path)):
+        if _is_left(path) and (lock := take_lock(os.path.join(path, _LOCK))):
             lock.release()
             found.append(path)
     return found
@@ -155,7 +155,7 @@ def remove_leftovers(folder: str | os.PathLike) -> list[str]:
     """Remove them; a replacement that was under way is finished or taken back first. What was removed."""
     removed = []
     for path in filter(_is_left, _stagings(folder)):
-        lock = _take_lock(path)
+        lock = take_lock(os.path.join(path, _LOCK))
         if lock is None:
             continue
         # Another run may have removed it; one that cannot be removed hinders nobody.
@@ -214,14 +214,11 @@ def _is_left(path: str) -> bool:
     if (locked and on_this_host) or not (locked or any(filled)):
         return time.time() - _made_at(path) > YOUNG_SECONDS
     try:
-        touched = max(os.stat(place).st_mtime for place in (path, *_below(path)))
+        below = [os.path.join(top, name) for top, _, names in os.walk(path) for name in (*names, "")]
+        touched = max(os.stat(place).st_mtime for place in (path, *below))
     except FileNotFoundError:
         return False
     return time.time() - touched > OTHER_HOST_SECONDS
-
-
-def _below(path: str) -> list[str]:
-    return [os.path.join(top, name) for top, _, names in os.walk(path) for name in (*names, "")]
 
 
 def _earlier_writer(staging: Staging) -> int | None:
@@ -234,7 +231,7 @@ def _earlier_writer(staging: Staging) -> int | None:
             continue
         if path in UNFINISHED:
             return os.getpid()
-        lock = _take_lock(path)
+        lock = take_lock(os.path.join(path, _LOCK))
         if lock is None:
             return owner.get("process")
         lock.release()
@@ -251,11 +248,11 @@ def _owner_of(path: str) -> dict:
     return owner if isinstance(owner, dict) else {}
 
 
-def _take_lock(path: str) -> "FileLock | None":
-    """The lock of a staging folder, held; None where another process, or this one, has it."""
+def take_lock(file: str | os.PathLike, seconds: float = 0) -> "FileLock | None":
+    """A lock, held; None where another process, or this one, has it for longer. -1 waits for ever."""
     from filelock import FileLock, Timeout  # here, so that `--help` does not wait for it
 
-    lock = FileLock(os.path.join(path, _LOCK), timeout=0)
+    lock = FileLock(file, timeout=seconds)
     try:
         lock.acquire()
     except Timeout:
