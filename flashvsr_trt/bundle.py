@@ -100,16 +100,13 @@ class Bundle:
 
     @property
     def signatures(self) -> dict[str, StageSignature]:
-        """Inputs, state and outputs of every graph."""
         return stage_signatures(self.stream)
 
     @property
     def files(self) -> tuple[BundleFile, ...]:
-        """Every file but the manifest."""
         return *self.graphs.values(), self.weights.file
 
     def graph_path(self, name: str) -> Path:
-        """Where a graph's ONNX file is."""
         return self.folder / self.graphs[name].name
 
     def dtype_of(self, spec: TensorSpec) -> str:
@@ -138,8 +135,6 @@ class _StoredStream:
 
 @dataclass(frozen=True)
 class _Stored:
-    """`bundle.json` as it is written."""
-
     precision: str
     stream: _StoredStream
     graphs: Mapping[str, _StoredGraph]

@@ -41,7 +41,6 @@ class MemoryEstimate:
 
     @property
     def total(self) -> int:
-        """Bytes in all."""
         return self.weights + self.state + self.working
 
 

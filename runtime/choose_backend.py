@@ -9,8 +9,6 @@ from flashvsr_trt.notices import Notify
 from flashvsr_trt.runtime.distributed.place import torchrun_place
 from flashvsr_trt.runtime.request import ExecutorRequest, TorchOptions
 
-_ONNXRUNTIME_DTYPES = ("auto", "float32")
-
 
 def choose_backend(request: ExecutorRequest, notify: Notify) -> str:
     """The backend for a request, announced in one line with the reason."""
@@ -40,7 +38,6 @@ def _choose(request: ExecutorRequest) -> tuple[str, str]:
 
 
 def _why_no_engines(request: ExecutorRequest) -> str | None:
-    """None if there are engines that match."""
     if request.device == "cpu":
         return "engines need a GPU"
     if request.tiles.vram:
@@ -62,7 +59,7 @@ def _why_no_onnxruntime(request: ExecutorRequest) -> str | None:
     """None if ONNX Runtime can run the stream: it was exported, or can be."""
     if request.torch.cuda_graphs is not None:
         return "ONNX Runtime has no --cuda-graphs"
-    if request.dtype not in _ONNXRUNTIME_DTYPES:
+    if request.dtype not in ("auto", "float32"):
         return f"ONNX Runtime is not chosen for {request.dtype}"
     if not _installed("onnxruntime"):
         return "no ONNX Runtime: pip install 'flashvsr-trt[cpu]'"

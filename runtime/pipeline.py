@@ -74,7 +74,6 @@ class Stage(threading.Thread):
         self.failure: BaseException | None = None
 
     def run(self) -> None:
-        """Works until the end, a failure, or a stop from elsewhere."""
         try:
             self._work()
         except QueueStopped:
@@ -151,7 +150,11 @@ def upscale_video(
     try:
         for stage in stages:
             stage.start()
-        while (frames := _timed_get(decoded, decode_wait)) is not None:
+        while True:
+            with decode_wait:
+                frames = decoded.get()
+            if frames is None:
+                break
             stamps.extend(Stamp(frame.pts, frame.duration, frame.beside) for frame in frames)
             with upscale_time:
                 out = session.push(np.stack([frame.pixels for frame in frames]))
@@ -202,11 +205,6 @@ def _take(
                 break
             frames.append(frame)
     return frames
-
-
-def _timed_get(queue: BoundedQueue, watch: Stopwatch):
-    with watch:
-        return queue.get()
 
 
 def _join(stages: tuple[Stage, ...], seconds: float | None = None) -> None:

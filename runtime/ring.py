@@ -1,6 +1,5 @@
 """Which slot of the K/V ring a step writes, and which it sees. Bookkeeping only: no tensors."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,12 +44,8 @@ class KVRing:
                 f"a step of {units} units does not fit the ring at slot {first} of {self.slot_count}"
             )
         valid = np.zeros(self.slot_count, dtype=bool)
-        for slot in self._past():
-            valid[slot] = True
+        for age in range(1, min(self.past_units, self.units_seen) + 1):
+            valid[(self.units_seen - age) % self.slot_count] = True
         # A step of several units drops all but the newest: only the first step is one, and it sees none.
         self.units_seen += units
         return RingStep(slice(first, first + units), valid)
-
-    def _past(self) -> Iterator[int]:
-        past = min(self.past_units, self.units_seen)
-        return iter((self.units_seen - age) % self.slot_count for age in range(1, past + 1))

@@ -202,8 +202,10 @@ class Session:
 
     def _run(self, units: int) -> np.ndarray:
         waiting = len(self.decoding)
-        for step_units in self._steps(units):
+        while units:
+            step_units = 1 if self.units_encoded else self.stream.schedule.first_units
             self._step(step_units)
+            units -= step_units
         started = len(self.decoding) - waiting
         frames = self._collect(started if self.overlap and not self.flushed else 0)
         frames = frames[: self.pushed - self.returned]
@@ -219,13 +221,6 @@ class Session:
             self.warm_up = 0
             made.append(frames)
         return np.concatenate(made)
-
-    def _steps(self, units: int) -> Iterator[int]:
-        """Units of each DiT step that together make `units`."""
-        while units:
-            step_units = 1 if self.units_encoded else self.stream.schedule.first_units
-            yield step_units
-            units -= step_units
 
     def _step(self, units: int) -> None:
         """One DiT step: encode its units, denoise them together, decode them in order."""

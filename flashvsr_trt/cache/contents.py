@@ -51,7 +51,6 @@ class CacheEntry:
     age_seconds: float
 
     def as_dict(self) -> dict:
-        """For JSON."""
         return {
             "kind": self.kind,
             "name": self.path.name,

@@ -70,7 +70,6 @@ def compare(a: str, b: str, json_file: str | None, html_file: str | None, overwr
 
 
 def json_text(comparison: "Comparison") -> str:
-    """The comparison as one JSON object."""
     from flashvsr_trt.quality.report import comparison_json
 
     return json.dumps(comparison_json(comparison), indent=2, allow_nan=False) + "\n"

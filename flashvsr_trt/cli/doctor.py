@@ -4,7 +4,9 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import psutil
@@ -12,7 +14,7 @@ import psutil
 from flashvsr_trt.config.presets import DEFAULT_PRESET, find_preset
 from flashvsr_trt.engines.device import Device, current_device
 from flashvsr_trt.engines.flavours import FLAVOURS, Flavour
-from flashvsr_trt.engines.readiness import Readiness, readiness
+from flashvsr_trt.engines.readiness import readiness
 from flashvsr_trt.errors import WeightsError
 
 
@@ -24,18 +26,12 @@ class Finding:
     present: bool
     detail: str
     fix: str = ""
+    more: Mapping[str, Any] = field(default_factory=dict)
+    """What JSON tells besides."""
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
-
-
-@dataclass(frozen=True)
-class FlavourFinding(Finding):
-    """An engine flavour: what it is for, and what it can do here."""
-
-    capabilities: tuple[str, ...] = ()
-    readiness: Readiness | None = None
+        found = asdict(self)
+        return found | found.pop("more")
 
 
 OPTIONAL_PARTS = (
@@ -80,13 +76,11 @@ def _gpu() -> Finding:
     import torch
 
     if torch.cuda.is_available():
-        names = []
-        for index in range(torch.cuda.device_count()):
-            properties = torch.cuda.get_device_properties(index)
-            names.append(
-                f"{properties.name} (sm_{properties.major}{properties.minor}, "
-                f"{properties.total_memory / 2**30:.0f} GiB)"
-            )
+        cards = map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
+        names = [
+            f"{card.name} (sm_{card.major}{card.minor}, {card.total_memory / 2**30:.0f} GiB)"
+            for card in cards
+        ]
         return Finding("gpu", True, "; ".join(names))
     if torch.version.cuda is None:
         return Finding(
@@ -123,16 +117,13 @@ def _weights() -> Finding:
 
 
 def _optional(distribution: str, module: str, extra: str, purpose: str) -> Finding:
-    try:
-        found = importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:
-        found = False
-    if not found:
-        return Finding(distribution, False, purpose, f"pip install 'flashvsr-trt[{extra}]'")
-    return Finding(distribution, True, f"{_version(distribution)}: {purpose}")
+    with suppress(ModuleNotFoundError):
+        if importlib.util.find_spec(module):
+            return Finding(distribution, True, f"{_version(distribution)}: {purpose}")
+    return Finding(distribution, False, purpose, f"pip install 'flashvsr-trt[{extra}]'")
 
 
-def _flavour(flavour: Flavour, device: Device | None) -> FlavourFinding:
+def _flavour(flavour: Flavour, device: Device | None) -> Finding:
     """What one kind of engines can be built for here, and whether they run here."""
     found = readiness(flavour, device)
     lacking = [part for part in found.missing if part.part != flavour.title]
@@ -149,13 +140,12 @@ def _flavour(flavour: Flavour, device: Device | None) -> FlavourFinding:
         details.append(f"does not run here: {found.why_not_run}")
     if found.builds != flavour.capabilities:
         details.append(f"it is for compute capability {', '.join(flavour.capabilities)}")
-    return FlavourFinding(
+    return Finding(
         name=f"{flavour.name} engines",
         present=bool(found.builds or found.runs_on),
         detail="; ".join(details),
         fix="; ".join(dict.fromkeys(part.fix for part in found.missing)),
-        capabilities=flavour.capabilities,
-        readiness=found,
+        more={"capabilities": flavour.capabilities, "readiness": found},
     )
 
 

@@ -53,7 +53,6 @@ def export(
 
 
 def default_name(stream: StreamConfig, precision: str) -> str:
-    """A folder name that says what is in it."""
     height, width = stream.geometry.upscaled
     return f"{stream.preset.name}-{width}x{height}-{stream.scale_word}-{stream.schedule.name}-{precision}"
 
@@ -135,7 +134,6 @@ def _engine_parity(
 
 
 def parity_json(result: "ParityResult") -> dict:
-    """The report as JSON values."""
     found = result.divergence
     inside = {"node": found.node, "tensor": found.error.tensor} if found else None
     return result.report.as_dict() | {"first_diverging_node": inside}

@@ -232,6 +232,28 @@ def doctor(as_json: bool, budgets: tuple[int, ...]) -> None:
         show_memory((memory,), as_json)
 
 
+def _reported(error: BaseException) -> int:
+    """Says in one line what ended the command; gives its exit code."""
+    if isinstance(error, FlashVSRError):
+        if isinstance(error.__cause__, BrokenPipeError):
+            silence_stdout()
+            return BROKEN_PIPE
+        say_error(error)
+        return error.exit_code
+    if isinstance(error, KeyboardInterrupt | click.Abort):
+        # click makes an Abort of a KeyboardInterrupt.
+        cause = error if isinstance(error, KeyboardInterrupt) else error.__cause__ or error
+        code = exit_code(cause)
+        how = "interrupted" if code == exit_code(KeyboardInterrupt()) else f"ended by {cause}"
+        say(f"{how}; {f'only {FINISHED[-1]}' if FINISHED else 'nothing'} was written")
+        return code
+    if isinstance(error, OSError | MemoryError):
+        say_error(plain_reason(error))
+        return FlashVSRError.exit_code
+    say_error(f"{type(error).__name__}: {error}; this is a fault of flashvsr-trt; --debug shows it")
+    return FAULT
+
+
 @contextmanager
 def reported_errors(debug: bool):
     """Turn expected errors into one line on stderr and their exit code."""
@@ -247,37 +269,14 @@ def reported_errors(debug: bool):
         advice = f"; see {context.command_path} --help" if context else ""
         say(f"error: {error.format_message().rstrip('.')}{advice}")
         sys.exit(error.exit_code)
-    except FlashVSRError as error:
-        if debug:
-            raise
-        if isinstance(error.__cause__, BrokenPipeError):
-            silence_stdout()
-            sys.exit(BROKEN_PIPE)
-        say_error(error)
-        sys.exit(error.exit_code)
     except BrokenPipeError:
         # The reader of stdout has seen enough (`| head`); Python must not try to flush what is left.
         silence_stdout()
         sys.exit(BROKEN_PIPE)
-    except (KeyboardInterrupt, click.Abort) as error:
+    except (Exception, KeyboardInterrupt) as error:
         if debug:
             raise
-        # click makes an Abort of a KeyboardInterrupt.
-        cause = error if isinstance(error, KeyboardInterrupt) else error.__cause__ or error
-        code = exit_code(cause)
-        how = "interrupted" if code == exit_code(KeyboardInterrupt()) else f"ended by {cause}"
-        say(f"{how}; {f'only {FINISHED[-1]}' if FINISHED else 'nothing'} was written")
-        sys.exit(code)
-    except (OSError, MemoryError) as error:
-        if debug:
-            raise
-        say_error(plain_reason(error))
-        sys.exit(FlashVSRError.exit_code)
-    except Exception as error:
-        if debug:
-            raise
-        say_error(f"{type(error).__name__}: {error}; this is a fault of flashvsr-trt; --debug shows it")
-        sys.exit(FAULT)
+        sys.exit(_reported(error))
     finally:
         remove_unfinished()
 

@@ -87,18 +87,12 @@ class RateType(click.ParamType):
 
     def convert(self, value, parameter, context) -> Fraction:
         # By the pattern first: Fraction would write out all digits of 1e999999999.
-        if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9}|/[0-9]{1,9})?", str(value)):
-            self.fail(f"'{value}' is not a rate; write it as 30 or 30000/1001", parameter, context)
-        denominator = str(value).partition("/")[2]
-        if denominator and not int(denominator):
+        if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9}|/(?!0+$)[0-9]{1,9})?", str(value)):
             self.fail(f"'{value}' is not a rate; write it as 30 or 30000/1001", parameter, context)
         rate = Fraction(str(value))
         if not Fraction(1, MOST_RATE) <= rate <= MOST_RATE:
-            self.fail(
-                f"a rate of {value} frames a second is not possible; use one up to {MOST_RATE}",
-                parameter,
-                context,
-            )
+            reason = f"a rate of {value} frames a second is not possible; use one up to {MOST_RATE}"
+            self.fail(reason, parameter, context)
         return rate
 
 

@@ -15,7 +15,6 @@ from pathlib import Path
 
 from flashvsr_trt.cache.folder import cache_folder
 from flashvsr_trt.errors import FlashVSRError
-from flashvsr_trt.files.folder import read_file
 from flashvsr_trt.files.new import write_text
 
 LOG = logging.getLogger(__name__)
@@ -53,7 +52,8 @@ def remembered(status: os.stat_result, path: Path, what: str, look: Callable[[],
     state = [os.path.realpath(path), status.st_size, status.st_mtime_ns, status.st_ino, what]
     name = hashlib.sha256(json.dumps(state).encode()).hexdigest()[:32] + ".json"
     try:
-        known = json.loads(read_file(cache_folder(KIND), name, _NOTE_BYTES))
+        with (cache_folder(KIND) / name).open("rb") as note:
+            known = json.loads(note.read(_NOTE_BYTES))
         if isinstance(known, list) and known[:-1] == state and isinstance(known[-1], str):
             return known[-1]
     except (FlashVSRError, OSError, ValueError, RecursionError) as error:

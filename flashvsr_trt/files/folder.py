@@ -33,12 +33,10 @@ class NamedFile:
 
 
 def describe_file(path: Path) -> NamedFile:
-    """Name, digest and size of a file that was written."""
     return NamedFile(path.name, sha256_of(path), path.stat().st_size)
 
 
 def sha256_of(path: Path) -> str:
-    """Hex digest of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -102,6 +102,5 @@ def is_bare(name: object) -> bool:
 
 
 def unlink(folder: str, name: str) -> None:
-    """Remove a file, if there is one of that name."""
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         os.unlink(os.path.join(folder, name))

@@ -68,7 +68,6 @@ def swap_folders(new: str, target: str, previous: str) -> str:
 
 
 def sync_file(path: str) -> None:
-    """Wait until a file is on the disk."""
     # Windows wants one that is open for writing; elsewhere it may be a file that only can be read.
     _sync(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
 
@@ -80,7 +79,6 @@ def sync_folder(path: str) -> None:
 
 
 def sync_tree(path: str) -> None:
-    """Wait until everything in a folder is on the disk."""
     for folder, _, names in os.walk(path):
         for name in names:
             place = os.path.join(folder, name)

@@ -121,7 +121,6 @@ def open_staging(folder: str, name: str) -> Staging:
 
 
 def is_unfinished(path: str) -> bool:
-    """Whether a path lies in a staging folder of this process."""
     place = os.path.realpath(path)
     return any(place.startswith(staging + os.sep) for staging in UNFINISHED)
 

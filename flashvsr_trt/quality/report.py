@@ -6,7 +6,7 @@ from typing import Any
 
 from flashvsr_trt import __version__
 from flashvsr_trt.quality.compare import Comparison
-from flashvsr_trt.quality.summary import MEASURES, ChunkBorders, Summary, chunk_borders, summarise
+from flashvsr_trt.quality.summary import MEASURES, Summary, chunk_borders, summarise
 
 LABELS = {"luma_psnr": "luma PSNR", "luma_ssim": "luma SSIM", "rgb_psnr": "RGB PSNR", "rgb_ssim": "RGB SSIM"}
 
@@ -24,11 +24,10 @@ def comparison_json(comparison: Comparison) -> dict[str, Any]:
 
     `mean` leaves those frames out, and `equal_frames` counts them.
     """
+    both = zip(comparison.names, comparison.counts, comparison.truncated, strict=True)
     inputs = [
         {"input": name, "frames": count, "truncated": truncated is not None}
-        for name, count, truncated in zip(
-            comparison.names, comparison.counts, comparison.truncated, strict=True
-        )
+        for name, count, truncated in both
     ]
     summaries = {measure: summarise(comparison.frames, measure) for measure in MEASURES}
     borders = chunk_borders(comparison.frames)
@@ -68,9 +67,12 @@ def remarks(comparison: Comparison) -> list[str]:
     equal = summarise(comparison.frames, "rgb_psnr").infinite
     if equal:
         lines.append(f"{equal} of {len(comparison.frames)} frames are equal; the mean PSNR is of the others")
-    borders = chunk_borders(comparison.frames)
-    if borders:
-        lines.append(_borders_in_words(borders))
+    if borders := chunk_borders(comparison.frames):
+        border, rest = (in_words("luma_psnr", value) for value in (borders.border, borders.rest))
+        count, first = len(borders.frames), borders.frames[0]
+        lines.append(
+            f"luma PSNR where chunks begin ({count} frames, from {first} on): {border}, elsewhere {rest}"
+        )
     return lines
 
 
@@ -79,14 +81,6 @@ def in_words(measure: str, value: float) -> str:
     if measure.endswith("ssim"):
         return f"{value:.4f}"
     return f"{value:.2f} dB" if math.isfinite(value) else "equal"
-
-
-def _borders_in_words(borders: ChunkBorders) -> str:
-    first, count = borders.frames[0], len(borders.frames)
-    return (
-        f"luma PSNR where chunks begin ({count} frames, from {first} on): "
-        f"{in_words('luma_psnr', borders.border)}, elsewhere {in_words('luma_psnr', borders.rest)}"
-    )
 
 
 def _finite(value: float) -> float | None:

@@ -85,7 +85,6 @@ def carrier(frame: av.VideoFrame) -> av.VideoFrame | None:
 
 
 def loaded(frame: av.VideoFrame, carrier: av.VideoFrame) -> av.VideoFrame:
-    """The frame with what rides on the carrier."""
     made = VideoReformatter().reformat(
         carrier, frame.width, frame.height, frame.format.name, interpolation=Interpolation.POINT
     )
@@ -105,7 +104,6 @@ class LossReport:
         self._told: set[str] = set()
 
     def saw(self, kinds: Mapping[str, bytes]) -> None:
-        """Looks at the kinds of one frame."""
         for kind in kinds:
             words = WORDS.get(kind)
             if words and words not in self._told and self._codec not in KEPT_BY.get(kind, ()):

@@ -54,7 +54,6 @@ class ClockJumps:
         """When the clock goes on behind each jump, in corrected seconds; grows with the jumps found."""
 
     def correct(self, packet: av.Packet) -> None:
-        """Moves a packet to the one clock of the file."""
         seconds = decoded_at(packet)
         if not self._active or seconds is None:
             return

@@ -91,12 +91,10 @@ def encoded_color_tags(source: ColorTags, pixel_format: str) -> ColorTags:
 
 
 def sample_bits(layout: av.VideoFormat) -> int:
-    """Bits of the format's deepest sample."""
     return max(component.bits for component in layout.components)
 
 
 def has_alpha(layout: av.VideoFormat) -> bool:
-    """Whether the format has samples of transparency."""
     return any(component.is_alpha for component in layout.components)
 
 

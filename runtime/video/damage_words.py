@@ -30,7 +30,6 @@ class Places:
             self._parts.append(f"{_count(len(times))} damaged at {named}{more} s")
 
     def why(self, reasons: list[str]) -> None:
-        """Adds what else was found."""
         self._parts += reasons
 
     def _span(self, times: list[Fraction]) -> str:

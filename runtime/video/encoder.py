@@ -152,7 +152,6 @@ def _quality_options(codec: str, crf: float | None) -> dict[str, str]:
 
 
 def _check_pixel_format(encoder: Codec, size: tuple[int, int], wanted: str) -> None:
-    """Raises UsageError for a format that does not exist, or that encoder or size rule out."""
     try:
         av.VideoFormat(wanted)
     except ValueError as error:

@@ -61,5 +61,4 @@ def listen(lines: list[LogLine], demuxer: str, decoder: str, video: int, begin: 
 
 
 def _kind(line: LogLine) -> str:
-    """The line without its numbers."""
     return re.sub(r"[0-9A-F]+", "", line.text)

@@ -44,7 +44,6 @@ class FrameClock:
         self._moved = False
 
     def timed(self, frames: Iterable[av.VideoFrame]) -> Iterator[TimedFrame]:
-        """The same frames with their times."""
         for frame in frames:
             pts = self._stated(frame)
             if self._last is not None and pts <= self._last:

@@ -115,14 +115,12 @@ class ImageOutput(FrameOutput):
         self._save(self._encoder.encode(frame))
 
     def finish(self) -> None:
-        """Writes what is left in the encoder and gives the files their final names."""
         if self._encoder is not None:
             self._save(self._encoder.encode(None))
         with write_errors(self._pattern, VideoError):
             self._new.finish()
 
     def abort(self) -> None:
-        """Removes the unfinished files."""
         self._new.abort()
 
     def _open_encoder(self, height: int, width: int) -> av.VideoCodecContext:

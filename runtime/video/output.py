@@ -228,7 +228,6 @@ class VideoOutput(FrameOutput):
             self._new.finish()
 
     def abort(self) -> None:
-        """Removes the unfinished file."""
         self._new.abort()
         self._container.close()  # PyAV writes no trailer to a file that is closed
         if self._copy:

@@ -23,7 +23,6 @@ HOLDS_ALL = ".mkv"
 
 
 def is_stdout(name: str | None) -> bool:
-    """Whether an output's name means stdout."""
     return name in STDOUT_NAMES
 
 

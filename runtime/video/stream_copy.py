@@ -148,7 +148,6 @@ class StreamCopy:
                 ended.add(packet.stream.index)
 
     def close(self) -> None:
-        """Closes the second reading of the input."""
         self._input.close()
 
     def _add(self, plan: PlannedStream, stream: Stream) -> None:

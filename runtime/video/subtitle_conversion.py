@@ -84,7 +84,6 @@ class SubtitleConversion:
         return [self._packet(event, time, seconds)]
 
     def finish(self) -> list[av.Packet]:
-        """Nothing: each packet stands for itself."""
         return []
 
     def _packet(self, event: bytes, time: Fraction, seconds: Fraction) -> av.Packet:

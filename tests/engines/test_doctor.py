@@ -68,7 +68,7 @@ def test_a_flavour_is_found_with_what_it_can_do(machine, flavour, version, devic
     finding = finding_of(flavour)
     assert finding.present == bool(builds)
     assert detail in finding.detail
-    ready = finding.readiness
+    ready = finding.more["readiness"]
     assert (ready.builds, ready.builds_sparse) == (builds, sparse)
     assert ready.runs_on == (device.capability if "runs on" in detail else None)
     assert bool(finding.fix) == (ready.version is None)
@@ -86,7 +86,7 @@ def test_a_flavour_is_found_with_what_it_can_do(machine, flavour, version, devic
 def test_a_part_behind_a_flavour_is_missed_with_what_it_is_for(machine, module, builds, builds_sparse, runs):
     machine("1.7.1", None if module == "cuda.bindings" else RTX_5090, without=(module,))
     finding = finding_of(RTX)
-    ready = finding.readiness
+    ready = finding.more["readiness"]
     assert (bool(ready.builds), bool(ready.builds_sparse), bool(ready.runs_on)) == (
         builds,
         builds_sparse,
