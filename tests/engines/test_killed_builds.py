@@ -1,0 +1,80 @@
+"""`engines build` under SIGKILL: nothing of it is ever taken for engines, and the next build makes them."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from flashvsr_trt.engines.cache import list_engines
+from tests.cli.command import ROOT
+from tests.engines.conftest import SMALLEST
+
+BUILD = """
+import os, resource, signal, sys
+from flashvsr_trt.cli.main import main
+
+moment, seconds, *arguments = sys.argv[1:]
+
+def end(event, found):
+    if event == "open" and moment and os.path.basename(str(found[0])) == moment:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+sys.addaudithook(end)
+if seconds != "0":
+    # The system kills at the hard limit: while the builder runs.
+    used = os.times().user + os.times().system
+    resource.setrlimit(resource.RLIMIT_CPU, (round(used) + int(seconds),) * 2)
+main(arguments)
+"""
+
+MOMENTS = {
+    "while the builder runs": ("", "2"),
+    "when only the name is missing": ("engines.json", "0"),
+}
+
+
+@pytest.fixture
+def build(bundle_of, tmp_path, rtx_target):
+    """Builds in a process of its own that is killed at a moment: its exit status and last line."""
+
+    def run(moment="", seconds="0"):
+        arguments = [
+            "engines",
+            "build",
+            "--bundle",
+            bundle_of(SMALLEST).folder,
+            "--engines",
+            tmp_path / "root",
+        ]
+        arguments += ["--flavour", "rtx", "--device-arch", rtx_target.capability]
+        done = subprocess.run(
+            [sys.executable, "-c", BUILD, moment, seconds, *map(str, arguments)],
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done.returncode, done.stderr
+
+    return run
+
+
+@pytest.mark.slow
+def test_a_killed_build_leaves_nothing_that_is_found_and_the_next_makes_the_engines(build, tmp_path):
+    root = tmp_path / "root"
+    for name, moment in MOMENTS.items():
+        status, said = build(*moment)
+        assert status == -signal.SIGKILL, (name, said)
+        assert list_engines(root) == [], name
+        begun = {path.name for path in root.rglob("*") if "flashvsr-part" in str(path.parent)}
+        assert "encode.segment.onnx" in begun, name
+        assert ("engines.json" in begun) == (name == "when only the name is missing")
+    status, said = build()
+    assert status == 0, said
+    (engines,) = list_engines(root)
+    engines.check_contents()
+    engines.check_engines()
+    left = [path.name for path in root.iterdir() if path.name not in (engines.folder.name, ".locks")]
+    assert left == []
