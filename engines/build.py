@@ -148,7 +148,7 @@ def build_engines(
         lowered = {name: lower(bundle.graph_path(name)) for name in bundle.graphs}
         setting = BuildSetting(target, options, plugins or (), timing_cache_path(root, target))
         formats = {name: channels_last(bundle, name) for name in lowered}
-        files = _build_all(lowered, formats, part, setting, key.precision, cancellation, report, debug_folder)
+        files = _build_all(lowered, formats, part, setting, cancellation, report, debug_folder)
         manifest = EngineManifest(
             key=key,
             device=target.device,
@@ -188,7 +188,6 @@ def _build_all(
     formats: dict[str, frozenset[str]],
     folder: Path,
     setting: BuildSetting,
-    precision: str,
     cancellation: Cancellation,
     report: ReportProgress,
     debug_folder: Path | None,
@@ -207,7 +206,7 @@ def _build_all(
             path = folder / f"{name}.engine"
             try:
                 if setting.target.flavour is ONNXRUNTIME:
-                    file = write_session_file(graph.segments[name], path, precision)
+                    file = write_session_file(graph.segments[name], path)
                 else:
                     file = build_engine_file(
                         model_path, path, bindings, formats[graph_name], setting, cancellation, report_phase

@@ -11,7 +11,7 @@ from flashvsr_trt.bundle import Bundle, sha256_of
 from flashvsr_trt.engines.flavours import ONNXRUNTIME
 from flashvsr_trt.engines.layers import write_layers
 from flashvsr_trt.engines.manifest import EngineFile
-from flashvsr_trt.engines.onnxruntime_graph import adapt_for_onnxruntime, check_products
+from flashvsr_trt.engines.onnxruntime_graph import adapt_for_onnxruntime
 from flashvsr_trt.engines.options import BuildOptions
 from flashvsr_trt.errors import EngineError, UsageError
 
@@ -28,15 +28,13 @@ def check_onnxruntime_build(bundle: Bundle, options: BuildOptions) -> None:
         raise UsageError(f"{', '.join(refused)}: the {ONNXRUNTIME.name} flavour has no such option")
 
 
-def write_session_file(segment: ModelProto, path: Path, precision: str) -> EngineFile:
+def write_session_file(segment: ModelProto, path: Path) -> EngineFile:
     """Adapt a segment and write it; its weights stay in the bundle's file, beside it.
 
     Raises:
-        EngineError: the segment cannot be adapted, or has products that its `precision` would round.
+        EngineError: the segment cannot be adapted.
     """
     started = time.perf_counter()
-    if precision != "fp32":
-        check_products(segment)
     adapt_for_onnxruntime(segment)
     onnx.save(segment, path)
     # Its kernels are chosen when a session is opened.

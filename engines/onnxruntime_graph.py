@@ -24,8 +24,6 @@ MOST_PARTS = 32
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)
 
-_PRODUCTS = ("Conv", "ConvTranspose", "Einsum", "Gemm", "MatMul")
-
 
 def adapt_for_onnxruntime(model: ModelProto) -> None:
     """Rewrite a segment in place. Results are the same bit by bit, but for the sign of a zero.
@@ -42,21 +40,6 @@ def adapt_for_onnxruntime(model: ModelProto) -> None:
     model.graph.node.extend(nodes)
     weights = dict(_matrices_to_inputs(model.graph))
     helper.set_model_props(model, {WEIGHTS_KEY: json.dumps(weights)})
-
-
-def check_products(model: ModelProto) -> None:
-    """Of a float16 bundle's segment: its products are all in float16, so that its session may have TF32 on.
-
-    Raises:
-        EngineError: a product of float32, which TF32 would round.
-    """
-    adapter = _Adapter(model.graph)
-    for node in model.graph.node:
-        if node.op_type in _PRODUCTS and adapter._dtype(node.input[0]) == TensorProto.FLOAT:
-            raise EngineError(
-                f"{node.name} is a product in float32, which ONNX Runtime would compute in TF32 in a float16 "
-                "segment; build from a bundle of --precision fp32, or with another --flavour"
-            )
 
 
 class _Adapter:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from flashvsr_trt.config.signatures import DIT, stage_of
 from flashvsr_trt.engines.manifest import BUILD_AGAIN, EngineSet
 from flashvsr_trt.engines.onnxruntime_keys import WEIGHTS_KEY
 from flashvsr_trt.engines.plan import EngineStep, PlanTensor
@@ -57,10 +58,12 @@ class OnnxRuntimeSessions:
         self.engines, self.device, self.index, self.provider = engines, device, index, provider
         self.memory = _session_memory(device, index) if provider == CUDA else None
         self.weights: SharedWeights | None = None
+        plans = engines.manifest.plans
+        self.dit_engines = {
+            name for graph, plan in plans.items() if stage_of(graph) == DIT for name in plan.engines
+        }
         self.steps: dict[str, tuple[EngineStep, Mapping[str, PlanTensor]]] = {
-            step.engine: (step, plan.tensors)
-            for plan in engines.manifest.plans.values()
-            for step in plan.engine_steps
+            step.engine: (step, plan.tensors) for plan in plans.values() for step in plan.engine_steps
         }
 
     def keep_compiled(self) -> None:
@@ -79,7 +82,7 @@ class OnnxRuntimeSessions:
             session = onnxruntime.InferenceSession(
                 content,
                 self._options(),
-                providers=self._providers(stream),
+                providers=self._providers(engine, stream),
                 disabled_optimizers=[TABLE_MAKER],
             )
         _check_provider(engine, session, self.provider)
@@ -100,15 +103,21 @@ class OnnxRuntimeSessions:
             options.add_session_config_entry("session.use_env_allocators", "1")
         return options
 
-    def _providers(self, stream: int) -> list:
+    def _takes_tf32(self, engine: str) -> bool:
+        """Whether products in float32 may have factors of 10 bits: those around float16 convolutions only.
+
+        Without TF32 ONNX Runtime bars tensor cores to convolutions in float16 as well (its
+        `CreateCudnnFeExecutionPlan`). The DiT has no convolution, and its block scores are float32.
+        """
+        return self.engines.manifest.key.precision != "fp32" and engine not in self.dit_engines
+
+    def _providers(self, engine: str, stream: int) -> list:
         if self.provider != CUDA:
             return [self.provider]
         settings = {
             "device_id": str(self.index),
             "user_compute_stream": str(stream),
-            # TF32 rounds factors of float32 to 10 bits. Without it ONNX Runtime bars tensor cores to float16
-            # as well (its `CreateCudnnFeExecutionPlan`), whose segments have no product of float32.
-            "use_tf32": str(int(self.engines.manifest.key.precision != "fp32")),
+            "use_tf32": str(int(self._takes_tf32(engine))),
             "cudnn_conv_algo_search": "EXHAUSTIVE",
             "cudnn_conv_use_max_workspace": "1",
         }

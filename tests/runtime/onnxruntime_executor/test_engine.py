@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from flashvsr_trt.engines.build import build_engines
 from flashvsr_trt.engines.flavours import ONNXRUNTIME, Target
-from flashvsr_trt.engines.onnxruntime_graph import SHARED_BYTES, adapt_for_onnxruntime, check_products
+from flashvsr_trt.engines.onnxruntime_graph import SHARED_BYTES, adapt_for_onnxruntime
 from flashvsr_trt.engines.onnxruntime_keys import WEIGHTS_KEY
 from flashvsr_trt.engines.options import BuildOptions
 from flashvsr_trt.errors import EngineError, UsageError
@@ -77,7 +77,7 @@ def test_a_session_runs_on_its_own_stream_only(engines):
 def test_on_a_gpu_float32_is_computed_as_float32_on_the_executors_stream(engines):
     runner = OnnxRuntimeSessions(engines, HostDevice(), index=1, provider=CPU)
     runner.provider = CUDA
-    ((provider, settings),) = runner._providers(7)
+    ((provider, settings),) = runner._providers(engines.manifest.plans["decode"].engines[0], 7)
     assert (provider, settings["device_id"], settings["user_compute_stream"]) == (CUDA, "1", "7")
     assert settings["use_tf32"] == "0"
 
@@ -166,24 +166,18 @@ def test_a_concatenation_that_no_rewrite_fits_is_named():
         adapt_for_onnxruntime(model)
 
 
-@pytest.mark.parametrize(("kind", "refused"), [(TensorProto.FLOAT, True), (TensorProto.FLOAT16, False)])
-def test_a_float16_segment_has_no_product_that_tf32_would_round(kind, refused):
-    node = helper.make_node("Einsum", ["a", "b"], ["y"], "scores", equation="ij,kj->ik")
-    model = model_of([node], [("a", kind, [4, 8]), ("b", kind, [5, 8])], ("y", kind, [4, 5]))
-    if not refused:
-        return check_products(model)
-    with pytest.raises(EngineError, match="scores is a product in float32"):
-        check_products(model)
-
-
-@pytest.mark.parametrize(("precision", "tf32"), [("fp32", "0"), ("fp16", "1")])
-def test_float16_keeps_tensor_cores_and_float32_its_bits(engines, precision, tf32):
+@pytest.mark.parametrize(
+    ("graph", "precision", "tf32"),
+    [("decode", "fp32", "0"), ("decode", "fp16", "1"), ("encode", "fp16", "1"), ("dit", "fp16", "0")],
+)
+def test_float16_convolutions_keep_tensor_cores_and_scores_their_bits(engines, graph, precision, tf32):
     key = replace(engines.manifest.key, precision=precision)
     of_precision = replace(engines, manifest=replace(engines.manifest, key=key))
     sessions = OnnxRuntimeSessions(of_precision, HostDevice(), provider=CPU)
     sessions.provider = CUDA
-    ((_, settings),) = sessions._providers(stream=1)
-    assert settings["use_tf32"] == tf32
+    for engine in engines.manifest.plans[graph].engines:
+        ((_, settings),) = sessions._providers(engine, stream=1)
+        assert settings["use_tf32"] == tf32
     assert sessions._options().use_deterministic_compute
 
 
