@@ -57,13 +57,16 @@ class Readiness:
 
 def readiness(flavour: Flavour, device: Device | None) -> Readiness:
     """What a flavour can do with what is installed, and the GPU that is here if one is seen."""
-    fix = f"pip install 'flashvsr-trt[{flavour.extra}]'"
+    in_the_way = _in_the_way(flavour)
+    fix = _own_environment(flavour) if in_the_way else f"pip install 'flashvsr-trt[{flavour.extra}]'"
     missing: list[Missing] = []
     try:
         version = supported_version(flavour)
     except MissingDependencyError as error:
         version = None
         reason, _, command = str(error).rpartition(": ")
+        if in_the_way:
+            reason, command = f"{reason}, and {in_the_way}", fix
         missing.append(Missing(flavour.title, reason, command))
     for modules, purpose in (
         (EXPORTING, "exporting and building"),
@@ -105,6 +108,19 @@ def _installed(module: str) -> bool:
         return False
 
 
+def _in_the_way(flavour: Flavour) -> str | None:
+    """That another package has the flavour's module here, and would be spoilt; None where that is not so."""
+    if not flavour.shares_module or installed_version(flavour) or not _installed(flavour.module):
+        return None
+    return f"{flavour.distribution} cannot stand beside the {flavour.module} that is installed here"
+
+
+def _own_environment(flavour: Flavour) -> str:
+    """The command that makes an environment for a flavour alone."""
+    folder = f".venv-{flavour.name}"
+    return f"python3 -m venv {folder} && {folder}/bin/pip install '.[{flavour.extra}]'"
+
+
 def missing_extra(flavour: str, capability: str | None = None) -> str:
     """The extra that brings what is missing to build such engines here; "" where all is there.
 
@@ -116,11 +132,10 @@ def missing_extra(flavour: str, capability: str | None = None) -> str:
     chosen, _ = choose_flavour(flavour, capability, device)
     if not readiness(chosen, device).missing:
         return ""
-    if chosen.shares_module and installed_version(chosen) is None and _installed(chosen.module):
+    in_the_way = _in_the_way(chosen)
+    if in_the_way:
         raise MissingDependencyError(
-            f"{chosen.distribution} cannot stand beside the {chosen.module} that is installed here: make an "
-            f"environment of its own with: python3 -m venv .venv-{chosen.name} && "
-            f".venv-{chosen.name}/bin/pip install '.[{chosen.extra}]', and build there"
+            f"{in_the_way}: make an environment of its own with: {_own_environment(chosen)}, and build there"
         )
     return chosen.extra
 

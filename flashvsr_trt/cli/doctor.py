@@ -119,7 +119,7 @@ def _weights() -> Finding:
 def _optional(distribution: str, module: str, extra: str, purpose: str) -> Finding:
     with suppress(ModuleNotFoundError):
         if importlib.util.find_spec(module):
-            return Finding(distribution, True, f"{_version(distribution)}: {purpose}")
+            return Finding(distribution, True, f"{_version(distribution, module)}: {purpose}")
     return Finding(distribution, False, purpose, f"pip install 'flashvsr-trt[{extra}]'")
 
 
@@ -149,8 +149,12 @@ def _flavour(flavour: Flavour, device: Device | None) -> Finding:
     )
 
 
-def _version(distribution: str) -> str:
+def _version(distribution: str, module: str) -> str:
+    """Of the distribution; of another that has the module, with its name, where that one is here."""
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
-        return "version unknown"
+        owners = importlib.metadata.packages_distributions().get(module.partition(".")[0], [])
+        return (
+            ", ".join(f"{owner} {importlib.metadata.version(owner)}" for owner in owners) or "version unknown"
+        )

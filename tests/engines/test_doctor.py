@@ -99,6 +99,20 @@ def test_a_part_behind_a_flavour_is_missed_with_what_it_is_for(machine, module, 
     assert readiness.missing_extra("rtx", "8.9") == "rtx"
 
 
+def test_a_module_of_another_package_is_named_with_that_package(monkeypatch):
+    metadata = doctor.importlib.metadata
+    monkeypatch.setattr(metadata, "packages_distributions", lambda: {"onnxruntime": ["onnxruntime-gpu"]})
+
+    def version(name):
+        if name != "onnxruntime-gpu":
+            raise metadata.PackageNotFoundError(name)
+        return "1.31.1"
+
+    monkeypatch.setattr(metadata, "version", version)
+    found = doctor._optional("onnxruntime", "onnxruntime", "cpu", "runs exported bundles anywhere")
+    assert found.detail == "onnxruntime-gpu 1.31.1: runs exported bundles anywhere"
+
+
 def test_nothing_is_to_be_installed_where_all_is_there(machine):
     machine("11.0", H100)
     assert readiness.missing_extra("auto") == ""

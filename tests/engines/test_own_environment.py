@@ -35,6 +35,16 @@ def test_it_is_refused_in_one_line_beside_the_cpus_package(machine):
     assert "\n" not in str(error.value)
 
 
+def test_doctor_gives_the_command_of_an_environment_and_none_that_spoils_this_one(machine):
+    machine(module=True, version=None)
+    ready = readiness.readiness(ONNXRUNTIME, None)
+    assert "cannot stand beside the onnxruntime that is installed here" in ready.missing[0].purpose
+    fixes = {part.fix for part in ready.missing}
+    assert fixes == {
+        "python3 -m venv .venv-onnxruntime && .venv-onnxruntime/bin/pip install '.[onnxruntime]'"
+    }
+
+
 def test_it_is_installed_where_neither_is(machine):
     machine(module=False, version=None)
     assert readiness.missing_extra("onnxruntime", "9.0") == "onnxruntime"
