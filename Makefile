@@ -8,17 +8,21 @@ INSTALLED := $(VENV)/.installed
 
 install: $(INSTALLED)
 
-# constraints.txt pins what the tests ran with; a plain `pip install` follows pyproject.toml alone.
+# constraints.txt pins what the tests ran with; a plain `pip install` follows pyproject.toml alone. pip
+# would compile modules on one core; some are written for newer Pythons and cannot be compiled.
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "flashvsr-trt needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,dev-tensorrt]'
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev,dev-tensorrt]'
+	$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 	touch $@
 
-# One worker a core, each with one thread: small networks gain more from the second worker. Files come in the
-# order of tests/conftest.py, the long ones first.
-test: $(INSTALLED) oldest-tensorrt lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+# What takes one core runs side by side. Then one worker a core, each with one thread: small networks gain more
+# from the second worker. Files come in the order of tests/conftest.py, the long ones first. Bytecode is kept for
+# the processes that tests start, whatever the shell says.
+test: $(INSTALLED)
+	$(MAKE) --no-print-directory --jobs=2 oldest-tensorrt lint
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 # The Python classes of the oldest supported TensorRT, in build/: beside the newest they cannot be installed.
 oldest-tensorrt: $(INSTALLED)
@@ -37,7 +41,7 @@ NEWEST_TESTS := tests/newest tests/quality tests/cli/test_compare.py tests/files
 
 test-newest: $(NEWEST_INSTALLED) $(INSTALLED)
 	$(BIN)/python -m tests.newest.make_bundle $(MADE_BEFORE)
-	FLASHVSR_MADE_BEFORE=$(CURDIR)/$(MADE_BEFORE) OMP_NUM_THREADS=1 \
+	FLASHVSR_MADE_BEFORE=$(CURDIR)/$(MADE_BEFORE) PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 \
 		$(NEWEST_BIN)/python -m pytest --numprocesses auto --dist loadfile $(NEWEST_TESTS)
 
 $(NEWEST_INSTALLED): pyproject.toml .ci/without_torch.py

@@ -10,7 +10,13 @@ from tests.file_tree import FILESYSTEMS
 
 if find_spec("torch"):  # `make test-newest` runs what needs none, in an environment without it
     from tests.compiled_kernels import compiled_kernels  # noqa: F401
-    from tests.exported import bundles_folder, dense_bundle, session_folder, sparse_bundle  # noqa: F401
+    from tests.exported import (  # noqa: F401
+        bfloat16_bundle,
+        bundles_folder,
+        dense_bundle,
+        session_folder,
+        sparse_bundle,
+    )
 
 # How long an example takes is the machine's: a loaded one fails no test by it.
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -62,6 +62,13 @@ def sparse_bundle(bundles_folder: Path) -> Bundle:
 
 
 @pytest.fixture(scope="session")
+def bfloat16_bundle(bundles_folder: Path) -> Bundle:
+    """Official schedule, two windows; bf16."""
+    stream = StreamConfig(thin_preset(), Geometry(64, 128, 2), find_schedule("official"))
+    return export_once(export_bundle, stream, "random:1", "bf16", folder=bundles_folder / "bfloat16")
+
+
+@pytest.fixture(scope="session")
 def dense_bundle(bundles_folder: Path) -> Bundle:
     """Low-latency schedule, 4x, the same weights as `sparse_bundle`; fp32."""
     stream = StreamConfig(find_preset("nano-full-attn"), Geometry(32, 64, 4), find_schedule("low-latency"))

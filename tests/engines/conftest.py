@@ -15,7 +15,6 @@ from flashvsr_trt.export.export_bundle import export_bundle
 from tests.exported import export_once, ignore
 
 KINDS = {
-    "sparse-official-2x": ("nano", "official", Geometry(64, 128, 2), "bf16"),
     "sparse-low-latency-4x": ("nano", "low-latency", Geometry(32, 32, 4), "bf16"),
     "dense-official-2x": ("nano-full-attn", "official", Geometry(64, 64, 2), "fp16"),
 }
@@ -23,6 +22,9 @@ KINDS = {
 
 OWN_WEIGHTS = "dense-official-2x"
 """Has nano's own weights, whose decoder must be scaled to fit float16; the others have random ones."""
+
+SPARSE = "sparse-official-2x"
+"""The session's `bfloat16_bundle`."""
 
 SMALLEST = "dense-low-latency-4x"
 """The session's `dense_bundle`, in fp32."""
@@ -38,11 +40,14 @@ def rtx_target() -> Target:
 
 
 @pytest.fixture(scope="session")
-def bundle_of(bundles_folder: Path, dense_bundle: Bundle):
+def bundle_of(bundles_folder: Path, request: pytest.FixtureRequest):
     """A kind's bundle, by its name."""
-    made: dict[str, Bundle] = {SMALLEST: dense_bundle}
+    made: dict[str, Bundle] = {}
+    shared = {SPARSE: "bfloat16_bundle", SMALLEST: "dense_bundle"}
 
     def bundle(kind: str) -> Bundle:
+        if kind in shared:
+            return request.getfixturevalue(shared[kind])
         if kind not in made:
             preset, schedule, geometry, precision = KINDS[kind]
             stream = StreamConfig(find_preset(preset), geometry, find_schedule(schedule))

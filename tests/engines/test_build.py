@@ -23,11 +23,11 @@ from flashvsr_trt.engines.timing_cache import keep_timings
 from flashvsr_trt.engines.verify import verify_engines
 from flashvsr_trt.errors import DeviceError, EngineError, UsageError
 from flashvsr_trt.plugins.op_kernels import read_operator_kernels
-from tests.engines.conftest import KINDS, SMALLEST
+from tests.engines.conftest import KINDS, SMALLEST, SPARSE
 from tests.exported import ignore
 
 
-@pytest.mark.parametrize("kind", [*KINDS, SMALLEST])
+@pytest.mark.parametrize("kind", [SPARSE, *KINDS, SMALLEST])
 def test_every_graph_is_built_and_verifies(kind, engines_of):
     engines = engines_of(kind)
     assert set(engines.manifest.plans) == set(engines.bundle.graphs)
@@ -43,7 +43,7 @@ def test_every_graph_is_built_and_verifies(kind, engines_of):
 
 
 def test_a_manifest_says_what_was_built(engines_of, rtx_target):
-    engines = engines_of("sparse-official-2x")
+    engines = engines_of(SPARSE)
     manifest, layers = engines.manifest, engines.bundle.stream.preset.network.dit.layers
     assert (manifest.key.flavour, manifest.key.version, manifest.key.capability) == (
         "rtx",
@@ -241,7 +241,7 @@ def test_bf16_bundles_have_no_transposed_convolutions_and_others_one_a_frame(bun
         model = onnx.load(bundle_of(kind).graph_path("decode"), load_external_data=False)
         return [node.op_type for node in model.graph.node]
 
-    assert "ConvTranspose" not in operators("sparse-official-2x")
+    assert "ConvTranspose" not in operators(SPARSE)
     assert operators("dense-official-2x").count("ConvTranspose") == 14
 
 

@@ -17,9 +17,7 @@ from flashvsr_trt.errors import EngineError
 from flashvsr_trt.files.manifest_reader import dump_manifest
 from flashvsr_trt.files.new import whole_folder
 from flashvsr_trt.imported_sources import sources_digest, sources_of
-from tests.engines.conftest import SMALLEST
-
-SPARSE = "sparse-official-2x"
+from tests.engines.conftest import SMALLEST, SPARSE
 
 
 @pytest.fixture

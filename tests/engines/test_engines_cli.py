@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from tests.cli.command import call
-from tests.engines.conftest import SMALLEST
+from tests.engines.conftest import SMALLEST, SPARSE
 
 
 @pytest.fixture
@@ -134,7 +134,7 @@ def test_bad_options_are_one_line(arguments, code, message, capfd, tmp_path, rtx
 def test_a_sparse_preset_without_kernels_is_refused_before_anything_is_built(
     preset, arch, precision, message, capfd, tmp_path, sparse_bundle, bundle_of, rtx_target
 ):
-    bundle = sparse_bundle if precision == "fp32" else bundle_of("sparse-official-2x")
+    bundle = sparse_bundle if precision == "fp32" else bundle_of(SPARSE)
     outcome = call(
         capfd,
         *("engines", "build", "--bundle", bundle.folder, "--flavour", "rtx", "--device-arch", arch),

@@ -26,6 +26,7 @@ from flashvsr_trt.engines.layers import (
 from flashvsr_trt.engines.manifest import EngineSet
 from flashvsr_trt.errors import EngineError
 from flashvsr_trt.export.export_bundle import export_bundle
+from tests.engines.conftest import SPARSE
 from tests.exported import ignore
 
 GROWN_FRAMES = UNIT_LATENT_FRAMES + 2 * UNIT_LATENT_FRAMES + UNIT_FRAMES
@@ -67,7 +68,7 @@ def assert_decode_moves_no_more(layers: tuple[Layer, ...], interleaved: int) -> 
 
 @pytest.mark.parametrize(
     ("kind", "interleaved"),
-    [("sparse-official-2x", GROWN_FRAMES), ("sparse-low-latency-4x", GROWN_FRAMES), ("dense-official-2x", 0)],
+    [(SPARSE, GROWN_FRAMES), ("sparse-low-latency-4x", GROWN_FRAMES), ("dense-official-2x", 0)],
 )
 def test_decode_of_nano_moves_no_frames_but_grown_ones_in_bfloat16(engines_of, kind, interleaved):
     assert_decode_moves_no_more(layers_of(engines_of(kind), "decode"), interleaved)
@@ -97,7 +98,7 @@ def test_a_full_size_layer_makes_queries_keys_and_values_in_one_product(full_siz
 
 
 def test_layers_are_read_back_as_they_were_written(engines_of, tmp_path):
-    layers = layers_of(engines_of("sparse-official-2x"), "dit.01")
+    layers = layers_of(engines_of(SPARSE), "dit.01")
     assert layers
     write_layers(tmp_path, "dit.01", layers)
     assert read_layers(tmp_path, "dit.01") == layers

@@ -9,10 +9,8 @@ import onnx
 import pytest
 
 from flashvsr_trt.bundle import read_bundle, write_manifest
-from flashvsr_trt.config.geometry import Geometry
-from flashvsr_trt.config.presets import find_schedule
-from flashvsr_trt.config.signatures import DIT, StreamConfig
-from flashvsr_trt.export.export_bundle import describe_file, export_bundle
+from flashvsr_trt.config.signatures import DIT
+from flashvsr_trt.export.export_bundle import describe_file
 from flashvsr_trt.export.weights_file import data_offsets
 from flashvsr_trt.parity.check import bundle_network, check_parity
 from flashvsr_trt.parity.compare import compare_graphs, synthetic_frames
@@ -21,7 +19,7 @@ from flashvsr_trt.parity.stage_runner import BLOCKS
 from flashvsr_trt.parity.tensor_error import TensorError, psnr, thresholds_for
 from flashvsr_trt.parity.torch_stages import TorchStages
 from tests.cli.command import call
-from tests.exported import export_once, network_for, thin_preset
+from tests.exported import network_for
 
 FRAMES = 53
 """Seven chunks: the ring of four slots wraps."""
@@ -45,12 +43,6 @@ def test_every_graph_matches_torch_on_the_same_inputs(name, request):
         assert not error.exceeds(thresholds_for("fp32")), error
         if error.tensor.startswith(BLOCKS):
             assert error.mask_agreement == 1.0
-
-
-@pytest.fixture(scope="module")
-def bfloat16_bundle(bundles_folder):
-    stream = StreamConfig(thin_preset(), Geometry(100, 116, 2), find_schedule("official"))
-    return export_once(export_bundle, stream, "random:1", "bf16", folder=bundles_folder / "sparse-bf16")
 
 
 def test_a_bfloat16_bundle_is_compared_in_float32_by_the_limits_of_float32(bfloat16_bundle):
