@@ -56,6 +56,9 @@ MANY_HEADS_STREAMS = {
 }
 """Of 640 tokens in 8 rows, which 5 ranks share unevenly, as they do the heads."""
 
+REPLAYED = ("nano, sparse, low-latency", "nano, dense, official")
+"""Streams whose steady steps ranks run through graphs; on a CPU, through what stands in for them."""
+
 STREAMS = NANO_STREAMS | THINNED_STREAMS | MANY_HEADS_STREAMS
 
 

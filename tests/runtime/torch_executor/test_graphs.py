@@ -1,9 +1,5 @@
 """Replayed steps against eager ones: the bookkeeping everywhere, real CUDA graphs where there is a GPU."""
 
-import copy
-from dataclasses import replace
-from functools import partial
-
 import numpy as np
 import pytest
 import torch
@@ -15,13 +11,13 @@ from flashvsr_trt.config.geometry import Geometry
 from flashvsr_trt.config.presets import AttentionConfig, find_schedule
 from flashvsr_trt.config.signatures import COLOR_FIXES, UPSAMPLERS, StreamConfig
 from flashvsr_trt.errors import DeviceError
-from flashvsr_trt.kernels.calls import counted_calls
 from flashvsr_trt.model.network import build_network
 from flashvsr_trt.runtime.request import TorchOptions
 from flashvsr_trt.runtime.session import Session
 from flashvsr_trt.runtime.torch import graphs as torch_graphs
 from flashvsr_trt.runtime.torch.executor import TorchExecutor
 from tests.golden import assert_within_levels, end_to_end_weights, golden_preset, load_case
+from tests.runtime.torch_executor.rerun import rerun_instead_of_graphs
 
 CHUNKS = 10
 SCHEDULES = ("official", "low-latency")
@@ -54,56 +50,28 @@ def executor_on(
     return TorchExecutor(network, stream, options)
 
 
-class RerunStep:
-    """Stands in for a CUDA graph on a CPU: a replay runs the step on the buffers it was captured with."""
-
-    def __init__(self, step: partial, buffers: torch_graphs.Tensors) -> None:
-        self.step, self.buffers = step, buffers
-        # Capturing runs nothing, so this run is on a copy of the state.
-        state = copy.deepcopy(replace(step.args[0], encoding_graphs=None, graphs=None, decoding_graphs=None))
-        self.outputs = list(step.func(state, *step.args[1:], *buffers))
-
-    def replay(self) -> None:
-        with counted_calls():
-            self.outputs[:] = self.step(*self.buffers)
-
-
 @pytest.fixture
-def rerun_instead_of_graphs(monkeypatch):
-    """StepGraphs on a CPU; gives the names of the captured steps."""
-    names = []
-    run = torch_graphs.StepGraphs.run
-
-    def recorded(self, name, step, inputs):
-        names.append(name)
-        return run(self, name, step, inputs)
-
-    def capture(step, buffers, pool, stream):
-        graph = RerunStep(step, buffers)
-        return graph, graph.outputs
-
-    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 0))
-    monkeypatch.setattr(torch_graphs, "capture", capture)
-    monkeypatch.setattr(torch_graphs.StepGraphs, "run", recorded)
-    return names
+def steps_through_graphs():
+    with rerun_instead_of_graphs() as names:
+        yield names
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("preset", PRESETS)
-def test_replays_give_the_eager_frames_and_counts(rerun_instead_of_graphs, preset, schedule):
+def test_replays_give_the_eager_frames_and_counts(steps_through_graphs, preset, schedule):
     eager = executor_on("cpu", preset, schedule)
     expected = upscale(eager)
-    assert rerun_instead_of_graphs == []
+    assert steps_through_graphs == []
     replayed = executor_on("cpu", preset, schedule)
     replayed.cuda_graphs = True
     assert np.array_equal(upscale(replayed), expected)
     assert replayed.kernel_calls == eager.kernel_calls
     slots = {f"dit into slot {slot}" for slot in range(4)}
-    assert set(rerun_instead_of_graphs) == {"encode", "decode"} | slots
+    assert set(steps_through_graphs) == {"encode", "decode"} | slots
     # While the ring fills, steps are not captured.
     filling = {"official": 1, "low-latency": 3}[schedule]
     dit_steps = CHUNKS + 1 - 2 * (schedule == "official")
-    assert sum(name in slots for name in rerun_instead_of_graphs) == dit_steps - filling
+    assert sum(name in slots for name in steps_through_graphs) == dit_steps - filling
 
 
 class OnOneDevice(TorchDispatchMode):
@@ -126,7 +94,7 @@ def test_a_steady_step_copies_nothing_between_host_and_device(preset, color_fix,
     run_without_memory(stream, {stage: OnOneDevice() for stage in ("encode", "dit", "decode")})
 
 
-def test_two_clips_of_one_executor_do_not_meet(rerun_instead_of_graphs):
+def test_two_clips_of_one_executor_do_not_meet(steps_through_graphs):
     executor = executor_on("cpu", "sparse", "low-latency")
     expected = upscale(executor, 5)
     executor.cuda_graphs = True
