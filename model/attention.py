@@ -1,14 +1,16 @@
 """Self-attention of a DiT block over the current units and the K/V ring: sparse and dense."""
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 import torch.nn.functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from flashvsr_trt.config.geometry import Geometry
 from flashvsr_trt.config.presets import WINDOW_TOKENS, AttentionConfig
-from flashvsr_trt.kernels.calls import record_call
+from flashvsr_trt.kernels.calls import record_call, runs_kernel
 from flashvsr_trt.kernels.select_blocks import block_probability, local_neighbourhood, window_means
 from flashvsr_trt.kernels.torch_ops import block_sparse_attention, select_blocks
 
@@ -131,11 +133,22 @@ class DenseAttention(Attention):
         if slot_valid is not None:
             unit_valid = torch.cat([slot_valid, slot_valid.new_ones(own.keys.shape[0])])
             visible = unit_valid.repeat_interleave(keys.shape[1])[None, None]
-        # The batch axis of one is for the exporter, which translates 4-D attention only.
-        attended = F.scaled_dot_product_attention(
-            q.transpose(0, 1)[None], heads_first(keys)[None], heads_first(values)[None], attn_mask=visible
-        )
+        with fused_attention(q, visible):
+            # The batch axis of one is for the exporter, which translates 4-D attention only.
+            attended = F.scaled_dot_product_attention(
+                q.transpose(0, 1)[None], heads_first(keys)[None], heads_first(values)[None], attn_mask=visible
+            )
         return attended[0].transpose(0, 1)
+
+
+def fused_attention(q: torch.Tensor, visible: torch.Tensor | None) -> AbstractContextManager:
+    """Within it 16-bit attention without a mask runs by cuDNN or flash, in torch's order, or is an error.
+
+    Another kernel of torch's would need the scores of all tokens in memory, or take several times as long.
+    """
+    if runs_kernel(q) and visible is None and q.dtype in (torch.bfloat16, torch.float16):
+        return sdpa_kernel([SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION])
+    return nullcontext()
 
 
 def heads_first(cache: torch.Tensor) -> torch.Tensor:
