@@ -14,13 +14,14 @@ from flashvsr_trt.bundle import sha256_of
 from flashvsr_trt.engines.binding_formats import set_formats
 from flashvsr_trt.engines.cancellation import Cancellation
 from flashvsr_trt.engines.flavours import Target
-from flashvsr_trt.engines.layers import layers_of_log, write_layers
+from flashvsr_trt.engines.layers import write_layers
 from flashvsr_trt.engines.lowering import custom_nodes
 from flashvsr_trt.engines.manifest import EngineFile
 from flashvsr_trt.engines.options import DEFAULT_OPTIONS, BuildOptions
 from flashvsr_trt.engines.progress_monitor import ReportPhase, progress_monitor
 from flashvsr_trt.engines.tensorrt_api import (
     Bindings,
+    built_layers,
     check_bindings,
     configure,
     create_network,
@@ -96,7 +97,7 @@ def build_engine_file(
         raise EngineError(f"{target.flavour.title} cannot build {model_path.name}: {logger.reason}")
     with write_errors(engine_path, EngineError):
         write_bytes(engine_path, plan)
-    write_layers(engine_path.parent, engine_path.stem, layers_of_log(logger.layers))
+    write_layers(engine_path.parent, engine_path.stem, built_layers(trt, logger, target.flavour, plan))
     seconds = round(time.perf_counter() - started, 3)
     return EngineFile(engine_path.name, sha256_of(engine_path), engine_path.stat().st_size, seconds)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from flashvsr_trt.engines.flavours import FLAVOURS, RTX, Flavour, Target
 from flashvsr_trt.engines.layers import HEADING as LAYERS_HEADING
+from flashvsr_trt.engines.layers import Layer, layers_of_inspector, layers_of_log
 from flashvsr_trt.engines.manifest import BUILD_AGAIN, EngineSet
 from flashvsr_trt.engines.options import DEFAULT_OPTIONS, BuildOptions
 from flashvsr_trt.errors import EngineError, MissingDependencyError
@@ -105,6 +106,21 @@ def configure(trt: ModuleType, config: Any, target: Target, options: BuildOption
         # A CUDA graph of the whole stream can only hold engines that allocate nothing themselves.
         config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+
+
+def built_layers(trt: ModuleType, logger: Any, flavour: Flavour, plan: Any) -> tuple[Layer, ...]:
+    """What a builder made of a graph: as TensorRT-RTX logs it, or as TensorRT's engine says on its GPU.
+
+    Raises:
+        EngineError: the engine that was just built cannot be loaded.
+    """
+    if flavour.portable:
+        return layers_of_log(logger.layers)
+    engine = trt.Runtime(logger).deserialize_cuda_engine(plan)
+    if engine is None:
+        raise EngineError(f"{flavour.title} cannot load what it built: {logger.reason}")
+    inspector = engine.create_engine_inspector()
+    return layers_of_inspector(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
 
 
 def parse_errors(parser: Any) -> list[str]:

@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,6 +17,7 @@ from flashvsr_trt.config.presets import (
 )
 from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.engines.build import build_engines
+from flashvsr_trt.engines.flavours import RTX, TENSORRT
 from flashvsr_trt.engines.layers import (
     Layer,
     layers_of_inspector,
@@ -24,6 +26,7 @@ from flashvsr_trt.engines.layers import (
     write_layers,
 )
 from flashvsr_trt.engines.manifest import EngineSet
+from flashvsr_trt.engines.tensorrt_api import built_layers
 from flashvsr_trt.errors import EngineError
 from flashvsr_trt.export.export_bundle import export_bundle
 from tests.engines.conftest import SPARSE
@@ -140,6 +143,32 @@ def test_an_inspector_says_the_same():
         "Metadata": "[ONNX Layer: a/Slice][ONNX Layer: a/Transpose]",
     }
     assert layers_of_inspector(json.dumps({"Layers": [described | tensors]})) == (LAYER,)
+
+
+class TensorRT:
+    """Loading and inspecting, as in TensorRT's bindings."""
+
+    LayerInformationFormat = SimpleNamespace(ONELINE=0, JSON=1)
+
+    def __init__(self, text):
+        self.text = text
+
+    def Runtime(self, logger):  # noqa: N802 - TensorRT's name
+        return SimpleNamespace(deserialize_cuda_engine=self.deserialize)
+
+    def deserialize(self, plan):
+        assert plan == b"plan"
+        inspector = SimpleNamespace(get_engine_information={1: self.text}.__getitem__)
+        return self.text and SimpleNamespace(create_engine_inspector=lambda: inspector)
+
+
+def test_tensorrt_is_asked_for_its_layers_and_tensorrt_rtx_has_logged_them():
+    logger = SimpleNamespace(layers=[f"Layers:\n{LINE}"], reason="of another version")
+    asked = TensorRT(json.dumps({"Layers": ["a line, where there are no details"]}))
+    assert built_layers(asked, logger, RTX, b"plan") == (LAYER,)
+    assert built_layers(asked, logger, TENSORRT, b"plan") == ()
+    with pytest.raises(EngineError, match="TensorRT cannot load what it built: of another version"):
+        built_layers(TensorRT(None), logger, TENSORRT, b"plan")
 
 
 @pytest.mark.parametrize("content", [None, "[", '[{"name": "x"}]', "{}3", '[{"inputs": 3}]'])
