@@ -34,7 +34,7 @@ from flashvsr_trt.runtime.session import Session
 from flashvsr_trt.runtime.video.image_output import is_image_output, refuse_among_pictures
 from flashvsr_trt.runtime.video.input import open_input
 from flashvsr_trt.runtime.video.output import open_output
-from flashvsr_trt.runtime.video.output_name import STDOUT, check_stdout, default_output, is_stdout
+from flashvsr_trt.runtime.video.output_name import STDOUT, STDOUT_NAMES, check_stdout, default_output
 from flashvsr_trt.runtime.video.stream_plan import StreamCodecs
 
 
@@ -140,7 +140,7 @@ def chosen_output(options: RunOptions) -> str:
     """Where the video goes: as asked for, or beside the input. Stdout is STDOUT, by whatever name."""
     if options.output is None:
         return default_output(options.input, options.scale, options.codec)
-    return STDOUT if is_stdout(options.output) else local_path(options.output)
+    return STDOUT if options.output in STDOUT_NAMES else local_path(options.output)
 
 
 def run_report(options: RunOptions, output: str, executor: Executor, run: PipelineReport) -> dict[str, Any]:

@@ -63,19 +63,15 @@ def find_bundle(stream: StreamConfig, weights: str | None, precision: str) -> Bu
 
 def bundle_name(stream: StreamConfig, source: WeightsSource, precision: str) -> str:
     """A folder name that is readable in front and exact behind."""
+    # A replaced file, by its size and time, is another source.
+    files = [path.stat() for path in vars(source).values() if isinstance(path, Path)]
     key = {
         "stream": dataclasses.asdict(stream),
         "precision": precision,
-        "weights": [str(source), *_file_states(source)],
+        "weights": [str(source), *([file.st_size, file.st_mtime_ns] for file in files)],
         "versions": [__version__, FORMAT_VERSION],
         "exporter": sources_digest(_EXPORTER),
     }
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
     height, width = stream.geometry.target
     return f"{stream.preset.name}-{width}x{height}-{stream.schedule.name}-{precision}-{digest[:16]}"
-
-
-def _file_states(source: WeightsSource) -> list[list[int]]:
-    """Size and time of each weights file: a replaced file is another source."""
-    paths = [value for value in vars(source).values() if isinstance(value, Path)]
-    return [[stat.st_size, stat.st_mtime_ns] for stat in (path.stat() for path in paths)]

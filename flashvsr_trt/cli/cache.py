@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -106,13 +105,11 @@ def _entries(kinds: tuple[str, ...], older_than: str | None) -> "list[CacheEntry
     from flashvsr_trt.cache.contents import list_entries
 
     least = seconds_of(older_than) if older_than else 0
-    found = list_entries({kind: _folder(kind) for kind in kinds or _KINDS})
+    # Kernels and timings lie with the engines that they are for.
+    folders = {"bundles": cache_folder("bundles"), "engines": cache_folder("engines")}
+    folders |= {kind: folders["engines"] / kind for kind in ("kernels", "timings")}
+    found = list_entries({kind: folders[kind] for kind in kinds or _KINDS})
     return [entry for entry in found if entry.age_seconds >= least]
-
-
-def _folder(kind: str) -> Path:
-    """Kernels and timings lie with the engines that they are for."""
-    return cache_folder(kind) if kind in ("bundles", "engines") else cache_folder("engines") / kind
 
 
 def _age(seconds: float) -> str:

@@ -12,7 +12,6 @@ from flashvsr_trt.cache.folder import cache_folder
 from flashvsr_trt.cli.option_types import COUNT, OutputPath
 from flashvsr_trt.cli.stream_options import stream_of, stream_options
 from flashvsr_trt.cli.table import print_table
-from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.errors import ParityError, UsageError
 
 if TYPE_CHECKING:
@@ -44,17 +43,14 @@ def export(
     stream = stream_of(**options)
     from flashvsr_trt.export.export_bundle import export_bundle
 
-    folder = output or Path("bundles") / default_name(stream, precision)
+    height, width = stream.geometry.upscaled
+    size = f"{width}x{height}-{stream.geometry.scale}x"
+    folder = output or Path("bundles") / f"{stream.preset.name}-{size}-{stream.schedule.name}-{precision}"
     bundle = export_bundle(
         stream, weights, precision, folder, lambda line: click.echo(line, err=True), not own_weights
     )
     megabytes = sum(file.size_bytes for file in bundle.files) / 1e6
     click.echo(f"{folder}: {len(bundle.graphs)} graphs, {megabytes:,.0f} MB")
-
-
-def default_name(stream: StreamConfig, precision: str) -> str:
-    height, width = stream.geometry.upscaled
-    return f"{stream.preset.name}-{width}x{height}-{stream.scale_word}-{stream.schedule.name}-{precision}"
 
 
 @click.command()
@@ -102,7 +98,9 @@ def parity(
         result = check_parity(opened, bundle_network(opened, weights), frames, bisect)
     report = result.report
     if as_json:
-        click.echo(json.dumps(parity_json(result), indent=2))
+        found = result.divergence
+        inside = {"node": found.node, "tensor": found.error.tensor} if found else None
+        click.echo(json.dumps(report.as_dict() | {"first_diverging_node": inside}, indent=2))
     else:
         _print_parity(result, f"{backend} against {against}, {opened.precision}")
         click.echo("FAILED" if report.first_diverging else "PASSED")
@@ -131,12 +129,6 @@ def _engine_parity(
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return check_engines(executor, bundle_network(bundle, weights, device), frames)
-
-
-def parity_json(result: "ParityResult") -> dict:
-    found = result.divergence
-    inside = {"node": found.node, "tensor": found.error.tensor} if found else None
-    return result.report.as_dict() | {"first_diverging_node": inside}
 
 
 @click.command()

@@ -68,7 +68,9 @@ def _panel(panel: Panel, frames: Sequence[ComparedFrame], shown: Sequence[int]) 
     ]
     if not finite:
         return "".join([*parts, f'<text x="{LEFT}" y="{(top + bottom) / 2}">all frames are equal</text>'])
-    low, high = _padded(min(finite), max(finite))
+    low, high = min(finite), max(finite)
+    room = 0.08 * (high - low) or max(0.01 * abs(high), 1e-3)  # a flat line lies in the middle
+    low, high = low - room, high + room
 
     def y(value: float) -> float:
         return bottom - (bottom - top) * (value - low) / (high - low)
@@ -90,12 +92,6 @@ def ticks(low: float, high: float) -> list[float]:
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     digits = max(0, -math.floor(math.log10(step)))
     return [round(number * step, digits) for number in range(first, last + 1)]
-
-
-def _padded(low: float, high: float) -> tuple[float, float]:
-    """Limits of an axis, with room above and below; a flat line lies in the middle."""
-    room = 0.08 * (high - low) or max(0.01 * abs(high), 1e-3)
-    return low - room, high + room
 
 
 def _line(values: Sequence[float], x: Callable[[float], float], y: Callable[[float], float]) -> str:

@@ -48,11 +48,7 @@ class AudioConversion:
     """
 
     def __init__(
-        self,
-        output: OutputContainer,
-        stream: av.AudioStream,
-        encoder: str,
-        cut: bool = False,
+        self, output: OutputContainer, stream: av.AudioStream, encoder: str, cut: bool = False
     ) -> None:
         self._source, self._cut = stream, cut
         stream.codec_context.flush_buffers()

@@ -38,11 +38,6 @@ class ClipRange:
         if self.end is not None and type(self.end) is type(self.start) and self.end <= self.start:
             raise UsageError(f"the end {_shown(self.end)} is not after the start {_shown(self.start)}")
 
-    @property
-    def ends_early(self) -> bool:
-        """Whether the input may be left before its end."""
-        return self.end is not None or self.length is not None
-
     def first(
         self, frames: Iterable[TimedFrame], begin: Fraction, unit: Fraction
     ) -> tuple[int, TimedFrame | None]:
@@ -92,9 +87,6 @@ class ClipRange:
         if _frames(self.end, rate) <= start:
             raise UsageError(f"no frame lies between {_shown(self.start)} and {_shown(self.end)}")
         return start, _frames(self.end, rate) - start
-
-
-WHOLE = ClipRange()
 
 
 def _frames(position: Position, rate: Fraction) -> int:

@@ -75,4 +75,4 @@ class EncoderTiming:
             )
         grid.begin(begin)
         if self._copy:
-            self._copy.begin(begin)
+            self._copy.begin = begin

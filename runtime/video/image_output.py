@@ -6,12 +6,7 @@ import av
 import numpy as np
 
 from flashvsr_trt.errors import UsageError, VideoError
-from flashvsr_trt.files.image_sequence import (
-    IMAGE_EXTENSIONS,
-    is_pattern,
-    matching_numbers,
-    numbered_names,
-)
+from flashvsr_trt.files.image_sequence import IMAGE_EXTENSIONS, is_pattern, matching_numbers, numbered_names
 from flashvsr_trt.files.new import PartFile, is_stream, new_folder, write_errors
 from flashvsr_trt.files.targets import identity, refuse_input
 from flashvsr_trt.notices import Notify

@@ -187,7 +187,7 @@ def _open_stream(
         shift=shift,
         side_data=side_data(first),
         skipped=skipped,
-        trimmed=part.ends_early,
+        trimmed=part.end is not None or part.length is not None,
     )
 
     def cut_off() -> str | None:

@@ -75,11 +75,7 @@ def discard_others(container: InputContainer, kept: Container[int]) -> None:
 
 
 def create_media(
-    file: BinaryIO,
-    *,
-    format_name: str,
-    options: Mapping[str, str] | None = None,
-    buffer_size: int = 32768,
+    file: BinaryIO, *, format_name: str, options: Mapping[str, str] | None = None, buffer_size: int = 32768
 ) -> OutputContainer:
     """Starts writing a container of that format to an open binary file; `options` go to the muxer."""
     return av.open(

@@ -22,16 +22,12 @@ HOLDS_ALL = ".mkv"
 """For inputs whose own container is only read, or holds no modern video: .divx, .gif, .ogv, .y4m."""
 
 
-def is_stdout(name: str | None) -> bool:
-    return name in STDOUT_NAMES
-
-
 def check_stdout(reports: dict[str, str | None]) -> None:
     """Raise UsageError where the video cannot go to stdout: it is a terminal, or a report goes there."""
     if os.isatty(sys.stdout.fileno()):
         raise UsageError("the video would go to a terminal; add | and a reader, or name a file with -o")
     for what, path in reports.items():
-        if is_stdout(path):
+        if path in STDOUT_NAMES:
             raise UsageError(f"the video and {what} cannot both go to stdout; name a file for one")
 
 

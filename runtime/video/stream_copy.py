@@ -113,39 +113,34 @@ class StreamCopy:
             self._add(plan, self._input.streams[plan.index])
         self._packets = self._made_packets()
         self._next: av.Packet | None = None
-        self._begin = Fraction(0)
+        self.begin = Fraction(0)
+        """Seconds of the output that are 0 for every packet that is muxed."""
 
     def first_time(self) -> Fraction | None:
         """When the first of them begins, in seconds of the output; None without any."""
-        if self._next is None:
-            self._next = next(self._packets, None)
-        return None if self._next is None else shown_at(self._next)
-
-    def begin(self, time: Fraction) -> None:
-        """Makes `time`, in seconds of the output, 0 for every packet that is muxed."""
-        self._begin = time
+        packet = self._peek()
+        return None if packet is None else shown_at(packet)
 
     def mux_until(self, time: Fraction) -> None:
         """Muxes the packets that are due before `time`, in seconds of the output."""
-        if self._next is None:
-            self._next = next(self._packets, None)
-        while self._next is not None and due(self._next) - self._begin <= time:
-            self._mux(self._next)
-            self._next = next(self._packets, None)
+        while (packet := self._peek()) is not None and due(packet) - self.begin <= time:
+            self._mux(packet)
 
     def mux_rest(self, end: Fraction | None) -> None:
         """Muxes what remains; with `end`, of each stream what begins before it."""
-        ended = set()
-        while ended != {target.index for target in self._targets.values()}:
-            packet = self._next or next(self._packets, None)
-            self._next = None
-            if packet is None:
-                break
+        streams, ended = {target.index for target in self._targets.values()}, set()
+        while ended != streams and (packet := self._peek()) is not None:
             shown = shown_at(packet)
             if end is None or shown is None or shown < end:
                 self._mux(packet)
             else:
                 ended.add(packet.stream.index)
+            self._next = None
+
+    def _peek(self) -> av.Packet | None:
+        if self._next is None:
+            self._next = next(self._packets, None)
+        return self._next
 
     def close(self) -> None:
         self._input.close()
@@ -176,8 +171,9 @@ class StreamCopy:
             yield from conversion.finish()
 
     def _mux(self, packet: av.Packet) -> None:
-        if self._begin:
-            move(packet, -round(self._begin / clock_unit(packet)))
+        self._next = None
+        if self.begin:
+            move(packet, -round(self.begin / clock_unit(packet)))
         index = packet.stream.index
         try:
             self._clock.mux(packet)

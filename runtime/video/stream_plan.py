@@ -90,12 +90,7 @@ class StreamPlanner:
     """Decides stream by stream, each beside those that the output already holds."""
 
     def __init__(
-        self,
-        format_name: str,
-        options: Mapping[str, str],
-        video: Part,
-        codecs: StreamCodecs,
-        notify: Notify,
+        self, format_name: str, options: Mapping[str, str], video: Part, codecs: StreamCodecs, notify: Notify
     ) -> None:
         self._format, self._options = format_name, options
         self._held: list[Part] = [video]
