@@ -25,7 +25,10 @@ def sources_of(module: str) -> tuple[Path, ...]:
     while waiting:
         name = waiting.pop()
         if name not in found:
-            found[name] = _file_of(name)
+            spec = _spec(name)
+            if spec is None or spec.origin is None:
+                raise ModuleNotFoundError(f"no source of {name} is installed")
+            found[name] = Path(spec.origin)
             waiting += _imported_by(found[name], name)
     return tuple(sorted(set(found.values())))
 
@@ -64,10 +67,3 @@ def _spec(name: str) -> ModuleSpec | None:
         if found is None or found.submodule_search_locations is None:
             return None
     return importlib.util.find_spec(name)
-
-
-def _file_of(name: str) -> Path:
-    spec = _spec(name)
-    if spec is None or spec.origin is None:
-        raise ModuleNotFoundError(f"no source of {name} is installed")
-    return Path(spec.origin)

@@ -139,7 +139,7 @@ def check_files(options: RunOptions, reports: Mapping[str, str | None] = Mapping
 def chosen_output(options: RunOptions) -> str:
     """Where the video goes: as asked for, or beside the input. Stdout is STDOUT, by whatever name."""
     if options.output is None:
-        return default_output(options.input, options.scale, options.codec)
+        return local_path(default_output(options.input, options.scale, options.codec))
     return STDOUT if options.output in STDOUT_NAMES else local_path(options.output)
 
 

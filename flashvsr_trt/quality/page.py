@@ -23,12 +23,16 @@ def comparison_page(comparison: Comparison, shown: Sequence[ShownFrame]) -> str:
     """The page as text. It loads nothing: styles, script, plot and lossless images are inside."""
     name_a, name_b = (escape(name) for name in comparison.names)
     worst = summarise(comparison.frames, "luma_psnr").worst_frame
+    (count_a, count_b), compared = comparison.counts, len(comparison.frames)
+    counts = f"{compared} frames"
+    if count_a != count_b:
+        counts = f"the first {compared} frames (A has {count_a}, B has {count_b})"
     return _template("page.html").substitute(
         name_a=name_a,
         name_b=name_b,
         width=comparison.width,
         height=comparison.height,
-        frames=_frame_count(comparison),
+        frames=counts,
         header="".join(f'<th scope="col">{cell}</th>' for cell in TABLE_COLUMNS),
         rows="".join(_row(summarise(comparison.frames, measure)) for measure in LABELS),
         remarks="".join(f"<p>{escape(line)}</p>" for line in remarks(comparison)),
@@ -48,13 +52,6 @@ def png(pixels: np.ndarray) -> bytes:
 
 def _template(name: str) -> Template:
     return Template(TEMPLATES.joinpath(name).read_text(encoding="utf-8"))
-
-
-def _frame_count(comparison: Comparison) -> str:
-    (count_a, count_b), compared = comparison.counts, len(comparison.frames)
-    if count_a == count_b:
-        return f"{compared} frames"
-    return f"the first {compared} frames (A has {count_a}, B has {count_b})"
 
 
 def _row(summary: Summary) -> str:

@@ -20,8 +20,7 @@ from av.container import InputContainer
 
 from flashvsr_trt.runtime.video.clock_jumps import JUMPING_FORMATS
 from flashvsr_trt.runtime.video.damage_words import Places
-from flashvsr_trt.runtime.video.ffmpeg_log import FFmpegLog
-from flashvsr_trt.runtime.video.ffmpeg_words import Speech, listen
+from flashvsr_trt.runtime.video.ffmpeg_log import FFmpegLog, Speech, listen
 from flashvsr_trt.runtime.video.frame_gaps import FrameGaps
 from flashvsr_trt.runtime.video.frame_grid import SLOT_FORMATS
 from flashvsr_trt.runtime.video.packet_times import clock_unit, decoded_at, shown_at

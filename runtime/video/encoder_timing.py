@@ -7,7 +7,7 @@ import av
 from flashvsr_trt.notices import Notify
 from flashvsr_trt.runtime.video.frame_grid import FrameGrid
 from flashvsr_trt.runtime.video.info import VideoInfo
-from flashvsr_trt.runtime.video.muxer_clock import FrameSpacing, MuxerClock
+from flashvsr_trt.runtime.video.muxer_clock import MuxerClock
 from flashvsr_trt.runtime.video.packet_times import move
 from flashvsr_trt.runtime.video.stream_copy import StreamCopy
 
@@ -30,7 +30,7 @@ class EncoderTiming:
     ) -> None:
         self._info, self._stream, self._clock = info, stream, clock
         self._grid, self._copy, self._notify = grid, copy, notify
-        self._spacing: FrameSpacing | None = None
+        self._last_tick: int | None = None
         self._durations: dict[int, int] = {}
         self._first_dts: int | None = None
         self.end = Fraction(0)
@@ -47,11 +47,19 @@ class EncoderTiming:
             pts, duration = self._grid.slot(pts * unit), 1
             unit = 1 / self._grid.rate
         else:
-            if not self._spacing:
-                self._spacing = FrameSpacing(unit, self._clock.tick(self._stream))
-            pts = self._spacing.spaced(pts)
+            pts = self._spaced(pts)
         frame.pts, frame.duration, frame.time_base = pts, duration, unit
         self._durations[pts] = duration
+
+    def _spaced(self, pts: int) -> int:
+        """The frame's pts, later where the frame before is on the same tick: each gets a time of its own."""
+        unit, tick = self._info.time_base, self._clock.tick(self._stream)
+        place = round(pts * unit / tick)
+        if self._last_tick is not None and place <= self._last_tick:
+            place = self._last_tick + 1
+            pts = int(-(-place * tick // unit))
+        self._last_tick = place
+        return pts
 
     def complete(self, packet: av.Packet) -> None:
         """Gives a packet of the encoder the duration of its frame, and in slots its place from 0 on."""

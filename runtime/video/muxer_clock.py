@@ -44,23 +44,3 @@ def _rounded(ticks: Fraction) -> int:
     """As FFmpeg rounds: half away from 0."""
     rounded = int(abs(ticks) + Fraction(1, 2))
     return rounded if ticks >= 0 else -rounded
-
-
-class FrameSpacing:
-    """Keeps frames a tick of the container's clock apart, so that the encoder gives each its own time.
-
-    `unit` is seconds of one unit of a frame's pts.
-    """
-
-    def __init__(self, unit: Fraction, tick: Fraction) -> None:
-        self._unit, self._tick = unit, tick
-        self._last: int | None = None
-
-    def spaced(self, pts: int) -> int:
-        """The frame's pts, later where the frame before is on the same tick."""
-        place = round(pts * self._unit / self._tick)
-        if self._last is not None and place <= self._last:
-            place = self._last + 1
-            pts = -(-place * self._tick // self._unit)
-        self._last = place
-        return int(pts)

@@ -1,23 +1,23 @@
 """Audio, subtitles, attachments, chapters and metadata: carried to the output packet by packet."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
+from contextlib import suppress
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import av
-from av.container import OutputContainer
-from av.error import InvalidDataError
+from av.container import InputContainer, OutputContainer
+from av.error import FFmpegError, InvalidDataError
 from av.stream import Stream
 
 from flashvsr_trt.notices import Notify
 from flashvsr_trt.runtime.video.audio_conversion import AudioConversion
-from flashvsr_trt.runtime.video.clock_jumps import JUMPING_FORMATS
-from flashvsr_trt.runtime.video.copied_packets import read_copied
-from flashvsr_trt.runtime.video.copy_routes import Sample
+from flashvsr_trt.runtime.video.clock_jumps import JUMPING_FORMATS, ClockJumps
+from flashvsr_trt.runtime.video.copy_routes import Sample, stream_kind
 from flashvsr_trt.runtime.video.frame_grid import SLOT_FORMATS
 from flashvsr_trt.runtime.video.info import VideoInfo
-from flashvsr_trt.runtime.video.media_open import discard_others, exact_fraction, open_media
+from flashvsr_trt.runtime.video.media_open import discard_others, exact_fraction, open_media, read_packets
 from flashvsr_trt.runtime.video.muxer_clock import MuxerClock
 from flashvsr_trt.runtime.video.packet_times import clock_unit, due, move, shown_at
 from flashvsr_trt.runtime.video.stream_plan import PlannedStream, open_conversion
@@ -32,6 +32,9 @@ WRITTEN_BY_MUXER = (
     *("bps", "rotate", "source_id", "alpha_mode"),
 )
 """Tags that describe the old file, not its content; mkvmerge adds a language to some (BPS-eng)."""
+
+DECODED_BEFORE_START = Fraction(1)
+"""Seconds of audio that a decoder gets before a later start: a codec's frames lean on those before."""
 
 STATISTICS = ("_statistics", "number_of_")
 
@@ -181,3 +184,46 @@ class StreamCopy:
             if index not in self._refused:
                 self._notify(f"stream {index} of the output: damaged packets of the input are left out")
             self._refused.add(index)
+
+
+def read_copied(
+    container: InputContainer, kept: list[Stream], shift: Fraction, decoded: Container[int] = ()
+) -> Iterator[av.Packet]:
+    """Packets of the `kept` streams in file order, by one clock, less `shift` seconds.
+
+    What lies before 0 after a shift is left out, but for DECODED_BEFORE_START of the streams whose indices
+    are in `decoded`; cover art has no time. Ends at the first error: the reading that decodes the video
+    meets the same damage and reports it.
+    """
+    if not kept:
+        return
+    jumps = ClockJumps(container.format.name)
+    # A clock that jumps is known by all streams, and both readings must find the same jumps.
+    jumping = container.format.name in JUMPING_FORMATS
+    indices = {stream.index for stream in kept}
+    with suppress(FFmpegError):
+        for packet in read_packets(container, () if jumping else kept):
+            index = packet.stream.index
+            if packet.size and stream_kind(packet.stream) == "picture":
+                packet.pts = packet.dts = 0
+                if index in indices:
+                    yield packet
+                continue
+            jumps.correct(packet)
+            if shown_at(packet) is None or index not in indices:
+                continue
+            packet.pts = packet.dts if packet.pts is None else packet.pts
+            packet.dts = packet.pts if packet.dts is None else packet.dts
+            if shift:
+                _move_to_start(packet, shift)
+            shown, lead = shown_at(packet), DECODED_BEFORE_START if index in decoded else Fraction(0)
+            if not shift or (shown is not None and shown >= -lead):
+                yield packet
+
+
+def _move_to_start(packet: av.Packet, shift: Fraction) -> None:
+    """Takes the shift off a packet's time. A subtitle that is still shown then begins at 0."""
+    move(packet, -round(shift / clock_unit(packet)))
+    begin, duration = packet.pts or 0, packet.duration or 0
+    if packet.stream.type == "subtitle" and begin < 0 < begin + duration:
+        packet.duration, packet.pts, packet.dts = begin + duration, 0, 0
