@@ -109,9 +109,13 @@ def read_checked(folder: Path, file: NamedFile) -> bytes:
         raw = read_file(folder, file.name, file.size_bytes)
     except OSError as error:
         raise BadFileError(f"{folder / file.name} cannot be read ({error.strerror})") from error
-    if hashlib.sha256(raw).hexdigest() != file.sha256:
-        raise BadFileError(f"{folder / file.name} was changed: its sha256 is not that of the manifest")
+    _check_digest(folder, file, hashlib.sha256(raw).hexdigest())
     return raw
+
+
+def _check_digest(folder: Path, file: NamedFile, digest: str) -> None:
+    if digest != file.sha256:
+        raise BadFileError(f"{folder / file.name} was changed: its sha256 is not that of the manifest")
 
 
 def check_contents(folder: Path, file: NamedFile) -> None:
@@ -124,5 +128,4 @@ def check_contents(folder: Path, file: NamedFile) -> None:
             digest = sha256_of_file(opened, folder / file.name)
     except OSError as error:
         raise BadFileError(f"{folder / file.name} cannot be read ({error.strerror})") from error
-    if digest != file.sha256:
-        raise BadFileError(f"{folder / file.name} was changed: its sha256 is not that of the manifest")
+    _check_digest(folder, file, digest)

@@ -108,12 +108,9 @@ class LossReport:
             words = WORDS.get(kind)
             if words and words not in self._told and self._codec not in KEPT_BY.get(kind, ()):
                 self._told.add(words)
-                self._notify(f"{self._name}: {words} not kept: {self._advice(kind)}")
-
-    def _advice(self, kind: str) -> str:
-        if kind in KEPT_BY:
-            return f"{self._codec} takes none; {', '.join(KEPT_BY[kind])} would"
-        return "no encoder here takes it"
+                others = ", ".join(KEPT_BY.get(kind, ()))
+                why = f"{self._codec} takes none; {others} would" if others else "no encoder here takes it"
+                self._notify(f"{self._name}: {words} not kept: {why}")
 
 
 def hdr_options(codec: str, kinds: Mapping[str, bytes]) -> dict[str, str]:

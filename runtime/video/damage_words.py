@@ -19,7 +19,11 @@ class Places:
     def lost(self, frames: int, times: Iterable[Fraction], about: bool = False) -> None:
         """Says how many frames are not there, and between which times; `about` when times alone tell."""
         if frames:
-            self._parts.append(f"{'about ' if about else ''}{_count(frames)} lost{self._span(list(times))}")
+            clocks = [self._clock(time) for time in sorted(times)]
+            span = f" at {clocks[0]} s" if clocks else ""
+            if clocks and clocks[0] != clocks[-1]:
+                span = f" between {clocks[0]} and {clocks[-1]} s"
+            self._parts.append(f"{'about ' if about else ''}{_count(frames)} lost{span}")
 
     def damaged(self, times: list[Fraction]) -> None:
         """Says how many frames are there but damaged, and when the first of them are shown."""
@@ -31,12 +35,6 @@ class Places:
 
     def why(self, reasons: list[str]) -> None:
         self._parts += reasons
-
-    def _span(self, times: list[Fraction]) -> str:
-        if not times:
-            return ""
-        first, last = self._clock(min(times)), self._clock(max(times))
-        return f" at {first} s" if first == last else f" between {first} and {last} s"
 
     def _clock(self, time: Fraction) -> str:
         return f"{float(time - self._origin):.2f}" if abs(time) < LONGEST_SECONDS else "?"
