@@ -16,29 +16,18 @@ LINE_SECONDS = 5.0
 def show_progress(doing: str = "upscaling") -> Iterator[Callable[[int, int | None], None]]:
     """Gives `progress(done, total)` of frames; total None is not known."""
     console = Console(stderr=True)
-    if console.is_terminal:
-        with Progress(
-            TextColumn(doing),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
-            TimeRemainingColumn(),
-            console=console,
-        ) as bar:
-            yield _bar(bar, doing)
-    else:
+    if not console.is_terminal:
         yield _lines()
+        return
+    shown = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
+    with Progress(TextColumn(doing), *shown, console=console) as bar:
+        task, started = bar.add_task(doing, total=None, rate=""), time.perf_counter()
 
+        def progress(done: int, total: int | None) -> None:
+            rate = done / max(time.perf_counter() - started, 1e-9)
+            bar.update(task, completed=done, total=total, rate=f"{rate:.2f} FPS")
 
-def _bar(bar: Progress, doing: str) -> Callable[[int, int | None], None]:
-    task = bar.add_task(doing, total=None, rate="")
-    started = time.perf_counter()
-
-    def progress(done: int, total: int | None) -> None:
-        rate = done / max(time.perf_counter() - started, 1e-9)
-        bar.update(task, completed=done, total=total, rate=f"{rate:.2f} FPS")
-
-    return progress
+        yield progress
 
 
 def _lines() -> Callable[[int, int | None], None]:

@@ -8,14 +8,14 @@ import sys
 def prepare_streams() -> None:
     """Put the null device where a standard stream was closed (`2>&-`): a file must not get its number.
 
-    The null device cannot be written there, so that data for a closed stdout is an error; what is only said
-    goes nowhere. File names that are no text are printed escaped.
+    As stdout it cannot be written, so that data for a closed one is an error; what is only said goes nowhere.
+    File names that are no text are printed escaped.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(number)
         except OSError:
-            opened = os.open(os.devnull, os.O_RDONLY)
+            opened = os.open(os.devnull, os.O_WRONLY if name == "stderr" else os.O_RDONLY)
             if opened != number:
                 os.dup2(opened, number)
                 os.close(opened)
