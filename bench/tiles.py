@@ -9,7 +9,7 @@ after each of the tiled runs, on the same weights.
 import gc
 import json
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import click
@@ -22,14 +22,16 @@ from flashvsr_trt.cli.option_types import SizeType
 from flashvsr_trt.config.geometry import Geometry
 from flashvsr_trt.config.presets import DEFAULT_PRESET, UNIT_FRAMES, find_preset, find_schedule
 from flashvsr_trt.config.signatures import StreamConfig
+from flashvsr_trt.config.tiles import TilePlan
 from flashvsr_trt.errors import FlashVSRError
-from flashvsr_trt.memory import GIB, Parking
+from flashvsr_trt.memory import GIB, Parking, ring_bytes
 from flashvsr_trt.model.network import Network
+from flashvsr_trt.quality.seams import seam_sigmas, tile_borders
 from flashvsr_trt.runtime.choose_tiles import choose_tiles, words
 from flashvsr_trt.runtime.executor import Executor
 from flashvsr_trt.runtime.request import TileOptions
 from flashvsr_trt.runtime.session import Session
-from flashvsr_trt.runtime.torch.device import choose_parking, stream_memory
+from flashvsr_trt.runtime.torch.device import choose_parking, resident_rings, stream_memory
 from flashvsr_trt.runtime.torch.executor import TorchExecutor
 from flashvsr_trt.runtime.torch.tiles import in_tiles
 
@@ -68,8 +70,15 @@ def time_run(executor: Executor, frames: int) -> float:
         return 1e3 * (time.perf_counter() - started) / made
 
 
-def run_once(network: Network, stream: StreamConfig, scene: str, cap: float | None, frames: int) -> Run:
-    """One run, in the tiles that the cap asks for.
+def run_once(
+    network: Network,
+    stream: StreamConfig,
+    scene: str,
+    cap: float | None,
+    frames: int,
+    asked: tuple[int, int] | None = None,
+) -> Run:
+    """One run, in the tiles that are asked for, or that the cap asks for.
 
     Raises:
         FlashVSRError: nothing fits.
@@ -85,15 +94,21 @@ def run_once(network: Network, stream: StreamConfig, scene: str, cap: float | No
     def estimate(stream, plan):
         return stream_memory(stream, DTYPE, plan)
 
-    tile = TileOptions("auto" if cap else "off")
+    tile = TileOptions((asked or "auto") if cap else "off")
     plan = choose_tiles(stream, tile, estimate, budget, "the GPU", lambda line: click.echo(line, err=True))
     if plan is None:
         executor, parked = TorchExecutor(network, stream), "-"
         predicted = estimate(stream, None)
     else:
         parking = choose_parking(stream, DTYPE, plan, budget)
-        executor = in_tiles(TorchExecutor(network, plan.tile_stream(stream)), stream, plan, parking)
-        parked, predicted = parking.name, stream_memory(stream, DTYPE, plan, parking)
+        resident = resident_rings(stream, DTYPE, plan, budget, parking)
+        tiles = TorchExecutor(network, plan.tile_stream(stream))
+        executor = in_tiles(tiles, stream, plan, parking, resident)
+        parked = f"{parking.name}, {resident} rings stay" if resident else parking.name
+        predicted = stream_memory(stream, DTYPE, plan, parking)
+        predicted = replace(
+            predicted, state=predicted.state + resident * ring_bytes(plan.tile_stream(stream), "bfloat16")
+        )
     ms = time_run(executor, frames)
     return Run(
         scene,
@@ -126,10 +141,21 @@ def difference(network: Network, preset: str) -> dict[str, float | bool]:
         with Session(executor, overlap=True) as session:
             frames = random_frames(stream, 73)
             made[where] = np.concatenate([session.push(frames), session.flush()]).astype(np.int16)
+    sigmas = {where: worst_seam(made[where], plan) for where in (None, Parking.GPU)}
     return {
+        "worst seam in sigmas, of tiles and of one piece": [sigmas[Parking.GPU], sigmas[None]],
         "parking on host and GPU agree": all(np.array_equal(made[p], made[Parking.GPU]) for p in Parking),
         "mean difference to one piece, in levels": float(np.abs(made[Parking.GPU] - made[None]).mean()),
     }
+
+
+def worst_seam(frames: np.ndarray, plan: TilePlan) -> float:
+    """The most sigmas of any line along a tile's border."""
+    found = [
+        seam_sigmas(frames.astype(np.uint8), tile_borders(starts, tile), axis)
+        for axis, (starts, tile) in enumerate(zip(plan.corners, plan.tile, strict=True))
+    ]
+    return max(sigmas for lines in found for sigmas in lines.values())
 
 
 def row(run: Run, whole_ms: float | None) -> str:
@@ -148,10 +174,11 @@ HEADER = """
 @click.command()
 @click.option("--scene", "scenes", type=SizeType(), multiple=True, default=["1280x720", "1920x1080"])
 @click.option("--cap", "caps", type=float, multiple=True, default=[8.0, 12.0, 24.0], help="GiB.")
+@click.option("--tile", "asked", type=SizeType(), help="Under every cap.  [default: as run --tile auto]")
 @click.option("--preset", default=DEFAULT_PRESET, show_default=True)
 @click.option("--frames", type=click.IntRange(min=1), default=60, show_default=True, help="Timed ones.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the figures to this file.")
-def main(scenes, caps, preset: str, frames: int, json_file: Path | None) -> None:
+def main(scenes, caps, asked, preset: str, frames: int, json_file: Path | None) -> None:
     """Print the table; write JSON where asked."""
     device = require_gpu()
     network = load_random(find_preset(preset).network, DTYPE, "cuda")
@@ -164,7 +191,7 @@ def main(scenes, caps, preset: str, frames: int, json_file: Path | None) -> None
         whole_ms = None
         for cap in (None, *(either for capped in caps for either in (capped, None))):
             try:
-                run = run_once(network, stream, f"{width}x{height}", cap, frames)
+                run = run_once(network, stream, f"{width}x{height}", cap, frames, asked)
             except (FlashVSRError, torch.OutOfMemoryError) as error:
                 reason = str(error).splitlines()[0]
                 click.echo(f"| {width}x{height} | {cap or 'none'} | {type(error).__name__}: {reason} |")

@@ -1,4 +1,4 @@
-"""Whether a stream runs in tiles, and in which: as asked for, or the fewest that fit the memory there is."""
+"""Whether a stream runs in tiles, and in which: as asked for, or the least work that fits the memory."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -53,11 +53,13 @@ def choose_tiles(
 
 
 def smaller_tiles(geometry: Geometry) -> Iterator[TilePlan]:
-    """Tiles smaller than the frame, the fewest first, and of so many those that overlap least."""
-    rows, columns = (_sides(length) for length in geometry.target)
+    """Tiles smaller than the frame, those first that are the least work in all, of these the fewest."""
+    rows, columns = (_sides(length) for length in geometry.output)
     plans = [TilePlan(geometry, (height, width)) for height in rows for width in columns]
     plans = [plan for plan in plans if len(plan.tiles) > 1]
-    yield from sorted(plans, key=lambda plan: (len(plan.tiles), plan.tile[0] * plan.tile[1]))
+    yield from sorted(
+        plans, key=lambda plan: (len(plan.tiles) * plan.tile[0] * plan.tile[1], len(plan.tiles))
+    )
 
 
 def words(plan: TilePlan) -> str:

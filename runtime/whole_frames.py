@@ -65,6 +65,7 @@ class HostFrames:
 
     def __init__(self, stream: StreamConfig, plan: TilePlan) -> None:
         self.geometry, self.color_fix, self.canvas = stream.geometry, stream.color_fix, plan.canvas
+        self.padding = (0, 0), *((0, beyond) for beyond in plan.padding)
         self.threads = ThreadPoolExecutor(min(UNIT_FRAMES, os.cpu_count() or 1))
 
     def upscale(self, frames: np.ndarray) -> np.ndarray:
@@ -103,8 +104,8 @@ class HostFrames:
         return ReadyFrames(self._each(self._finish, zip(blended, reference, strict=True)))
 
     def _finish(self, pair: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-        frame, reference = pair
-        fixed = fix_color(frame * 2 - 1, signed(reference[None])[0], self.color_fix)
+        padded = (np.pad(x, self.padding, mode="edge") for x in (pair[0] * 2 - 1, signed(pair[1][None])[0]))
+        fixed = fix_color(*padded, self.color_fix)[:, : self.canvas[0], : self.canvas[1]]
         return ((fixed.clip(-1, 1) + 1) * np.float32(127.5)).astype(np.uint8).transpose(1, 2, 0)
 
     def _each(self, work: Callable, frames: Iterable) -> np.ndarray:

@@ -62,12 +62,15 @@ class TilePlan:
 
     @property
     def canvas(self) -> tuple[int, int]:
-        """Height and width of what the tiles cover: the frame's target, and at least one tile.
-
-        The colour fix sees what it sees of frames in one piece, padding included.
-        """
-        height, width = self.geometry.target
+        """Height and width of what the tiles cover: whole tokens of the frame, and at least one tile."""
+        height, width = (-(-side // TOKEN_STRIDE) * TOKEN_STRIDE for side in self.geometry.output)
         return max(height, self.tile[0]), max(width, self.tile[1])
+
+    @property
+    def padding(self) -> tuple[int, int]:
+        """Rows and columns from the canvas to the target, which the colour fix of frames in one piece sees."""
+        (height, width), target = self.canvas, self.geometry.target
+        return max(0, target[0] - height), max(0, target[1] - width)
 
     @cached_property
     def corners(self) -> tuple[tuple[int, ...], tuple[int, ...]]:

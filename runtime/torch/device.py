@@ -12,7 +12,14 @@ from flashvsr_trt.config.tiles import TilePlan
 from flashvsr_trt.errors import DeviceError, MissingDependencyError, UsageError
 from flashvsr_trt.kernels.device import architecture_of
 from flashvsr_trt.kernels.tuning import setting_for
-from flashvsr_trt.memory import MemoryEstimate, Parking, check_fits, estimate_memory, estimate_tiled_memory
+from flashvsr_trt.memory import (
+    MemoryEstimate,
+    Parking,
+    check_fits,
+    estimate_memory,
+    estimate_tiled_memory,
+    ring_bytes,
+)
 from flashvsr_trt.model.state_shapes import state_shapes
 from flashvsr_trt.runtime.torch.host_memory import free_host_memory
 
@@ -83,6 +90,15 @@ def choose_parking(stream: StreamConfig, dtype: torch.dtype, plan: TilePlan, bud
     """Where tiles that wait are on a GPU: as near as fits within `budget` bytes."""
     fits = (where for where in Parking if stream_memory(stream, dtype, plan, where).total <= budget)
     return next(fits, Parking.HOST)
+
+
+def resident_rings(
+    stream: StreamConfig, dtype: torch.dtype, plan: TilePlan, budget: int, parking: Parking
+) -> int:
+    """How many tiles' rings have room on the GPU beside all else, where rings wait on the host."""
+    compute = str(dtype).removeprefix("torch.")
+    left = budget - stream_memory(stream, dtype, plan, parking).total
+    return max(0, min(len(plan.tiles), left // ring_bytes(plan.tile_stream(stream), compute)))
 
 
 @cache

@@ -24,7 +24,7 @@ Tensors = list[torch.Tensor]
 
 
 def in_tiles(
-    executor, stream: StreamConfig, plan: TilePlan, parking: Parking = Parking.HOST
+    executor, stream: StreamConfig, plan: TilePlan, parking: Parking = Parking.HOST, resident: int = 0
 ) -> TiledExecutor:
     """Whole frames on a `TorchExecutor` of the plan's tiles; on a GPU rings wait on the host, or there."""
     streams = executor.encoding, executor.decoding
@@ -33,7 +33,7 @@ def in_tiles(
     if executor.device.type == "cuda" and count > 1:
         # Of memory, not speed, there is too little where tiles are: see `memory.estimate_tiled_memory`.
         executor.decode_stage.decoder.alone_pixels = 1
-        new_states = partial(TilePlaces, executor, count, parking)
+        new_states = partial(TilePlaces, executor, count, parking, resident)
     return TiledExecutor(executor, stream, plan, frames, new_states)
 
 
@@ -44,12 +44,13 @@ class TilePlaces:
         executor: a `TorchExecutor` of the tiles' stream.
         count: of tiles.
         parking: where what waits is.
+        resident: tiles whose rings stay on the GPU all the same, since there is room for so many.
 
     Raises:
         DeviceError: the GPU or the host has no room for the states.
     """
 
-    def __init__(self, executor, count: int, parking: Parking) -> None:
+    def __init__(self, executor, count: int, parking: Parking, resident: int = 0) -> None:
         self.executor, self.count, self.on_host = executor, count, parking is not Parking.GPU
         self.places = [executor.new_state() for _ in range(parking.places)]
         first, *others = self.places
@@ -58,23 +59,29 @@ class TilePlaces:
             if place.graphs:
                 # Steps of both places run one after another on one stream, so their graphs share memory.
                 place.graphs.pool, place.graphs.stream = first.graphs.pool, first.graphs.stream
-        rings = pinned_zeros if self.on_host else torch.zeros_like
+        # The first tiles, whose rings would be waited for after another chunk's last.
+        on_host = max(0, count - resident) if self.on_host else 0
         rest = pinned_zeros if parking is Parking.HOST else torch.zeros_like
-        parked = (first.encode, rest), (first.memory, rest), (ring_of(first), rings)
-        needed = count * sum(x.nbytes for part, make in parked if make is pinned_zeros for x in part)
+        needed = on_host * sum(x.nbytes for x in ring_of(first))
+        if rest is pinned_zeros:
+            needed += count * sum(x.nbytes for x in (*first.encode, *first.memory))
         if needed > (free := free_host_memory()):
             raise DeviceError(
                 f"{count} tiles that wait take {needed / 2**30:.1f} GiB of host memory, and "
                 f"{free / 2**30:.1f} GiB are free; give more --vram, or smaller frames"
             )
         try:
-            self.encode, self.memory, self.rings = (
-                [[make(x) for x in part] for _ in range(count)] for part, make in parked
+            self.encode, self.memory = (
+                [[rest(x) for x in part] for _ in range(count)] for part in (first.encode, first.memory)
             )
+            rings = [torch.zeros_like] * (count - on_host) + [pinned_zeros] * on_host
+            self.rings = [[make(x) for x in ring_of(first)] for make in rings]
         except torch.OutOfMemoryError as error:
             raise DeviceError(f"{executor.device} has too little memory for these tiles: {error}") from error
         self.loading, self.storing = (torch.cuda.Stream(executor.device) for _ in range(2))
         self.loaded = [torch.cuda.Event() for _ in self.places]
+        self.done = [torch.cuda.Event() for _ in self.places]
+        self.written: list[tuple[int, ...]] = [() for _ in self.places]
         self.emptied = [torch.cuda.Event() for _ in self.places]
         self.stored = [torch.cuda.Event() for _ in range(count)]
         self.turn = 0
@@ -109,16 +116,18 @@ class TilePlaces:
         self.turn += 1
         running = torch.cuda.current_stream(self.executor.device)
         running.wait_event(self.loaded[at])
+        running.wait_event(self.emptied[at])
         if self.on_host:
             self._load_ahead(number, step, seen)
         yield self.places[at]
-        done = running.record_event()
+        self.done[at].record(running)
         storing = self.storing if self.on_host else running
-        storing.wait_event(done)
+        storing.wait_event(self.done[at])
         with torch.cuda.stream(storing):
             copy_slots(ring_of(self.places[at]), self.rings[number], written)
             self.stored[number].record()
             self.emptied[at].record()
+        self.written[at] = written
 
     def _load_ahead(self, number: int, step: RingStep, seen: tuple[int, ...]) -> None:
         """Fill the other place for the tile after this one: at the end, for the first one's next step."""
@@ -131,7 +140,9 @@ class TilePlaces:
 
     def _load(self, number: int, at: int, seen: tuple[int, ...]) -> None:
         loading = self.loading if self.on_host else torch.cuda.current_stream(self.executor.device)
-        loading.wait_event(self.emptied[at])
+        # In one step all tiles write the same slots: those that are read are filled while these are stored.
+        stored_yet = set(seen) & set(self.written[at])
+        loading.wait_event(self.emptied[at] if stored_yet else self.done[at])
         loading.wait_event(self.stored[number])
         with torch.cuda.stream(loading):
             copy_slots(self.rings[number], ring_of(self.places[at]), seen)

@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from flashvsr_trt.config.presets import UNIT_FRAMES
 from flashvsr_trt.config.signatures import DECODE, ENCODE, StreamConfig
@@ -38,7 +39,8 @@ class TorchFrames:
     ) -> None:
         self.device, self.dtype, self.within, self.canvas = device, dtype, within, plan.canvas
         self.encoding, self.decoding = streams
-        self.color_fix = stream.color_fix
+        self.color_fix, (rows, columns) = stream.color_fix, plan.padding
+        self.padding = 0, columns, 0, rows
         self.upscaler = Upscaler(stream, device, target=plan.canvas)
         self.weights = {
             tile: torch.from_numpy(weight).to(device)
@@ -84,7 +86,8 @@ class TorchFrames:
         with self.within(DECODE, self.decoding):
             made = blended.new_empty((UNIT_FRAMES, *self.canvas, 3), dtype=torch.uint8)
             for frame, wanted, place in zip(blended.split(1), reference.split(1), made.split(1), strict=True):
-                place.copy_(finish_frames(frame, signed(wanted), self.color_fix))
+                padded = (F.pad(x, self.padding, mode="replicate") for x in (frame, signed(wanted)))
+                place.copy_(finish_frames(*padded, self.color_fix)[:, : place.shape[1], : place.shape[2]])
             return start_download(made)
 
 
