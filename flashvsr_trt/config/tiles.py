@@ -68,7 +68,7 @@ class TilePlan:
 
     @property
     def padding(self) -> tuple[int, int]:
-        """Rows and columns from the canvas to the target, which the colour fix of frames in one piece sees."""
+        """Rows and columns from the canvas to the target, which the colour fix of one piece sees as well."""
         (height, width), target = self.canvas, self.geometry.target
         return max(0, target[0] - height), max(0, target[1] - width)
 
