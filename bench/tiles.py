@@ -24,14 +24,14 @@ from flashvsr_trt.config.presets import DEFAULT_PRESET, UNIT_FRAMES, find_preset
 from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.config.tiles import TilePlan
 from flashvsr_trt.errors import FlashVSRError
-from flashvsr_trt.memory import GIB, Parking, ring_bytes
+from flashvsr_trt.memory import GIB, Parking
 from flashvsr_trt.model.network import Network
 from flashvsr_trt.quality.seams import seam_sigmas, tile_borders
 from flashvsr_trt.runtime.choose_tiles import choose_tiles, words
 from flashvsr_trt.runtime.executor import Executor
 from flashvsr_trt.runtime.request import TileOptions
 from flashvsr_trt.runtime.session import Session
-from flashvsr_trt.runtime.torch.device import choose_parking, resident_rings, stream_memory
+from flashvsr_trt.runtime.torch.device import choose_parking, resident_bytes, stream_memory
 from flashvsr_trt.runtime.torch.executor import TorchExecutor
 from flashvsr_trt.runtime.torch.tiles import in_tiles
 
@@ -101,14 +101,12 @@ def run_once(
         predicted = estimate(stream, None)
     else:
         parking = choose_parking(stream, DTYPE, plan, budget)
-        resident = resident_rings(stream, DTYPE, plan, budget, parking)
+        resident = resident_bytes(stream, DTYPE, plan, budget, parking)
         tiles = TorchExecutor(network, plan.tile_stream(stream))
         executor = in_tiles(tiles, stream, plan, parking, resident)
-        parked = f"{parking.name}, {resident} rings stay" if resident else parking.name
+        parked = f"{parking.name}, {resident / GIB:.1f} GiB of rings stay"
         predicted = stream_memory(stream, DTYPE, plan, parking)
-        predicted = replace(
-            predicted, state=predicted.state + resident * ring_bytes(plan.tile_stream(stream), "bfloat16")
-        )
+        predicted = replace(predicted, state=predicted.state + resident)
     ms = time_run(executor, frames)
     return Run(
         scene,

@@ -92,13 +92,13 @@ def choose_parking(stream: StreamConfig, dtype: torch.dtype, plan: TilePlan, bud
     return next(fits, Parking.HOST)
 
 
-def resident_rings(
+def resident_bytes(
     stream: StreamConfig, dtype: torch.dtype, plan: TilePlan, budget: int, parking: Parking
 ) -> int:
-    """How many tiles' rings have room on the GPU beside all else, where rings wait on the host."""
-    compute = str(dtype).removeprefix("torch.")
+    """Of the rings that wait on the host, so much may stay on the GPU: most of what `budget` leaves."""
     left = budget - stream_memory(stream, dtype, plan, parking).total
-    return max(0, min(len(plan.tiles), left // ring_bytes(plan.tile_stream(stream), compute)))
+    rings = len(plan.tiles) * ring_bytes(plan.tile_stream(stream), str(dtype).removeprefix("torch."))
+    return max(0, min(rings, left * 3 // 4)) if parking is not Parking.GPU else 0
 
 
 @cache

@@ -51,7 +51,7 @@ from flashvsr_trt.runtime.torch.device import (
     choose_dtype,
     choose_parking,
     free_memory,
-    resident_rings,
+    resident_bytes,
     stream_memory,
 )
 from flashvsr_trt.runtime.torch.graphs import Step, StepGraphs, Tensors
@@ -368,5 +368,5 @@ def open_torch_executor(request: ExecutorRequest, notify: Notify) -> TorchExecut
         return TorchExecutor(loaded, request.stream, request.torch)
     executor = TorchExecutor(loaded, plan.tile_stream(request.stream), request.torch)
     parking = choose_parking(request.stream, dtype, plan, budget)
-    resident = resident_rings(request.stream, dtype, plan, budget, parking)
+    resident = resident_bytes(request.stream, dtype, plan, budget, parking)
     return in_tiles(executor, request.stream, plan, parking, resident)

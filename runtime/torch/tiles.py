@@ -8,6 +8,7 @@ Encoding's and decoding's states are small; their copies stand between the calls
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from itertools import accumulate
 
 import torch
 
@@ -44,7 +45,8 @@ class TilePlaces:
         executor: a `TorchExecutor` of the tiles' stream.
         count: of tiles.
         parking: where what waits is.
-        resident: tiles whose rings stay on the GPU all the same, since there is room for so many.
+        resident: bytes of rings that stay on the GPU all the same, since there is room; of each tile as many,
+            so that what has to be brought is the same for all.
 
     Raises:
         DeviceError: the GPU or the host has no room for the states.
@@ -59,10 +61,11 @@ class TilePlaces:
             if place.graphs:
                 # Steps of both places run one after another on one stream, so their graphs share memory.
                 place.graphs.pool, place.graphs.stream = first.graphs.pool, first.graphs.stream
-        # The first tiles, whose rings would be waited for after another chunk's last.
-        on_host = max(0, count - resident) if self.on_host else 0
         rest = pinned_zeros if parking is Parking.HOST else torch.zeros_like
-        needed = on_host * sum(x.nbytes for x in ring_of(first))
+        ends = accumulate(x.nbytes for x in ring_of(first))
+        stays = [not self.on_host or end * count <= resident for end in ends]
+        rings = [torch.zeros_like if here else pinned_zeros for here in stays]
+        needed = count * sum(x.nbytes for x, here in zip(ring_of(first), stays, strict=True) if not here)
         if rest is pinned_zeros:
             needed += count * sum(x.nbytes for x in (*first.encode, *first.memory))
         if needed > (free := free_host_memory()):
@@ -74,8 +77,9 @@ class TilePlaces:
             self.encode, self.memory = (
                 [[rest(x) for x in part] for _ in range(count)] for part in (first.encode, first.memory)
             )
-            rings = [torch.zeros_like] * (count - on_host) + [pinned_zeros] * on_host
-            self.rings = [[make(x) for x in ring_of(first)] for make in rings]
+            self.rings = [
+                [make(x) for make, x in zip(rings, ring_of(first), strict=True)] for _ in range(count)
+            ]
         except torch.OutOfMemoryError as error:
             raise DeviceError(f"{executor.device} has too little memory for these tiles: {error}") from error
         self.loading, self.storing = (torch.cuda.Stream(executor.device) for _ in range(2))

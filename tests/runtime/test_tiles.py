@@ -178,7 +178,7 @@ class SlotExecutor:
 @pytest.mark.parametrize("count", [2, 3])
 def test_tiles_that_take_turns_in_a_few_places_keep_what_is_theirs(inert_cuda, schedule, parking, count):
     made = []
-    for new_states in (OwnStates, partial(TilePlaces, parking=parking, resident=1)):
+    for new_states in (OwnStates, partial(TilePlaces, parking=parking, resident=200)):
         executor = SlotExecutor()
         states = new_states(executor, count)
         for _ in range(2):
