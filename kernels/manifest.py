@@ -2,8 +2,10 @@
 
 import ast
 import operator
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from flashvsr_trt.errors import UsageError
 from flashvsr_trt.files.folder import (
@@ -179,12 +181,18 @@ _OPERATORS = {
 }
 
 
-def evaluate(expression: str, shapes: dict, parameters: dict | None = None):
+def evaluate(
+    expression: str,
+    shapes: Mapping[str, Sequence[Any]],
+    parameters: Mapping[str, Any] | None = None,
+    number: Callable[[int], Any] = int,
+) -> Any:
     """The value of a size expression: `+ - * //` over numbers, `input[dimension]` and named parameters.
 
     Args:
         shapes: dimensions of each input. Symbolic dimensions work where they support the operators.
         parameters: values that no shape tells, like `top_k`.
+        number: makes a symbolic dimension of an integer, where the others are symbolic.
 
     Raises:
         ValueError: the expression holds something else, or a name that was not given.
@@ -192,8 +200,8 @@ def evaluate(expression: str, shapes: dict, parameters: dict | None = None):
 
     def value(node: ast.expr):
         match node:
-            case ast.Constant(value=int() as number):
-                return number
+            case ast.Constant(value=int() as constant):
+                return number(constant)
             case ast.Name(id=name) if name in (parameters or {}):
                 return parameters[name]
             case ast.Subscript(value=ast.Name(id=name), slice=ast.Constant(value=int() as axis)) if (
@@ -212,7 +220,7 @@ def evaluate(expression: str, shapes: dict, parameters: dict | None = None):
         raise ValueError(f"'{expression}' has no value: {error}") from error
 
 
-def _bounded(number, expression: str):
+def _bounded(number: Any, expression: str) -> Any:
     """Symbolic dimensions are not numbers yet."""
     if isinstance(number, int) and abs(number) >= _EXPRESSION_LIMIT:
         raise ValueError(f"'{expression}' is too large")

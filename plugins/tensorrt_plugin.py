@@ -8,7 +8,7 @@ the node's domain and operator. See "Quickly Deployable Plugins" in TensorRT's d
 
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -20,7 +20,6 @@ from flashvsr_trt.errors import EngineError, MissingDependencyError
 from flashvsr_trt.kernels.manifest import Argument, Artifact, evaluate
 from flashvsr_trt.plugins.kernel_contract import POINTER_DTYPES
 from flashvsr_trt.plugins.sparse_attention import DOMAIN, OPERATORS, Operator
-from flashvsr_trt.plugins.symbolic_size import Size, unwrapped
 from flashvsr_trt.plugins.tactics import Tactic, read_tactics
 
 TRT_DTYPES = {
@@ -111,7 +110,7 @@ def plugin_functions(
     def describe(node: _NodeCall):
         return tuple(
             plugin.from_shape_expr(
-                tuple(unwrapped(node.evaluate(size)) for size in argument.shape),
+                tuple(node.evaluate(size) for size in argument.shape),
                 getattr(trt.DataType, TRT_DTYPES[POINTER_DTYPES[argument.type]]),
             )
             for argument in _output_arguments(tactics[0])
@@ -137,14 +136,16 @@ def plugin_functions(
 
 @dataclass(frozen=True)
 class _NodeCall:
-    """What TensorRT said in one call: arguments by name, sizes and attributes as expressions take them."""
+    """What TensorRT said in one call: arguments by name, sizes and attributes as symbolic dimensions."""
 
     arguments: Mapping[str, Any]
-    shapes: Mapping[str, list[Size]]
-    values: Mapping[str, int]
+    shapes: Mapping[str, Sequence[Any]]
+    values: Mapping[str, Any]
+    symbolic: Callable[[int], Any]
 
-    def evaluate(self, expression: str) -> "int | Size":
-        return evaluate(expression, self.shapes, self.values)
+    def evaluate(self, expression: str) -> Any:
+        # Symbolic dimensions take an integer on their right only, so every number becomes one.
+        return evaluate(expression, self.shapes, self.values, self.symbolic)
 
 
 def _signed(
@@ -164,12 +165,11 @@ def _signed(
 
     def called(*positional: Any, **named: Any) -> Any:
         arguments = signature.bind(*positional, **named).arguments
-        shapes = {
-            port.name: [Size(side, plugin.ShapeExpr) for side in arguments[port.name].shape_expr]
-            for port in operator.inputs
-        }
-        values = {name: int(numpy.asarray(arguments[name]).item()) for name in operator.attributes}
-        return function(_NodeCall(arguments, shapes, values))
+        symbolic = plugin.ShapeExpr
+        shapes = {port.name: arguments[port.name].shape_expr for port in operator.inputs}
+        integers = {name: int(numpy.asarray(arguments[name]).item()) for name in operator.attributes}
+        values = {name: symbolic(integer) for name, integer in integers.items()}
+        return function(_NodeCall(arguments, shapes, values, symbolic))
 
     called.__name__ = f"{operator.name}_{function.__name__}"
     called.__signature__ = signature
@@ -179,13 +179,13 @@ def _signed(
 def _launch(plugin: ModuleType, tactic: Tactic, node: _NodeCall) -> tuple[str, str, Any, Any]:
     artifact = tactic.artifact
     launch = plugin.KernelLaunchParams()
-    launch.grid_x, launch.grid_y, launch.grid_z = (unwrapped(node.evaluate(size)) for size in artifact.grid)
+    launch.grid_x, launch.grid_y, launch.grid_z = (node.evaluate(size) for size in artifact.grid)
     launch.block_x = artifact.block
     launch.shared_mem = artifact.shared_bytes
     numbers = [argument.value for argument in artifact.arguments if argument.role == "int"]
     extra = plugin.SymIntExprs(len(numbers))
     for position, expression in enumerate(numbers):
-        extra[position] = plugin.SymInt32(unwrapped(node.evaluate(expression)))
+        extra[position] = plugin.SymInt32(node.evaluate(expression))
     return artifact.entry, tactic.ptx, launch, extra
 
 

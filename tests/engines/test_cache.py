@@ -79,7 +79,6 @@ def test_every_source_of_the_builder_is_in_the_key():
         "engines/progress_monitor.py",
         "engines/binding_formats.py",
         "plugins/kernel_contract.py",
-        "plugins/symbolic_size.py",
         "plugins/tactics.py",
         "plugins/tensorrt_plugin.py",
         "kernels/manifest.py",
