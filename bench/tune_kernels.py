@@ -17,9 +17,8 @@ from bench.gpu_timing import median_microseconds, require_gpu
 from bench.kernel_problems import attention_problem, in_ring
 from flashvsr_trt.kernels.add_norm import add_norm_reference
 from flashvsr_trt.kernels.add_norm_triton import launch_add_norm
-from flashvsr_trt.kernels.attention_arguments import attention_strides
+from flashvsr_trt.kernels.attention_launch import launch_attention
 from flashvsr_trt.kernels.block_sparse_attention import block_sparse_attention_reference
-from flashvsr_trt.kernels.block_sparse_attention_triton import launch_portable
 from flashvsr_trt.kernels.conv_to_rgb import conv_to_rgb_reference, launch_conv_to_rgb, tap_columns
 from flashvsr_trt.kernels.device import architecture_of
 from flashvsr_trt.kernels.finish_frames import finish_frames_reference, launch_finish_frames
@@ -100,22 +99,15 @@ def tune_attention(architecture: str, head_dim: int) -> Setting:
     problem = in_ring(attention_problem(*LR_SIZE, head_dim=head_dim))
     index, count = select_blocks_reference(problem.probability, problem.slot_valid, problem.top_k)
     tensors = (problem.q, problem.k, problem.v, problem.ring_k, problem.ring_v, index, count)
-    strides = attention_strides(*tensors)
     settings = _grid((4, 8), (2, 3), KEYS=(64, 128))
     if architecture == "sm_90" and head_dim == 128:
         hopper = _grid((4,), STAGES=(2, 3), LONGEST_FIRST=(0, 1))
         settings += [dataclasses.replace(setting, implementation="hopper") for setting in hopper]
 
-    def run(setting: Setting):
-        launch = launch_portable
-        if setting.implementation == "hopper":
-            from flashvsr_trt.kernels.block_sparse_attention_hopper import launch_hopper as launch
-        return (launch(*tensors, strides, setting),)
-
     return fastest(
         f"block_sparse_attention d{head_dim}",
         settings,
-        run,
+        _launches(launch_attention, tensors),
         (block_sparse_attention_reference(*tensors),),
         **BF16,
     )

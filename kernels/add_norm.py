@@ -6,9 +6,7 @@
 import torch
 import torch.nn.functional as F
 
-from flashvsr_trt.kernels.calls import record_call, runs_kernel
-from flashvsr_trt.kernels.device import architecture_of
-from flashvsr_trt.kernels.tuning import setting_for
+from flashvsr_trt.kernels.calls import kernel_setting
 
 
 def add_norm(
@@ -20,13 +18,11 @@ def add_norm(
     eps: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """`add_norm_reference`, by the kernel on a GPU."""
-    if not runs_kernel(x):
-        record_call("add_norm", "reference")
+    setting = kernel_setting("add_norm", x)
+    if setting is None:
         return add_norm_reference(x, branch, gate, weight, bias, eps)
     from flashvsr_trt.kernels.add_norm_triton import launch_add_norm
 
-    record_call("add_norm", "triton")
-    setting = setting_for("add_norm", architecture_of(x.device))
     return launch_add_norm(x, branch, gate, weight, bias, eps, setting)
 
 

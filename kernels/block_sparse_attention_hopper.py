@@ -6,10 +6,6 @@ that the tensor cores work on it during the next block's softmax. Same arguments
 kernel beside it; `out` is followed by the scratch that the tensor descriptors are built in.
 """
 
-import math
-
-import torch
-import triton
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import (
@@ -18,10 +14,6 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma,
     warpgroup_mma_wait,
 )
-
-from flashvsr_trt.kernels.attention_arguments import AttentionStrides
-from flashvsr_trt.kernels.catalogue import BLOCK
-from flashvsr_trt.kernels.tuning import Setting
 
 # Triton 3.9 renamed the call; 3.6 to 3.8 know the older name.
 tma_load = getattr(tma, "async_load", tma.async_copy_global_to_shared)
@@ -271,47 +263,3 @@ def block_sparse_attention_hopper(
         [240, 24],
     )
     # fmt: on
-
-
-def _scratch(size: int, alignment: int, stream: int | None) -> torch.Tensor:
-    return torch.empty(size, dtype=torch.int8, device="cuda")
-
-
-def launch_hopper(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    ring_k: torch.Tensor,
-    ring_v: torch.Tensor,
-    index: torch.Tensor,
-    count: torch.Tensor,
-    strides: AttentionStrides,
-    setting: Setting,
-) -> torch.Tensor:
-    """Launches the kernel on the reference's arguments, already checked by `attention_strides`."""
-    tokens, heads, head_dim = q.shape
-    out = q.new_empty((tokens, heads, head_dim))
-    # Triton asks this allocator for the room that the tensor descriptors are built in.
-    triton.set_allocator(_scratch)
-    block_sparse_attention_hopper[(count.shape[1], heads)](
-        q,
-        k,
-        v,
-        ring_k,
-        ring_v,
-        index,
-        count,
-        strides.ring_windows,
-        strides.q,
-        strides.k,
-        strides.v,
-        strides.ring,
-        out,
-        HEAD_DIM=head_dim,
-        BLOCK=BLOCK,
-        SCALE=math.log2(math.e) / math.sqrt(head_dim),
-        OWN=len(k) > 0,
-        **setting.constants,
-        num_warps=setting.num_warps,
-    )
-    return out

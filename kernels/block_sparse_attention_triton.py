@@ -1,14 +1,8 @@
 """Block-sparse attention for sm_80 and newer: the kernel form of `block_sparse_attention_reference`."""
 
-import math
-
 import torch
 import triton
 import triton.language as tl
-
-from flashvsr_trt.kernels.attention_arguments import AttentionStrides
-from flashvsr_trt.kernels.catalogue import BLOCK
-from flashvsr_trt.kernels.tuning import Setting
 
 MULTIPLIED = {torch.bfloat16: tl.bfloat16, torch.float16: tl.float16, torch.float32: tl.float32}
 
@@ -85,43 +79,3 @@ def block_sparse_attention(
     weighted = weighted / tl.where(total > 0, total, 1.0)[:, None]
     out += query_token[:, None] * (heads * HEAD_DIM) + (head_offset + channel)[None, :]
     tl.store(out, weighted.to(out.dtype.element_ty))
-
-
-def launch_portable(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    ring_k: torch.Tensor,
-    ring_v: torch.Tensor,
-    index: torch.Tensor,
-    count: torch.Tensor,
-    strides: AttentionStrides,
-    setting: Setting,
-) -> torch.Tensor:
-    """Launches the kernel on the reference's arguments, already checked by `attention_strides`."""
-    tokens, heads, head_dim = q.shape
-    out = q.new_empty((tokens, heads, head_dim))
-    block_sparse_attention[(count.shape[1], heads)](
-        q,
-        k,
-        v,
-        ring_k,
-        ring_v,
-        index,
-        count,
-        strides.ring_windows,
-        strides.q,
-        strides.k,
-        strides.v,
-        strides.ring,
-        out,
-        HEAD_DIM=head_dim,
-        BLOCK=BLOCK,
-        MULTIPLIED=MULTIPLIED[q.dtype] if q.is_cuda else tl.float32,
-        SCALE=math.log2(math.e) / math.sqrt(head_dim),
-        OWN=len(k) > 0,
-        **setting.constants,
-        num_warps=setting.num_warps,
-        num_stages=setting.num_stages,
-    )
-    return out

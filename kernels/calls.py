@@ -7,6 +7,9 @@ from contextvars import ContextVar
 
 import torch
 
+from flashvsr_trt.kernels.device import architecture_of
+from flashvsr_trt.kernels.tuning import Setting, setting_for
+
 _process_calls: Counter[str] = Counter()
 _calls: ContextVar[Counter[str]] = ContextVar("flashvsr_calls", default=_process_calls)
 _references_only: ContextVar[bool] = ContextVar("flashvsr_references_only", default=False)
@@ -25,6 +28,16 @@ def reference_kernels() -> Iterator[None]:
 def runs_kernel(tensor: torch.Tensor) -> bool:
     """Whether an operator on this tensor runs its kernel: on CUDA, unless `runs_references`."""
     return tensor.is_cuda and not runs_references()
+
+
+def kernel_setting(operator: str, tensor: torch.Tensor) -> Setting | None:
+    """How the operator's Triton kernel is launched on this tensor; None where its reference is to run.
+
+    Counts the call of the one or the other.
+    """
+    runs = runs_kernel(tensor)
+    record_call(operator, "triton" if runs else "reference")
+    return setting_for(operator, architecture_of(tensor.device)) if runs else None
 
 
 def runs_references() -> bool:

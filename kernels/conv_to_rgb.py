@@ -14,11 +14,10 @@ against float64 is 3e-15 (of that product and sum: 3e-15), where rounding them t
 import torch
 import torch.nn.functional as F
 
-from flashvsr_trt.kernels.calls import record_call, runs_kernel
+from flashvsr_trt.kernels.calls import kernel_setting, record_call
 from flashvsr_trt.kernels.conv_relu import runs_onednn
-from flashvsr_trt.kernels.device import architecture_of
 from flashvsr_trt.kernels.optional_triton import tl, triton
-from flashvsr_trt.kernels.tuning import Setting, setting_for
+from flashvsr_trt.kernels.tuning import Setting
 
 NEIGHBOURS = 4
 """Pixels of a row that one position of the CPU's convolution makes: 12 of the 16 lanes that oneDNN fills."""
@@ -52,11 +51,9 @@ class ConvToRGB(torch.nn.Module):
         if runs_onednn(x):
             record_call("conv_to_rgb", "onednn")
             return conv_four_pixels(x, self.neighbours, self.bias)
-        if not runs_kernel(x):
-            record_call("conv_to_rgb", "reference")
+        setting = kernel_setting("conv_to_rgb", x)
+        if setting is None:
             return conv_to_rgb_reference(x, self.weight, self.bias)
-        record_call("conv_to_rgb", "triton")
-        setting = setting_for("conv_to_rgb", architecture_of(x.device))
         return launch_conv_to_rgb(x, self.columns, self.bias, setting)
 
 

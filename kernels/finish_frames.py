@@ -6,10 +6,9 @@ Of the two kernels one makes the statistics, the other the pixels.
 
 import torch
 
-from flashvsr_trt.kernels.calls import record_call, runs_kernel
-from flashvsr_trt.kernels.device import architecture_of
+from flashvsr_trt.kernels.calls import kernel_setting
 from flashvsr_trt.kernels.optional_triton import tl, triton
-from flashvsr_trt.kernels.tuning import Setting, setting_for
+from flashvsr_trt.kernels.tuning import Setting
 
 EPSILON = 1e-5
 """Added to a channel's variance."""
@@ -36,11 +35,9 @@ def finish_frames_reference(frames: torch.Tensor, reference: torch.Tensor) -> to
 
 def finish_frames(frames: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
     """`finish_frames_reference`, by the kernels where there is a GPU."""
-    if not runs_kernel(frames):
-        record_call("finish_frames", "reference")
+    setting = kernel_setting("finish_frames", frames)
+    if setting is None:
         return finish_frames_reference(frames, reference)
-    record_call("finish_frames", "triton")
-    setting = setting_for("finish_frames", architecture_of(frames.device))
     return launch_finish_frames(frames, reference, setting)
 
 

@@ -5,11 +5,9 @@
 
 import torch
 
-from flashvsr_trt.kernels.calls import record_call, runs_kernel
+from flashvsr_trt.kernels.calls import kernel_setting
 from flashvsr_trt.kernels.catalogue import BLOCK
-from flashvsr_trt.kernels.device import architecture_of
 from flashvsr_trt.kernels.select_blocks import window_means
-from flashvsr_trt.kernels.tuning import setting_for
 
 
 def norm_rope(
@@ -24,14 +22,12 @@ def norm_rope(
     k_out: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """`norm_rope_reference` of q and of k; returns the window means of both. By the kernel on a GPU."""
-    if not runs_kernel(q):
-        record_call("norm_rope", "reference")
+    setting = kernel_setting("norm_rope", q)
+    if setting is None:
         q_means = norm_rope_reference(q, q_weight, cos, sin, eps, q_out)
         return q_means, norm_rope_reference(k, k_weight, cos, sin, eps, k_out)
     from flashvsr_trt.kernels.norm_rope_triton import launch_norm_rope
 
-    record_call("norm_rope", "triton")
-    setting = setting_for("norm_rope", architecture_of(q.device))
     return launch_norm_rope(q, k, q_weight, k_weight, cos, sin, eps, q_out, k_out, setting)
 
 

@@ -7,10 +7,9 @@ with one read and one write, where torch takes three.
 import torch
 import torch.nn.functional as F
 
-from flashvsr_trt.kernels.calls import record_call, runs_kernel
-from flashvsr_trt.kernels.device import architecture_of
+from flashvsr_trt.kernels.calls import kernel_setting
 from flashvsr_trt.kernels.optional_triton import tl, triton
-from flashvsr_trt.kernels.tuning import Setting, setting_for
+from flashvsr_trt.kernels.tuning import Setting
 
 EPSILON = 1e-27
 """Keeps the norm of a zero vector from being a division by zero, and changes no other."""
@@ -46,12 +45,10 @@ def conv_norm_silu(
     Returns:
         [T, out, h, w] in channels-last memory.
     """
-    if not runs_kernel(stacked):
-        record_call("norm_silu", "reference")
+    setting = kernel_setting("norm_silu", stacked)
+    if setting is None:
         # oneDNN's convolution starts its sums at the bias: it costs no pass.
         return norm_silu_reference(F.conv2d(stacked, weight, bias), None, gamma)
-    record_call("norm_silu", "triton")
-    setting = setting_for("norm_silu", architecture_of(stacked.device))
     return launch_norm_silu(F.conv2d(stacked, weight), bias, gamma, setting)
 
 

@@ -6,10 +6,9 @@ one read and one write, of whole vectors of channels.
 
 import torch
 
-from flashvsr_trt.kernels.calls import record_call, runs_kernel
-from flashvsr_trt.kernels.device import architecture_of
+from flashvsr_trt.kernels.calls import kernel_setting
 from flashvsr_trt.kernels.optional_triton import tl, triton
-from flashvsr_trt.kernels.tuning import Setting, setting_for
+from flashvsr_trt.kernels.tuning import Setting
 
 
 def split_frames_reference(grown: torch.Tensor, frames: int, relu: bool) -> torch.Tensor:
@@ -29,11 +28,9 @@ def split_frames(grown: torch.Tensor, frames: int, relu: bool = False) -> torch.
     """`split_frames_reference`, by the kernel where there is a GPU."""
     if frames == 1:
         return grown.relu_() if relu else grown
-    if not runs_kernel(grown):
-        record_call("split_frames", "reference")
+    setting = kernel_setting("split_frames", grown)
+    if setting is None:
         return split_frames_reference(grown, frames, relu)
-    record_call("split_frames", "triton")
-    setting = setting_for("split_frames", architecture_of(grown.device))
     return launch_split_frames(grown, frames, relu, setting)
 
 

@@ -7,10 +7,9 @@ kernel reads each frame once, in whole vectors of channels.
 import torch
 import torch.nn.functional as F
 
-from flashvsr_trt.kernels.calls import record_call, runs_kernel
-from flashvsr_trt.kernels.device import architecture_of
+from flashvsr_trt.kernels.calls import kernel_setting
 from flashvsr_trt.kernels.optional_triton import tl, triton
-from flashvsr_trt.kernels.tuning import Setting, setting_for
+from flashvsr_trt.kernels.tuning import Setting
 
 FRAMES = 4
 """Frames that a causal convolution sees; it moves by two."""
@@ -28,11 +27,9 @@ def stack_frames_reference(tail: torch.Tensor, x: torch.Tensor, first: torch.Ten
 
 def stack_frames(tail: torch.Tensor, x: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
     """`stack_frames_reference`, by the kernel where there is a GPU; x is in channels-last memory there."""
-    if not runs_kernel(x):
-        record_call("stack_frames", "reference")
+    setting = kernel_setting("stack_frames", x)
+    if setting is None:
         return stack_frames_reference(tail, x, first)
-    record_call("stack_frames", "triton")
-    setting = setting_for("stack_frames", architecture_of(x.device))
     return launch_stack_frames(tail.contiguous(memory_format=torch.channels_last), x, first, setting)
 
 

@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 import torch
 
-from flashvsr_trt.kernels.attention_arguments import attention_strides
+from flashvsr_trt.kernels.attention_launch import launch_attention
 from flashvsr_trt.kernels.block_sparse_attention import block_sparse_attention_reference
-from flashvsr_trt.kernels.calls import record_call, runs_kernel
+from flashvsr_trt.kernels.calls import kernel_setting, record_call, runs_kernel
 from flashvsr_trt.kernels.device import architecture_of
 from flashvsr_trt.kernels.select_blocks import select_blocks_reference
 from flashvsr_trt.kernels.tuning import Setting, setting_for
@@ -53,13 +53,11 @@ def select_blocks(
     probability: torch.Tensor, slot_valid: torch.Tensor, top_k: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """`select_blocks_reference`, by the kernel where there is a GPU."""
-    if not runs_kernel(probability):
-        record_call("select_blocks", "reference")
+    setting = kernel_setting("select_blocks", probability)
+    if setting is None:
         return select_blocks_reference(probability, slot_valid, top_k)
     from flashvsr_trt.kernels.select_blocks_triton import launch_select_blocks
 
-    record_call("select_blocks", "triton")
-    setting = setting_for("select_blocks", architecture_of(probability.device))
     return launch_select_blocks(probability, slot_valid, top_k, setting)
 
 
@@ -76,20 +74,16 @@ def block_sparse_attention(
     """`block_sparse_attention_reference`, by the architecture's fastest kernel where there is a GPU.
 
     Raises:
-        ValueError: the kernel cannot read the arguments as they are (see `attention_strides`).
+        ValueError: the kernel cannot read the arguments as they are (see `launch_attention`).
     """
     arguments = (q, k, v, ring_k, ring_v, index, count)
     if not runs_kernel(q):
         record_call("block_sparse_attention", "reference")
         return block_sparse_attention_reference(*arguments)
-    strides = attention_strides(*arguments)
     setting = attention_setting(q)
-    if setting.implementation == "hopper":
-        from flashvsr_trt.kernels.block_sparse_attention_hopper import launch_hopper as launch
-    else:
-        from flashvsr_trt.kernels.block_sparse_attention_triton import launch_portable as launch
+    out = launch_attention(arguments, setting)
     record_call("block_sparse_attention", setting.implementation)
-    return launch(*arguments, strides, setting)
+    return out
 
 
 def attention_setting(q: torch.Tensor) -> Setting:

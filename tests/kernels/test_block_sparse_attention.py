@@ -1,9 +1,10 @@
 import pytest
 import torch
 
-from flashvsr_trt.kernels.attention_arguments import attention_strides
+from flashvsr_trt.kernels.attention_launch import attention_strides, launch_attention
 from flashvsr_trt.kernels.block_sparse_attention import block_sparse_attention_reference
 from flashvsr_trt.kernels.select_blocks import compact_mask
+from flashvsr_trt.kernels.torch_ops import attention_setting
 
 HEADS = 2
 BLOCK = 128
@@ -16,13 +17,7 @@ TOLERANCE = {
 
 
 def launch(*arguments):
-    from flashvsr_trt.kernels.block_sparse_attention_triton import launch_portable
-    from flashvsr_trt.kernels.torch_ops import attention_setting
-
-    setting = attention_setting(arguments[0])
-    if setting.implementation == "hopper":
-        from flashvsr_trt.kernels.block_sparse_attention_hopper import launch_hopper as launch_portable
-    return launch_portable(*arguments, attention_strides(*arguments), setting)
+    return launch_attention(arguments, attention_setting(arguments[0]))
 
 
 def arguments(dtype, head_dim, windows=2, slots=3, units=1, mask=None, seed=0, own=True):

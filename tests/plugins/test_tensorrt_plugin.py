@@ -197,7 +197,7 @@ def test_selection_is_launched_as_its_own_launcher_does(kernels, monkeypatch):
 @pytest.mark.parametrize("kind", KINDS, ids=["portable", "hopper"])
 def test_attention_is_launched_as_its_own_launcher_does(kind, compiled, monkeypatch):
     from flashvsr_trt.kernels import block_sparse_attention_hopper, block_sparse_attention_triton
-    from flashvsr_trt.kernels.attention_arguments import attention_strides
+    from flashvsr_trt.kernels.attention_launch import launch_attention
     from flashvsr_trt.kernels.tuning import setting_for
 
     architecture, head_dim = kind
@@ -206,14 +206,13 @@ def test_attention_is_launched_as_its_own_launcher_does(kind, compiled, monkeypa
     recorded = RecordedKernel()
     name = "block_sparse_attention_hopper" if hopper else "block_sparse_attention"
     monkeypatch.setattr(module, name, recorded)
-    launcher = module.launch_hopper if hopper else module.launch_portable
     tensors = []
     for port in BLOCK_SPARSE_ATTENTION.inputs:
         shape = SHAPES[port.name]
         shape = (*shape[:-1], head_dim) if port.dtype == "T" else shape
         tensors.append(torch.zeros(shape, dtype=torch.bfloat16 if port.dtype == "T" else torch.int32))
     setting = setting_for("block_sparse_attention", architecture, head_dim)
-    launcher(*tensors, attention_strides(*tensors), setting)
+    launch_attention(tuple(tensors), setting)
     grid, ints = launch_of(BLOCK_SPARSE_ATTENTION, compiled[kind])
     assert grid == (*recorded.grid, 1)
     assert ints == recorded.ints

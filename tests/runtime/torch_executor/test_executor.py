@@ -13,7 +13,7 @@ from flashvsr_trt.config.rope import time_table
 from flashvsr_trt.config.signatures import COLOR_FIXES, StreamConfig
 from flashvsr_trt.errors import DeviceError, MissingDependencyError, UsageError
 from flashvsr_trt.kernels import finish_frames
-from flashvsr_trt.kernels.attention_arguments import attention_strides
+from flashvsr_trt.kernels.attention_launch import attention_strides
 from flashvsr_trt.kernels.conv_to_rgb import ConvToRGB
 from flashvsr_trt.model import attention, fused_decoder, fused_projector, running_dit
 from flashvsr_trt.model.attention import self_attention_for

@@ -1,10 +1,12 @@
-"""What the attention kernels ask of their arguments: checked once, before any launch."""
+"""Launching an attention kernel: what it asks of its arguments, checked before, and one launch."""
 
+import math
 from dataclasses import dataclass
 
 import torch
 
 from flashvsr_trt.kernels.catalogue import BLOCK, HEAD_DIMS
+from flashvsr_trt.kernels.tuning import Setting
 
 
 @dataclass(frozen=True)
@@ -61,3 +63,48 @@ def attention_strides(
                 f"{name} must be contiguous int32 {shape}, not {tensor.dtype} {tuple(tensor.shape)}"
             )
     return AttentionStrides(ring_windows=ring_windows, **strides)
+
+
+def launch_attention(arguments: tuple[torch.Tensor, ...], setting: Setting) -> torch.Tensor:
+    """`block_sparse_attention_reference` of its arguments, by the kernel that `setting` names.
+
+    Raises:
+        ValueError: as `attention_strides`.
+    """
+    strides = attention_strides(*arguments)
+    q, k, count = arguments[0], arguments[1], arguments[-1]
+    heads, head_dim = q.shape[1:]
+    options = {"num_warps": setting.num_warps, **setting.constants}
+    if setting.implementation == "hopper":
+        import triton
+
+        from flashvsr_trt.kernels.block_sparse_attention_hopper import block_sparse_attention_hopper as kernel
+
+        # Triton asks this allocator for the room that the tensor descriptors are built in.
+        triton.set_allocator(_scratch)
+    else:
+        from flashvsr_trt.kernels.block_sparse_attention_triton import MULTIPLIED
+        from flashvsr_trt.kernels.block_sparse_attention_triton import block_sparse_attention as kernel
+
+        options["MULTIPLIED"] = MULTIPLIED[q.dtype if q.is_cuda else torch.float32]
+        options["num_stages"] = setting.num_stages
+    out = q.new_empty(q.shape)
+    kernel[(count.shape[1], heads)](
+        *arguments,
+        strides.ring_windows,
+        strides.q,
+        strides.k,
+        strides.v,
+        strides.ring,
+        out,
+        HEAD_DIM=head_dim,
+        BLOCK=BLOCK,
+        SCALE=math.log2(math.e) / math.sqrt(head_dim),
+        OWN=len(k) > 0,
+        **options,
+    )
+    return out
+
+
+def _scratch(size: int, alignment: int, stream: int | None) -> torch.Tensor:
+    return torch.empty(size, dtype=torch.int8, device="cuda")
