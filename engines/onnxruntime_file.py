@@ -35,8 +35,7 @@ def write_session_file(segment: ModelProto, path: Path) -> EngineFile:
         EngineError: the segment cannot be adapted.
     """
     started = time.perf_counter()
-    adapt_for_onnxruntime(segment)
-    onnx.save(segment, path)
+    onnx.save(adapt_for_onnxruntime(segment), path)
     # Its kernels are chosen when a session is opened.
     write_layers(path.parent, path.stem, ())
     seconds = round(time.perf_counter() - started, 3)
