@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import onnx
+import onnx_ir as ir
 import torch
 from torch.export.graph_signature import InputKind
 
@@ -16,8 +16,9 @@ from flashvsr_trt.export.trace import trace_stage
 from flashvsr_trt.model.network import Network
 from flashvsr_trt.parity.onnxruntime_stages import session_with_outputs
 from flashvsr_trt.parity.tensor_error import TensorError, Thresholds
+from flashvsr_trt.runtime.onnxruntime.session import run_session
 
-FLOAT_TYPES = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
+FLOAT_TYPES = (ir.DataType.FLOAT, ir.DataType.FLOAT16)
 
 
 @dataclass(frozen=True)
@@ -37,16 +38,15 @@ def find_divergence(
     Tensors are matched by name: torch.onnx calls a value as the torch program does. None where all agree.
     """
     reference = intermediate_tensors(bundle, network, graph, inputs)
-    model = onnx.load(bundle.graph_path(graph), load_external_data=False)
-    made_by = {name: node.name for node in model.graph.node for name in node.output}
-    floats = {
-        value.name
-        for value in (*model.graph.value_info, *model.graph.output)
-        if value.type.tensor_type.elem_type in FLOAT_TYPES
+    model = ir.load(bundle.graph_path(graph))
+    made_by = {
+        value.name: node.name
+        for node in model.graph
+        for value in node.outputs
+        if value.name in reference and value.dtype in FLOAT_TYPES
     }
-    names = [name for name in made_by if name in reference and name in floats]
-    session = session_with_outputs(model, bundle.folder, names)
-    for name, tensor in zip(names, session.run(names, dict(inputs)), strict=True):
+    session = session_with_outputs(model, bundle.folder, made_by)
+    for name, tensor in run_session(session, list(made_by), dict(inputs), graph).items():
         error = TensorError(graph, name)
         error.add(reference[name], tensor)
         if error.exceeds(limits):

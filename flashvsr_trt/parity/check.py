@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -26,7 +26,6 @@ from flashvsr_trt.parity.onnxruntime_stages import OnnxRuntimeStages
 from flashvsr_trt.parity.stage_runner import Arrays, StageExecutor, StageRunner
 from flashvsr_trt.parity.tensor_error import thresholds_for
 from flashvsr_trt.parity.torch_stages import TorchStages
-from flashvsr_trt.parity.widened import NARROW, widened_bundle, widened_network
 from flashvsr_trt.runtime.executor import Executor
 from flashvsr_trt.runtime.tensorrt.executor import TensorRTExecutor
 from flashvsr_trt.runtime.torch.executor import TorchExecutor
@@ -66,10 +65,12 @@ def bundle_network(bundle: Bundle, weights: str | None = None, device: str = "cp
 def check_parity(bundle: Bundle, network: Network, frame_count: int, bisect: bool = False) -> ParityResult:
     """Compare ONNX Runtime with torch by graph and end to end; with `bisect`, inside the first bad graph.
 
-    A bfloat16 bundle is compared in float32; see `widened`.
+    A bfloat16 bundle is compared in float32, of weights that were rounded to bfloat16; see `widened`. Its
+    network's modules are changed.
     """
-    if bundle.precision == NARROW:
-        return check_parity(widened_bundle(bundle), widened_network(network), frame_count, bisect)
+    if bundle.precision == "bf16":
+        wide = Network(network.projector.float(), network.dit.float(), network.decoder.float())
+        return check_parity(replace(bundle, precision="fp32"), wide, frame_count, bisect)
     frames = clip_of(bundle, frame_count)
     stages = TorchStages(network, bundle.stream)
     candidate = StageExecutor(OnnxRuntimeStages(bundle), bundle)

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
-import onnx
+import onnx_ir as ir
 
 from flashvsr_trt.bundle import Bundle
 from flashvsr_trt.parity.stage_runner import BLOCKS, Arrays
@@ -23,17 +23,15 @@ class OnnxRuntimeStages:
     """Implements `parity.stage_runner.StageRunner` on the CPU.
 
     Args:
-        bundle: of precision fp32 or fp16, or `widened_bundle` of another.
-        probes: graph -> intermediate tensors to give as well.
+        bundle: of precision fp32 or fp16, or of bf16 and said to be fp32, which then is computed.
 
     Raises:
         DeviceError: ONNX Runtime cannot run the bundle's precision.
     """
 
-    def __init__(self, bundle: Bundle, probes: Mapping[str, Iterable[str]] | None = None) -> None:
+    def __init__(self, bundle: Bundle) -> None:
         check_precision(bundle)
         self.bundle = bundle
-        self.probes = probes or {}
         self.sessions: dict[str, onnxruntime.InferenceSession] = {}
         self.selections: dict[str, list[tuple[str, str]]] = {}
 
@@ -48,33 +46,27 @@ class OnnxRuntimeStages:
         return made
 
     def _load(self, graph: str) -> None:
-        model = onnx.load(self.bundle.graph_path(graph), load_external_data=False)
-        self.selections[graph] = [
-            tuple(node.output)
-            for node in model.graph.node
-            if (node.domain, node.op_type) == (DOMAIN, SELECT_BLOCKS.name)
+        model = ir.load(self.bundle.graph_path(graph))
+        selecting = [
+            node for node in model.graph if (node.domain, node.op_type) == (DOMAIN, SELECT_BLOCKS.name)
         ]
+        self.selections[graph] = [(node.outputs[0].name, node.outputs[1].name) for node in selecting]
         selected = [name for pair in self.selections[graph] for name in pair]
-        self.sessions[graph] = session_with_outputs(
-            model, self.bundle.folder, [*selected, *self.probes.get(graph, ())]
-        )
+        self.sessions[graph] = session_with_outputs(model, self.bundle.folder, selected)
 
 
-def session_with_outputs(
-    model: onnx.ModelProto, folder: Path, names: Iterable[str]
-) -> onnxruntime.InferenceSession:
+def session_with_outputs(model: ir.Model, folder: Path, names: Iterable[str]) -> onnxruntime.InferenceSession:
     """A CPU session over a model whose tensors `names` are outputs too; `folder` holds its weights.
 
     What is bfloat16 becomes float32.
     """
-    weights = {name: onnxruntime.OrtValue.ortvalue_from_numpy(w) for name, w in widen(model, folder).items()}
-    present = {value.name for value in model.graph.output}
-    infos = {value.name: value for value in model.graph.value_info}
-    model.graph.output.extend(infos[name] for name in names if name not in present)
+    weights = {name: onnxruntime.OrtValue.ortvalue_from_numpy(wide) for name, wide in widen(model).items()}
+    made = {value.name: value for node in model.graph for value in node.outputs}
+    model.graph.outputs.extend(made[name] for name in names if not made[name].is_graph_output())
     options = session_options(folder)
     if weights:
         options.add_external_initializers(list(weights), list(weights.values()))
-    return open_session(model.SerializeToString(), model.graph.name, options)
+    return open_session(ir.to_proto(model).SerializeToString(), str(model.graph.name), options)
 
 
 def expand_blocks(index: np.ndarray, count: np.ndarray) -> np.ndarray:
