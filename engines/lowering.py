@@ -9,15 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
-from onnx import GraphProto, ModelProto, NodeProto, helper
+from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto, helper
 
 from flashvsr_trt.engines.plan import BEFORE, EngineStep, KernelStep, PlanTensor, SegmentPlan, Step
-from flashvsr_trt.engines.views import view_roots
 from flashvsr_trt.errors import EngineError
 from flashvsr_trt.plugins.onnx_values import dtype_of, shape_of
 from flashvsr_trt.plugins.sparse_attention import DOMAIN, OPERATORS
 
 STANDARD_DOMAINS = ("", "ai.onnx")
+
+VIEWS = ("Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity")
+"""Operators whose output holds the bytes of their first input, in the same order."""
 
 
 @dataclass(frozen=True)
@@ -64,17 +66,8 @@ def keep_custom_nodes(path: Path) -> LoweredGraph:
     inputs = tuple(value.name for value in model.graph.input)
     outputs = tuple(value.name for value in model.graph.output)
     step = EngineStep(path.stem, inputs, outputs)
-    tensors = {
-        value.name: PlanTensor(
-            name=value.name,
-            dtype=dtype_of(value),
-            shape=shape_of(value),
-            storage=None,
-            written=BEFORE if value.name in inputs else 0,
-            last_read=0 if value.name in inputs else 1,
-        )
-        for value in (*model.graph.input, *model.graph.output)
-    }
+    tensors = {value.name: _plan_tensor(value, None, BEFORE, last_read=0) for value in model.graph.input}
+    tensors |= {value.name: _plan_tensor(value, None, 0, last_read=1) for value in model.graph.output}
     plan = SegmentPlan(path.stem, (step,), tensors, inputs, outputs)
     return LoweredGraph(plan, {path.stem: model})
 
@@ -97,7 +90,7 @@ class _Cut:
         self.inputs = [value.name for value in graph.input]
         self.outputs = [value.name for value in graph.output]
         self.values = {v.name: v for v in (*graph.input, *graph.value_info, *graph.output)}
-        self.roots = view_roots(graph)
+        self.roots = _view_roots(graph)
         waves = self._waves()
         self._materialise(waves)
         self.steps: list[Step] = []
@@ -125,18 +118,11 @@ class _Cut:
                 memory = self.storage.get(name)
                 if memory:
                     last_read[memory] = max(index, last_read.get(memory, index))
-        return {name: self._tensor(name, written, last_read[name]) for name in last_read}
-
-    def _tensor(self, name: str, written: Mapping[str, int], last_read: int) -> PlanTensor:
-        value, memory = self.values[name], self.storage.get(name)
-        return PlanTensor(
-            name=name,
-            dtype=dtype_of(value),
-            shape=shape_of(value),
-            storage=memory,
-            written=written[memory or name],
-            last_read=last_read,
-        )
+        written |= {view: written[memory] for view, memory in self.storage.items()}
+        return {
+            name: _plan_tensor(self.values[name], self.storage.get(name), written[name], last)
+            for name, last in last_read.items()
+        }
 
     def _waves(self) -> list[list[NodeProto]]:
         """Nodes by the number of custom and plain waves before them: even ones are plain, odd ones custom."""
@@ -216,6 +202,16 @@ class _Cut:
         self.step_nodes.append(nodes)
 
 
+def _view_roots(graph: GraphProto) -> dict[str, str]:
+    """Every tensor's name -> the tensor that it is a view of, through any number of views; else itself."""
+    roots = {value.name: value.name for value in (*graph.input, *graph.initializer)}
+    for node in graph.node:
+        is_view = node.op_type in VIEWS and not node.domain
+        for output in node.output:
+            roots[output] = roots[node.input[0]] if is_view else output
+    return roots
+
+
 def _segment_model(model: ModelProto, step: EngineStep, nodes: list[NodeProto]) -> ModelProto:
     """A model on its own of some nodes; its weights are the same references as the whole graph's."""
     graph = model.graph
@@ -237,6 +233,10 @@ def _segment_model(model: ModelProto, step: EngineStep, nodes: list[NodeProto]) 
         producer_name=model.producer_name,
         producer_version=model.producer_version,
     )
+
+
+def _plan_tensor(value: ValueInfoProto, storage: str | None, written: int, last_read: int) -> PlanTensor:
+    return PlanTensor(value.name, dtype_of(value), shape_of(value), storage, written, last_read)
 
 
 def _bound(tensors: tuple[str, ...] | Mapping[str, str]) -> Iterable[str]:

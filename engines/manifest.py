@@ -3,16 +3,15 @@
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from flashvsr_trt.bundle import MANIFEST as BUNDLE_MANIFEST
 from flashvsr_trt.bundle import Bundle, BundleFile, graph_content, read_bundle
 from flashvsr_trt.engines.flavours import FLAVOURS, architecture_of
 from flashvsr_trt.engines.layers import Layer, layers_name, read_layers
 from flashvsr_trt.engines.options import BuildOptions
-from flashvsr_trt.engines.plan import SegmentPlan, check_plan, plan_from_dict
+from flashvsr_trt.engines.plan import SegmentPlan, check_plan
 from flashvsr_trt.errors import BundleError, EngineError, UsageError
 from flashvsr_trt.files.folder import (
     BadFileError,
@@ -35,8 +34,8 @@ from flashvsr_trt.kernels.manifest import check_kernels
 
 MANIFEST = "engines.json"
 FORMAT = "flashvsr-trt engines"
-FORMAT_VERSION = 4
-"""4: what the key says is said by the key alone."""
+FORMAT_VERSION = 5
+"""5: a plan's tensors are by their names."""
 
 KERNELS = "kernels"
 """Folder of the compiled kernels, with their own manifest, where a plan launches any."""
@@ -208,8 +207,7 @@ def model_name(engine: str) -> str:
 
 def write_manifest(folder: Path, manifest: EngineManifest) -> None:
     """Write `engines.json`; a folder without it holds no engines."""
-    stored = asdict(manifest) | {"plans": {name: plan.as_dict() for name, plan in manifest.plans.items()}}
-    content = {"format": FORMAT, "format_version": FORMAT_VERSION} | stored
+    content = {"format": FORMAT, "format_version": FORMAT_VERSION} | asdict(manifest)
     write_text(folder / MANIFEST, dump_manifest(content))
 
 
@@ -221,7 +219,7 @@ def open_engines(folder: Path) -> EngineSet:
     """
     content = read_manifest(folder, MANIFEST, (FORMAT, FORMAT_VERSION), EngineError, BUILD_AGAIN)
     try:
-        manifest = _manifest_of(content)
+        manifest = record_of(EngineManifest, content)
         files = manifest.files
         bundle = read_bundle(folder, verify=False, beside=(MANIFEST, *(file.name for file in files)))
         _check_manifest(manifest, bundle)
@@ -236,12 +234,6 @@ def open_engines(folder: Path) -> EngineSet:
     except BundleError as error:
         raise EngineError(f"the engines in {folder} are damaged: {error}; {BUILD_AGAIN}") from error
     return EngineSet(folder, manifest, bundle)
-
-
-def _manifest_of(content: dict[str, Any]) -> EngineManifest:
-    stored = record_of(Mapping[str, Any], content.get("plans"), "plans")
-    plans = {name: plan_from_dict(plan, f"plans.{name}") for name, plan in stored.items()}
-    return replace(record_of(EngineManifest, content | {"plans": {}}), plans=plans)
 
 
 def _check_manifest(manifest: EngineManifest, bundle: Bundle) -> None:

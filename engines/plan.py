@@ -5,11 +5,10 @@ Plain data that a manifest keeps, so that running a plan needs neither onnx nor 
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from flashvsr_trt.config.signatures import DTYPE_BYTES
-from flashvsr_trt.files.manifest_reader import BadManifestError, record_of
+from flashvsr_trt.files.manifest_reader import BadManifestError
 
 BEFORE = -1
 """The `written` of a tensor that is there before the first step: an input of the graph."""
@@ -107,32 +106,9 @@ class SegmentPlan:
         """The tensor whose memory holds a tensor: itself, unless it is a view."""
         return self.tensors[name].storage or name
 
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self) | {"tensors": [asdict(tensor) for tensor in self.tensors.values()]}
-
 
 ITEM_BYTES = DTYPE_BYTES | {"int32": 4, "int64": 8}
 """Of the dtypes that tensors between steps may have."""
-
-
-@dataclass(frozen=True)
-class _StoredPlan:
-    graph: str
-    steps: tuple[Step, ...]
-    tensors: tuple[PlanTensor, ...]
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-
-
-def plan_from_dict(stored: Any, where: str = "plan") -> SegmentPlan:
-    """The inverse of `SegmentPlan.as_dict`. Raises BadManifestError on anything else."""
-    plan = record_of(_StoredPlan, stored, where)
-    tensors = {tensor.name: tensor for tensor in plan.tensors}
-    if len(tensors) != len(plan.tensors):
-        raise BadManifestError(f"two tensors of {where} have one name")
-    return SegmentPlan(plan.graph, plan.steps, tensors, plan.inputs, plan.outputs)
-
 
 LARGEST_TENSOR = 1 << 40
 """Bytes: more than any device has."""
@@ -143,7 +119,9 @@ def check_plan(plan: SegmentPlan, graph: str) -> None:
     count = len(plan.steps)
     if plan.graph != graph:
         raise BadManifestError(f"the plan of {graph} is of {plan.graph!r:.40}")
-    for tensor in plan.tensors.values():
+    for name, tensor in plan.tensors.items():
+        if tensor.name != name:
+            raise BadManifestError(f"{graph} has {tensor.name!r:.60} under the name {name!r:.60}")
         lives = BEFORE <= tensor.written < count and tensor.written <= tensor.last_read <= count
         # The size only of shapes that are short and have no absurd side: a product of huge ints is one more.
         sane = len(tensor.shape) <= 16 and all(0 < side <= LARGEST_TENSOR for side in tensor.shape)

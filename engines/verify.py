@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import onnx
-from onnx import ValueInfoProto
 
 from flashvsr_trt.bundle import read_bundle
 from flashvsr_trt.engines.device import Device
@@ -25,6 +24,7 @@ from flashvsr_trt.engines.tensorrt_api import (
     one_line,
 )
 from flashvsr_trt.errors import EngineError, FlashVSRError
+from flashvsr_trt.plugins.onnx_values import dtype_of, shape_of
 from flashvsr_trt.plugins.op_kernels import read_operator_kernels
 
 SESSION_TYPES = {
@@ -106,7 +106,7 @@ def _check_model(engines: EngineSet, plan: SegmentPlan, step: EngineStep) -> Non
     except OSError as error:
         raise EngineError(f"{path} cannot be read ({error.strerror}); {BUILD_AGAIN}") from error
     for values, names in ((model.graph.input, step.inputs), (model.graph.output, step.outputs)):
-        found = {value.name: _type_of(value) for value in values}
+        found = {value.name: (dtype_of(value), shape_of(value)) for value in values}
         if list(found) != list(names) or found != plan.bindings(names):
             raise EngineError(f"{path} has other inputs or outputs than the plan binds; {BUILD_AGAIN}")
     if not custom_nodes(model):
@@ -117,12 +117,6 @@ def _check_model(engines: EngineSet, plan: SegmentPlan, step: EngineStep) -> Non
             raise EngineError(
                 f"{path} does not compute the shapes that it says ({reason}); {BUILD_AGAIN}"
             ) from error
-
-
-def _type_of(value: ValueInfoProto) -> tuple[str, tuple[int, ...]]:
-    kind = value.type.tensor_type
-    shape = tuple(dimension.dim_value for dimension in kind.shape.dim)
-    return onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).name, shape
 
 
 def why_no_sessions(engines: EngineSet) -> str | None:

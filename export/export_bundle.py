@@ -23,7 +23,6 @@ from flashvsr_trt.bundle import (
 from flashvsr_trt.config.signatures import StageSignature, StreamConfig, stage_signatures
 from flashvsr_trt.errors import BundleError, DeviceError, UsageError
 from flashvsr_trt.export.checks import check_graph
-from flashvsr_trt.export.exported_network import exported_network
 from flashvsr_trt.export.graph_passes import (
     attach_functions,
     data_address,
@@ -35,7 +34,7 @@ from flashvsr_trt.export.graph_passes import (
     refer_to_weights,
     strip_metadata,
 )
-from flashvsr_trt.export.stage_graphs import GRAPHS
+from flashvsr_trt.export.stage_graphs import GRAPHS, exported_network
 from flashvsr_trt.export.trace import trace_stage
 from flashvsr_trt.export.weights_file import (
     data_offsets,

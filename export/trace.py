@@ -11,8 +11,7 @@ from onnxscript import opset22 as op
 from torch import nn
 
 from flashvsr_trt.config.signatures import COMPUTE, StageSignature, TensorSpec
-from flashvsr_trt.plugins.function_opset import STANDARD_OPSET_VERSION
-from flashvsr_trt.plugins.onnx_schema import onnxscript_op
+from flashvsr_trt.plugins.onnx_schema import STANDARD_OPSET_VERSION, onnxscript_op
 from flashvsr_trt.plugins.sparse_attention import BLOCK_SPARSE_ATTENTION, SELECT_BLOCKS
 
 

@@ -98,17 +98,6 @@ def launch_prepared(launch: PreparedLaunch, stream: int, pointers: Mapping[str, 
     call("cuLaunchKernel", function, *sizes, stream, arguments, 0, detail=detail, about=_about(artifact))
 
 
-def launch_kernel(
-    kernel: LoadedKernel,
-    stream: int,
-    pointers: Mapping[str, int],
-    shapes: dict[str, tuple[int, ...]],
-    values: dict[str, int] | None = None,
-) -> None:
-    """`prepare_launch` and `launch_prepared` in one, for a kernel that is launched once."""
-    launch_prepared(prepare_launch(kernel, shapes, values), stream, pointers)
-
-
 def unload_kernel(kernel: LoadedKernel) -> None:
     """Frees the kernel's library; nothing may be running it."""
     call("cuLibraryUnload", kernel.library, about=_about(kernel.artifact))

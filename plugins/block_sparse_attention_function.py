@@ -7,7 +7,7 @@ from onnx import TensorProto
 from onnxscript import graph, script
 from onnxscript import opset22 as op
 
-from flashvsr_trt.plugins.function_opset import FLASHVSR_OPSET
+from flashvsr_trt.plugins.onnx_schema import FLASHVSR_OPSET
 
 LOWEST = -3.4028234663852886e38
 """The lowest float32: unlike -inf it keeps a row without any visible key finite until it is zeroed."""

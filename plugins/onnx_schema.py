@@ -1,10 +1,15 @@
 """The operators' declarations as ONNX schemas, for tracing. Nothing is registered in the process."""
 
 from onnx.defs import OpSchema
-from onnxscript.values import Op
+from onnxscript.values import Op, Opset
 
-from flashvsr_trt.plugins.function_opset import FLASHVSR_OPSET
 from flashvsr_trt.plugins.sparse_attention import DOMAIN, DOMAIN_VERSION, Operator, Port
+
+FLASHVSR_OPSET = Opset(DOMAIN, DOMAIN_VERSION)
+"""Holds the project's nodes and their functions."""
+
+STANDARD_OPSET_VERSION = 22
+"""Of all exported graphs: the first with bfloat16 convolutions, known to TensorRT 10.15 and later."""
 
 FLOATS = ["tensor(float)", "tensor(float16)", "tensor(bfloat16)"]
 

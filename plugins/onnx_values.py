@@ -1,17 +1,11 @@
 """What a value of an ONNX graph is: its dtype and shape, as the signatures spell them."""
 
-from onnx import TensorProto, ValueInfoProto
-
-
-def numpy_name(elem_type: int) -> str:
-    """ONNX element type -> the name that `TensorSpec.dtype` uses."""
-    name = TensorProto.DataType.Name(elem_type).lower()
-    return {"float": "float32"}.get(name, name)
+from onnx import ValueInfoProto, helper
 
 
 def dtype_of(value: ValueInfoProto) -> str:
-    """The name that `TensorSpec.dtype` uses."""
-    return numpy_name(value.type.tensor_type.elem_type)
+    """The name that `TensorSpec.dtype` uses, which is numpy's."""
+    return helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type).name
 
 
 def shape_of(value: ValueInfoProto) -> tuple[int, ...]:

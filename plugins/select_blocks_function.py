@@ -9,7 +9,7 @@ from onnx import TensorProto
 from onnxscript import opset22 as op
 from onnxscript import script
 
-from flashvsr_trt.plugins.function_opset import FLASHVSR_OPSET
+from flashvsr_trt.plugins.onnx_schema import FLASHVSR_OPSET
 
 SMALLEST_NORMAL = 2.0**-126
 

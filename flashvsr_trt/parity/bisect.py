@@ -10,8 +10,7 @@ from torch.export.graph_signature import InputKind
 
 from flashvsr_trt.bundle import Bundle
 from flashvsr_trt.export.export_bundle import compute_dtype
-from flashvsr_trt.export.exported_network import exported_network
-from flashvsr_trt.export.stage_graphs import GRAPHS
+from flashvsr_trt.export.stage_graphs import GRAPHS, exported_network
 from flashvsr_trt.export.trace import trace_stage
 from flashvsr_trt.model.network import Network
 from flashvsr_trt.parity.onnxruntime_stages import session_with_outputs

@@ -44,18 +44,6 @@ from flashvsr_trt.model.weights.source import (
 )
 from flashvsr_trt.model.weights.tensor_files import read_tensors
 
-__all__ = [
-    "BundleFile",
-    "PublishedFiles",
-    "RandomSeed",
-    "Weights",
-    "WeightsSource",
-    "convert_weights",
-    "describe",
-    "load_weights",
-    "resolve_weights",
-]
-
 UNVERIFIED = "unverified"
 """Version of files that are not the published ones and were let through on purpose."""
 

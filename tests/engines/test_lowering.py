@@ -10,8 +10,9 @@ from onnx import TensorProto, helper
 
 from flashvsr_trt.bundle import Bundle
 from flashvsr_trt.engines.lowering import custom_nodes, lower_graph
-from flashvsr_trt.engines.plan import EngineStep, KernelStep, check_plan, plan_from_dict
+from flashvsr_trt.engines.plan import EngineStep, KernelStep, SegmentPlan, check_plan
 from flashvsr_trt.errors import EngineError
+from flashvsr_trt.files.manifest_reader import record_of
 from flashvsr_trt.parity.compare import compare_graphs, synthetic_frames
 from flashvsr_trt.parity.onnxruntime_stages import OnnxRuntimeStages
 from flashvsr_trt.parity.stage_runner import StageExecutor
@@ -101,7 +102,7 @@ def test_lifetimes_hold_every_read(lowered):
 
 def test_a_plan_survives_json(lowered):
     for graph in lowered.values():
-        read = plan_from_dict(json.loads(json.dumps(graph.plan.as_dict())))
+        read = record_of(SegmentPlan, json.loads(json.dumps(dataclasses.asdict(graph.plan))))
         check_plan(read, graph.plan.graph)
         assert read == graph.plan
 

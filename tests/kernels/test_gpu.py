@@ -14,7 +14,13 @@ from flashvsr_trt.kernels.conv_relu import conv_relu, conv_relu_reference
 from flashvsr_trt.kernels.conv_to_rgb import ConvToRGB
 from flashvsr_trt.kernels.device import architecture_of
 from flashvsr_trt.kernels.finish_frames import finish_frames, finish_frames_reference
-from flashvsr_trt.kernels.launch import launch_kernel, load_kernel, output_shape, unload_kernel
+from flashvsr_trt.kernels.launch import (
+    launch_prepared,
+    load_kernel,
+    output_shape,
+    prepare_launch,
+    unload_kernel,
+)
 from flashvsr_trt.kernels.linear_gelu import linear_gelu
 from flashvsr_trt.kernels.manifest import find_artifact
 from flashvsr_trt.kernels.norm_rope import norm_rope, norm_rope_reference
@@ -293,7 +299,7 @@ def run_cubin(built, name, inputs, values=None):
     stream.wait_stream(torch.cuda.current_stream())
     kernel = load_kernel(artifact, directory)
     pointers = {key: tensor.data_ptr() for key, tensor in (inputs | outputs).items()}
-    launch_kernel(kernel, stream.cuda_stream, pointers, shapes, values)
+    launch_prepared(prepare_launch(kernel, shapes, values), stream.cuda_stream, pointers)
     stream.synchronize()
     unload_kernel(kernel)
     return [tensor for key, tensor in outputs.items() if key != "scratch"]

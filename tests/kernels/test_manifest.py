@@ -6,7 +6,13 @@ import pytest
 
 from flashvsr_trt.errors import DeviceError, UsageError
 from flashvsr_trt.files.folder import NamedFile, describe_file
-from flashvsr_trt.kernels.launch import LoadedKernel, launch_kernel, load_kernel, output_shape
+from flashvsr_trt.kernels.launch import (
+    LoadedKernel,
+    launch_prepared,
+    load_kernel,
+    output_shape,
+    prepare_launch,
+)
 from flashvsr_trt.kernels.manifest import (
     MANIFEST,
     Argument,
@@ -119,13 +125,13 @@ def test_loading_without_a_usable_driver_names_the_kernel(tmp_path):
 def test_an_argument_without_address_is_named():
     kernel = LoadedKernel(ARTIFACT, library=None, function=None)
     with pytest.raises(ValueError, match="no address for argument 'out'"):
-        launch_kernel(kernel, 0, {"x": 256}, {"x": (3, 8)}, {"top_k": 1})
+        launch_prepared(prepare_launch(kernel, {"x": (3, 8)}, {"top_k": 1}), 0, {"x": 256})
 
 
 def test_an_address_that_is_not_aligned_is_named():
     kernel = LoadedKernel(ARTIFACT, library=None, function=None)
     with pytest.raises(ValueError, match="x is 264, which is no multiple of 16"):
-        launch_kernel(kernel, 0, {"x": 264, "out": 512}, {"x": (3, 8)}, {"top_k": 1})
+        launch_prepared(prepare_launch(kernel, {"x": (3, 8)}, {"top_k": 1}), 0, {"x": 264, "out": 512})
 
 
 @pytest.mark.parametrize("module", ["launch", "manifest", "catalogue"])

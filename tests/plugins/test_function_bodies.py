@@ -12,7 +12,7 @@ from onnx import helper
 from flashvsr_trt.kernels.block_sparse_attention import block_sparse_attention_reference
 from flashvsr_trt.kernels.select_blocks import compact_mask, select_blocks_reference
 from flashvsr_trt.plugins.block_sparse_attention_function import block_sparse_attention
-from flashvsr_trt.plugins.function_opset import STANDARD_OPSET_VERSION
+from flashvsr_trt.plugins.onnx_schema import STANDARD_OPSET_VERSION
 from flashvsr_trt.plugins.select_blocks_function import select_blocks
 from flashvsr_trt.plugins.sparse_attention import (
     BLOCK_SPARSE_ATTENTION,
