@@ -51,7 +51,7 @@ def adapt_for_onnxruntime(segment: ModelProto) -> ModelProto:
 
 def _rewrite_of(node: ir.Node) -> Rewrite | None:
     """What puts other nodes in the place of this one; None where it may stay."""
-    if node.op_type in ("Clip", "Pad") and node.inputs[0].dtype == ir.DataType.INT32:
+    if node.op_type in ("Clip", "Pad") and _dtype(node) == ir.DataType.INT32:
         return _clip if node.op_type == "Clip" else _pad
     if node.op_type == "Concat":
         sizes = _sizes(node, node.inputs)
@@ -91,7 +91,7 @@ def _concat(tape: Tape, node: ir.Node) -> Sequence[ir.Value]:
     part = math.gcd(*sizes)
     if sum(sizes) // part <= MOST_PARTS:
         return [_concat_equal_parts(tape, node, sizes, part)]
-    if node.inputs[0].dtype in _FLOATS:
+    if _dtype(node) in _FLOATS:
         return [_add_padded(tape, node, sizes)]
     raise EngineError(
         f"{node.name} concatenates {len(sizes)} parts of {sorted(set(sizes))} rows, which ONNX Runtime "
@@ -110,16 +110,15 @@ def _concat_equal_parts(tape: Tape, node: ir.Node, sizes: list[int], part: int) 
 
 def _add_padded(tape: Tape, node: ir.Node, sizes: list[int]) -> ir.Value:
     """Each input between zeros, added up."""
-    total, start, added = sum(sizes), 0, None
-    rank = len(node.inputs[0].shape)
-    axis = _axis(node) % rank
+    rank = len(_shape(node.outputs[0]))
+    axis, start, sums = _axis(node) % rank, 0, []
     for number, (value, size) in enumerate(zip(node.inputs, sizes, strict=True)):
         pads = [0] * (2 * rank)
-        pads[axis], pads[rank + axis] = start, total - start - size
+        pads[axis], pads[rank + axis] = start, sum(sizes) - start - size
         start += size
         padded = tape.op("Pad", [value, _table(tape, f"{node.name}/pads_{number}", pads)])
-        added = padded if added is None else tape.op("Add", [added, padded])
-    return added
+        sums.append(tape.op("Add", [sums[-1], padded]) if sums else padded)
+    return sums[-1]
 
 
 def _table(tape: Tape, name: str, values: list[int]) -> ir.Value:
@@ -130,8 +129,17 @@ def _axis(node: ir.Node) -> int:
     return node.attributes.get_int("axis", 0)
 
 
-def _sizes(node: ir.Node, values: Sequence[ir.Value]) -> list[int]:
-    return [value.shape[_axis(node)] for value in values]
+def _dtype(node: ir.Node) -> ir.DataType | None:
+    return node.inputs[0].dtype if node.inputs[0] else None
+
+
+def _shape(value: ir.Value | None) -> tuple[int, ...]:
+    """All are known in graphs of ours, and numpy() says so where one is not."""
+    return value.shape.numpy() if value is not None and value.shape is not None else ()
+
+
+def _sizes(node: ir.Node, values: Sequence[ir.Value | None]) -> list[int]:
+    return [_shape(value)[_axis(node)] for value in values]
 
 
 def _matrices_to_inputs(graph: ir.Graph) -> Iterator[tuple[str, dict]]:

@@ -142,7 +142,7 @@ def _sessions(engines: EngineSet) -> str:
             session = open_session(path, str(path), session_options())
             matrices = json.loads(session.get_modelmeta().custom_metadata_map.get(WEIGHTS_KEY, "{}"))
             found = {
-                value.name: (SESSION_TYPES.get(value.type, value.type), tuple(value.shape))
+                str(value.name): (SESSION_TYPES.get(value.type or "", str(value.type)), tuple(value.shape))
                 for value in (*session.get_inputs(), *session.get_outputs())
                 if value.name not in matrices
             }

@@ -1,6 +1,7 @@
 """What every exported graph must hold, read back from its file."""
 
 import math
+from collections.abc import Iterable
 from pathlib import Path
 
 import onnx
@@ -41,7 +42,7 @@ def _check_weights(model: onnx.ModelProto, path: Path) -> None:
         data = ExternalDataInfo(tensor)
         size = math.prod(tensor.dims) * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
         file = path.parent / data.location
-        if data.length != size or data.offset + size > file.stat().st_size:
+        if data.length != size or (data.offset or 0) + size > file.stat().st_size:
             raise BundleError(f"{path.name} holds {tensor.name} with bytes that are not in {data.location}")
 
 
@@ -59,7 +60,7 @@ def _with_weights_as_inputs(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _check_ports(
-    file: str, kind: str, found: list[onnx.ValueInfoProto], specs: tuple[TensorSpec, ...], compute: str
+    file: str, kind: str, found: Iterable[onnx.ValueInfoProto], specs: tuple[TensorSpec, ...], compute: str
 ) -> None:
     declared = [(spec.name, compute if spec.dtype == COMPUTE else spec.dtype, spec.shape) for spec in specs]
     actual = [(value.name, dtype_of(value), shape_of(value)) for value in found]

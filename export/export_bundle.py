@@ -4,7 +4,7 @@ import math
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -151,7 +151,7 @@ def export_network(
             exporter={"flashvsr-trt": __version__} | {name: version(name) for name in EXPORTERS},
         )
         write_manifest(bundle)
-    return Bundle(**vars(bundle) | {"folder": output})
+    return replace(bundle, folder=output)
 
 
 def trace_graph(

@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 import torch
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
+from onnx_ir.tape import Tape
 from onnxscript.optimizer import optimize_ir
 
 from flashvsr_trt.plugins.block_sparse_attention_function import block_sparse_attention
@@ -35,9 +36,10 @@ def name_weights(model: ir.Model, names: Mapping[int, str]) -> None:
     """Give every weight the name it has in the weights file, by the address of its data."""
     graph = model.graph
     for value in list(graph.initializers.values()):
-        name = names.get(data_address(value))
+        address = data_address(value)
+        name = names.get(address) if address is not None else None
         if name is not None and name != value.name:
-            graph.initializers.pop(value.name)
+            graph.initializers.pop(str(value.name))
             value.name = name
             graph.register_initializer(value)
 
@@ -55,8 +57,10 @@ def fold_weight_reshapes(model: ir.Model) -> None:
         if node.op_type not in ("Reshape", "Squeeze", "Unsqueeze"):
             continue
         weight, reshaped = node.inputs[0], node.outputs[0]
+        if weight is None or not weight.is_initializer() or len(weight.uses()) > 1:
+            continue
         tensor = getattr(weight.const_value, "raw", None)
-        if not weight.is_initializer() or not isinstance(tensor, torch.Tensor) or len(weight.uses()) > 1:
+        if not isinstance(tensor, torch.Tensor):
             continue
         if reshaped.shape is None or reshaped.is_graph_output():
             continue
@@ -75,31 +79,29 @@ def fold_constants(model: ir.Model) -> None:
 def merge_slices(model: ir.Model) -> None:
     """Slices of one another along different axes become one: TensorRT makes a copy for each of a chain."""
     for node in list(model.graph):
-        inner = node.inputs[0].producer() if node.op_type == "Slice" else None
+        source = node.inputs[0] if node.op_type == "Slice" else None
+        inner = source.producer() if source else None
         if inner is None or inner.op_type != "Slice" or len(inner.outputs[0].uses()) > 1:
             continue
-        ranges = [[_integers(value) for value in each.inputs[1:]] for each in (inner, node)]
-        complete = all(len(values) == SLICE_RANGES and None not in values for values in ranges)
+        ranges = [_constant_ranges(each) for each in (inner, node)]
+        complete = all(len(values) == SLICE_RANGES for values in ranges)
         if not complete or set(ranges[0][SLICE_AXES]) & set(ranges[1][SLICE_AXES]):
             continue
         merged = [
             ir.tensor(np.array(first + second, np.int64), name=f"{node.outputs[0].name}_{name}")
             for name, first, second in zip(("starts", "ends", "axes", "steps"), *ranges, strict=True)
         ]
+        tape = Tape(model.graph)
         for at, tensor in enumerate(merged, start=1):
-            value = ir.Value(
-                name=tensor.name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor
-            )
-            model.graph.register_initializer(value)
-            node.replace_input_with(at, value)
+            node.replace_input_with(at, tape.initializer(tensor))
         node.replace_input_with(0, inner.inputs[0])
         model.graph.remove(inner, safe=True)
 
 
-def _integers(value: ir.Value | None) -> list[int] | None:
-    """The integers of a constant; None for what is computed."""
-    constant = None if value is None else ir.convenience.get_const_tensor(value)
-    return None if constant is None else [int(number) for number in constant.numpy().ravel()]
+def _constant_ranges(node: ir.Node) -> list[list[int]]:
+    """The integers of a Slice's ranges; fewer than SLICE_RANGES where one is absent or computed."""
+    constants = [ir.convenience.get_const_tensor(value) for value in node.inputs[1:] if value is not None]
+    return [[int(number) for number in one.numpy().ravel()] for one in constants if one is not None]
 
 
 def name_nodes_by_layer(model: ir.Model) -> None:
@@ -111,7 +113,7 @@ def name_nodes_by_layer(model: ir.Model) -> None:
     for node in model.graph:
         scopes = re.findall(r"'([^']*)'", node.metadata_props.get(NAME_SCOPES, ""))
         module = scopes[-2].removeprefix(STAGE_PREFIX) if len(scopes) > 1 else ""
-        owners = [x.name.rpartition(".")[0] for x in node.inputs if x is not None and x.is_initializer()]
+        owners = [str(x.name).rpartition(".")[0] for x in node.inputs if x is not None and x.is_initializer()]
         module = next((owner for owner in owners if module and owner.startswith(f"{module}.")), module)
         base = f"{module}/{node.op_type}" if module else node.op_type
         seen[base] = seen.get(base, 0) + 1
@@ -141,13 +143,14 @@ def refer_to_weights(model: ir.Model, file: Path, offsets: Mapping[str, int]) ->
         offsets: weight name -> where its bytes start in the file.
     """
     for name, value in model.graph.initializers.items():
-        if name in offsets:
+        data = value.const_value
+        if name in offsets and data is not None:
             value.const_value = ir.ExternalTensor(
                 file.name,
                 offsets[name],
-                value.const_value.nbytes,
-                value.dtype,
-                shape=value.shape,
+                data.nbytes,
+                data.dtype,
+                shape=ir.Shape(data.shape.numpy()),
                 name=name,
                 base_dir=file.parent,
             )

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -154,7 +154,7 @@ def _label(node: onnx.NodeProto) -> str:
     return f"{node.domain}::{node.op_type}" if node.domain else node.op_type
 
 
-def _bytes(values: list[onnx.ValueInfoProto]) -> int:
+def _bytes(values: Iterable[onnx.ValueInfoProto]) -> int:
     return sum(math.prod(shape_of(value)) * _item_bytes(value.type.tensor_type.elem_type) for value in values)
 
 

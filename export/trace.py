@@ -5,14 +5,18 @@ import io
 import logging
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import torch
-from onnxscript import opset22 as op
+from onnxscript import opset22
 from torch import nn
 
 from flashvsr_trt.config.signatures import COMPUTE, StageSignature, TensorSpec
+from flashvsr_trt.errors import BundleError
 from flashvsr_trt.plugins.onnx_schema import STANDARD_OPSET_VERSION, onnxscript_op
 from flashvsr_trt.plugins.sparse_attention import BLOCK_SPARSE_ATTENTION, SELECT_BLOCKS
+
+op: Any = opset22  # Traced, its calls make nodes; its types are of arrays.
 
 
 def trace_stage(module: nn.Module, signature: StageSignature, dtype: torch.dtype) -> torch.onnx.ONNXProgram:
@@ -22,7 +26,7 @@ def trace_stage(module: nn.Module, signature: StageSignature, dtype: torch.dtype
     """
     arguments = tuple(_example(spec, dtype) for spec in signature.graph_inputs)
     with _quiet():
-        return torch.onnx.export(
+        program = torch.onnx.export(
             module.eval(),
             arguments,
             dynamo=True,
@@ -33,6 +37,9 @@ def trace_stage(module: nn.Module, signature: StageSignature, dtype: torch.dtype
             optimize=False,
             verbose=False,
         )
+    if program is None:
+        raise BundleError(f"torch.onnx made no program of {signature.name}")
+    return program
 
 
 def divide_integers(x, y, rounding_mode: str):

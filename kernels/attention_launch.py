@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -74,7 +75,8 @@ def launch_attention(arguments: tuple[torch.Tensor, ...], setting: Setting) -> t
     strides = attention_strides(*arguments)
     q, k, count = arguments[0], arguments[1], arguments[-1]
     heads, head_dim = q.shape[1:]
-    options = {"num_warps": setting.num_warps, **setting.constants}
+    options: dict[str, Any] = {"num_warps": setting.num_warps, **setting.constants}
+    kernel: Any
     if setting.implementation == "hopper":
         import triton
 

@@ -71,21 +71,20 @@ def build_kernels(
             kept = {artifact.hash: artifact for artifact in read_manifest(directory, files=False)}
         except UsageError as error:
             LOG.warning("all kernels are compiled again: %s", error)
-    wanted = [
-        (spec, name)
-        for name in dict.fromkeys(architectures)
-        for spec in kernel_specs(name, dtypes, head_dims)
-    ]
-    hashes = [_hash(spec, architecture, version) for spec, architecture in wanted]
-    artifacts = [kept.get(key) if _complete(directory, kept.get(key)) else None for key in hashes]
-    missing = [position for position, artifact in enumerate(artifacts) if artifact is None]
+    wanted = {
+        _hash(spec, architecture, version): (spec, architecture)
+        for architecture in architectures
+        for spec in kernel_specs(architecture, dtypes, head_dims)
+    }
+    done = {key: item for key, item in kept.items() if key in wanted and _complete(directory, item)}
+    missing = {key: each for key, each in wanted.items() if key not in done}
     with write_errors(directory):
         directory.parent.mkdir(parents=True, exist_ok=True)
         # What is in the directory besides is the user's, and stays.
         with new_folder(directory, overwrite=True, owns=lambda name: False) as folder:
-            made = _compile_all([wanted[position] for position in missing], Path(folder.part), workers)
-            for position, artifact in zip(missing, made, strict=True):
-                artifacts[position] = artifact
+            made = _compile_all(list(missing.values()), Path(folder.part), workers)
+            done |= zip(missing, made, strict=True)
+            artifacts = [done[key] for key in wanted]
             write_manifest(Path(folder.part), artifacts)
             folder.finish()
     return artifacts
@@ -209,10 +208,8 @@ def _check_signature(name: str, ptx: str, arguments: tuple[Argument, ...]) -> No
         raise ValueError(f"{name} was compiled with parameters {found}, but {declared} were declared")
 
 
-def _complete(directory: Path, artifact: Artifact | None) -> bool:
+def _complete(directory: Path, artifact: Artifact) -> bool:
     """Whether a kernel is there with every byte that was written."""
-    if artifact is None:
-        return False
     try:
         for file in (artifact.ptx, artifact.cubin):
             read_checked(directory, file)

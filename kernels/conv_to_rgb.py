@@ -32,6 +32,11 @@ SHALLOWEST = 16
 class ConvToRGB(torch.nn.Module):
     """`conv_to_rgb_reference` of a weight [3, C, 3, 3], laid out once, and a bias [3]."""
 
+    weight: torch.Tensor
+    bias: torch.Tensor
+    columns: torch.Tensor
+    neighbours: torch.Tensor
+
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor) -> None:
         super().__init__()
         self.register_buffer("weight", weight.detach())

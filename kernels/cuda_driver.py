@@ -1,5 +1,6 @@
 """Calls of the CUDA driver through cuda-python, whose failures are errors of ours. No torch."""
 
+import importlib
 from functools import cache
 from types import ModuleType
 from typing import Any
@@ -11,13 +12,12 @@ from flashvsr_trt.errors import DeviceError, MissingDependencyError
 def driver() -> ModuleType:
     """cuda-python's bindings. Raises MissingDependencyError where they are not installed."""
     try:
-        from cuda.bindings import driver as bindings
+        return importlib.import_module("cuda.bindings.driver")
     except ImportError as error:
         raise MissingDependencyError(
             "running kernels and engines needs cuda-python: pip install 'flashvsr-trt[kernels]', "
             "'flashvsr-trt[rtx]' or 'flashvsr-trt[tensorrt]'"
         ) from error
-    return bindings
 
 
 def call(name: str, *arguments: Any, detail: str = "", about: str = "") -> Any:

@@ -100,7 +100,7 @@ def finish_frames_kernel(
     part = tl.arange(0, PIECES)
     exists = part < pieces
     held = tl.where(exists, tl.minimum(pixels - part * PIXELS, PIXELS), 0).to(tl.float32)
-    for channel in tl.static_range(3):
+    for channel in tl.static_range(3):  # pyright: ignore[reportGeneralTypeIssues] - unrolled by Triton
         plane = frame * 3 + channel
         line = reference_statistics + (plane * pieces + part) * 4
         mean, deviation = _combine(line, held, exists, pixels, EPSILON)

@@ -10,6 +10,6 @@ def linear_gelu(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> to
     """GELU(x weight^T + bias): x [tokens, in], weight [out, in], bias [out] -> [tokens, out]."""
     if runs_kernel(x):
         record_call("linear_gelu", "cublaslt")
-        return torch._addmm_activation(bias, x, weight.t(), use_gelu=True)
+        return torch.ops.aten._addmm_activation(bias, x, weight.t(), use_gelu=True)
     record_call("linear_gelu", "reference")
     return F.gelu(F.linear(x, weight, bias), approximate="tanh")

@@ -202,7 +202,7 @@ def evaluate(
         match node:
             case ast.Constant(value=int() as constant):
                 return number(constant)
-            case ast.Name(id=name) if name in (parameters or {}):
+            case ast.Name(id=name) if parameters and name in parameters:
                 return parameters[name]
             case ast.Subscript(value=ast.Name(id=name), slice=ast.Constant(value=int() as axis)) if (
                 name in shapes

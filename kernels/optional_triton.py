@@ -3,6 +3,8 @@
 A kernel, its reference and its operator then stand in one file, which machines without Triton import too.
 """
 
+from typing import Any
+
 from flashvsr_trt.errors import MissingDependencyError
 
 
@@ -22,6 +24,8 @@ class _Absent:
         )
 
 
+# A kernel's launch takes options that are no parameters of it: Triton's own types refuse them.
+triton: Any
 try:
     import triton
     import triton.language as tl

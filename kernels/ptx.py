@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _ENTRY = re.compile(r"\.visible \.entry (\w+)\(\n(.*?)\n\)", re.DOTALL)
-_PARAMETER = re.compile(r"\.param \.(\w+).*?(\w+)$")
+_PARAMETER = re.compile(r"\.param \.(\w+).*?(\w+),?$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,15 @@ def read_signature(ptx: str) -> tuple[str, list[tuple[str, str]]]:
     Raises:
         ValueError: the text does not hold exactly one kernel.
     """
-    entries = _ENTRY.findall(ptx)
+    name, body = _entry(ptx).groups()
+    return name, _PARAMETER.findall(body)
+
+
+def _entry(ptx: str) -> re.Match[str]:
+    entries = list(_ENTRY.finditer(ptx))
     if len(entries) != 1:
         raise ValueError(f"the PTX holds {len(entries)} kernels, not one")
-    name, body = entries[0]
-    return name, [_PARAMETER.search(line.strip().rstrip(",")).groups() for line in body.splitlines()]
+    return entries[0]
 
 
 def drop_parameters(ptx: str, keep: int) -> str:
@@ -44,7 +48,7 @@ def drop_parameters(ptx: str, keep: int) -> str:
     for _, parameter in parameters[keep:]:
         if len(re.findall(rf"\b{parameter}\b", ptx)) != 1:
             raise ValueError(f"kernel {name} reads {parameter}, which was to be dropped")
-    head, body = _ENTRY.search(ptx).span(2)
+    head, body = _entry(ptx).span(2)
     lines = ptx[head:body].splitlines()[:keep]
     lines[-1] = lines[-1].rstrip(",")
     return ptx[:head] + "\n".join(lines) + ptx[body:]
@@ -57,7 +61,7 @@ def add_parameters(ptx: str, count: int) -> str:
         ValueError: the text does not hold exactly one kernel.
     """
     name, parameters = read_signature(ptx)
-    _, end = _ENTRY.search(ptx).span(2)
+    _, end = _entry(ptx).span(2)
     first = len(parameters)
     added = "".join(f",\n\t.param .u64 {name}_param_{first + position}" for position in range(count))
     return ptx[:end] + added + ptx[end:]
@@ -77,5 +81,5 @@ def assemble(ptx: str, target: str, ptxas: str) -> Assembled:
         if done.returncode:
             raise ValueError(f"ptxas refuses the kernel for {target}: {done.stderr.strip()}")
         spilled = sum(int(number) for number in re.findall(r"(\d+) bytes spill", done.stderr))
-        registers = int(re.search(r"Used (\d+) registers", done.stderr)[1])
+        registers = sum(int(number) for number in re.findall(r"Used (\d+) registers", done.stderr))
         return Assembled(output.read_bytes(), registers, spilled)

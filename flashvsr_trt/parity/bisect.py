@@ -9,6 +9,7 @@ import torch
 from torch.export.graph_signature import InputKind
 
 from flashvsr_trt.bundle import Bundle
+from flashvsr_trt.errors import ParityError
 from flashvsr_trt.export.export_bundle import compute_dtype
 from flashvsr_trt.export.stage_graphs import GRAPHS, exported_network
 from flashvsr_trt.export.trace import trace_stage
@@ -39,7 +40,7 @@ def find_divergence(
     reference = intermediate_tensors(bundle, network, graph, inputs)
     model = ir.load(bundle.graph_path(graph))
     made_by = {
-        value.name: node.name
+        str(value.name): str(node.name)
         for node in model.graph
         for value in node.outputs
         if value.name in reference and value.dtype in FLOAT_TYPES
@@ -60,15 +61,16 @@ def intermediate_tensors(
     signature = bundle.signatures[graph]
     module = GRAPHS[graph](exported_network(network), bundle.stream)
     program = trace_stage(module, signature, compute_dtype(bundle.precision)).exported_program
+    if program is None:
+        raise ParityError(f"torch.onnx keeps no program of {graph}, to look inside it with")
     arguments = iter(torch.from_numpy(np.asarray(inputs[spec.name])) for spec in signature.graph_inputs)
     values = []
     for spec in program.graph_signature.input_specs:
         if spec.kind is InputKind.USER_INPUT:
             values.append(next(arguments))
-        elif spec.target in program.state_dict:
-            values.append(program.state_dict[spec.target])
         else:
-            values.append(program.constants[spec.target])
+            held = program.state_dict if spec.target in program.state_dict else program.constants
+            values.append(held[str(spec.target)])
     recorder = Recorder(program.graph_module)
     with torch.inference_mode():
         recorder.run(*values)

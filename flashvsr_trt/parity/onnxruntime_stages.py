@@ -33,7 +33,7 @@ class OnnxRuntimeStages:
         check_precision(bundle)
         self.bundle = bundle
         self.sessions: dict[str, onnxruntime.InferenceSession] = {}
-        self.selections: dict[str, list[tuple[str, str]]] = {}
+        self.selections: dict[str, list[list[str]]] = {}
 
     def run(self, graph: str, inputs: Mapping[str, np.ndarray]) -> Arrays:
         if graph not in self.sessions:
@@ -47,11 +47,11 @@ class OnnxRuntimeStages:
 
     def _load(self, graph: str) -> None:
         model = ir.load(self.bundle.graph_path(graph))
-        selecting = [
-            node for node in model.graph if (node.domain, node.op_type) == (DOMAIN, SELECT_BLOCKS.name)
-        ]
-        self.selections[graph] = [(node.outputs[0].name, node.outputs[1].name) for node in selecting]
-        selected = [name for pair in self.selections[graph] for name in pair]
+        selection = (DOMAIN, SELECT_BLOCKS.name)
+        selecting = [node for node in model.graph if (node.domain, node.op_type) == selection]
+        pairs = [[str(output.name) for output in node.outputs] for node in selecting]
+        selected = [name for pair in pairs for name in pair]
+        self.selections[graph] = pairs
         self.sessions[graph] = session_with_outputs(model, self.bundle.folder, selected)
 
 

@@ -25,6 +25,7 @@ class StageRunner(Protocol):
 
         A sparse DiT also gives `blocks.N`, layer N's kept blocks: bool [heads, units*W, (slots+units)*W].
         """
+        ...
 
 
 class StageExecutor(GraphExecutor):
@@ -54,13 +55,13 @@ class StageExecutor(GraphExecutor):
         carried = {spec.name: state[spec.name] for spec in signature.carried}
         made = self.runner.run(graph, {**arrays, **given, **carried})
         for spec in signature.graph_outputs:
-            if spec.becomes and spec.becomes.role is Role.RING:
+            if step and spec.becomes and spec.becomes.role is Role.RING:
                 state[spec.becomes.name][step.slots] = made[spec.name]
             elif spec.becomes:
                 state[spec.becomes.name] = made[spec.name]
-        if step:
-            made["latent"] = np.split(made["latent"], len(made["latent"]) // UNIT_LATENT_FRAMES)
-        return made
+        if not step:
+            return made
+        return made | {"latent": np.split(made["latent"], len(made["latent"]) // UNIT_LATENT_FRAMES)}
 
     def stage_seconds(self) -> dict[str, float]:
         """Nothing is timed here."""

@@ -71,7 +71,8 @@ def _hub_checksums(repository: str, revision: str) -> dict[str, str]:
         lambda: huggingface_hub.get_paths_info(repository, names, revision=revision),
         f"{repository} at {revision}",
     )
-    found = {info.path: info.lfs.sha256 for info in infos if getattr(info, "lfs", None)}
+    files = [info for info in infos if isinstance(info, huggingface_hub.hf_api.RepoFile)]
+    found = {file.path: file.lfs.sha256 for file in files if file.lfs}
     missing = [name for name in names if name not in found]
     if missing:
         raise WeightsError(

@@ -131,16 +131,16 @@ def _files_in(directory: Path, prompt: Path | None) -> PublishedFiles:
 
 
 def _cached_files(prompt: Path | None) -> PublishedFiles:
-    found = {file.part: try_to_load_from_cache(REPOSITORY, file.name) for file in NETWORK_FILES}
+    answers = {file.part: try_to_load_from_cache(REPOSITORY, file.name) for file in NETWORK_FILES}
     # The cache answers a path, None, or a marker that the file is known to be absent.
-    missing = [file.name for file in NETWORK_FILES if not isinstance(found[file.part], str)]
+    found = {part: Path(answer) for part, answer in answers.items() if isinstance(answer, str)}
+    missing = [file.name for file in NETWORK_FILES if file.part not in found]
     if missing:
         raise WeightsError(
             f"no weights: --weights is not given, {WEIGHTS_VARIABLE} is not set, and the Hugging Face cache "
             f"of {REPOSITORY} lacks {', '.join(missing)}; {_REMEDY}"
         )
-    paths = {part: Path(path) for part, path in found.items()}
-    return PublishedFiles(**paths, prompt=_find_prompt(prompt, ()))
+    return PublishedFiles(**found, prompt=_find_prompt(prompt, ()))
 
 
 def _find_prompt(prompt: Path | None, beside: tuple[Path, ...]) -> Path:

@@ -87,7 +87,7 @@ class OnnxRuntimeSessions:
             )
         _check_provider(engine, session, self.provider)
         step, tensors = self.steps[engine]
-        loaded = SessionEngine(self, step, tensors, session, stream)
+        loaded = SessionEngine(self, self.weights, step, tensors, session, stream)
         loaded.measure()
         return loaded
 
@@ -142,14 +142,16 @@ class SessionEngine:
     def __init__(
         self,
         owner: OnnxRuntimeSessions,
+        weights: SharedWeights,
         step: EngineStep,
         tensors: Mapping[str, PlanTensor],
         session: Any,
         stream: int,
     ) -> None:
-        self.owner, self.step, self.tensors, self.session, self.stream = owner, step, tensors, session, stream
+        self.owner, self.weights, self.step, self.tensors, self.stream = owner, weights, step, tensors, stream
+        self.session: Any = session
         self.places = json.loads(session.get_modelmeta().custom_metadata_map[WEIGHTS_KEY])
-        self.matrices = {name: owner.weights.take(place) for name, place in self.places.items()}
+        self.matrices = {name: weights.take(place) for name, place in self.places.items()}
         self.memory_bytes = 0
         self.options = onnxruntime.RunOptions()
         self.options.add_run_config_entry("disable_synchronize_execution_providers", "1")
@@ -184,7 +186,7 @@ class SessionEngine:
     def close(self) -> None:
         self.session = None
         for place in self.places.values():
-            self.owner.weights.give(place)
+            self.weights.give(place)
         self.places = {}
 
     def binding(self, addresses: Mapping[str, int]) -> Any:

@@ -91,7 +91,7 @@ class OrtState:
 
     def target(self, carried: TensorSpec, step: RingStep | None) -> OrtTensor:
         """Where the output goes that becomes a carried tensor: into a step's slots, if that is the ring."""
-        if carried.role is Role.RING:
+        if step and carried.role is Role.RING:
             return self.current[carried.name].part(step.slots)
         return self.following[carried.name]
 
@@ -141,7 +141,7 @@ class OnnxRuntimeExecutor(GraphExecutor):
         given = {name: _join(value) if isinstance(value, list) else value for name, value in tensors.items()}
         carried = {spec.name: state.current[spec.name] for spec in signature.carried}
         on_host = stage_of(graph) == DECODE
-        results = {spec.name: self._empty(spec, on_host) for spec in signature.results}
+        results: dict[str, Any] = {spec.name: self._empty(spec, on_host) for spec in signature.results}
         following = {
             spec.name: state.target(spec.becomes, step) for spec in signature.graph_outputs if spec.becomes
         }

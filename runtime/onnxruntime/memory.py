@@ -25,9 +25,11 @@ class Region(Protocol):
 
     def take(self, size: int) -> int:
         """Address of `size` bytes, aligned to 256; 0 where there is no room."""
+        ...
 
     def give(self, address: int) -> bool:
         """Take an address back; False if it is none of this region's."""
+        ...
 
 
 class Gaps:
@@ -79,7 +81,7 @@ class MeasuringRegion:
 
     def __init__(self, device: CudaDevice) -> None:
         self.device, self.gaps = device, Gaps()
-        self.offsets: dict[int, int] = {}
+        self.offsets: dict[int, int | None] = {}
 
     def take(self, size: int) -> int:
         address = self.device.allocate(size)

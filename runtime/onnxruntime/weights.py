@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from flashvsr_trt.errors import EngineError
 from flashvsr_trt.runtime.tensorrt.cuda_device import CudaDevice
 
-Place = Mapping[str, object]
+Place = Mapping[str, Any]
 """Where a matrix is, as `engines.onnxruntime_keys` describes it."""
 
 
@@ -53,7 +54,7 @@ class SharedWeights:
         try:
             with path.open("rb") as file:
                 file.seek(place["offset"])
-                read = file.readinto(memoryview(pinned))
+                read = file.readinto(pinned.data)
             if read != size:
                 raise EngineError(
                     f"{path} ends {size - read:,} bytes before its weights do; build the engines again"

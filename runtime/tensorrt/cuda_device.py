@@ -62,7 +62,7 @@ class CudaDevice:
         size = math.prod(shape) * dtype.itemsize
         address = int(call("cuMemAllocHost", size, detail=f"of {size:,} bytes"))
         memory = (ctypes.c_uint8 * size).from_address(address)
-        return np.frombuffer(memory, dtype).reshape(shape)
+        return np.frombuffer(memoryview(memory), dtype).reshape(shape)
 
     def free_pinned(self, array: np.ndarray) -> None:
         """Give back what `allocate_pinned` gave; the array must not be touched again."""

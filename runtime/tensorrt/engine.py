@@ -55,7 +55,8 @@ class LoadedEngine:
     """A deserialised engine. Implements `runtime.engine_runner.Engine`."""
 
     def __init__(self, trt: Any, logger: Any, name: str, engine: Any, cache: RuntimeCache) -> None:
-        self.trt, self.logger, self.name, self.engine, self.cache = trt, logger, name, engine, cache
+        self.trt, self.logger, self.name, self.cache = trt, logger, name, cache
+        self.engine: Any = engine
         self.memory_bytes = engine.device_memory_size_v2
 
     def new_context(self, memory: int, report: ReportLayer | None) -> "BoundContext":

@@ -28,6 +28,7 @@ class EngineContext(Protocol):
 
     def can_capture(self, stream: int) -> bool:
         """Whether a run can be recorded into a CUDA graph."""
+        ...
 
 
 class Engine(Protocol):
@@ -38,6 +39,7 @@ class Engine(Protocol):
 
     def new_context(self, memory: int, report: ReportLayer | None) -> EngineContext:
         """A context whose scratch memory is at that address; `report` gets layer times of every run."""
+        ...
 
     def close(self) -> None:
         """Give back what it has on the device; none of its contexts may be running or be used again."""
@@ -55,12 +57,14 @@ class EngineRunner(Protocol):
         Raises:
             EngineError: it is damaged or made for something else.
         """
+        ...
 
     def keep_compiled(self) -> None:
         """Keep what was compiled while contexts were made and run, for the next start."""
 
     def scratch_bytes(self, plan: SegmentPlan, step: KernelStep) -> int:
         """Scratch memory of a kernel."""
+        ...
 
     def launch(
         self,

@@ -29,7 +29,7 @@ from flashvsr_trt.runtime.tensorrt.engine_runner import EngineRunner
 from flashvsr_trt.runtime.tensorrt.loaded_graphs import LoadedGraphs
 from flashvsr_trt.runtime.tensorrt.run_profile import RunProfile
 from flashvsr_trt.runtime.tensorrt.stage_timer import StageTimer
-from flashvsr_trt.runtime.tensorrt.state import ClipState, DecodingFrames, Turn, UnitPlace, UnitTensor
+from flashvsr_trt.runtime.tensorrt.state import ClipState, DecodingFrames, HostInputs, UnitPlace, UnitTensor
 
 
 class TensorRTExecutor(GraphExecutor):
@@ -124,8 +124,8 @@ class TensorRTExecutor(GraphExecutor):
             # These frames arrive in the same memory.
             places[0].decoding.keep()
         turn, stream = state.turn(graph, places), self.decoding if stage_of(graph) == DECODE else self.compute
-        if arrays:
-            self._send(graph, arrays, state.memory, places, turn)
+        if turn.inputs:
+            self._send(graph, arrays, state.memory, places, turn.inputs)
         for event in turn.before:
             device.wait(stream, event)
         if graph == DIT_FIRST:
@@ -177,17 +177,17 @@ class TensorRTExecutor(GraphExecutor):
             self.graphs.unload(DIT_FIRST)
 
     def _send(
-        self, graph: str, arrays: HostArrays, memory: ClipMemory, places: list[UnitPlace], turn: Turn
+        self, graph: str, arrays: HostArrays, memory: ClipMemory, places: list[UnitPlace], inputs: HostInputs
     ) -> None:
         """Copy host arrays into a graph's buffers, once these were read, and record that they are there."""
         # The pinned memory is free once its last copy is done.
-        self.device.wait_on_host(turn.uploaded)
-        self.device.wait(self.uploading, turn.read)
+        self.device.wait_on_host(inputs.uploaded)
+        self.device.wait(self.uploading, inputs.read)
         for name, array in arrays.items():
             buffer = _buffer(graph, name, places)
             np.copyto(memory.pinned[buffer], array, casting="no")
             self.device.upload(memory.pinned[buffer], memory.addresses[buffer], self.uploading)
-        self.device.record(turn.uploaded, self.uploading)
+        self.device.record(inputs.uploaded, self.uploading)
 
     def _gather_tokens(self, places: list[UnitPlace], memory: ClipMemory) -> None:
         """All units' tokens as one; several units meet once a clip."""
@@ -203,9 +203,7 @@ class TensorRTExecutor(GraphExecutor):
             target = place.buffer(DIT, "latent")
             self.device.copy(source, memory.addresses[target], memory.size(target), self.compute)
 
-    def _bind(
-        self, graph: str, memory: ClipMemory, places: list[UnitPlace], slot: int | None = None
-    ) -> BoundGraph:
+    def _bind(self, graph: str, memory: ClipMemory, places: list[UnitPlace], slot: int = 0) -> BoundGraph:
         """A graph on these units; of the state one half is read, the other written."""
         half = places[0].half
 

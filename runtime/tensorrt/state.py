@@ -25,6 +25,8 @@ class DecodingFrames:
         """uint8 [8, tH, tW, 3], once they are there. To be called once."""
         self.keep()
         frames, self.frames, self.taken = self.frames, None, True
+        if frames is None:
+            raise ValueError("frames were read before: they are given once")
         return frames
 
     def keep(self) -> None:
@@ -35,12 +37,12 @@ class DecodingFrames:
             self.frames = self.pinned.copy()
 
 
-@dataclass
-class StepEvents:
-    """What a DiT step's buffers wait for: `uploaded` by the copies, `denoised` by the step."""
+@dataclass(frozen=True)
+class HostInputs:
+    """Events of buffers that the host fills: `uploaded` by its copies, `read` by the run that reads them."""
 
     uploaded: int
-    denoised: int
+    read: int
 
 
 @dataclass(frozen=True)
@@ -48,14 +50,12 @@ class Turn:
     """What one run of a graph waits for and what waits for it, as events.
 
     Attributes:
-        uploaded: its inputs from the host are there; None where the host gives none.
-        read: they may be overwritten; the run before in this place has read them.
+        inputs: of what the host gives; None where it gives nothing.
         before: what the run itself comes after.
         after: what is over with it.
     """
 
-    uploaded: int | None
-    read: int | None
+    inputs: HostInputs | None
     before: tuple[int, ...]
     after: tuple[int, ...]
 
@@ -66,9 +66,8 @@ class UnitPlace:
 
     memory: ClipMemory
     number: int
-    frames_uploaded: int
-    encoded: int
-    step: StepEvents
+    frames: HostInputs
+    step: HostInputs
     decoded: int
     downloaded: int
     decoding: DecodingFrames | None = None
@@ -118,7 +117,7 @@ class ClipState:
         self.graphs = GraphCache(device, capture)
         events = [device.new_event() for _ in range(6 * unit_places(stream) + 2)]
         unused = iter(events)
-        self.first_step = StepEvents(next(unused), next(unused))
+        self.first_step = HostInputs(next(unused), next(unused))
         self.places = [self._new_place(number, unused) for number in range(unit_places(stream))]
         self.encoded_units = 0
         self.release = weakref.finalize(self, _release, device, streams, self.memory, self.graphs, events)
@@ -126,8 +125,8 @@ class ClipState:
 
     def _new_place(self, number: int, unused: Iterator[int]) -> UnitPlace:
         uploaded, encoded, step_uploaded, denoised, decoded, downloaded = islice(unused, 6)
-        step = StepEvents(step_uploaded, denoised)
-        return UnitPlace(self.memory, number, uploaded, encoded, step, decoded, downloaded)
+        frames, step = HostInputs(uploaded, encoded), HostInputs(step_uploaded, denoised)
+        return UnitPlace(self.memory, number, frames, step, decoded, downloaded)
 
     def reset(self, stream: int) -> None:
         """Zero the clip's memory for the next one; nothing may be using it. CUDA graphs are kept."""
@@ -147,13 +146,12 @@ class ClipState:
         place = places[0]
         if graph == ENCODE:
             # The place's condition is free once the unit before in it was decoded.
-            before = place.frames_uploaded, place.decoded
-            return Turn(place.frames_uploaded, place.encoded, before, (place.encoded,))
+            return Turn(place.frames, (place.frames.uploaded, place.decoded), (place.frames.read,))
         if stage_of(graph) == DECODE:
-            return Turn(None, None, (place.step.denoised, place.downloaded), (place.decoded,))
+            return Turn(None, (place.step.read, place.downloaded), (place.decoded,))
         step = self.first_step if graph == DIT_FIRST else place.step
-        denoised = dict.fromkeys((step.denoised, *(place.step.denoised for place in places)))
-        return Turn(step.uploaded, step.denoised, (step.uploaded,), tuple(denoised))
+        denoised = dict.fromkeys((step.read, *(place.step.read for place in places)))
+        return Turn(step, (step.uploaded,), tuple(denoised))
 
 
 def _release(
