@@ -238,7 +238,11 @@ def open_onnxruntime_executor(
     precision = next(name for name, compute in PRECISIONS.items() if compute == dtype)
     stream, tile = request.stream, request.tiles.tile
     plan = TilePlan(stream.geometry, tile) if isinstance(tile, tuple) else None
-    bundle = bundle_for(plan.tile_stream(stream) if plan else stream, request.weights, precision, notify)
+
+    def bundle_of(plan: TilePlan | None) -> Bundle:
+        return bundle_for(plan.tile_stream(stream) if plan else stream, request.weights, precision, notify)
+
+    bundle = bundle_of(plan)
     if device == "cpu":
         weights = bundle.weights.file.size_bytes
 
@@ -249,8 +253,7 @@ def open_onnxruntime_executor(
 
         chosen = choose_tiles(stream, request.tiles, estimate, free_host_memory(), "this machine", notify)
         if chosen != plan:
-            plan = chosen
-            bundle = bundle_for(plan.tile_stream(stream), request.weights, precision, notify)
+            plan, bundle = chosen, bundle_of(chosen)
     executor = OnnxRuntimeExecutor(bundle, device)
     return TiledExecutor(executor, stream, plan) if plan else executor
 
