@@ -217,7 +217,7 @@ def _segment_model(model: ModelProto, step: EngineStep, nodes: list[NodeProto]) 
     graph = model.graph
     values = {v.name: v for v in (*graph.input, *graph.value_info, *graph.output)}
     read = {name for node in nodes for name in node.input}
-    inner = {name for node in nodes for name in node.output} - set(step.outputs)
+    inner = [name for node in nodes for name in node.output if name not in step.outputs]
     segment = helper.make_graph(
         nodes,
         step.engine,

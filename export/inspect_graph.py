@@ -8,16 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
 from flashvsr_trt.bundle import Bundle
 from flashvsr_trt.config.presets import WINDOW_TOKENS
 from flashvsr_trt.config.signatures import TensorSpec
 from flashvsr_trt.errors import BundleError
-from flashvsr_trt.plugins.onnx_values import shape_of
-from flashvsr_trt.plugins.sparse_attention import BLOCK_SPARSE_ATTENTION, DOMAIN, SELECT_BLOCKS
-
-Shape = tuple[int, ...]
+from flashvsr_trt.plugins.sparse_attention import BLOCK_SPARSE_ATTENTION, DOMAIN
 
 
 @dataclass(frozen=True)
@@ -59,71 +57,68 @@ def inspect_file(
         BundleError: it is not a readable ONNX model.
     """
     try:
-        model = onnx.load(path, load_external_data=False)
-        model = onnx.shape_inference.infer_shapes(model)
-    except (OSError, DecodeError, onnx.shape_inference.InferenceError) as error:
+        proto = onnx.shape_inference.infer_shapes(onnx.load(path, load_external_data=False))
+        graph = ir.from_proto(proto).graph
+    except (OSError, DecodeError, onnx.shape_inference.InferenceError, ir.serde.SerdeError) as error:
         raise BundleError(f"{path} is not a readable ONNX model: {error}") from error
-    graph = model.graph
-    if not graph.node:
+    if not len(graph):
         raise BundleError(f"{path} is not a readable ONNX model: it has no nodes")
-    shapes = _shapes(graph)
-    counts = Counter(_label(node) for node in graph.node)
+    counts = Counter(map(_label, graph))
+    weights = [value.const_value for value in graph.initializers.values() if value.const_value is not None]
     return GraphReport(
         name=name or path.stem,
         file_bytes=path.stat().st_size,
-        nodes=len(graph.node),
+        nodes=len(graph),
         node_counts=dict(counts.most_common()),
         custom_nodes={label: count for label, count in counts.items() if "::" in label},
-        parameters=sum(math.prod(tensor.dims) for tensor in graph.initializer),
-        parameter_bytes=sum(
-            math.prod(tensor.dims) * _item_bytes(tensor.data_type) for tensor in graph.initializer
-        ),
-        flops=sum(node_flops(node, shapes) for node in graph.node),
-        input_bytes=_bytes(graph.input),
-        output_bytes=_bytes(graph.output),
+        parameters=sum(tensor.size for tensor in weights),
+        parameter_bytes=sum(tensor.nbytes for tensor in weights),
+        flops=sum(map(node_flops, graph)),
+        input_bytes=_bytes(graph.inputs),
+        output_bytes=_bytes(graph.outputs),
         state_bytes=None if carried is None else sum(spec.size_bytes(compute) for spec in carried),
     )
 
 
-def node_flops(node: onnx.NodeProto, shapes: dict[str, Shape]) -> int:
+def node_flops(node: ir.Node) -> int:
     """Multiply-adds of matrix products, convolutions and attention, times two; 0 for all other nodes."""
     count = _FLOPS.get(_label(node))
-    return count(node, shapes) if count else 0
+    return count(node) if count else 0
 
 
-def _conv_flops(node: onnx.NodeProto, shapes: dict[str, Shape]) -> int:
-    _, *kernel = shapes[node.input[1]]
-    return 2 * math.prod(shapes[node.output[0]]) * math.prod(kernel)
+def _conv_flops(node: ir.Node) -> int:
+    return 2 * math.prod(_shape(node.outputs[0])) * math.prod(_shape(node.inputs[1])[1:])
 
 
-def _gemm_flops(node: onnx.NodeProto, shapes: dict[str, Shape]) -> int:
-    transposed = any(a.name == "transA" and a.i for a in node.attribute)
-    inner = shapes[node.input[0]][0 if transposed else 1]
-    return 2 * math.prod(shapes[node.output[0]]) * inner
+def _gemm_flops(node: ir.Node) -> int:
+    inner = _shape(node.inputs[0])[0 if node.attributes.get_int("transA", 0) else 1]
+    return 2 * math.prod(_shape(node.outputs[0])) * inner
 
 
-def _matmul_flops(node: onnx.NodeProto, shapes: dict[str, Shape]) -> int:
-    return 2 * math.prod(shapes[node.output[0]]) * shapes[node.input[0]][-1]
+def _matmul_flops(node: ir.Node) -> int:
+    return 2 * math.prod(_shape(node.outputs[0])) * _shape(node.inputs[0])[-1]
 
 
-def _einsum_flops(node: onnx.NodeProto, shapes: dict[str, Shape]) -> int:
-    equation = next(a.s.decode() for a in node.attribute if a.name == "equation")
+def _einsum_flops(node: ir.Node) -> int:
+    terms = node.attributes["equation"].as_string().partition("->")[0].split(",")
     sizes: dict[str, int] = {}
-    for term, name in zip(equation.partition("->")[0].split(","), node.input, strict=True):
-        sizes |= dict(zip(term.strip(), shapes[name], strict=True))
+    for term, value in zip(terms, node.inputs, strict=True):
+        sizes |= dict(zip(term.strip(), _shape(value), strict=True))
     return 2 * math.prod(sizes.values())
 
 
-def _sparse_attention_flops(node: onnx.NodeProto, shapes: dict[str, Shape]) -> int:
-    """Of all blocks its selection may keep: `top_k` a head and unit is known to the selecting node only.
+def _sparse_attention_flops(node: ir.Node) -> int:
+    """Of all blocks its selection may keep, which the node that selects them knows."""
+    index = node.inputs[5]
+    selecting = index.producer() if index else None
+    if selecting is None:
+        return 0
+    heads, units, windows, key_windows = _shape(selecting.inputs[0])
+    kept = min(selecting.attributes["top_k"].as_int(), windows * key_windows - 1)
+    return heads * units * kept * 4 * WINDOW_TOKENS * WINDOW_TOKENS * _shape(node.inputs[0])[-1]
 
-    The blocks are written into `shapes` under the name of the index tensor as (blocks,).
-    """
-    (blocks,) = shapes[_blocks_key(node.input[5])]
-    return blocks * 4 * WINDOW_TOKENS * WINDOW_TOKENS * shapes[node.input[0]][-1]
 
-
-_FLOPS: dict[str, Callable[[onnx.NodeProto, dict[str, Shape]], int]] = {
+_FLOPS: dict[str, Callable[[ir.Node], int]] = {
     "Conv": _conv_flops,
     "Gemm": _gemm_flops,
     "MatMul": _matmul_flops,
@@ -132,31 +127,15 @@ _FLOPS: dict[str, Callable[[onnx.NodeProto, dict[str, Shape]], int]] = {
 }
 
 
-def _shapes(graph: onnx.GraphProto) -> dict[str, Shape]:
-    """Shape of every named tensor, and how many blocks each selection may keep."""
-    shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
-    for value in (*graph.input, *graph.value_info, *graph.output):
-        shapes[value.name] = shape_of(value)
-    for node in graph.node:
-        if _label(node) == f"{DOMAIN}::{SELECT_BLOCKS.name}":
-            heads, units, windows, key_windows = shapes[node.input[0]]
-            top_k = next(a.i for a in node.attribute if a.name == "top_k")
-            kept = min(top_k, windows * key_windows - 1)
-            shapes[_blocks_key(node.output[0])] = (heads * units * kept,)
-    return shapes
-
-
-def _blocks_key(index: str) -> str:
-    return f"blocks of {index}"
-
-
-def _label(node: onnx.NodeProto) -> str:
+def _label(node: ir.Node) -> str:
     return f"{node.domain}::{node.op_type}" if node.domain else node.op_type
 
 
-def _bytes(values: Iterable[onnx.ValueInfoProto]) -> int:
-    return sum(math.prod(shape_of(value)) * _item_bytes(value.type.tensor_type.elem_type) for value in values)
+def _shape(value: ir.Value | None) -> tuple[int, ...]:
+    """Sizes of its axes; 0 stands for one that a graph which is not ours leaves open."""
+    shape = value.shape if value is not None and value.shape is not None else ()
+    return tuple(side if isinstance(side, int) else 0 for side in shape)
 
 
-def _item_bytes(elem_type: int) -> int:
-    return onnx.helper.tensor_dtype_to_np_dtype(elem_type).itemsize
+def _bytes(values: Iterable[ir.Value]) -> int:
+    return sum(math.prod(_shape(value)) * value.dtype.numpy().itemsize for value in values if value.dtype)

@@ -10,10 +10,10 @@ from typing import TypeVar
 import huggingface_hub
 
 from flashvsr_trt.errors import WeightsError
+from flashvsr_trt.files.folder import sha256_of
 from flashvsr_trt.files.new import new_file
 from flashvsr_trt.model.weights.published import NETWORK_FILES, PROMPT_FILE, PROMPT_URL, REPOSITORY
 from flashvsr_trt.model.weights.source import prompt_cache
-from flashvsr_trt.model.weights.tensor_files import sha256_of
 
 _TIMEOUT_S = 30
 

@@ -9,6 +9,7 @@ import torch
 
 from flashvsr_trt.config.presets import NetworkConfig
 from flashvsr_trt.errors import WeightsError
+from flashvsr_trt.files.folder import sha256_of
 from flashvsr_trt.model.state_shapes import (
     PARTS,
     PROMPT,
@@ -29,7 +30,7 @@ from flashvsr_trt.model.weights.bundle import (
 from flashvsr_trt.model.weights.load import UNPUBLISHED, UNVERIFIED
 from flashvsr_trt.model.weights.published import FILES, VERSION, is_published
 from flashvsr_trt.model.weights.source import resolve_weights
-from flashvsr_trt.model.weights.tensor_files import file_format, read_tensors, sha256_of
+from flashvsr_trt.model.weights.tensor_files import file_format, read_tensors
 
 
 @dataclass(frozen=True)

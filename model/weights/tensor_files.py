@@ -1,6 +1,5 @@
 """Reading one file of tensors, memory-mapped: safetensors or a torch pickle, told apart by content."""
 
-import hashlib
 import pickle
 import zipfile
 from collections.abc import Mapping
@@ -67,12 +66,6 @@ def read_safetensors_metadata(path: Path) -> dict[str, str]:
     """The metadata entries of a safetensors file; raises WeightsError where it is damaged."""
     with _open_safetensors(path) as file:
         return file.metadata() or {}
-
-
-def sha256_of(path: Path) -> str:
-    """Hex digest of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _open_safetensors(path: Path) -> safe_open:

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from flashvsr_trt.config.presets import FLASHVSR, NANO
 from flashvsr_trt.errors import UsageError, WeightsError
+from flashvsr_trt.files.folder import sha256_of
 from flashvsr_trt.model.state_shapes import FOLDED, PARTS, difference, state_shapes
 from flashvsr_trt.model.weights import bundle as weights_bundle
 from flashvsr_trt.model.weights import load as weights
@@ -26,7 +27,6 @@ from flashvsr_trt.model.weights.load import (
 )
 from flashvsr_trt.model.weights.published import FILES, VERSION
 from flashvsr_trt.model.weights.random import random_weights
-from flashvsr_trt.model.weights.tensor_files import sha256_of
 from tests.golden import load_case
 from tests.model.weights_files import NARROW, TINY, write_files
 
