@@ -43,11 +43,10 @@ from flashvsr_trt.errors import DeviceError, EngineError, UsageError
 from flashvsr_trt.files.new import whole_folder
 from flashvsr_trt.kernels.manifest import MANIFEST as KERNEL_MANIFEST
 from flashvsr_trt.kernels.tuning import PLAIN_SHARED_LIMIT, SHARED_LIMIT
+from flashvsr_trt.notices import Notify
 from flashvsr_trt.plugins.op_kernels import compile_operator_kernels, read_plugin_kernels
 from flashvsr_trt.plugins.sparse_attention import OPERATORS
 from flashvsr_trt.plugins.tensorrt_plugin import plugin_id, register_plugins
-
-Notify = Callable[[str], None]
 
 PLUGINS = tuple(plugin_id(operator) for operator in OPERATORS)
 

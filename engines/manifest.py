@@ -154,9 +154,7 @@ class EngineSet:
 
     def check_engines(self) -> None:
         """Raise EngineError if an engine's bytes are not those that were built; see `checked_files`."""
-        with _file_errors():
-            for file in self.manifest.engines.values():
-                check_contents(self.folder, file)
+        self._check(self.manifest.engines)
 
     def check_segment(self, name: str) -> None:
         """Raise EngineError if an engine's model is not what was written, or keeps tensors elsewhere."""
@@ -184,8 +182,11 @@ class EngineSet:
 
     def check_layers(self) -> None:
         """Raise EngineError if a list of layers is not what was written."""
+        self._check(self.manifest.layers)
+
+    def _check(self, files: Mapping[str, NamedFile]) -> None:
         with _file_errors():
-            for file in self.manifest.layers.values():
+            for file in files.values():
                 check_contents(self.folder, file)
 
     def check_kernels(self) -> None:

@@ -3,7 +3,6 @@
 import math
 import os
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -48,9 +47,8 @@ from flashvsr_trt.memory import EXPORT_BYTES, GIB
 from flashvsr_trt.model.network import Network, build_network
 from flashvsr_trt.model.state_shapes import state_shapes
 from flashvsr_trt.model.weights.load import load_weights, resolve_weights
+from flashvsr_trt.notices import Notify
 from flashvsr_trt.runtime.torch.host_memory import free_host_memory
-
-Notify = Callable[[str], None]
 
 GRAPH_BYTES = 64 << 20
 """Room kept for the graphs themselves, whose size follows from tables for the frame's size."""

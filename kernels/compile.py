@@ -211,7 +211,7 @@ def _check_signature(name: str, ptx: str, arguments: tuple[Argument, ...]) -> No
 def _complete(directory: Path, artifact: Artifact) -> bool:
     """Whether a kernel is there with every byte that was written."""
     try:
-        for file in (artifact.ptx, artifact.cubin):
+        for file in artifact.files:
             read_checked(directory, file)
     except BadFileError:
         return False

@@ -90,6 +90,11 @@ class Artifact:
     triton: str
     hash: str
 
+    @property
+    def files(self) -> tuple[NamedFile, NamedFile]:
+        """What the kernel is on disk."""
+        return self.ptx, self.cubin
+
 
 def write_manifest(directory: Path, artifacts: list[Artifact]) -> Path:
     """Writes `manifest.json`; it appears complete or not at all."""
@@ -110,7 +115,7 @@ def read_manifest(directory: Path, files: bool = True) -> list[Artifact]:
     content = read_content(directory, MANIFEST, (FORMAT, FORMAT_VERSION), UsageError, remedy)
     try:
         artifacts = record_of(tuple[Artifact, ...], content.get("kernels"), "kernels")
-        named = [file for artifact in artifacts for file in (artifact.ptx, artifact.cubin)]
+        named = [file for artifact in artifacts for file in artifact.files]
         check_names((file.name for file in named), reserved=(MANIFEST,))
         for artifact in artifacts:
             _check_artifact(artifact)
@@ -128,9 +133,8 @@ def read_manifest(directory: Path, files: bool = True) -> list[Artifact]:
 def check_kernels(directory: Path) -> list[Artifact]:
     """All kernels of a build directory, once every byte of their files is checked. Raises UsageError."""
     artifacts = read_manifest(directory)
-    for artifact in artifacts:
-        for file in (artifact.ptx, artifact.cubin):
-            read_kernel_file(directory, file)
+    for file in (file for artifact in artifacts for file in artifact.files):
+        read_kernel_file(directory, file)
     return artifacts
 
 

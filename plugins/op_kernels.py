@@ -107,6 +107,6 @@ def _kernel_names(architecture: str, precision: str, head_dim: int) -> dict[str,
 
 
 def _whole(artifact: Artifact, directory: Path) -> Artifact:
-    for file in (artifact.cubin, artifact.ptx):
+    for file in artifact.files:
         read_kernel_file(directory, file)
     return artifact
