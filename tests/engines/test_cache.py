@@ -9,7 +9,7 @@ import pytest
 from flashvsr_trt.engines import cache, stale
 from flashvsr_trt.engines.cache import engine_key, find_engines, list_engines
 from flashvsr_trt.engines.flavours import RTX, TENSORRT, Target
-from flashvsr_trt.engines.manifest import MANIFEST, open_engines
+from flashvsr_trt.engines.manifest import FORMAT_VERSION, MANIFEST, open_engines
 from flashvsr_trt.engines.options import BuildOptions
 from flashvsr_trt.engines.stale import why_stale
 from flashvsr_trt.engines.verify import verify_engines
@@ -135,7 +135,7 @@ def test_a_missing_weights_file_is_named(copied, engines_of):
 
 def test_another_format_version_is_refused(copied):
     edit_manifest(copied, format_version=99)
-    with pytest.raises(EngineError, match="format version 99, and this release reads 4"):
+    with pytest.raises(EngineError, match=f"format version 99, and this release reads {FORMAT_VERSION}"):
         open_engines(copied)
 
 
