@@ -48,12 +48,18 @@ class MemoryEstimate:
         return self.weights + self.state + self.working
 
 
-def estimate_memory(stream: StreamConfig, parameters: int, compute: str) -> MemoryEstimate:
-    """What the torch executor needs with `parameters` weights in dtype `compute` ("bfloat16", ...)."""
+def estimate_memory(
+    stream: StreamConfig, parameters: int, compute: str, frame_by_frame: bool = False
+) -> MemoryEstimate:
+    """What the torch executor needs with `parameters` weights in dtype `compute` ("bfloat16", ...).
+
+    `frame_by_frame`: the decoder runs so even where frames are small.
+    """
     first_units = stream.schedule.first_units
     signatures = stage_signatures(stream)
     # On a GPU the stages of different units run side by side. The first step is over by then.
-    steady = (_encode_bytes(stream, compute), _dit_bytes(stream, compute, 1), _decode_bytes(stream, compute))
+    decoding = _decode_bytes(stream, compute, frame_by_frame)
+    steady = (_encode_bytes(stream, compute), _dit_bytes(stream, compute, 1), decoding)
     working = int(FRAGMENTS * max(sum(steady), _dit_bytes(stream, compute, first_units)))
     return MemoryEstimate(
         weights=parameters * DTYPE_BYTES[compute],
@@ -81,7 +87,7 @@ def estimate_tiled_memory(
 ) -> MemoryEstimate:
     """What the torch executor needs for a stream in tiles. `parking` None: each has a state of its own."""
     tile, count, first_units = plan.tile_stream(stream), len(plan.tiles), stream.schedule.first_units
-    one = estimate_memory(tile, parameters, compute)
+    one = estimate_memory(tile, parameters, compute, frame_by_frame=True)
     ring = ring_bytes(tile, compute)
     rest = one.state - ring
     state = count * one.state
@@ -131,10 +137,10 @@ def _dit_bytes(stream: StreamConfig, compute: str, units: int) -> int:
     return activations + keys + scores + blocks
 
 
-def _decode_bytes(stream: StreamConfig, compute: str) -> int:
+def _decode_bytes(stream: StreamConfig, compute: str, frame_by_frame: bool) -> int:
     """Three full-resolution feature maps of a unit, or of two frames and what these grow from; its pixels."""
     pixels = stream.geometry.target[0] * stream.geometry.target[1]
-    frames = 3 if pixels // 4 >= ALONE_PIXELS or stream.is_tile else UNIT_FRAMES
+    frames = 3 if pixels // 4 >= ALONE_PIXELS or frame_by_frame else UNIT_FRAMES
     features = stream.preset.network.decoder.channels[2]
     return pixels * (frames * 3 * features * DTYPE_BYTES[compute] + UNIT_FRAMES * 6 * 3 * 4)
 

@@ -31,9 +31,11 @@ def in_tiles(
     streams = executor.encoding, executor.decoding
     frames = TorchFrames(stream, plan, executor.device, executor.dtype, streams, executor._stage)
     count, new_states = len(plan.tiles), None
+    if count > 1:
+        # Tiles are there because memory is short: the largest maps, half the tile each way, come one by one.
+        decoder = executor.decode_stage.decoder
+        decoder.alone_pixels = min(decoder.alone_pixels, plan.tile[0] * plan.tile[1] // 4)
     if executor.device.type == "cuda" and count > 1:
-        # Of memory, not speed, there is too little where tiles are: see `memory.estimate_tiled_memory`.
-        executor.decode_stage.decoder.alone_pixels = 1
         new_states = partial(TilePlaces, executor, count, parking, resident)
     return TiledExecutor(executor, stream, plan, frames, new_states)
 
