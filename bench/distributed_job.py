@@ -29,6 +29,8 @@ from flashvsr_trt.runtime.session import Session
 WARM_UP_UNITS = 16
 """Past the filling of the ring and, on a GPU, the capture of each slot's graph."""
 
+FILLING_CHUNKS = 2
+
 PROFILED_CHUNKS = 4
 
 
@@ -73,6 +75,8 @@ def measure(job: Job) -> dict:
 
     push(WARM_UP_UNITS * UNIT_FRAMES // job.chunk)
     before = reports(session)
+    # A report waits for the GPUs: the first chunks after it fill the pipeline again.
+    push(FILLING_CHUNKS)
     seconds = push(job.chunks)
     after = reports(session)
     moved = total(after, "sent_bytes")
@@ -80,18 +84,21 @@ def measure(job: Job) -> dict:
     for earlier, rank in zip(before, after, strict=True):
         spent = rank.pop("stage_seconds")
         rank["stage_ms"] = {
-            stage: 1e3 * (spent[stage] - earlier["stage_seconds"][stage]) / job.chunks for stage in spent
+            stage: 1e3 * (spent[stage] - earlier["stage_seconds"][stage]) / (job.chunks + FILLING_CHUNKS)
+            for stage in spent
         }
     made = {
         "ms_per_chunk": 1e3 * seconds / job.chunks,
-        "bytes_per_chunk": {kind: count // job.chunks for kind, count in moved.items() if count},
+        "bytes_per_chunk": {
+            kind: count // (job.chunks + FILLING_CHUNKS) for kind, count in moved.items() if count
+        },
         "ranks": after,
         "executor": session.executor.describe(),
     }
     if job.profile:
         with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as recorded:
-            seconds = push(PROFILED_CHUNKS)
-        made["profile"] = kernel_profile(recorded, PROFILED_CHUNKS, seconds)
+            push(PROFILED_CHUNKS)
+        made["profile"] = kernel_profile(recorded, PROFILED_CHUNKS)
     return made
 
 

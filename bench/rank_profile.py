@@ -11,7 +11,7 @@ LONGEST = 40
 TRANSFERS = ("nccl", "gloo", "c10d")
 
 
-def kernel_profile(recorded: torch.profiler.profile, chunks: int, seconds: float) -> dict:
+def kernel_profile(recorded: torch.profiler.profile, chunks: int) -> dict:
     """Milliseconds a chunk: of the longest kernels, and of the time in which what kind of them ran.
 
     On a CPU operators stand for kernels.
@@ -27,12 +27,13 @@ def kernel_profile(recorded: torch.profiler.profile, chunks: int, seconds: float
     ]
     everything = covered((start, end) for _, start, end in spans)
     computing = covered((start, end) for name, start, end in spans if not is_transfer(name))
+    lasted = max(end for _, _, end in spans) - min(start for _, start, _ in spans)
     per_chunk = 1e3 * chunks
     return {
-        "ms_per_chunk": 1e3 * seconds / chunks,
+        "ms_per_chunk": lasted / per_chunk,
         "ms_transfer_kernels": sum(time for name, time in times.items() if is_transfer(name)) / per_chunk,
         "ms_only_transfers": (everything - computing) / per_chunk,
-        "ms_idle": max(0.0, 1e6 * seconds - everything) / per_chunk,
+        "ms_idle": (lasted - everything) / per_chunk,
         "kernels": [
             {"ms": times[name] / per_chunk, "launches": counts[name] / chunks, "name": name}
             for name in sorted(times, key=times.__getitem__, reverse=True)[:LONGEST]

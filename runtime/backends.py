@@ -21,7 +21,7 @@ def open_torch(request: ExecutorRequest, notify: Notify) -> Executor:
         from flashvsr_trt.runtime.distributed.executor import open_distributed_executor
 
         return open_distributed_executor(request, notify)
-    from flashvsr_trt.runtime.torch.executor import open_torch_executor
+    from flashvsr_trt.runtime.torch.open import open_torch_executor
 
     return open_torch_executor(request, notify)
 

@@ -29,8 +29,13 @@ from flashvsr_trt.runtime.executor import PendingFrames
 from flashvsr_trt.runtime.graph_executor import DeviceTensors, GraphExecutor, HostArrays
 from flashvsr_trt.runtime.request import ExecutorRequest, TorchOptions
 from flashvsr_trt.runtime.ring import RingStep
-from flashvsr_trt.runtime.torch.device import check_kernels, choose_dtype, stream_memory
-from flashvsr_trt.runtime.torch.executor import TorchExecutor, TorchState, choose_cuda_graphs
+from flashvsr_trt.runtime.torch.device import (
+    check_kernels,
+    choose_cuda_graphs,
+    choose_dtype,
+    stream_memory,
+)
+from flashvsr_trt.runtime.torch.executor import TorchExecutor, TorchState
 from flashvsr_trt.runtime.torch.rows import SCATTERED
 
 

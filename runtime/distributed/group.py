@@ -1,7 +1,8 @@
 """The process group of a job: joining it, talking about the work, and saying what went wrong.
 
-Tensors go through NCCL or gloo, those of each stage through a group of its own, since stages run side by
-side. What is to be done goes through another gloo group, which waits as long as the input takes.
+Tensors go through NCCL or gloo. Each stage has a group of its own, since stages run side by side, and so has
+what is sent before and after their steps: of a group all transfers are captured in CUDA graphs, or none is.
+What is to be done goes through another gloo group, which waits as long as the input takes.
 """
 
 import atexit
@@ -28,6 +29,7 @@ from flashvsr_trt.model.ranks import Ranks
 from flashvsr_trt.runtime.distributed.end import EndWatch, leave_at_once
 from flashvsr_trt.runtime.distributed.place import Place
 from flashvsr_trt.runtime.torch.device import choose_device
+from flashvsr_trt.runtime.torch.rows import FRAMES, INPUTS
 from flashvsr_trt.signals import exit_code, leave_end_to_system
 
 WAIT_FOR_INPUT = timedelta(days=30)
@@ -70,7 +72,8 @@ class Group:
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
         # By all ranks in one order, and now: while a graph is captured, nobody can be connected.
         self.communicators = {DIT: Ranks(dist.group.WORLD)} | {
-            stage: Ranks(dist.new_group(pg_options=transfer_options(device))) for stage in (ENCODE, DECODE)
+            part: Ranks(dist.new_group(pg_options=transfer_options(device)))
+            for part in (ENCODE, DECODE, INPUTS, FRAMES)
         }
         self.control: dist.ProcessGroup | None = dist.new_group(backend="gloo", timeout=WAIT_FOR_INPUT)
         self.working = self.failed = False
@@ -142,6 +145,9 @@ def join_group(device_name: str, place: Place) -> Group:
         check_gpus(place.local_size)
         device = torch.device("cuda", place.local_rank)
         torch.cuda.set_device(device)
+        # Or NCCL would order graphs of all communicators, and says that several may deadlock:
+        # https://docs.nvidia.com/deeplearning/nccl/user-guide/docs/usage/cudagraph.html
+        os.environ.setdefault("NCCL_GRAPH_MIXING_SUPPORT", "0")
     store, rank, size = next(rendezvous("env://"))
     dist.init_process_group(
         backend="nccl" if device.type == "cuda" else "gloo",

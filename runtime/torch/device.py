@@ -21,6 +21,7 @@ from flashvsr_trt.memory import (
     ring_bytes,
 )
 from flashvsr_trt.model.state_shapes import state_shapes
+from flashvsr_trt.runtime.request import TorchOptions
 from flashvsr_trt.runtime.torch.host_memory import free_host_memory
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -51,6 +52,15 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     if name not in DTYPES:
         raise UsageError(f"dtype '{name}' is not supported; use auto, {', '.join(DTYPES)}")
     return DTYPES[name]
+
+
+def choose_cuda_graphs(options: TorchOptions, device: torch.device) -> bool:
+    """As asked for; by default wherever kernels run. Raises UsageError where there is no GPU to ask."""
+    if options.cuda_graphs and device.type != "cuda":
+        raise UsageError(f"CUDA graphs need a GPU and the device is {device}; leave out --cuda-graphs")
+    if options.cuda_graphs is None:
+        return device.type == "cuda" and options.attention == "auto"
+    return options.cuda_graphs
 
 
 def check_kernels(device: torch.device) -> None:

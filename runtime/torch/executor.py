@@ -27,39 +27,24 @@ from flashvsr_trt.config.signatures import (
     stage_of,
     stage_signatures,
 )
-from flashvsr_trt.errors import DeviceError, UsageError
+from flashvsr_trt.errors import DeviceError
 from flashvsr_trt.kernels.calls import counted_calls, reference_kernels
-from flashvsr_trt.memory import Parking
 from flashvsr_trt.model.attention import LayerCache
 from flashvsr_trt.model.communicator import ONE_PROCESS, Communicator
-from flashvsr_trt.model.network import Network, build_network
+from flashvsr_trt.model.network import Network
 from flashvsr_trt.model.sharding import Sharding
 from flashvsr_trt.model.stages import Decode, Denoise, Encode
-from flashvsr_trt.model.weights.load import describe, load_weights, resolve_weights
-from flashvsr_trt.notices import Notify
-from flashvsr_trt.runtime.choose_tiles import choose_tiles
 from flashvsr_trt.runtime.executor import ReadyFrames
 from flashvsr_trt.runtime.graph_executor import DeviceTensors, GraphExecutor, HostArrays
-from flashvsr_trt.runtime.request import ExecutorRequest, TorchOptions
+from flashvsr_trt.runtime.request import TorchOptions
 from flashvsr_trt.runtime.ring import RingStep
-from flashvsr_trt.runtime.tiles import TiledExecutor
 from flashvsr_trt.runtime.torch.clock import StageClock
 from flashvsr_trt.runtime.torch.copies import ArrivingFrames, hand_over, start_download, upload
-from flashvsr_trt.runtime.torch.device import (
-    check_kernels,
-    choose_device,
-    choose_dtype,
-    choose_parking,
-    free_memory,
-    resident_bytes,
-    stream_memory,
-)
+from flashvsr_trt.runtime.torch.device import choose_cuda_graphs
 from flashvsr_trt.runtime.torch.graphs import Step, StepGraphs, Tensors
-from flashvsr_trt.runtime.torch.host_memory import keep_freed_memory
-from flashvsr_trt.runtime.torch.rows import SCATTERED, gather_rows, scatter_rows
-from flashvsr_trt.runtime.torch.tiles import in_tiles
+from flashvsr_trt.runtime.torch.rows import FRAMES, INPUTS, SCATTERED, gather_rows, scatter_rows
 
-ALONE: Mapping[str, Communicator] = dict.fromkeys((ENCODE, DIT, DECODE), ONE_PROCESS)
+ALONE: Mapping[str, Communicator] = dict.fromkeys((ENCODE, DIT, DECODE, INPUTS, FRAMES), ONE_PROCESS)
 """The communicators of a process alone."""
 
 
@@ -83,7 +68,7 @@ class TorchExecutor(GraphExecutor):
     """Runs the stages of `flashvsr_trt.model`.
 
     Args:
-        communicators: of each stage, one of its own where there are several ranks: stages run side by side.
+        communicators: of each stage, of INPUTS and of FRAMES, one of its own where there are several ranks.
 
     Raises:
         UsageError: CUDA graphs were asked for on another device, or more ranks than can share the stream.
@@ -126,6 +111,9 @@ class TorchExecutor(GraphExecutor):
         Raises:
             DeviceError: the device has not enough memory for it.
         """
+        if self.sharding.size > 1 and self.device.type == "cuda":
+            # First steps are not replayed: none may start beside an earlier clip's graphs (`StepGraphs.run`).
+            torch.cuda.synchronize(self.device)
         preset = self.stream.preset
         layers, slots = range(preset.network.dit.layers), preset.attention.ring_slots
         try:
@@ -171,7 +159,7 @@ class TorchExecutor(GraphExecutor):
             if step:
                 given["tokens"] = torch.cat(given["tokens"])
             specs = [spec for spec in signature.inputs if spec.role is Role.INPUT]
-            inputs = tuple(self._share(spec, given.get(spec.name), stage) for spec in specs)
+            inputs = tuple(self._share(spec, given.get(spec.name)) for spec in specs)
             name = f"{stage} into slot {step.slots.start}" if step else graph
             outputs = self._run(name, call, inputs, graphs)
             made = dict(zip((spec.name for spec in signature.results), outputs, strict=True))
@@ -243,17 +231,17 @@ class TorchExecutor(GraphExecutor):
         overwrite(state.memory, following)
         return (frames,)
 
-    def _share(self, spec: TensorSpec, given: torch.Tensor | None, stage: str) -> torch.Tensor:
+    def _share(self, spec: TensorSpec, given: torch.Tensor | None) -> torch.Tensor:
         """What this process has of an input: all of it, or its rows of what only rank 0 was given."""
         if self.sharding.size == 1 or spec.name not in SCATTERED:
             return given
-        return scatter_rows(self.communicators[stage], self.sharding, spec, given, self.device)
+        return scatter_rows(self.communicators[INPUTS], self.sharding, spec, given, self.device)
 
     def _whole(self, frames: torch.Tensor) -> torch.Tensor | None:
         """All rows of the frames, on rank 0."""
         if self.sharding.size == 1:
             return frames
-        return gather_rows(self.communicators[DECODE], self.sharding, frames)
+        return gather_rows(self.communicators[FRAMES], self.sharding, frames)
 
     def _graphs(self, stage: str) -> StepGraphs | None:
         return StepGraphs(self.device, self.communicators[stage]) if self.cuda_graphs else None
@@ -316,57 +304,3 @@ def overwrite(carried: list[torch.Tensor], following: list[torch.Tensor]) -> Non
     """The next state takes the place of the old one."""
     for old, new in zip(carried, following, strict=True):
         old.copy_(new)
-
-
-def choose_cuda_graphs(options: TorchOptions, device: torch.device) -> bool:
-    """As asked for; by default wherever kernels run. Raises UsageError where there is no GPU to ask."""
-    if options.cuda_graphs and device.type != "cuda":
-        raise UsageError(f"CUDA graphs need a GPU and the device is {device}; leave out --cuda-graphs")
-    if options.cuda_graphs is None:
-        return device.type == "cuda" and options.attention == "auto"
-    return options.cuda_graphs
-
-
-def open_torch_executor(request: ExecutorRequest, notify: Notify) -> TorchExecutor | TiledExecutor:
-    """Choose device and dtype, check that the stream fits, load the weights.
-
-    Raises:
-        UsageError: an unknown device or dtype, or CUDA graphs without a GPU.
-        DeviceError: no such device, too old a one for the kernels, or too little memory on it.
-        MissingDependencyError: the kernels' compiler is not installed.
-        WeightsError: no weights, or not the ones the preset needs.
-    """
-    device = choose_device(request.device)
-    dtype = choose_dtype(request.dtype, device)
-    # Refused here if they cannot be had, before anything is loaded.
-    choose_cuda_graphs(request.torch, device)
-    if device.type == "cuda" and request.torch.attention == "auto":
-        check_kernels(device)
-    if device.type == "cpu":
-        keep_freed_memory()
-    network = request.stream.preset.network
-    source = resolve_weights(request.weights, network)
-    free, parking = free_memory(device), Parking.HOST if device.type == "cuda" else None
-    plan = choose_tiles(
-        request.stream,
-        request.tiles,
-        lambda stream, plan: stream_memory(stream, dtype, plan, parking),
-        free,
-        str(device),
-        notify,
-    )
-    if plan and len(plan.tiles) == 1:
-        notify("one tile covers the frame: it runs in one piece")
-        plan = None
-    budget = min(free, request.tiles.vram or free)
-    if request.tiles.vram and device.type == "cuda":
-        total = torch.cuda.get_device_properties(device).total_memory
-        torch.cuda.set_per_process_memory_fraction(min(1.0, budget / total), device)
-    notify(describe(source))
-    loaded = build_network(network, load_weights(source, network, dtype), device, dtype)
-    if plan is None:
-        return TorchExecutor(loaded, request.stream, request.torch)
-    executor = TorchExecutor(loaded, plan.tile_stream(request.stream), request.torch)
-    parking = choose_parking(request.stream, dtype, plan, budget)
-    resident = resident_bytes(request.stream, dtype, plan, budget, parking)
-    return in_tiles(executor, request.stream, plan, parking, resident)

@@ -64,6 +64,9 @@ class StepGraphs:
         if name in self.captured:
             self.communicator.sent.update(self.captured[name].sent)
             return self.captured[name].replay(inputs)
+        if self.communicator.size > 1 and self.device.type == "cuda":
+            # No transfer may be started while a graph of the same communicator is not done.
+            torch.cuda.synchronize(self.device)
         buffers = tuple(value.to(self.device, copy=True) for value in inputs)
         outputs = step(*buffers)
         with counted_calls() as calls, counted_apart(self.communicator) as sent:

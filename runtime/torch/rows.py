@@ -9,6 +9,9 @@ from flashvsr_trt.model.communicator import Communicator, gather, scatter
 from flashvsr_trt.model.sharding import Sharding, length
 from flashvsr_trt.runtime.torch.copies import upload
 
+INPUTS, FRAMES = "inputs", "frames"
+"""What is sent before and after a stage's step, and not captured with it: each has its own communicator."""
+
 FRAMES_OUT = "frames_out"
 SCATTERED: Mapping[str, str] = {"frames": "frames_in", "noise": "noise"}
 """Inputs that are shared by rows, and the kinds of traffic that this is. Of others every rank is told."""
