@@ -40,6 +40,10 @@ def modules_of(*entries):
                 found |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module:
                 found.add(node.module.partition(".")[0])
+            elif isinstance(node, ast.Call) and ast.unparse(node.func) == "importlib.import_module":
+                found |= {
+                    name.value.partition(".")[0] for name in node.args if isinstance(name, ast.Constant)
+                }
     return found - set(sys.stdlib_module_names) - {PACKAGE} - NOT_FOR_ENGINES
 
 
