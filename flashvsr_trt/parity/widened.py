@@ -29,15 +29,21 @@ def widen(model: ir.Model) -> dict[str, np.ndarray]:
         tensor = value.const_value
         if tensor is None or tensor.dtype != NARROW:
             continue
-        wide = tensor.numpy().astype(np.float32)
         if isinstance(tensor, ir.ExternalTensor):
-            external[name] = wide
+            external[name] = _read(tensor)
             value.const_value = ir.ExternalTensor(
                 tensor.location, tensor.offset, None, WIDE, shape=tensor.shape, name=name
             )
         else:
-            value.const_value = ir.tensor(wide, name=name)
+            value.const_value = ir.tensor(tensor.numpy().astype(np.float32), name=name)
     return external
+
+
+def _read(tensor: ir.ExternalTensor) -> np.ndarray:
+    """The weight as float32: a bfloat16 is the upper half of one."""
+    # onnx_ir reads no file that has several hard links, and bundles share their weights by these.
+    bits = np.memmap(tensor.path, "<u2", "r", offset=tensor.offset or 0, shape=tensor.shape.numpy())
+    return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
 def _widen_attributes(node: ir.Node) -> None:
