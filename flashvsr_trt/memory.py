@@ -23,6 +23,9 @@ GIB = 2**30
 ONNXRUNTIME_BYTES = 64 << 20
 """What ONNX Runtime takes for itself and its graphs."""
 
+TORCH_HOST_BYTES = 96 << 20
+"""What torch takes of a CPU's memory for itself once its operators run."""
+
 EXPORT_BYTES = 512 << 20
 """What an export needs beside the weights: it traces shapes, not values, so the size hardly matters."""
 

@@ -1,6 +1,8 @@
 """Which device and dtype the torch backend runs on, and whether a stream fits."""
 
 import math
+from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from importlib.util import find_spec
 
@@ -13,6 +15,7 @@ from flashvsr_trt.errors import DeviceError, MissingDependencyError, UsageError
 from flashvsr_trt.kernels.device import architecture_of
 from flashvsr_trt.kernels.tuning import setting_for
 from flashvsr_trt.memory import (
+    TORCH_HOST_BYTES,
     MemoryEstimate,
     Parking,
     check_fits,
@@ -94,6 +97,18 @@ def stream_memory(
     if plan is None:
         return estimate_memory(stream, parameters, compute)
     return estimate_tiled_memory(stream, plan, parameters, compute, parking)
+
+
+def estimate_on(device: torch.device, dtype: torch.dtype) -> Callable[..., MemoryEstimate]:
+    """What a stream needs on a device, in tiles or with None in one piece; tiles may wait on the host."""
+
+    def estimate(stream: StreamConfig, plan: TilePlan | None) -> MemoryEstimate:
+        if device.type == "cuda":
+            return stream_memory(stream, dtype, plan, Parking.HOST)
+        needed = stream_memory(stream, dtype, plan, None)
+        return replace(needed, working=needed.working + TORCH_HOST_BYTES)
+
+    return estimate
 
 
 def choose_parking(stream: StreamConfig, dtype: torch.dtype, plan: TilePlan, budget: int) -> Parking:

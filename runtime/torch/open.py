@@ -2,7 +2,6 @@
 
 import torch
 
-from flashvsr_trt.memory import Parking
 from flashvsr_trt.model.network import build_network
 from flashvsr_trt.model.weights.load import describe, load_weights, resolve_weights
 from flashvsr_trt.notices import Notify
@@ -15,9 +14,9 @@ from flashvsr_trt.runtime.torch.device import (
     choose_device,
     choose_dtype,
     choose_parking,
+    estimate_on,
     free_memory,
     resident_bytes,
-    stream_memory,
 )
 from flashvsr_trt.runtime.torch.executor import TorchExecutor
 from flashvsr_trt.runtime.torch.host_memory import keep_freed_memory
@@ -43,11 +42,11 @@ def open_torch_executor(request: ExecutorRequest, notify: Notify) -> TorchExecut
         keep_freed_memory()
     network = request.stream.preset.network
     source = resolve_weights(request.weights, network)
-    free, parking = free_memory(device), Parking.HOST if device.type == "cuda" else None
+    free = free_memory(device)
     plan = choose_tiles(
         request.stream,
         request.tiles,
-        lambda stream, plan: stream_memory(stream, dtype, plan, parking),
+        estimate_on(device, dtype),
         free,
         str(device),
         notify,
