@@ -3,9 +3,9 @@
     python -m bench.distributed [--ranks 1,2,4] [--preset full-attn,sparse-2.0] [--size 1280x704,1920x1080]
         [--chunk 8,16] [--profile] [--out FOLDER] [--device cpu]
 
-Every number of ranks is measured for every preset, size and chunk. One rank is the single-process executor at
-its best: as `run` has it, with its stages overlapped and replayed as CUDA graphs. A job that fails is listed
-with its error, and the others go on.
+Every number of ranks is measured for every preset, size and chunk; for each preset its ranks start once. One
+rank is the single-process executor at its best: as `run` has it, with its stages overlapped and replayed as
+CUDA graphs. A job that fails is listed with its error, and the others go on.
 
 With --device cpu every rank has one thread and they share this machine's cores: bytes and state are those of
 any device, times and efficiency show that the benchmark runs and say nothing of GPUs. The report says so.
@@ -16,10 +16,13 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from itertools import product
 from pathlib import Path
+from threading import Timer
+from typing import TextIO
 
 import click
 
@@ -34,33 +37,53 @@ from flashvsr_trt.runtime.distributed.group import check_gpus
 
 CPU_NOTE = "measured on CPU ranks of one thread that share cores: times and efficiency are not those of GPUs"
 
-HEADER = "ranks   ms/chunk  of one      FPS  eff.   MB/chunk  state MiB   peak MiB  of one  device"
+HEADER = (
+    "ranks LR frame  chunk   ms/chunk  of one      FPS  eff.   MB/chunk  state MiB   peak MiB  of one  device"
+)
 """`of one`: by what one rank takes. Bytes sent by all ranks together; memory of the rank that has most."""
 
 
-def run_job(ranks: int, job: Job, seconds: int) -> dict:
-    """Measure on `ranks` ranks; {"error": ...} where that failed or took longer than `seconds`."""
+def run_jobs(ranks: int, jobs: Sequence[Job], seconds: int) -> Iterator[dict]:
+    """Measure all of them, which have one preset, on `ranks` ranks that are started once.
+
+    A job that fails or takes longer than `seconds` is {"error": ...}; ranks are then started for the rest.
+    """
+    left = list(jobs)
+    while left:
+        with tempfile.TemporaryFile("w+") as errors:
+            process = start(ranks, left, errors)
+            alive = True
+            while alive and left:
+                limit = Timer(seconds, os.killpg, (process.pid, signal.SIGKILL))
+                limit.start()
+                printed = process.stdout.readline()
+                in_time = limit.is_alive()
+                limit.cancel()
+                left.pop(0)
+                alive = bool(printed)
+                if alive:
+                    yield json.loads(printed)
+            process.wait()
+            process.stdout.close()
+            errors.seek(0)
+            if not alive:
+                yield {"error": ("" if in_time else f"not done after {seconds} seconds\n") + errors.read()}
+
+
+def start(ranks: int, jobs: Sequence[Job], errors: TextIO) -> subprocess.Popen:
+    """`bench.distributed_job` by torchrun, in a session of its own."""
     launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}")
     # Or a single process would have all cores, and each of several ranks one.
-    threads = {"OMP_NUM_THREADS": "1"} if job.device == "cpu" else {}
-    process = subprocess.Popen(
-        (*launcher, "-m", "bench.distributed_job", json.dumps(asdict(job))),
+    threads = {"OMP_NUM_THREADS": "1"} if jobs[0].device == "cpu" else {}
+    return subprocess.Popen(
+        (*launcher, "-m", "bench.distributed_job", json.dumps([asdict(job) for job in jobs])),
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(ROOT)} | threads,
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=errors,
         text=True,
         start_new_session=True,
     )
-    try:
-        printed, errors = process.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        _, errors = process.communicate()
-        return {"error": f"not done after {seconds} seconds\n{errors}"}
-    if process.returncode:
-        return {"error": errors}
-    return json.loads(printed.splitlines()[-1])
 
 
 def summary(ranks: int, job: Job, made: dict, single: dict | None) -> dict:
@@ -91,7 +114,7 @@ def summary(ranks: int, job: Job, made: dict, single: dict | None) -> dict:
 def line(row: dict) -> str:
     """A row as text; what several ranks send and keep is below it, by kind and by rank."""
     if "error" in row:
-        return f"{row['ranks']:5} failed:\n{row['error']}"
+        return f"{row['ranks']:5} {row['size']:9} {row['chunk']:5} failed:\n{row['error']}"
     of_one, peak_of_one = (
         f"{row[name]:7.2f}" if row[name] else "      -" for name in ("of_one", "peak_of_one")
     )
@@ -101,7 +124,8 @@ def line(row: dict) -> str:
         ", ".join(f"{stage} {ms:.1f}" for stage, ms in rank.items()) for rank in row["stage_ms_per_rank"]
     )
     text = (
-        f"{row['ranks']:5} {row['ms_per_chunk']:10.1f} {of_one} {row['fps']:8.2f} {efficiency} "
+        f"{row['ranks']:5} {row['size']:9} {row['chunk']:5} {row['ms_per_chunk']:10.1f} {of_one} "
+        f"{row['fps']:8.2f} {efficiency} "
         f"{row['total_bytes_per_chunk'] / 1e6:10.1f} {max(states):10.1f} {max(peaks):10.0f} {peak_of_one}  "
         f"{row['device']}\n      ms of stages by rank: {stages}"
     )
@@ -196,13 +220,14 @@ def main(
     if device == "cpu":
         click.echo(CPU_NOTE)
     rows: list[dict] = []
-    for job in jobs:
-        click.echo(f"{job.preset}, {job.scene} 2x, {chunks} chunks of {job.chunk} frames\n{HEADER}")
-        single = None
-        for size in ranks:
-            rows.append(summary(size, job, run_job(size, job, seconds), single))
-            if size == 1 and "error" not in rows[-1]:
-                single = rows[-1]
+    singles: dict[Job, dict] = {}
+    for preset, size in product(presets, ranks):
+        alike = [job for job in jobs if job.preset == preset]
+        click.echo(f"{preset}, 2x, {chunks} chunks\n{HEADER}")
+        for job, made in zip(alike, run_jobs(size, alike, seconds), strict=True):
+            rows.append(summary(size, job, made, singles.get(job)))
+            if size == 1 and "error" not in made:
+                singles[job] = rows[-1]
                 rows[-1] |= {"of_one": 1.0, "efficiency": 1.0, "peak_of_one": 1.0}
             click.echo(line(rows[-1]))
             if out:

@@ -1,6 +1,6 @@
-"""One measurement of `bench.distributed`, started by torchrun on every rank; rank 0 prints it as JSON.
+"""Measurements of `bench.distributed`, started by torchrun on every rank; rank 0 prints a line of JSON each.
 
-torchrun --nproc_per_node=N -m bench.distributed_job JOB, where JOB is a `Job` as JSON.
+torchrun --nproc_per_node=N -m bench.distributed_job JOBS, where JOBS are a list of `Job` as JSON.
 """
 
 import json
@@ -8,9 +8,11 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby
 
 import numpy as np
+import torch
 from torch.profiler import ProfilerActivity, profile
 
 from bench.rank_profile import kernel_profile
@@ -22,6 +24,7 @@ from flashvsr_trt.runtime.backends import open_executor
 from flashvsr_trt.runtime.distributed.place import torchrun_place
 from flashvsr_trt.runtime.distributed.report import rank_report
 from flashvsr_trt.runtime.distributed.run import run_ranks
+from flashvsr_trt.runtime.executor import Executor
 from flashvsr_trt.runtime.request import ExecutorRequest, TorchOptions
 from flashvsr_trt.runtime.run_options import RunOptions
 from flashvsr_trt.runtime.session import Session
@@ -59,11 +62,23 @@ class Job:
         return StreamConfig(find_preset(self.preset), geometry, find_schedule("low-latency"))
 
 
-def measure(job: Job) -> dict:
-    """Steady chunks from frames in host memory to frames in host memory, as `run` takes them: overlapped."""
+def open_for(job: Job) -> Executor:
+    """The executor of a job, and of all that differ from it by their chunks alone."""
+    if job.device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
     options = TorchOptions(cuda_graphs=job.cuda_graphs)
     request = ExecutorRequest(job.stream, "random:0", job.device, job.dtype, options)
-    session = Session(open_executor("torch", request, log_notice), chunk_size=job.chunk, overlap=True)
+    return open_executor("torch", request, log_notice)
+
+
+def measure(executor: Executor, job: Job) -> dict:
+    """Steady chunks from frames in host memory to frames in host memory, as `run` takes them: overlapped."""
+    with Session(executor, chunk_size=job.chunk, overlap=True) as session:
+        return measure_session(session, job)
+
+
+def measure_session(session: Session, job: Job) -> dict:
+    """As `measure`, of a clip that starts."""
     frames = np.random.default_rng(0).integers(0, 256, (job.chunk, *job.size, 3), np.uint8)
 
     def push(chunks: int) -> float:
@@ -118,10 +133,15 @@ def total(ranks: Sequence[dict], name: str) -> Counter[str]:
 
 
 if __name__ == "__main__":
-    asked = json.loads(sys.argv[1])
-    asked_job = Job(**asked | {"size": tuple(asked["size"])})
+    jobs = [Job(**job | {"size": tuple(job["size"])}) for job in json.loads(sys.argv[1])]
+    first = jobs[0]
     run_options = RunOptions(
-        "-", preset=asked_job.preset, weights="random:0", device=asked_job.device, dtype=asked_job.dtype
+        "-", preset=first.preset, weights="random:0", device=first.device, dtype=first.dtype
     )
     with run_ranks(run_options):
-        print(json.dumps(measure(asked_job)))
+        for _, alike in groupby(jobs, lambda job: replace(job, chunk=0)):
+            alike = list(alike)
+            opened = open_for(alike[0])
+            for job in alike:
+                print(json.dumps(measure(opened, job)), flush=True)
+            del opened
