@@ -63,8 +63,10 @@ def run_command(preset: str, flavour: str, frames: np.ndarray, dry_run: bool) ->
         started = time.perf_counter()
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
         seconds = time.perf_counter() - started
-        report = json.loads(done.stdout) if done.returncode == 0 else None
-        return {"command": command[2:], "status": done.returncode, "seconds": seconds, "report": report}
+        # Without the folder, which is gone when the report is read.
+        report = json.loads(done.stdout.replace(f"{folder}/", "")) if done.returncode == 0 else None
+        command = [part.replace(f"{folder}/", "") for part in command[2:]]
+        return {"command": command, "status": done.returncode, "seconds": seconds, "report": report}
 
 
 def open_engines(request: ExecutorRequest, device: Any) -> Any:
