@@ -4,7 +4,6 @@ Outside the DiT tokens are shared by rows, inside by whole windows in window ord
 process has all of them, so that only their order changes and keys and values are made where they are kept.
 """
 
-from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -108,9 +107,9 @@ class RankTokens(StepTokens):
         def moving(source: int, target: int) -> torch.Tensor:
             return torch.nonzero((by_row == source) & (by_window == target)).flatten()
 
-        self.ranks = range(communicator.size)
-        self.in_rows = [place_by_row[moving(self.rank, other)].to(device) for other in self.ranks]
-        self.in_windows = [place_by_window[moving(other, self.rank)].to(device) for other in self.ranks]
+        ranks = range(communicator.size)
+        self.in_rows = [place_by_row[moving(self.rank, other)].to(device) for other in ranks]
+        self.in_windows = [place_by_window[moving(other, self.rank)].to(device) for other in ranks]
 
     def to_windows(self, x: torch.Tensor) -> torch.Tensor:
         """See `StepTokens.to_windows`."""
@@ -139,7 +138,7 @@ class RankTokens(StepTokens):
         by_window = q_means, new.key_means.flatten(0, 1)
         exchange(
             self.communicator,
-            [[*self._of_heads(projections, rank), *self._of_heads(means, rank)] for rank in self.ranks],
+            [[x[:, run] for x in (*projections, *means)] for run in self.heads],
             [
                 [*(x[tokens] for x in by_token), *(x[windows] for x in by_window)]
                 for tokens, windows in zip(self.tokens, self.windows, strict=True)
@@ -154,11 +153,6 @@ class RankTokens(StepTokens):
         parts = [attended.new_empty(own, length(run), attended.shape[2]) for run in self.heads]
         exchange(self.communicator, [[attended[run]] for run in self.tokens], [[x] for x in parts], ATTENTION)
         return torch.cat(parts, dim=1)
-
-    def _of_heads(self, tensors: Sequence[torch.Tensor], rank: int) -> Sequence[torch.Tensor]:
-        """A rank's heads of tensors of one shape [n, heads, head_dim]: to be sent, laid out by one copy."""
-        parts = [x[:, self.heads[rank]] for x in tensors]
-        return parts if rank == self.rank else torch.stack(parts).unbind()
 
     def _move(self, x: torch.Tensor, going: list[torch.Tensor], coming: list[torch.Tensor]) -> torch.Tensor:
         arrived = x.new_empty(sum(map(len, coming)), x.shape[1])
