@@ -145,9 +145,6 @@ def join_group(device_name: str, place: Place) -> Group:
         check_gpus(place.local_size)
         device = torch.device("cuda", place.local_rank)
         torch.cuda.set_device(device)
-        # Or NCCL would order graphs of all communicators, and says that several may deadlock:
-        # https://docs.nvidia.com/deeplearning/nccl/user-guide/docs/usage/cudagraph.html
-        os.environ.setdefault("NCCL_GRAPH_MIXING_SUPPORT", "0")
     store, rank, size = next(rendezvous("env://"))
     dist.init_process_group(
         backend="nccl" if device.type == "cuda" else "gloo",
