@@ -104,8 +104,9 @@ class HostFrames:
         return ReadyFrames(self._each(self._finish, zip(blended, reference, strict=True)))
 
     def _finish(self, pair: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-        padded = (np.pad(x, self.padding, mode="edge") for x in (pair[0] * 2 - 1, signed(pair[1][None])[0]))
-        fixed = fix_color(*padded, self.color_fix)[:, : self.canvas[0], : self.canvas[1]]
+        frame, reference = pair[0] * 2 - 1, signed(pair[1][None])[0]
+        frame, reference = (np.pad(x, self.padding, mode="edge") for x in (frame, reference))
+        fixed = fix_color(frame, reference, self.color_fix)[:, : self.canvas[0], : self.canvas[1]]
         return ((fixed.clip(-1, 1) + 1) * np.float32(127.5)).astype(np.uint8).transpose(1, 2, 0)
 
     def _each(self, work: Callable, frames: Iterable) -> np.ndarray:
