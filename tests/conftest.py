@@ -27,9 +27,11 @@ LONG = {"session_folder", "run_kernel"}
 
 
 def pytest_configure() -> None:
-    """Ctrl-C is tested also where a shell ignores SIGINT for what it starts in the background."""
+    """Signals are tested also where a shell ignores SIGINT in the background, or nohup SIGHUP."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

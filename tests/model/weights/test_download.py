@@ -5,10 +5,10 @@ import io
 import re
 import urllib.error
 from pathlib import Path
-from types import SimpleNamespace
 
 import huggingface_hub
 import pytest
+from huggingface_hub.hf_api import RepoFile
 
 from flashvsr_trt.errors import WeightsError
 from flashvsr_trt.model.weights import download as weights_download
@@ -35,7 +35,9 @@ class Hub:
     def get_paths_info(self, repository, paths, *, revision):
         self.asked.append((repository, revision))
         return [
-            SimpleNamespace(path=name, lfs=SimpleNamespace(sha256=self.checksums[name]))
+            RepoFile(
+                path=name, size=1, oid=name, lfs={"oid": self.checksums[name], "size": 1, "pointerSize": 1}
+            )
             for name in paths
             if name in self.checksums
         ]
