@@ -5,10 +5,14 @@ import importlib
 import json
 import logging
 import os
+import sys
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict
 from multiprocessing import get_context
 from pathlib import Path
+from types import ModuleType
 
 from flashvsr_trt.errors import MissingDependencyError, UsageError
 from flashvsr_trt.files.folder import BadFileError, describe_file, read_checked
@@ -94,7 +98,8 @@ def _compile_all(wanted: list[tuple[KernelSpec, str]], directory: Path, workers:
     # A spawned process has its own Triton: compiling is not safe in threads, nor after a fork.
     pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_begin_worker)
     try:
-        jobs = [pool.submit(compile_kernel, *spec, directory) for spec in wanted]
+        with _no_main_module():
+            jobs = [pool.submit(compile_kernel, *spec, directory) for spec in wanted]
         return [job.result() for job in jobs]
     except BaseException:
         # Nobody waits for kernels that nobody will use. A copy, as the pool forgets them.
@@ -105,6 +110,20 @@ def _compile_all(wanted: list[tuple[KernelSpec, str]], directory: Path, workers:
         raise
     finally:
         pool.shutdown()
+
+
+@contextmanager
+def _no_main_module() -> Iterator[None]:
+    """Within it processes are spawned that do not import the program's main module: they need nothing of it.
+
+    A script without `if __name__ == "__main__"` would run again in each, and wait for what this one makes.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def compile_kernel(spec: KernelSpec, architecture: str, directory: Path) -> Artifact:

@@ -1,6 +1,9 @@
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 
 import pytest
 from click.testing import CliRunner
@@ -12,6 +15,7 @@ from flashvsr_trt.kernels.compile import build_kernels
 from flashvsr_trt.kernels.manifest import MANIFEST, find_artifact, read_manifest
 from flashvsr_trt.kernels.ptx import add_parameters, assemble, drop_parameters, read_signature
 from flashvsr_trt.kernels.tuning import ARCHITECTURES, PLAIN_SHARED_LIMIT, SHARED_LIMIT
+from tests.cli.command import ROOT
 
 triton = pytest.importorskip("triton", reason="compiling kernels needs Triton (extra 'kernels')")
 
@@ -78,10 +82,25 @@ def test_what_is_up_to_date_is_kept_and_what_is_missing_is_made(built, tmp_path)
     missing = find_artifact(read_manifest(directory), "select_blocks", "sm_86")
     written = (directory / kept.ptx.name).stat().st_mtime_ns
     (directory / missing.cubin.name).unlink()
-    artifacts = build_kernels(("sm_80", "sm_86"), directory, ("bf16",), workers=1)
+    # In a script without a guard, which must not run again in the process that compiles.
+    script = tmp_path / "unguarded.py"
+    script.write_text(
+        "from pathlib import Path\nfrom flashvsr_trt.kernels.compile import build_kernels\nprint('run')\n"
+        f"build_kernels(('sm_80', 'sm_86'), Path({str(directory)!r}), ('bf16',), workers=1)\n"
+    )
+    outcome = subprocess.run(
+        [sys.executable, script],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=300,
+        check=True,
+    )
+    assert outcome.stdout == "run\n"
     assert (directory / kept.ptx.name).stat().st_mtime_ns == written
     assert (directory / missing.cubin.name).read_bytes() == (built / missing.cubin.name).read_bytes()
-    assert artifacts == read_manifest(directory)
+    wanted = [item for item in read_manifest(built) if item.architecture in ("sm_80", "sm_86")]
+    assert read_manifest(directory) == wanted
 
 
 def test_another_source_is_built_anew(built, tmp_path):
