@@ -5,7 +5,7 @@ import functools
 import hashlib
 import importlib.util
 from collections.abc import Iterator
-from importlib.machinery import ModuleSpec
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
 PACKAGE = "flashvsr_trt"
@@ -15,7 +15,7 @@ PACKAGE = "flashvsr_trt"
 def sources_of(module: str) -> tuple[Path, ...]:
     """The files of a module and of all modules of this project that it imports, at its top or later; sorted.
 
-    Nothing is run but the packages' own `__init__`. Data files and other projects' modules are left out.
+    Nothing is run but the outermost package's `__init__`. Data files and modules of others are left out.
 
     Raises:
         ModuleNotFoundError: there is no such module.
@@ -60,10 +60,15 @@ def _imported_by(path: Path, importer: str) -> Iterator[str]:
 
 @functools.cache
 def _spec(name: str) -> ModuleSpec | None:
-    """Where a module is; None for a name that is none. Looking it up runs its packages: they hold nothing."""
-    package = name.rpartition(".")[0]
-    if package:
-        found = _spec(package)
-        if found is None or found.submodule_search_locations is None:
-            return None
-    return importlib.util.find_spec(name)
+    """Where a module is; None for a name that is none. Rooms are not run: one may need what is missing."""
+    outer = name.rpartition(".")[0]
+    if not outer:
+        return importlib.util.find_spec(name)
+    package = _spec(outer)
+    if package is None or package.submodule_search_locations is None:
+        return None
+    # The package itself has the rooms of a checkout added.
+    places = package.submodule_search_locations
+    if package.name == PACKAGE:
+        places = importlib.import_module(PACKAGE).__path__
+    return PathFinder.find_spec(name, places)

@@ -16,7 +16,7 @@ def project(tmp_path, monkeypatch):
     (package / "room").mkdir(parents=True)
     sources = {
         "__init__.py": "",
-        "room/__init__.py": "",
+        "room/__init__.py": "raise RuntimeError('nothing runs this')\n",
         "start.py": "from sample_project.room import near\nimport sample_project.plain\n",
         "plain.py": "import json\n",
         "alone.py": "",
