@@ -48,7 +48,8 @@ def test_a_clip_compared_with_itself_prints_a_table(tmp_path):
     ("backend", "install"),
     [("torch", "pip install torch"), ("onnxruntime", "pip install 'flashvsr-trt[export"), ("tensorrt", "")],
 )
-def test_what_needs_torch_says_so_in_one_line(tmp_path, backend, install):
+def test_what_needs_torch_says_so_in_one_line(tmp_path, monkeypatch, backend, install):
+    monkeypatch.setenv("FLASHVSR_CACHE", str(tmp_path / "cache"))
     clip = make_clip(tmp_path / "clip.mp4", frames=5)
     code, _, err = finished("run", clip, "--preset", "nano", "--backend", backend)
     assert code == 1
