@@ -6,7 +6,7 @@ import click
 
 from flashvsr_trt.bundle import PRECISIONS
 from flashvsr_trt.cli.option_types import SizeType
-from flashvsr_trt.config.geometry import FITS, Geometry
+from flashvsr_trt.config.geometry import FITS, Geometry, nearest_size
 from flashvsr_trt.config.presets import (
     DEFAULT_PRESET,
     SCALES,
@@ -100,9 +100,9 @@ def _geometry_of(
         return Geometry(*input_size, scale, fit)
     height, width = size or _DEFAULT_SIZE
     if height % SIZE_MULTIPLE or width % SIZE_MULTIPLE or not height * width:
-        near = "x".join(str(max(1, round(side / SIZE_MULTIPLE)) * SIZE_MULTIPLE) for side in (width, height))
         raise UsageError(
-            f"--size {width}x{height} is not in multiples of {SIZE_MULTIPLE}; the nearest is {near}, or give "
+            f"--size {width}x{height} is not in multiples of {SIZE_MULTIPLE}; the nearest is "
+            f"{nearest_size(height, width)}, or give "
             "the size of the input with --input-size"
         )
     return Geometry(height // scale, width // scale, scale)

@@ -102,3 +102,8 @@ class Geometry:
             raise ValueError("dense attention keeps every block: it has no top_k")
         ratio = attention.sparse_ratio * TRAINED_AREA / (self.target[0] * self.target[1])
         return int(self.unit_windows * self.unit_windows * ratio) - 1
+
+
+def nearest_size(height: int, width: int, least: int = SIZE_MULTIPLE) -> str:
+    """WIDTHxHEIGHT of the nearest size in multiples of SIZE_MULTIPLE, from `least` on."""
+    return "x".join(str(max(least, round(side / SIZE_MULTIPLE) * SIZE_MULTIPLE)) for side in (width, height))

@@ -9,7 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
-from flashvsr_trt.config.geometry import Geometry
+from flashvsr_trt.config.geometry import Geometry, nearest_size
 from flashvsr_trt.config.presets import LATENT_STRIDE, SIZE_MULTIPLE, TOKEN_STRIDE
 from flashvsr_trt.config.signatures import UPSAMPLERS, StreamConfig
 from flashvsr_trt.errors import UsageError
@@ -116,12 +116,10 @@ def check_tile(tile: tuple[int, int]) -> None:
     """Raise UsageError for a size that no tile can have."""
     height, width = tile
     if min(tile) < LEAST_SIDE or height % SIZE_MULTIPLE or width % SIZE_MULTIPLE:
-        near = "x".join(
-            str(max(LEAST_SIDE, round(side / SIZE_MULTIPLE) * SIZE_MULTIPLE)) for side in (width, height)
-        )
         raise UsageError(
             f"--tile {width}x{height} is no size of a tile: its sides are pixels of the upscaled frame, in "
-            f"multiples of {SIZE_MULTIPLE} from {LEAST_SIDE} on; the nearest is {near}"
+            f"multiples of {SIZE_MULTIPLE} from {LEAST_SIDE} on; the nearest is "
+            f"{nearest_size(height, width, LEAST_SIDE)}"
         )
 
 
