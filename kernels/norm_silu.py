@@ -1,7 +1,7 @@
 """What follows a causal convolution: its bias, the RMS norm of each pixel's channels, SiLU.
 
-The PyTorch reference here is the specification (`model.projector.ChannelNorm`). The kernel works in place,
-with one read and one write, where torch takes three.
+The PyTorch reference here is the specification (official `RMS_norm`). The kernel works in place, with
+one read and one write, where torch takes three.
 """
 
 import torch

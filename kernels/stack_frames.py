@@ -1,7 +1,7 @@
 """What a causal convolution reads: the four frames of each output side by side, edges repeated.
 
-The PyTorch reference here is the specification (what `model.projector.causal_conv` pads and stacks). The
-kernel reads each frame once, in whole vectors of channels.
+The PyTorch reference here is the specification. The kernel reads each frame once, in whole vectors of
+channels.
 """
 
 import torch

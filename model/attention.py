@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from flashvsr_trt.config.geometry import Geometry
-from flashvsr_trt.config.presets import WINDOW_TOKENS, AttentionConfig
+from flashvsr_trt.config.presets import AttentionConfig
 from flashvsr_trt.kernels.calls import record_call, runs_kernel
-from flashvsr_trt.kernels.select_blocks import block_probability, local_neighbourhood, window_means
+from flashvsr_trt.kernels.select_blocks import block_probability, local_neighbourhood
 from flashvsr_trt.kernels.torch_ops import block_sparse_attention, select_blocks
 
 
@@ -52,18 +52,6 @@ class StepCache:
 class Attention(Protocol):
     """What a DiT block asks of its self-attention."""
 
-    def cache(self, k: torch.Tensor, v: torch.Tensor, ring: LayerCache) -> LayerCache:
-        """Keys (after RoPE) and values [units*tokens, heads, head_dim] as a cache of the step's units."""
-        unit = (-1, *ring.keys.shape[1:])
-        k_means = window_means(k, WINDOW_TOKENS).view(-1, *ring.key_means.shape[1:])
-        return LayerCache(k.view(unit), v.view(unit), k_means)
-
-    def __call__(
-        self, q: torch.Tensor, own: LayerCache, ring: LayerCache, slot_valid: torch.Tensor | None
-    ) -> torch.Tensor:
-        """Queries [units*tokens, heads, head_dim] to the step's own units and the ring's valid slots."""
-        return self.attend(q, window_means(q, WINDOW_TOKENS), own, ring, slot_valid)
-
     def attend(
         self,
         q: torch.Tensor,
@@ -72,7 +60,10 @@ class Attention(Protocol):
         ring: LayerCache,
         slot_valid: torch.Tensor | None,
     ) -> torch.Tensor:
-        """The same with the window means of q given. `own` is empty where the ring holds the step's units."""
+        """Queries [units*tokens, heads, head_dim] to the step's own units and the ring's valid slots.
+
+        `q_means` are the window means of q; `own` is empty where the ring holds the step's units.
+        """
 
 
 class SparseAttention(Attention):

@@ -1,7 +1,6 @@
-"""The diffusion transformer (official `wan_video_dit.py`) as published: one step, velocity out.
+"""The diffusion transformer's parameters as published (official `wan_video_dit.py`), and its constants.
 
-Weights are loaded into it and training runs it; `running_dit.py` makes of it what runs and is exported.
-Tokens are [tokens, dim] in window order throughout (see `windows.py`); there is no batch axis.
+Weights are loaded into it; `running_dit.py` makes of it the form that runs and is exported.
 """
 
 from dataclasses import dataclass
@@ -11,22 +10,6 @@ import torch.nn.functional as F
 from torch import nn
 
 from flashvsr_trt.config.presets import LATENT_CHANNELS, PATCH, TIMESTEP, DiTConfig, NetworkConfig
-from flashvsr_trt.model.attention import Attention, LayerCache
-from flashvsr_trt.model.windows import from_windows, to_windows
-
-
-class RMSNorm(nn.Module):
-    """Over the last axis, in float32."""
-
-    def __init__(self, dim: int, eps: float) -> None:
-        super().__init__()
-        self.eps = eps
-        self.weight = nn.Parameter(torch.ones(dim))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        wide = x.float()
-        scale = torch.rsqrt(wide.square().mean(dim=-1, keepdim=True) + self.eps)
-        return (wide * scale).to(x.dtype) * self.weight
 
 
 class SelfAttention(nn.Module):
@@ -35,19 +18,11 @@ class SelfAttention(nn.Module):
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
         self.q, self.k, self.v, self.o = (nn.Linear(config.dim, config.dim) for _ in range(4))
-        self.norm_q = RMSNorm(config.dim, config.eps)
-        self.norm_k = RMSNorm(config.dim, config.eps)
+        self.norm_q, self.norm_k = (nn.RMSNorm(config.dim, config.eps) for _ in range(2))
 
 
 class CrossAttention(SelfAttention):
     """The same parameters; keys and values come from the fixed prompt, as constants."""
-
-
-def apply_rope(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotate adjacent pairs of [tokens, heads, head_dim]; cos and sin [tokens, head_dim/2] float32."""
-    even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
-    cos, sin = cos[:, None], sin[:, None]
-    return torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1).flatten(-2).to(x.dtype)
 
 
 @dataclass(frozen=True)
@@ -72,7 +47,7 @@ class DiTConstants:
 
 
 class Block(nn.Module):
-    """Self-attention, cross-attention and feed-forward, modulated by the timestep."""
+    """Parameters of a block: self-attention, cross-attention and feed-forward, modulated by the timestep."""
 
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
@@ -88,66 +63,15 @@ class Block(nn.Module):
         )
         self.modulation = nn.Parameter(torch.zeros(1, 6, config.dim))
 
-    def forward(
-        self,
-        x: torch.Tensor,
-        rope: tuple[torch.Tensor, torch.Tensor],
-        constants: BlockConstants,
-        ring: LayerCache,
-        slot_valid: torch.Tensor,
-        attention: Attention,
-    ) -> tuple[torch.Tensor, LayerCache]:
-        """Tokens x [tokens, dim] -> the next x, and this step's own keys and values."""
-        shift1, scale1, gate1, shift2, scale2, gate2 = constants.modulation
-        h = modulated_norm(x, shift1, scale1, self.eps)
-        attended, new = self._attend(h, rope, ring, slot_valid, attention)
-        x = x + gate1 * attended
-        x = x + self._attend_to_prompt(self.norm3(x), constants)
-        h = modulated_norm(x, shift2, scale2, self.eps)
-        return x + gate2 * self.ffn(h), new
-
-    def _attend(
-        self,
-        h: torch.Tensor,
-        rope: tuple[torch.Tensor, torch.Tensor],
-        ring: LayerCache,
-        slot_valid: torch.Tensor,
-        attention: Attention,
-    ) -> tuple[torch.Tensor, LayerCache]:
-        layer = self.self_attn
-        q = apply_rope(self._split(layer.norm_q(layer.q(h))), *rope)
-        k = apply_rope(self._split(layer.norm_k(layer.k(h))), *rope)
-        v = self._split(layer.v(h))
-        new = attention.cache(k, v, ring)
-        return layer.o(attention(q, new, ring, slot_valid).flatten(1)), new
-
-    def _attend_to_prompt(self, h: torch.Tensor, constants: BlockConstants) -> torch.Tensor:
-        layer = self.cross_attn
-        q = self._split(layer.norm_q(layer.q(h))).transpose(0, 1)
-        attended = F.scaled_dot_product_attention(q[None], constants.cross_k[None], constants.cross_v[None])
-        return layer.o(attended[0].transpose(0, 1).flatten(1))
-
-    def _split(self, x: torch.Tensor) -> torch.Tensor:
-        return x.unflatten(-1, (self.heads, -1))
-
-
-def modulated_norm(x: torch.Tensor, shift: torch.Tensor, scale: torch.Tensor, eps: float) -> torch.Tensor:
-    """LayerNorm without affine, then * (1 + scale) + shift."""
-    return F.layer_norm(x, x.shape[-1:], eps=eps) * (1 + scale) + shift
-
 
 class Head(nn.Module):
-    """Modulated norm and the projection to latent patches."""
+    """Parameters of the modulated norm and the projection to latent patches."""
 
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
         self.eps = config.eps
         self.head = nn.Linear(config.dim, LATENT_CHANNELS * PATCH * PATCH)
         self.modulation = nn.Parameter(torch.zeros(1, 2, config.dim))
-
-    def forward(self, x: torch.Tensor, modulation: torch.Tensor) -> torch.Tensor:
-        shift, scale = modulation
-        return self.head(modulated_norm(x, shift, scale, self.eps))
 
 
 class DiT(nn.Module):
@@ -182,8 +106,7 @@ class DiT(nn.Module):
         blocks = []
         for block in self.blocks:
             layer = block.cross_attn
-            # norm_k keeps the dtype of its input, so only its weight is narrower than float32.
-            k = layer.norm_k(in_float32(layer.k, text))
+            k = in_float32(layer.norm_k, in_float32(layer.k, text))
             v = in_float32(layer.v, text)
             cross_k, cross_v = (
                 x.unflatten(-1, (self.config.heads, -1)).transpose(0, 1).to(dtype).contiguous()
@@ -193,42 +116,6 @@ class DiT(nn.Module):
             blocks.append(BlockConstants(modulation.to(dtype), cross_k, cross_v))
         head_modulation = self.head.modulation[0].float() + time
         return DiTConstants(tuple(blocks), head_modulation.to(dtype))
-
-    def forward(
-        self,
-        noise: torch.Tensor,
-        lr_tokens: torch.Tensor,
-        rope: tuple[torch.Tensor, torch.Tensor],
-        constants: DiTConstants,
-        ring: list[LayerCache],
-        slot_valid: torch.Tensor,
-        attention: Attention,
-    ) -> tuple[torch.Tensor, list[LayerCache]]:
-        """One denoising step.
-
-        Args:
-            noise: [T, 16, h, w], T latent frames (a multiple of 2).
-            lr_tokens: [T*rows*columns, dim] of the projector, (frame, row, column) order.
-            rope: cos and sin, each [T*rows*columns, head_dim/2] float32, window order.
-            constants: from `constants`.
-            ring: one cache of `slots` units per layer.
-            slot_valid: [slots] bool.
-            attention: from `self_attention_for`.
-
-        Returns:
-            velocity [T, 16, h, w], and one cache of T/2 units per layer.
-        """
-        grid = (noise.shape[2] // PATCH, noise.shape[3] // PATCH)
-        x = to_windows(self.embed(to_patches(noise).to(lr_tokens.dtype)) + lr_tokens, grid)
-        new = []
-        for block, layer_constants, layer_ring in zip(self.blocks, constants.blocks, ring, strict=True):
-            x, layer_new = block(x, rope, layer_constants, layer_ring, slot_valid, attention)
-            new.append(layer_new)
-        return from_patches(from_windows(self.head(x, constants.head_modulation), grid), grid), new
-
-    def embed(self, patches: torch.Tensor) -> torch.Tensor:
-        """The patch embedding of `to_patches`: [tokens, 64] -> [tokens, dim]."""
-        return F.linear(patches, self.patch_embedding.weight.flatten(1), self.patch_embedding.bias)
 
 
 def to_patches(latent: torch.Tensor) -> torch.Tensor:

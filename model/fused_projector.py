@@ -1,6 +1,6 @@
 """The LR projector that runs: on one device, on a rank's rows, and as a graph.
 
-`projector.Projector` is its reference. Features are in channels-last memory, and the four frames that a
+Features are in channels-last memory, and the four frames that a
 causal convolution sees are stacked as whole runs of channels: the fastest convolution kernels read them so.
 """
 
@@ -29,7 +29,7 @@ def channels_innermost(conv: nn.Conv3d) -> torch.Tensor:
 
 
 class FusedCausalConv(nn.Module):
-    """`projector.causal_conv`, the norm and SiLU after it."""
+    """A (4,3,3) convolution with stride (2,1,1) over a tail and frames, the norm and SiLU after it."""
 
     def __init__(self, conv: nn.Conv3d, norm: ChannelNorm) -> None:
         super().__init__()
@@ -65,7 +65,17 @@ class FusedProjector(nn.Module):
         hidden_tail: torch.Tensor,
         communicator: Communicator = ONE_PROCESS,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """See `Projector.forward`; `pixels` are `unshuffle(video)`. Of a rank, all tensors have its rows."""
+        """One call over T frames, T a multiple of 4. Of a rank, all tensors have its rows.
+
+        Args:
+            pixels: [T, 768, tH/16, tW/16], `unshuffle` of the upscaled frames.
+            first: bool scalar; the tails are then replaced by two copies of their first frame.
+            pixel_tail: [2, 768, tH/16, tW/16], the last two of `pixels` before these.
+            hidden_tail: [2, hidden, tH/16, tW/16], the last two inputs of conv2.
+
+        Returns:
+            tokens [T/4 * tH/16 * tW/16, dim] in (frame, row, column) order, and the next two tails.
+        """
         hidden = self.conv1(pixel_tail, pixels, first, communicator)
         features = self.conv2(hidden_tail, hidden, first, communicator)
         tokens = self.head(features.permute(0, 2, 3, 1).flatten(0, 2))

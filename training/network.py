@@ -5,9 +5,7 @@ causal in time, and a DiT step sees the K/V of the units before it as they were 
 one pass with the schedule in the attention's mask. A test holds this to the executor's frames.
 """
 
-from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -23,15 +21,14 @@ from flashvsr_trt.config.presets import (
 )
 from flashvsr_trt.config.rope import space_table, time_table
 from flashvsr_trt.config.signatures import PIXEL_CHANNELS, PROJECTOR_TAIL, StreamConfig
-from flashvsr_trt.kernels.select_blocks import local_neighbourhood, window_means
+from flashvsr_trt.kernels.select_blocks import local_neighbourhood
 from flashvsr_trt.model.attention import Attention, LayerCache
 from flashvsr_trt.model.color import fix_color
 from flashvsr_trt.model.decoder import WARM_UP_FRAMES, Decoder, MemBlock, TGrow, condition_cells
-from flashvsr_trt.model.dit import DiT
 from flashvsr_trt.model.fused_decoder import fold_grow
-from flashvsr_trt.model.projector import Projector
 from flashvsr_trt.model.upsample import fit_to_target, upsample
 from flashvsr_trt.model.windows import to_windows
+from training.published import PublishedDiT, PublishedProjector
 
 
 class TrainableNetwork(nn.Module):
@@ -39,7 +36,11 @@ class TrainableNetwork(nn.Module):
 
     def __init__(self, config: NetworkConfig, parts: dict[str, dict[str, torch.Tensor]]) -> None:
         super().__init__()
-        self.projector, self.dit, self.decoder = Projector(config), DiT(config), Decoder(config)
+        self.projector, self.dit, self.decoder = (
+            PublishedProjector(config),
+            PublishedDiT(config),
+            Decoder(config),
+        )
         for part in ("projector", "dit", "decoder"):
             getattr(self, part).load_state_dict(parts[part])
         # As `decode_clips` runs it: its convolutions would convert their weights in every call.
@@ -85,7 +86,7 @@ def upscale_frames(frames: torch.Tensor, stream: StreamConfig) -> torch.Tensor:
 
 
 def encode(
-    projector: Projector, upscaled: torch.Tensor, stream: StreamConfig
+    projector: PublishedProjector, upscaled: torch.Tensor, stream: StreamConfig
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Condition [clips, 8*units, 3, tH, tW] and tokens [clips, latent frames, tokens of one, dim]."""
     lookahead = stream.schedule.lookahead
@@ -98,7 +99,7 @@ def encode(
     return condition, tokens[:, UNIT_LATENT_FRAMES if lookahead else 0 :]
 
 
-def project(projector: Projector, video: torch.Tensor) -> torch.Tensor:
+def project(projector: PublishedProjector, video: torch.Tensor) -> torch.Tensor:
     """[clips, T, 3, tH, tW] -> tokens [clips, T/4, tH/16 * tW/16, dim], each clip from its start."""
     clips, count = video.shape[:2]
     rows, columns = (side // 16 for side in video.shape[-2:])
@@ -110,7 +111,7 @@ def project(projector: Projector, video: torch.Tensor) -> torch.Tensor:
 
 
 def denoise(
-    dit: DiT, prompt: torch.Tensor, noise: torch.Tensor, tokens: torch.Tensor, stream: StreamConfig
+    dit: PublishedDiT, prompt: torch.Tensor, noise: torch.Tensor, tokens: torch.Tensor, stream: StreamConfig
 ) -> torch.Tensor:
     """Noise and tokens of whole clips -> clean latents [clips, latent frames, 16, tH/8, tW/8]."""
     clips, latents = noise.shape[:2]
@@ -138,11 +139,6 @@ def rope_tables(latents: int, stream: StreamConfig, device: torch.device) -> lis
     return tables
 
 
-@dataclass(frozen=True)
-class ClipCache(LayerCache):
-    """Keys, values [clips*tokens, heads, head_dim] of whole clips, and their window means."""
-
-
 class ClipAttention(Attention):
     """The schedule's attention over whole clips: what the ring shows a step is a mask here."""
 
@@ -160,17 +156,15 @@ class ClipAttention(Attention):
         # [units, W, units*W]: query windows of each unit, key windows of the clip.
         self.seen = seen.reshape(units, self.windows, units * self.windows)
 
-    def cache(self, k: torch.Tensor, v: torch.Tensor, ring: Any) -> LayerCache:
-        """See `Attention.cache`: nothing is kept, the clip is there."""
-        return ClipCache(k, v, window_means(k, WINDOW_TOKENS))
-
-    def __call__(self, q: torch.Tensor, new: LayerCache, ring: Any, slot_valid: Any) -> torch.Tensor:
+    def attend(
+        self, q: torch.Tensor, q_means: torch.Tensor, own: LayerCache, ring: None, slot_valid: None
+    ) -> torch.Tensor:
         """Queries [clips*tokens, heads, head_dim] -> the same shape."""
-        keep = self.keep(window_means(q, WINDOW_TOKENS), new.key_means)
+        keep = self.keep(q_means, own.key_means)
         nothing = ~keep.any(dim=-1, keepdim=True)
         tokens = (keep | nothing).repeat_interleave(WINDOW_TOKENS, dim=-1)
         tokens = tokens.repeat_interleave(WINDOW_TOKENS, dim=-2)
-        split = [x.unflatten(0, (self.clips, -1)).transpose(1, 2) for x in (q, new.keys, new.values)]
+        split = [x.unflatten(0, (self.clips, -1)).transpose(1, 2) for x in (q, own.keys, own.values)]
         attended = F.scaled_dot_product_attention(*split, attn_mask=tokens)
         attended = attended * ~nothing.repeat_interleave(WINDOW_TOKENS, dim=-2)
         return attended.transpose(1, 2).flatten(0, 1)

@@ -10,10 +10,10 @@ from flashvsr_trt.config.presets import PRESETS, TOKEN_STRIDE, WINDOW_TOKENS, At
 from flashvsr_trt.config.rope import space_table, time_table
 from flashvsr_trt.kernels.select_blocks import block_probability, expand_mask, window_means
 from flashvsr_trt.model.attention import DenseAttention, LayerCache, SparseAttention
-from flashvsr_trt.model.dit import DiT
 from flashvsr_trt.model.windows import from_windows, to_windows
 from flashvsr_trt.runtime.ring import KVRing
 from tests.golden import Case, assert_close_to_max, golden_preset, load_case
+from training.published import PublishedDiT
 
 STREAMS = [
     "dit_stream_official_16x24_lr11_k2.0",
@@ -37,16 +37,15 @@ class RecordingAttention(SparseAttention):
         self.queries: list[torch.Tensor] = []
         self.outputs: list[torch.Tensor] = []
 
-    def __call__(self, q, new, ring, slot_valid):
-        means = window_means(q, WINDOW_TOKENS)
-        index, count = self.select(means, new, ring, slot_valid)
+    def attend(self, q, q_means, own, ring, slot_valid):
+        index, count = self.select(q_means, own, ring, slot_valid)
         self.masks.append(expand_mask(index, count))
-        k_means = torch.cat([ring.key_means, new.key_means]).flatten(0, 1)
+        k_means = torch.cat([ring.key_means, own.key_means]).flatten(0, 1)
         self.probabilities.append(
-            block_probability(means, k_means, slot_valid, self.neighbourhood).flatten(1, 2)
+            block_probability(q_means, k_means, slot_valid, self.neighbourhood).flatten(1, 2)
         )
         self.queries.append(q)
-        self.outputs.append(super().__call__(q, new, ring, slot_valid))
+        self.outputs.append(super().attend(q, q_means, own, ring, slot_valid))
         return self.outputs[-1]
 
 
@@ -68,7 +67,7 @@ def test_the_official_stream_is_reproduced(name):
     preset = golden_preset(config)
     windows = geometry.unit_windows
     top_k = int(windows * windows * case.config["topk_ratio"]) - 1
-    dit = DiT(preset.network)
+    dit = PublishedDiT(preset.network)
     dit.load_state_dict(case.under("weights."))
     dit.eval().requires_grad_(False)
     constants = dit.constants(case["prompt"])
@@ -142,7 +141,7 @@ def test_the_official_stream_is_reproduced(name):
             cache.key_means[step.slots] = layer_new.key_means
 
 
-def check_constants(dit: DiT, constants, case: Case) -> None:
+def check_constants(dit: PublishedDiT, constants, case: Case) -> None:
     time_modulation = constants.blocks[0].modulation - dit.blocks[0].modulation[0]
     assert_close_to_max(time_modulation[None], case["dbg.t_mod"])
     assert_close_to_max((constants.head_modulation - dit.head.modulation[0])[:1], case["dbg.t"])
@@ -203,10 +202,11 @@ def test_a_slot_that_is_not_valid_is_never_read():
 
     q, new, ring = torch.randn(geometry.unit_tokens, 2, 32), cache(1), cache(config.ring_slots)
     valid = torch.tensor([True, False, True, False])
-    expected = attention(q, new, ring, valid)
+    q_means = window_means(q, WINDOW_TOKENS)
+    expected = attention.attend(q, q_means, new, ring, valid)
     spoiled = replace(
         ring, keys=ring.keys.clone(), values=ring.values.clone(), key_means=ring.key_means.clone()
     )
     for part in (spoiled.keys, spoiled.values, spoiled.key_means):
         part[~valid] = 1e6
-    assert torch.equal(attention(q, new, spoiled, valid), expected)
+    assert torch.equal(attention.attend(q, q_means, new, spoiled, valid), expected)

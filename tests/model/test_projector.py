@@ -7,15 +7,15 @@ import torch
 
 from flashvsr_trt.config.presets import AttentionConfig
 from flashvsr_trt.model.fused_projector import FusedProjector, unshuffle
-from flashvsr_trt.model.projector import Projector
 from tests.golden import assert_close_to_max, golden_preset, load_case
+from training.published import PublishedProjector
 
 CASE = "projector_32x48"
 
 
 @pytest.fixture(params=["published", "fused"])
 def projector(request: pytest.FixtureRequest) -> Callable[..., tuple[torch.Tensor, ...]]:
-    module = Projector(golden_preset(AttentionConfig(sparse_ratio=None)).network)
+    module = PublishedProjector(golden_preset(AttentionConfig(sparse_ratio=None)).network)
     module.load_state_dict(load_case(CASE).under("weights."))
     module = module.eval().requires_grad_(False)
     if request.param == "published":

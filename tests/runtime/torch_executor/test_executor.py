@@ -17,7 +17,6 @@ from flashvsr_trt.kernels.attention_launch import attention_strides
 from flashvsr_trt.kernels.conv_to_rgb import ConvToRGB
 from flashvsr_trt.model import attention, fused_decoder, fused_projector, running_dit
 from flashvsr_trt.model.attention import self_attention_for
-from flashvsr_trt.model.dit import DiT
 from flashvsr_trt.model.network import Network, build_network
 from flashvsr_trt.model.stages import Decode
 from flashvsr_trt.runtime.backends import open_executor
@@ -28,6 +27,7 @@ from flashvsr_trt.runtime.torch import device as torch_device
 from flashvsr_trt.runtime.torch.executor import TorchExecutor
 from tests.golden import assert_close_to_max, end_to_end_weights, golden_preset, load_case
 from tests.test_golden_end_to_end import network_of
+from training.published import PublishedDiT
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def test_steps_in_place_equal_the_published_blocks(network, sparse_ratio, schedu
     executor = TorchExecutor(network, config)
     rope_table = executor.dit_stage.rope_table
     weights = end_to_end_weights(load_case("e2e_official"))
-    published = DiT(config.preset.network)
+    published = PublishedDiT(config.preset.network)
     published.load_state_dict(weights.dit)
     constants = published.constants(weights.prompt)
     whole = self_attention_for(config.geometry, config.preset.attention)
