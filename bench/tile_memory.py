@@ -22,7 +22,7 @@ from flashvsr_trt.config.presets import DEFAULT_PRESET, find_preset, find_schedu
 from flashvsr_trt.config.rope import time_table
 from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.config.tiles import tile_geometry
-from flashvsr_trt.memory import GIB
+from flashvsr_trt.memory import ALONE_PIXELS, BAND_PIXELS, GIB
 from flashvsr_trt.runtime.noise import latent_noise
 from flashvsr_trt.runtime.request import TorchOptions
 from flashvsr_trt.runtime.ring import KVRing
@@ -95,9 +95,8 @@ def stages(network, preset: str, schedule: str, tile: tuple[int, int], show_hold
     torch.cuda.reset_peak_memory_stats()
     executor = TorchExecutor(network, stream, TorchOptions(cuda_graphs=False))
     executor.encoding = executor.decoding = None
-    executor.decode_stage.decoder.alone_pixels = min(
-        executor.decode_stage.decoder.alone_pixels, tile[0] * tile[1] // 4
-    )
+    decoder = executor.decode_stage.decoder
+    decoder.alone_pixels, decoder.band_pixels = min(ALONE_PIXELS, tile[0] * tile[1] // 4), BAND_PIXELS
     probe = Probe()
     state = probe.call("state", executor.new_state)
     frames, units = random_frames(stream, 8), stream.schedule.first_units

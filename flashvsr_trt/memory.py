@@ -39,6 +39,8 @@ ALONE_PIXELS = 2**18
 """Feature maps this large are decoded frame by frame: one fills a GPU, its past is the one before as it lies,
 and at the output's size there are two frames' activations and not a whole unit's."""
 
+BAND_PIXELS = 2**18
+"""Tiles leave the decoder in bands of rows of so many pixels: at the output's size maps are widest."""
 
 FRAGMENTS = 1.05
 """What torch's allocator keeps of working memory, over what is in use: measured on an H100 at 1280x720."""

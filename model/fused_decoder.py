@@ -27,6 +27,9 @@ from flashvsr_trt.model.communicator import ONE_PROCESS, Communicator
 from flashvsr_trt.model.decoder import CONDITION_CHANNELS, Decoder, MemBlock, TGrow, condition_cells
 from flashvsr_trt.model.halo import with_halo
 
+HALO = 2
+"""Rows of half the output's size that one of the output sees on either side: of a 4x4 and two 3x3 kernels."""
+
 Frames = Sequence[torch.Tensor]
 """Consecutive frames in one or several tensors [T, C, h, w]."""
 
@@ -79,17 +82,13 @@ class FusedMemBlock(nn.Module):
         self.register_buffer("past", channels_last(past))
 
     def forward(
-        self, parts: Frames, memory: torch.Tensor, communicator: Communicator
-    ) -> tuple[Frames, torch.Tensor]:
-        """See `MemBlock.forward`; x comes and goes as `parts`, runs of its frames."""
-        made = []
-        for x in parts:
-            earlier = one_frame_earlier(x, memory)
-            past = with_halo(lambda x: F.conv2d(x, self.past, padding=1), (earlier,), communicator)
-            hidden = self.second(self.present(x, communicator, past), communicator)
-            made.append(self.third(hidden, communicator, x))
-            memory = x if len(x) == 1 else x[-1:]
-        return made, memory
+        self, x: torch.Tensor, memory: torch.Tensor, communicator: Communicator
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """See `MemBlock.forward`."""
+        earlier = one_frame_earlier(x, memory)
+        past = with_halo(lambda x: F.conv2d(x, self.past, padding=1), (earlier,), communicator)
+        hidden = self.second(self.present(x, communicator, past), communicator)
+        return self.third(hidden, communicator, x), x if len(x) == 1 else x[-1:]
 
 
 def one_frame_earlier(x: torch.Tensor, memory: torch.Tensor) -> torch.Tensor:
@@ -135,11 +134,18 @@ class FusedDecoder(nn.Module):
         decoder: float32. Its weights are folded, and then rounded once.
         dtype: of weights and activations.
         alone_pixels: feature maps this large are run frame by frame.
+        band_pixels: at the output's size, bands of rows of no more pixels are made one by one; None is whole.
     """
 
-    def __init__(self, decoder: Decoder, dtype: torch.dtype, alone_pixels: int = ALONE_PIXELS) -> None:
+    def __init__(
+        self,
+        decoder: Decoder,
+        dtype: torch.dtype,
+        alone_pixels: int = ALONE_PIXELS,
+        band_pixels: int | None = None,
+    ) -> None:
         super().__init__()
-        flat, self.alone_pixels = decoder.decoder, alone_pixels
+        flat, self.alone_pixels, self.band_pixels = decoder.decoder, alone_pixels, band_pixels
         self.clamp = flat[0]
         self.entry = nn.ModuleList(ConvReLU(*rounded(flat[place], dtype)) for place in (1, 3))
         self.groups = nn.ModuleList(
@@ -166,18 +172,44 @@ class FusedDecoder(nn.Module):
         together = 1 if pixels >= self.alone_pixels else len(latent)
         inputs = latent.split(together), condition.split(together * FRAMES_PER_LATENT)
         parts = [self._enter(*pair, communicator) for pair in zip(*inputs, strict=True)]
-        remaining = iter(memory)
-        next_memory = []
-        for level, (blocks, grow) in enumerate(zip(self.groups, self.grows, strict=True)):
-            if pixels * 4**level >= self.alone_pixels:
-                parts = [frame for part in parts for frame in (part.split(1) if len(part) > 1 else [part])]
-            for block in blocks:
-                parts, carried = block(parts, next(remaining), communicator)
-                next_memory.append(carried)
-            # Lazily: at the output's size only the frames of one part are there at a time.
-            grown = (made for part in parts for made in grow(part, communicator))
-            parts = [self._exit(made, communicator) for made in grown] if grow is self.grows[-1] else [*grown]
-        return parts[0] if len(parts) == 1 else torch.cat(parts), next_memory
+        memory = list(memory)
+        made = self._from_level(0, parts, pixels, memory, communicator)
+        return made[0] if len(made) == 1 else torch.cat(made), memory
+
+    def _from_level(
+        self, level: int, parts: Frames, pixels: int, memory: list[torch.Tensor], communicator: Communicator
+    ) -> Frames:
+        """Parts through a level and all after it; `memory` becomes the next one.
+
+        A part's frames are made before the next part runs: each level has the maps of one part at a time.
+        """
+        if pixels >= self.alone_pixels:
+            parts = [frame for part in parts for frame in (part.split(1) if len(part) > 1 else [part])]
+        made, blocks = [], self.groups[level]
+        for part in parts:
+            for place, block in enumerate(blocks, level * len(blocks)):
+                part, memory[place] = block(part, memory[place], communicator)
+            if level + 1 == len(self.groups):
+                made += self._leave(part, communicator)
+            else:
+                grown = self.grows[level](part, communicator)
+                made += self._from_level(level + 1, grown, 4 * pixels, memory, communicator)
+        return made
+
+    def _leave(self, x: torch.Tensor, communicator: Communicator) -> Frames:
+        """[T, c2, tH/2, tW/2] -> its frames, each [.., 3, tH, tW]; in bands of rows where that is asked for.
+
+        A band's maps are made of HALO rows more to each side, and what these make is left out: the same bits.
+        """
+        rows, width = x.shape[2:]
+        band = max(1, self.band_pixels // (4 * width)) if self.band_pixels else rows
+        bands = []
+        for first in range(0, rows, band):
+            above, end = min(first, HALO), min(rows, first + band)
+            grown = self.grows[-1](x[:, :, first - above : end + HALO], communicator)
+            kept = slice(2 * above, 2 * (above + end - first))
+            bands.append([self._exit(frames, communicator)[:, :, kept] for frames in grown])
+        return [of[0] if len(of) == 1 else torch.cat(of, dim=2) for of in zip(*bands, strict=True)]
 
     def _enter(
         self, latent: torch.Tensor, condition: torch.Tensor, communicator: Communicator

@@ -15,7 +15,7 @@ import torch
 from flashvsr_trt.config.signatures import DIT, ENCODE, StreamConfig
 from flashvsr_trt.config.tiles import TilePlan
 from flashvsr_trt.errors import DeviceError
-from flashvsr_trt.memory import Parking
+from flashvsr_trt.memory import BAND_PIXELS, Parking
 from flashvsr_trt.runtime.ring import RingStep
 from flashvsr_trt.runtime.tiles import TiledExecutor
 from flashvsr_trt.runtime.torch.host_memory import free_host_memory
@@ -32,9 +32,10 @@ def in_tiles(
     frames = TorchFrames(stream, plan, executor.device, executor.dtype, streams, executor._stage)
     count, new_states = len(plan.tiles), None
     if count > 1:
-        # Tiles are there because memory is short: the largest maps, half the tile each way, come one by one.
+        # Tiles are there because memory is short: the largest maps come one by one, and in bands of rows.
         decoder = executor.decode_stage.decoder
         decoder.alone_pixels = min(decoder.alone_pixels, plan.tile[0] * plan.tile[1] // 4)
+        decoder.band_pixels = BAND_PIXELS
     if executor.device.type == "cuda" and count > 1:
         new_states = partial(TilePlaces, executor, count, parking, resident)
     return TiledExecutor(executor, stream, plan, frames, new_states)

@@ -32,6 +32,7 @@ FORMS = {
     "exported": lambda decoder: exported_decoder(FusedDecoder(decoder, torch.float32)),
     "fused": lambda decoder: FusedDecoder(decoder, torch.float32),
     "fused, frame by frame": lambda decoder: FusedDecoder(decoder, torch.float32, alone_pixels=1),
+    "fused, in bands of rows": lambda decoder: FusedDecoder(decoder, torch.float32, 1, band_pixels=200),
     "fused, the last group frame by frame": lambda decoder: FusedDecoder(decoder, torch.float32, 16 * 16),
 }
 
@@ -51,6 +52,20 @@ def test_three_calls_give_the_official_frames_and_memory(decoder, form):
         assert_close_to_max(frames[None], case[f"frames.{call}"])
         for block, carried in zip(MEM_BLOCKS, memory, strict=True):
             assert_close_to_max(carried, case[f"mem.{call}.{block}"])
+
+
+@pytest.mark.parametrize("band_pixels", [1, 320, 448, 10**6])
+def test_bands_of_rows_make_the_same_bits(decoder, band_pixels):
+    torch.manual_seed(0)
+    latent, condition = torch.randn(2, 16, 7, 5), torch.rand(8, 3, 56, 40) * 2 - 1
+    channels = [load_case(CASE)[f"mem.0.{block}"].shape[1] for block in MEM_BLOCKS]
+    memory = [torch.randn(1, c, 7 * 2 ** (n // 3), 5 * 2 ** (n // 3)) for n, c in enumerate(channels)]
+    whole = FusedDecoder(decoder, torch.float32, 1)
+    banded = FusedDecoder(decoder, torch.float32, 1, band_pixels)
+    frames, carried = whole(latent, condition, memory)
+    in_bands, carried_in_bands = banded(latent, condition, memory)
+    assert torch.equal(in_bands, frames)
+    assert all(map(torch.equal, carried, carried_in_bands))
 
 
 @pytest.mark.parametrize("stride", [1, 2])
