@@ -2,14 +2,14 @@
 
     python -m bench.tiles [--scene 1280x720 ...] [--cap 8 ...] [--preset sparse-2.0] [--json FILE]
 
-A cap, in GiB, holds all that torch allocates. Each scene's run in one piece has none; it is timed before and
-after each of the tiled runs, on the same weights.
+A cap, in GiB, is what tiles are chosen for; torch is held to what is predicted of them. Each scene's run in
+one piece has no cap; it is timed before and after each of the tiled runs, on the same weights.
 """
 
 import gc
 import json
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import click
@@ -24,36 +24,40 @@ from flashvsr_trt.config.presets import DEFAULT_PRESET, UNIT_FRAMES, find_preset
 from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.config.tiles import TilePlan
 from flashvsr_trt.errors import FlashVSRError
-from flashvsr_trt.memory import GIB, Parking
+from flashvsr_trt.memory import ALONE_PIXELS, GIB, Parking
 from flashvsr_trt.model.network import Network
+from flashvsr_trt.parity.tensor_error import psnr
 from flashvsr_trt.quality.seams import seam_sigmas, tile_borders
 from flashvsr_trt.runtime.choose_tiles import choose_tiles, words
 from flashvsr_trt.runtime.executor import Executor
-from flashvsr_trt.runtime.request import TileOptions
+from flashvsr_trt.runtime.request import KV_CACHES, TileOptions, TorchOptions
 from flashvsr_trt.runtime.session import Session
-from flashvsr_trt.runtime.torch.device import choose_parking, resident_bytes, stream_memory
+from flashvsr_trt.runtime.torch.device import bound_memory, estimate_on, tile_places
 from flashvsr_trt.runtime.torch.executor import TorchExecutor
 from flashvsr_trt.runtime.torch.tiles import in_tiles
 
 DTYPE = torch.bfloat16
 FIRST_FRAMES = 25
-WARM_UP_CHUNKS = 9
-"""Past the ring's filling and past the capture of each slot's graph, in both places."""
+WARM_UP_CHUNKS = 6
+"""Past the ring's filling and past the capture of each slot's graph."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One timed run. `parked` is where waiting tiles were; sizes in GiB."""
+    """One timed run; sizes in GiB. `outside`: in use and not torch's: context, libraries, other processes."""
 
     scene: str
     cap: float | None
     tile: str
     tiles: int
-    parked: str
+    parking: str
+    host: float
+    resident: float
     ms_a_frame: float
     predicted: float
     reserved: float
     allocated: float
+    outside: float
 
 
 def time_run(executor: Executor, frames: int) -> float:
@@ -76,9 +80,10 @@ def run_once(
     scene: str,
     cap: float | None,
     frames: int,
+    options: TorchOptions,
     asked: tuple[int, int] | None = None,
 ) -> Run:
-    """One run, in the tiles that are asked for, or that the cap asks for.
+    """One run, in the tiles that are asked for, or that the cap asks for; torch is held to what is predicted.
 
     Raises:
         FlashVSRError: nothing fits.
@@ -87,64 +92,63 @@ def run_once(
     gc.collect()
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
-    total = torch.cuda.get_device_properties(0).total_memory
-    budget = int(cap * GIB) if cap else torch.cuda.mem_get_info()[0]
-    torch.cuda.set_per_process_memory_fraction(min(1.0, budget / total) if cap else 1.0)
-
-    def estimate(stream, plan):
-        return stream_memory(stream, DTYPE, plan)
-
+    device, free = torch.device("cuda"), torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved()
+    budget, estimate = int(cap * GIB) if cap else free, estimate_on(device, DTYPE, options.kv_cache)
     tile = TileOptions((asked or "auto") if cap else "off")
     plan = choose_tiles(stream, tile, estimate, budget, "the GPU", lambda line: click.echo(line, err=True))
     if plan is None:
-        executor, parked = TorchExecutor(network, stream), "-"
-        predicted = estimate(stream, None)
+        parking, host, resident, predicted = "-", 0, 0, estimate(stream, None)
+        bound_memory(device, predicted.total if cap else free)
+        reset_decoder(network)
+        executor: Executor = TorchExecutor(network, stream, options)
     else:
-        parking = choose_parking(stream, DTYPE, plan, budget)
-        resident = resident_bytes(stream, DTYPE, plan, budget, parking)
-        tiles = TorchExecutor(network, plan.tile_stream(stream))
-        executor = in_tiles(tiles, stream, plan, parking, resident)
-        parked = f"{parking.name}, {resident / GIB:.1f} GiB of rings stay"
-        predicted = stream_memory(stream, DTYPE, plan, parking)
-        predicted = replace(predicted, state=predicted.state + resident)
+        places = tile_places(stream, DTYPE, plan, budget, options.kv_cache)
+        parking, host, resident, predicted = (
+            places.parking.name,
+            places.on_host,
+            places.resident,
+            places.needed,
+        )
+        bound_memory(device, predicted.total)
+        tiles = TorchExecutor(network, plan.tile_stream(stream), options)
+        executor = in_tiles(tiles, stream, plan, places.parking, places.resident)
     ms = time_run(executor, frames)
-    return Run(
-        scene,
-        cap,
-        words(plan) if plan else "off",
-        len(plan.tiles) if plan else 1,
-        parked,
-        ms,
-        predicted.total / GIB,
-        torch.cuda.max_memory_reserved() / GIB,
-        torch.cuda.max_memory_allocated() / GIB,
-    )
+    free, total = torch.cuda.mem_get_info()
+    reserved = torch.cuda.max_memory_reserved()
+    outside = total - free - torch.cuda.memory_reserved()
+    sizes = (host, resident, predicted.total, reserved, torch.cuda.max_memory_allocated(), outside)
+    host, resident, *sizes = (size / GIB for size in sizes)
+    named = words(plan) if plan else "off", len(plan.tiles) if plan else 1, parking
+    return Run(scene, cap, *named, host, resident, ms, *sizes)
 
 
-def difference(network: Network, preset: str) -> dict[str, float | bool]:
-    """Whether rings that were parked come back bit for bit, and how far tiles are from one piece."""
+def difference(network: Network, preset: str) -> dict[str, float | bool | list[float]]:
+    """Whether rings that were parked come back bit for bit, and how far tiles and FP8 are from one piece."""
     geometry = Geometry(256, 400, 2)
     stream = StreamConfig(find_preset(preset), geometry, find_schedule("official"))
-    budget = torch.cuda.mem_get_info()[0]
+    plan, frames = TilePlan(geometry, (384, 512)), random_frames(stream, 73)
     made = {}
-    for where in (None, *Parking):
-        executor: Executor = TorchExecutor(network, stream)
-        if where:
-            plan = choose_tiles(
-                stream, TileOptions((384, 512)), lambda s, p: stream_memory(s, DTYPE, p), budget, "", print
-            )
-            assert plan
+    for where in (None, "fp8", *Parking):
+        options = TorchOptions(kv_cache="fp8" if where == "fp8" else "auto")
+        executor: Executor = TorchExecutor(network, stream, options)
+        if isinstance(where, Parking):
             tiles = TorchExecutor(network, plan.tile_stream(stream))
             executor = in_tiles(tiles, stream, plan, where)
         with Session(executor, overlap=True) as session:
-            frames = random_frames(stream, 73)
             made[where] = np.concatenate([session.push(frames), session.flush()]).astype(np.int16)
+        reset_decoder(network)
     sigmas = {where: worst_seam(made[where], plan) for where in (None, Parking.GPU)}
     return {
         "worst seam in sigmas, of tiles and of one piece": [sigmas[Parking.GPU], sigmas[None]],
         "parking on host and GPU agree": all(np.array_equal(made[p], made[Parking.GPU]) for p in Parking),
         "mean difference to one piece, in levels": float(np.abs(made[Parking.GPU] - made[None]).mean()),
+        "PSNR of an FP8 ring to one of 16 bits, in dB": psnr(made[None], made["fp8"]),
     }
+
+
+def reset_decoder(network: Network) -> None:
+    """As it was before tiles ran: a network of one command has one kind of frames."""
+    network.decoder.alone_pixels, network.decoder.band_pixels = ALONE_PIXELS, None
 
 
 def worst_seam(frames: np.ndarray, plan: TilePlan) -> float:
@@ -159,14 +163,18 @@ def worst_seam(frames: np.ndarray, plan: TilePlan) -> float:
 def row(run: Run, whole_ms: float | None) -> str:
     """One line of the table."""
     against = f"{run.ms_a_frame / whole_ms:.2f}" if whole_ms else "-"
-    cells = run.scene, run.cap or "none", run.tile, run.tiles, run.parked, f"{run.ms_a_frame:.1f}", against
-    sizes = (f"{size:.2f}" for size in (run.predicted, run.reserved, run.allocated))
-    return f"| {' | '.join(map(str, (*cells, *sizes)))} |"
+    of_reserved = f"{run.predicted / run.reserved:.3f}"
+    cells = run.scene, run.cap or "none", run.tile, run.tiles, run.parking
+    times = f"{run.ms_a_frame:.1f}", against
+    sizes = (run.host, run.resident, run.predicted, run.reserved, run.allocated, run.outside)
+    words_of_sizes = [f"{size:.2f}" for size in sizes]
+    return f"| {' | '.join(map(str, (*cells, *times, *words_of_sizes, of_reserved)))} |"
 
 
 HEADER = """
-| LR frame | cap | tile | tiles | parking | ms a frame | of one piece | predicted | reserved | allocated |
-| --- | --- | --- | ---: | --- | ---: | ---: | ---: | ---: | ---: |"""
+| LR frame | cap | tile | tiles | parking | ms | of one piece | host | stays | predicted | reserved | \
+allocated | outside | predicted of reserved |
+| --- | --- | --- | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"""
 
 
 @click.command()
@@ -175,12 +183,15 @@ HEADER = """
 @click.option("--tile", "asked", type=SizeType(), help="Under every cap.  [default: as run --tile auto]")
 @click.option("--preset", default=DEFAULT_PRESET, show_default=True)
 @click.option("--frames", type=click.IntRange(min=1), default=60, show_default=True, help="Timed ones.")
+@click.option("--kv-cache", type=click.Choice(KV_CACHES), default=KV_CACHES[0], show_default=True)
+@click.option("--facts/--no-facts", default=True, help="Compare parking places and tiles with one piece.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the figures to this file.")
-def main(scenes, caps, asked, preset: str, frames: int, json_file: Path | None) -> None:
+def main(scenes, caps, asked, preset: str, frames: int, kv_cache, facts, json_file: Path | None) -> None:
     """Print the table; write JSON where asked."""
     device = require_gpu()
     network = load_random(find_preset(preset).network, DTYPE, "cuda")
-    facts = difference(network, preset)
+    facts = difference(network, preset) if facts else {}
+    options = TorchOptions(kv_cache=kv_cache)
     click.echo(f"{device}, torch {torch.__version__}, {preset}, bfloat16, 2x; {facts}")
     click.echo(HEADER)
     runs: list[Run] = []
@@ -189,7 +200,7 @@ def main(scenes, caps, asked, preset: str, frames: int, json_file: Path | None) 
         whole_ms = None
         for cap in (None, *(either for capped in caps for either in (capped, None))):
             try:
-                run = run_once(network, stream, f"{width}x{height}", cap, frames, asked)
+                run = run_once(network, stream, f"{width}x{height}", cap, frames, options, asked)
             except (FlashVSRError, torch.OutOfMemoryError) as error:
                 reason = str(error).splitlines()[0]
                 click.echo(f"| {width}x{height} | {cap or 'none'} | {type(error).__name__}: {reason} |")

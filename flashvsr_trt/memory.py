@@ -1,11 +1,13 @@
 """How much device memory a stream needs, estimated from the signatures before anything is allocated."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum
 
 from flashvsr_trt.config.presets import SCALES, SIZE_MULTIPLE, UNIT_FRAMES, WINDOW_TOKENS
 from flashvsr_trt.config.signatures import (
+    COMPUTE,
     DTYPE_BYTES,
     ENCODE,
     PIXEL_CHANNELS,
@@ -39,6 +41,9 @@ ALONE_PIXELS = 2**18
 """Feature maps this large are decoded frame by frame: one fills a GPU, its past is the one before as it lies,
 and at the output's size there are two frames' activations and not a whole unit's."""
 
+RING_PLACES = 3
+"""Layers whose rings are on a GPU where rings wait on the host: one runs, one comes, one leaves."""
+
 BAND_PIXELS = 2**18
 """Tiles leave the decoder in bands of rows of so many pixels: at the output's size maps are widest."""
 
@@ -60,11 +65,15 @@ class MemoryEstimate:
 
 
 def estimate_memory(
-    stream: StreamConfig, parameters: int, compute: str, frame_by_frame: bool = False
+    stream: StreamConfig,
+    parameters: int,
+    compute: str,
+    kv_cache: str = "auto",
+    frame_by_frame: bool = False,
 ) -> MemoryEstimate:
     """What the torch executor needs with `parameters` weights in dtype `compute` ("bfloat16", ...).
 
-    `frame_by_frame`: the decoder runs so even where frames are small.
+    `frame_by_frame`: the decoder runs so even where frames are small. `kv_cache`: of `request.KV_CACHES`.
     """
     first_units = stream.schedule.first_units
     signatures = stage_signatures(stream)
@@ -72,56 +81,112 @@ def estimate_memory(
     decoding = _decode_bytes(stream, compute, frame_by_frame)
     steady = (_encode_bytes(stream, compute), _dit_bytes(stream, compute, 1), decoding)
     working = int(FRAGMENTS * max(sum(steady), _dit_bytes(stream, compute, first_units)))
+    state = _sum(carried_tensors(signatures), compute)
+    if kv_cache != "auto":
+        # And the place where layers run, one after another.
+        ring = ring_bytes(stream, compute)
+        state += ring_bytes(stream, compute, kv_cache) - ring + ring // stream.preset.network.dit.layers
     return MemoryEstimate(
         weights=parameters * DTYPE_BYTES[compute],
-        state=_sum(carried_tensors(signatures), compute),
+        state=state,
         # The first step's conditions and tokens wait together while the stages run.
         working=working + first_units * _sum(signatures[ENCODE].outputs, compute),
     )
 
 
 class Parking(Enum):
-    """Where what tiles carry is while they wait; the tiles take turns in `places` states on the GPU."""
+    """Where what tiles carry is while they wait.
+
+    GPU: all of it there; tiles take turns in one more state, whose addresses CUDA graphs know. Else K/V rings
+    are in pinned host memory, but those of as many layers as have room, and come to the GPU layer by layer.
+    HOST: the rest waits there as well.
+    """
 
     GPU = 1
     RINGS_ON_HOST = 2
     HOST = 3
 
-    @property
-    def places(self) -> int:
-        """One runs; where rings are brought from the host, another one is filled meanwhile."""
-        return 1 if self is Parking.GPU else 2
-
 
 def estimate_tiled_memory(
-    stream: StreamConfig, plan: TilePlan, parameters: int, compute: str, parking: Parking | None
+    stream: StreamConfig,
+    plan: TilePlan,
+    parameters: int,
+    compute: str,
+    parking: Parking | None,
+    kv_cache: str = "auto",
 ) -> MemoryEstimate:
     """What the torch executor needs for a stream in tiles. `parking` None: each has a state of its own."""
     tile, count, first_units = plan.tile_stream(stream), len(plan.tiles), stream.schedule.first_units
-    one = estimate_memory(tile, parameters, compute, frame_by_frame=True)
-    ring = ring_bytes(tile, compute)
-    rest = one.state - ring
-    state = count * one.state
-    if parking:
-        state = rest + parking.places * ring
-        state += count * (rest * (parking is not Parking.HOST) + ring * (parking is Parking.GPU))
-    tokens = _sum(stage_signatures(tile)[ENCODE].outputs[1:], compute)
-    working = one.working + (count - 1) * first_units * tokens + _whole_frames_bytes(plan, first_units)
-    needed = MemoryEstimate(one.weights, state, working)
+    one = estimate_memory(tile, parameters, compute, kv_cache, frame_by_frame=True)
+    ring = ring_bytes(tile, compute, kv_cache)
+    tails = _sum(carried_tensors(stage_signatures(tile)), compute) - ring_bytes(tile, compute)
+    place = one.state - tails - ring
+    rings, waiting = {None: (count, count), Parking.GPU: (count + 1, count + 1)}.get(
+        parking, (RING_PLACES / stream.preset.network.dit.layers, 1 if parking is Parking.HOST else count)
+    )
+    tokens = count * first_units * _sum(stage_signatures(tile)[ENCODE].outputs[1:], compute)
+    working = one.working
+    if parking in (Parking.RINGS_ON_HOST, Parking.HOST):
+        # Stages run in turn.
+        working = max(
+            _encode_bytes(tile, compute),
+            _dit_bytes(tile, compute, first_units),
+            _decode_bytes(tile, compute, True),
+        )
+    working += tokens + _whole_frames_bytes(plan)
+    needed = MemoryEstimate(one.weights, int(rings * ring) + waiting * tails + place, working)
     return replace(needed, working=working + int(HELD_BY_ALLOCATOR * needed.total)) if parking else needed
 
 
-def ring_bytes(stream: StreamConfig, compute: str) -> int:
+@dataclass(frozen=True)
+class TilePlaces:
+    """Where a stream's tiles wait on a GPU, and what that takes: `resident` bytes of rings stay there."""
+
+    parking: Parking
+    resident: int
+    needed: MemoryEstimate
+    on_host: int
+
+
+def place_tiles(
+    stream: StreamConfig, plan: TilePlan, parameters: int, compute: str, kv_cache: str, budget: int
+) -> TilePlaces:
+    """As near as fits within `budget` bytes; with all on the host where nothing does."""
+    tile, count = plan.tile_stream(stream), len(plan.tiles)
+    rings = count * ring_bytes(tile, compute, kv_cache)
+    for parking in Parking:
+        needed = estimate_tiled_memory(stream, plan, parameters, compute, parking, kv_cache)
+        if needed.total <= budget:
+            break
+    if parking is Parking.GPU:
+        return TilePlaces(parking, 0, needed, 0)
+    layers = stream.preset.network.dit.layers
+    staying = max(0, min(layers, (budget - needed.total) * layers // rings))
+    resident = rings * staying // layers
+    tails = count * (needed.state - rings * RING_PLACES // (layers * count)) if parking is Parking.HOST else 0
+    needed = replace(needed, state=needed.state + resident)
+    return TilePlaces(parking, resident, needed, rings - resident + tails)
+
+
+def ring_bytes(stream: StreamConfig, compute: str, kv_cache: str = "auto") -> int:
     """Bytes of a clip's K/V ring."""
     carried = carried_tensors(stage_signatures(stream))
-    return _sum(tuple(spec for spec in carried if spec.role is Role.RING), compute)
+    ring = [spec for spec in carried if spec.role is Role.RING]
+    if kv_cache == "auto":
+        return _sum(tuple(ring), compute)
+    kept = (spec.shape for spec in ring if spec.dtype == COMPUTE)
+    means = [spec for spec in ring if spec.dtype != COMPUTE]
+    # A byte a number; of the means' shape, without channels, two scales.
+    scales = (2 * spec.size_bytes(compute) // spec.shape[-1] for spec in means)
+    return sum(map(math.prod, kept)) + _sum(tuple(means), compute) + sum(scales)
 
 
-def _whole_frames_bytes(plan: TilePlan, first_units: int) -> int:
-    """Upscaled bytes of the units in flight, float32 frames in which tiles are blended, bytes that leave."""
+def _whole_frames_bytes(plan: TilePlan) -> int:
+    """Upscaled bytes of a unit, float32 frames in which tiles are blended, bytes that leave, and weights."""
     frame = 3 * plan.canvas[0] * plan.canvas[1]
     one_at_a_time = 6 * 4 * frame
-    return UNIT_FRAMES * frame * (first_units + 2 + 4 + 2) + one_at_a_time
+    weights = 4 * len(plan.tiles) * plan.tile[0] * plan.tile[1]
+    return UNIT_FRAMES * frame * (1 + 4 + 2) + one_at_a_time + weights
 
 
 def _sum(specs: tuple[TensorSpec, ...], compute: str) -> int:
@@ -183,7 +248,7 @@ def estimate_onnxruntime_tiled_memory(
         stream.schedule.first_units,
     )
     made = _sum(stage_signatures(tile)[ENCODE].outputs, compute)
-    working = one.working + (count - 1) * first_units * made + _whole_frames_bytes(plan, first_units)
+    working = one.working + (count - 1) * first_units * made + _whole_frames_bytes(plan)
     return MemoryEstimate(one.weights, count * one.state, working)
 
 

@@ -4,7 +4,7 @@ torch runs it, export traces it and the ranks of a job run it; the published `di
 An operator chooses its kernel or its reference by the device, once; a traced graph holds the references.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
@@ -155,7 +155,7 @@ class RunningDiT(nn.Module):
         noise: torch.Tensor,
         lr_tokens: torch.Tensor,
         rope: tuple[torch.Tensor, torch.Tensor],
-        caches: Sequence[StepCache],
+        caches: Iterable[StepCache],
         slot_valid: torch.Tensor | None,
         attention: Attention,
         tokens: StepTokens,
@@ -166,7 +166,7 @@ class RunningDiT(nn.Module):
             noise: [T, 16, h, w], T latent frames (a multiple of 2); of a rank, its rows.
             lr_tokens: [T*rows*columns, dim] of the projector, (frame, row, column) order; the same rows.
             rope: cos and sin, each [tokens, head_dim/2] float32 in window order, of the tokens in `tokens`.
-            caches: one a layer.
+            caches: one a layer, each asked for when its layer runs.
             slot_valid: [slots] bool; None where every slot of the caches' rings is to be seen.
             attention: from `self_attention_for`.
             tokens: which of the step's tokens and heads are worked on here.

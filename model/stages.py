@@ -3,6 +3,7 @@
 Names, shapes and dtypes are declared in `flashvsr_trt.config.signatures`; every backend runs these functions.
 """
 
+from collections.abc import Iterable
 from functools import cache, partial
 
 import torch
@@ -88,38 +89,41 @@ class Denoise(nn.Module):
         time_cos: torch.Tensor,
         time_sin: torch.Tensor,
         slot_valid: torch.Tensor,
-        ring: list[LayerCache],
+        ring: Iterable[LayerCache],
         slots: slice | None = None,
         filled: int | None = None,
     ) -> tuple[torch.Tensor, list[LayerCache]]:
         """See `dit_signature`: returns the clean latent and each layer's new K/V.
 
-        With `slots`, which are not valid before, the new K/V is written into these slots of the ring. The
-        `filled` slots, the first ones, are valid or written: dense attention sees these and has no mask.
+        With `slots`, which are not valid before, the new K/V is written into these slots of the ring, and
+        none is returned. A layer's ring is asked for when the layer runs, and the next one's when it is done.
+        The `filled` slots, the first ones, are valid or written: dense attention sees these and has no mask.
         """
         units = noise.shape[0] // UNIT_LATENT_FRAMES
         step = self.step_tokens(units)
         rope = tuple(map(step.of_windows, self.rope_table(time_cos, time_sin)))
+        new: list[LayerCache] = []
         if slots is None:
+            ring = list(ring)
             new = [layer.empty(units) for layer in ring]
-            own = new
+            caches = map(StepCache, new, ring, new)
         else:
-            new = [layer.part(slots) for layer in ring]
-            own = [layer.part(slice(0)) for layer in ring]
-            ring, slot_valid = self._with_written(ring, slot_valid, slots, filled)
-        caches = [StepCache(*parts) for parts in zip(new, ring, own, strict=True)]
+            caches = (self._written(layer, slots, filled) for layer in ring)
+            slot_valid = self._valid_with(slot_valid, slots)
         velocity = self.dit(noise, tokens, rope, caches, slot_valid, self.attention, step)
         return noise - velocity.float(), new
 
-    def _with_written(
-        self, ring: list[LayerCache], slot_valid: torch.Tensor, slots: slice, filled: int
-    ) -> tuple[list[LayerCache], torch.Tensor | None]:
-        """What attention is to see of the ring once a layer has written its slots."""
+    def _written(self, layer: LayerCache, slots: slice, filled: int) -> StepCache:
+        """What attention is to see of a layer's ring once the layer has written its slots."""
+        seen = layer.part(slice(filled)) if isinstance(self.attention, DenseAttention) else layer
+        return StepCache(layer.part(slots), seen, layer.part(slice(0)))
+
+    def _valid_with(self, slot_valid: torch.Tensor, slots: slice) -> torch.Tensor | None:
         if isinstance(self.attention, DenseAttention):
-            return [layer.part(slice(filled)) for layer in ring], None
+            return None
         slot_valid = slot_valid.clone()
         slot_valid[slots] = True
-        return ring, slot_valid
+        return slot_valid
 
     def rope_table(self, time_cos: torch.Tensor, time_sin: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Cos and sin of every token, [tokens, head_dim/2] in window order, of those of the frames."""

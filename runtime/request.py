@@ -10,18 +10,22 @@ PIPE_FORMATS = {"matroska": "matroska", "y4m": "yuv4mpegpipe"}
 ATTENTIONS = ("auto", "reference")
 """`auto`: the kernels on a GPU, their references in PyTorch on a CPU. `reference`: these everywhere."""
 
+KV_CACHES = ("auto", "fp8")
+"""`auto`: K/V rings in the network's dtype. `fp8`: in float8_e4m3fn, half the bytes of 16-bit ones."""
+
 
 @dataclass(frozen=True)
 class TorchOptions:
     """How the torch backend runs what it runs.
 
-    `attention` is one of ATTENTIONS. `compile`: torch.compile for encoding and the decoder. `cuda_graphs`
-    None is on where the kernels run; it is the tensorrt backend's option as well.
+    `attention` is one of ATTENTIONS, `kv_cache` of KV_CACHES. `compile`: torch.compile for encoding and the
+    decoder. `cuda_graphs` None is on where the kernels run; it is the tensorrt backend's option as well.
     """
 
     attention: str = ATTENTIONS[0]
     compile: bool = False
     cuda_graphs: bool | None = None
+    kv_cache: str = KV_CACHES[0]
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,16 @@ class RingStep:
         """How many slots are seen or written. They are the first ones, since the ring fills in order."""
         return int(self.valid.sum()) + self.slots.stop - self.slots.start
 
+    @property
+    def seen(self) -> tuple[int, ...]:
+        """The slots of `valid`."""
+        return tuple(map(int, np.flatnonzero(self.valid)))
+
+    @property
+    def written(self) -> tuple[int, ...]:
+        """The slots of `slots`."""
+        return tuple(range(self.slots.start, self.slots.stop))
+
 
 class KVRing:
     """A step of one unit sees the `past_units` before it and overwrites the slot older than these.

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from flashvsr_trt.config.presets import DEFAULT_PRESET, UNIT_FRAMES
-from flashvsr_trt.runtime.request import ATTENTIONS
+from flashvsr_trt.runtime.request import ATTENTIONS, KV_CACHES
 from flashvsr_trt.runtime.video.clip_range import Position
 from flashvsr_trt.runtime.video.stream_plan import COPY
 
@@ -30,6 +30,7 @@ class RunOptions:
     attention: str = ATTENTIONS[0]
     compile: bool = False
     cuda_graphs: bool | None = None
+    kv_cache: str = KV_CACHES[0]
     tile: str | tuple[int, int] = "auto"
     vram: int | None = None
     build: bool = True

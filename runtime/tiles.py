@@ -23,7 +23,7 @@ from flashvsr_trt.runtime.whole_frames import HostFrames, WholeFrames
 
 @dataclass
 class TiledState:
-    """What is carried of a whole frame: its tiles' states, and the upscaled frames not decoded yet."""
+    """What is carried of a whole frame: its tiles' states, and `WholeFrames.kept` of frames not decoded."""
 
     tiles: TileStates
     tail: Any = field(default=None)
@@ -63,7 +63,7 @@ class TiledExecutor(Executor):
         state.tail = None
 
     def encode(self, frames: np.ndarray, first: bool, state: TiledState) -> tuple[Any, list[DeviceTensor]]:
-        """See `Executor.encode`. The condition is the upscaled frames, and each tile's where that is kept."""
+        """See `Executor.encode`. The condition is `WholeFrames.kept`, and each tile's where that is kept."""
         whole = self.frames.upscale(frames)
         conditions, tokens = [], []
         for number, tile in enumerate(self.plan.tiles):
@@ -72,16 +72,16 @@ class TiledExecutor(Executor):
                 condition, made = self.executor.encode(whole[:, rows, columns], first, own)
             conditions.append(condition if self.frames.keeps_conditions else None)
             tokens.append(made)
-        return (self._reference(whole, state), conditions), tokens
+        return (self._kept(self.frames.kept(frames, whole), state), conditions), tokens
 
-    def _reference(self, whole: Any, state: TiledState) -> Any:
-        """The upscaled frames of the unit that is decoded next: with look-ahead, not those just encoded."""
+    def _kept(self, frames: np.ndarray, state: TiledState) -> np.ndarray:
+        """Those of the unit that is decoded next: with look-ahead, not those just encoded."""
         if not self.stream.schedule.lookahead:
-            return whole
+            return frames
         if state.tail is not None:
-            whole = self.frames.join(state.tail, whole)
-        state.tail = whole[-self.stream.schedule.lookahead :]
-        return whole[:UNIT_FRAMES]
+            frames = np.concatenate([state.tail, frames])
+        state.tail = frames[-self.stream.schedule.lookahead :]
+        return frames[:UNIT_FRAMES]
 
     def dit(
         self,
@@ -113,7 +113,8 @@ class TiledExecutor(Executor):
         self, latent: list[DeviceTensor], condition: tuple[Any, list[DeviceTensor]], state: TiledState
     ) -> PendingFrames:
         """See `Executor.start_decode`. A tile that is alone is finished as frames without tiles are."""
-        reference, conditions = condition
+        kept, conditions = condition
+        reference = self.frames.reference(kept)
         if len(latent) == 1:
             with state.tiles.use(0, DECODE) as own:
                 return self.executor.start_decode(latent[0], self._condition(0, reference, conditions), own)

@@ -97,7 +97,7 @@ def upscale_file(
             overwrite=options.overwrite,
             notify=notify,
         ) as output:
-            torch = TorchOptions(options.attention, options.compile, options.cuda_graphs)
+            torch = TorchOptions(options.attention, options.compile, options.cuda_graphs, options.kv_cache)
             engines = EngineOptions(options.build, bool(profile_name), options.flavour, options.engines)
             tiles = TileOptions(options.tile, options.vram)
             request = ExecutorRequest(

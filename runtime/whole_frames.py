@@ -34,11 +34,15 @@ class WholeFrames(Protocol):
     keeps_conditions: bool
 
     def upscale(self, frames: np.ndarray) -> Any:
-        """uint8 [n, H, W, 3] -> uint8 [n, *canvas, 3], upscaled and fitted."""
+        """uint8 [n, H, W, 3] -> uint8 [n, *canvas, 3], upscaled and fitted, to encode them."""
         ...
 
-    def join(self, before: Any, after: Any) -> Any:
-        """Frames behind each other."""
+    def kept(self, frames: np.ndarray, upscaled: Any) -> np.ndarray:
+        """What is kept of frames until they are decoded: themselves, or upscaled."""
+        ...
+
+    def reference(self, kept: np.ndarray) -> Any:
+        """As `upscale`, of what was kept, to decode by."""
         ...
 
     def condition(self, frames: Any) -> DeviceTensor:
@@ -82,9 +86,13 @@ class HostFrames:
         beyond = [(0, height - upscaled.shape[0]), (0, width - upscaled.shape[1]), (0, 0)]
         return np.pad(upscaled, beyond, mode="edge")
 
-    def join(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
-        """See `WholeFrames.join`."""
-        return np.concatenate([before, after])
+    def kept(self, frames: np.ndarray, upscaled: np.ndarray) -> np.ndarray:
+        """See `WholeFrames.kept`. Upscaling takes longer here than memory is dear."""
+        return upscaled
+
+    def reference(self, kept: np.ndarray) -> np.ndarray:
+        """See `WholeFrames.reference`."""
+        return kept
 
     def condition(self, frames: np.ndarray) -> DeviceTensor:
         """See `WholeFrames.condition`."""

@@ -37,7 +37,7 @@ from flashvsr_trt.files.new import FINISHED, new_report
 from flashvsr_trt.files.staging import remove_unfinished
 from flashvsr_trt.files.targets import STANDARD_STREAM, local_path
 from flashvsr_trt.missing_parts import named_missing_parts
-from flashvsr_trt.runtime.request import ATTENTIONS, PIPE_FORMATS
+from flashvsr_trt.runtime.request import ATTENTIONS, KV_CACHES, PIPE_FORMATS
 from flashvsr_trt.signals import ended_by_signals, exit_code
 
 BROKEN_PIPE = 128 + 13
@@ -82,6 +82,7 @@ for command in (weights, kernels, export, parity, inspect, engines, cache, compa
 @click.option(
     "--cuda-graphs/--no-cuda-graphs", default=None, help="Replay steady steps.  [default: on a GPU]"
 )
+@choice("--kv-cache", KV_CACHES, "fp8: keys and values in half the memory; torch, on one GPU or a CPU.")
 @click.option(
     "--tile",
     type=TileType(),

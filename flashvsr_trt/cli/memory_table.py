@@ -43,6 +43,7 @@ class Row:
     tiles: int
     total: float | None
     speed: str
+    host: float = 0.0
 
 
 def memory_rows(budgets: Sequence[int]) -> list[Row]:
@@ -76,11 +77,17 @@ def _row(name: str, size: tuple[int, int], budget: int) -> Row:
         return Row(**facts, tile=None, tiles=1, total=whole / GIB, speed=SPEEDS[None])
     import torch
 
-    from flashvsr_trt.runtime.torch.device import choose_parking, stream_memory
+    from flashvsr_trt.runtime.torch.device import tile_places
 
-    parking = choose_parking(stream, torch.bfloat16, plan, budget)
-    total = stream_memory(stream, torch.bfloat16, plan, parking).total / GIB
-    return Row(**facts, tile=words(plan), tiles=len(plan.tiles), total=total, speed=SPEEDS[parking])
+    places = tile_places(stream, torch.bfloat16, plan, budget)
+    return Row(
+        **facts,
+        tile=words(plan),
+        tiles=len(plan.tiles),
+        total=places.needed.total / GIB,
+        host=places.on_host / GIB,
+        speed=SPEEDS[places.parking],
+    )
 
 
 def _stream(height: int, width: int) -> StreamConfig:
@@ -115,6 +122,7 @@ COLUMNS = {
     "tile": lambda row: f"{row.tile or '-':<10}",
     "tiles": lambda row: f"{row.tiles:5}",
     "takes": lambda row: "-" if row.total is None else f"{row.total:5.1f} GiB",
+    "on the host": lambda row: f"{row.host:7.1f} GiB" if row.host else "-",
     "speed": lambda row: row.speed,
 }
 """The table's columns; see `cli.table.print_table`."""

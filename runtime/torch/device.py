@@ -1,6 +1,8 @@
 """Which device and dtype the torch backend runs on, and whether a stream fits."""
 
 import math
+import os
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -18,10 +20,11 @@ from flashvsr_trt.memory import (
     TORCH_HOST_BYTES,
     MemoryEstimate,
     Parking,
+    TilePlaces,
     check_fits,
     estimate_memory,
     estimate_tiled_memory,
-    ring_bytes,
+    place_tiles,
 )
 from flashvsr_trt.model.state_shapes import state_shapes
 from flashvsr_trt.runtime.request import TorchOptions
@@ -88,6 +91,7 @@ def stream_memory(
     dtype: torch.dtype,
     plan: TilePlan | None = None,
     parking: Parking | None = Parking.HOST,
+    kv_cache: str = "auto",
 ) -> MemoryEstimate:
     """What a stream needs with its preset's own weights in that dtype; CUDA graphs add less than 3 %.
 
@@ -95,35 +99,42 @@ def stream_memory(
     """
     parameters, compute = _parameters(stream.preset.network), str(dtype).removeprefix("torch.")
     if plan is None:
-        return estimate_memory(stream, parameters, compute)
-    return estimate_tiled_memory(stream, plan, parameters, compute, parking)
+        return estimate_memory(stream, parameters, compute, kv_cache)
+    return estimate_tiled_memory(stream, plan, parameters, compute, parking, kv_cache)
 
 
-def estimate_on(device: torch.device, dtype: torch.dtype) -> Callable[..., MemoryEstimate]:
+def estimate_on(
+    device: torch.device, dtype: torch.dtype, kv_cache: str = "auto"
+) -> Callable[..., MemoryEstimate]:
     """What a stream needs on a device, in tiles or with None in one piece; tiles may wait on the host."""
 
     def estimate(stream: StreamConfig, plan: TilePlan | None) -> MemoryEstimate:
         if device.type == "cuda":
-            return stream_memory(stream, dtype, plan, Parking.HOST)
-        needed = stream_memory(stream, dtype, plan, None)
+            return stream_memory(stream, dtype, plan, Parking.HOST, kv_cache)
+        needed = stream_memory(stream, dtype, plan, None, kv_cache)
         return replace(needed, working=needed.working + TORCH_HOST_BYTES)
 
     return estimate
 
 
-def choose_parking(stream: StreamConfig, dtype: torch.dtype, plan: TilePlan, budget: int) -> Parking:
+def tile_places(
+    stream: StreamConfig, dtype: torch.dtype, plan: TilePlan, budget: int, kv_cache: str = "auto"
+) -> TilePlaces:
     """Where tiles that wait are on a GPU: as near as fits within `budget` bytes."""
-    fits = (where for where in Parking if stream_memory(stream, dtype, plan, where).total <= budget)
-    return next(fits, Parking.HOST)
+    parameters, compute = _parameters(stream.preset.network), str(dtype).removeprefix("torch.")
+    return place_tiles(stream, plan, parameters, compute, kv_cache, budget)
 
 
-def resident_bytes(
-    stream: StreamConfig, dtype: torch.dtype, plan: TilePlan, budget: int, parking: Parking
-) -> int:
-    """Of the rings that wait on the host, so much may stay on the GPU: most of what `budget` leaves."""
-    left = budget - stream_memory(stream, dtype, plan, parking).total
-    rings = len(plan.tiles) * ring_bytes(plan.tile_stream(stream), str(dtype).removeprefix("torch."))
-    return max(0, min(rings, left * 3 // 4)) if parking is not Parking.GPU else 0
+def bound_memory(device: torch.device, budget: int) -> None:
+    """Hold torch to `budget` bytes of a GPU, in segments that grow and shrink page by page.
+
+    Without them what is free is in pieces too small for the next tensor. Settings of the environment stay.
+    """
+    total = torch.cuda.get_device_properties(device).total_memory
+    torch.cuda.set_per_process_memory_fraction(min(1.0, budget / total), device)
+    given = {"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"} & os.environ.keys()
+    if sys.platform == "linux" and not given:
+        torch.cuda.memory._set_allocator_settings("expandable_segments:True")
 
 
 @cache

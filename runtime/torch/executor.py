@@ -4,7 +4,7 @@ One process and each of several ranks run it. What a rank has of state and input
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -27,10 +27,11 @@ from flashvsr_trt.config.signatures import (
     stage_of,
     stage_signatures,
 )
-from flashvsr_trt.errors import DeviceError
+from flashvsr_trt.errors import DeviceError, UsageError
 from flashvsr_trt.kernels.calls import counted_calls, reference_kernels
 from flashvsr_trt.model.attention import LayerCache
 from flashvsr_trt.model.communicator import ONE_PROCESS, Communicator
+from flashvsr_trt.model.fp8_cache import Fp8Cache, running_layers
 from flashvsr_trt.model.network import Network
 from flashvsr_trt.model.sharding import Sharding
 from flashvsr_trt.model.stages import Decode, Denoise, Encode
@@ -53,11 +54,13 @@ class TorchState:
     """What is carried from call to call: always the same memory, changed in place."""
 
     encode: list[torch.Tensor]
-    ring: list[LayerCache]
+    ring: Iterable[LayerCache | Fp8Cache]
     memory: list[torch.Tensor]
-    encoding_graphs: StepGraphs | None
-    graphs: StepGraphs | None
-    decoding_graphs: StepGraphs | None
+    encoding_graphs: StepGraphs | None = None
+    graphs: StepGraphs | None = None
+    decoding_graphs: StepGraphs | None = None
+    place: LayerCache | None = None
+    """Where layers of an FP8 ring run, one after another."""
 
     def tensors(self) -> list[torch.Tensor]:
         """All of it, flat."""
@@ -89,6 +92,9 @@ class TorchExecutor(GraphExecutor):
         self.sharding = Sharding(stream, communicators[DIT].size)
         self.signatures = stage_signatures(stream)
         self.device, self.dtype = network.device, network.dtype
+        self.fp8 = options.kv_cache == "fp8"
+        if self.fp8 and self.sharding.size > 1:
+            raise UsageError("--kv-cache fp8 is for one GPU; leave it out, or --gpus")
         self.cuda_graphs = choose_cuda_graphs(options, self.device)
         self.encode_stage = Encode(network, stream, communicators[ENCODE])
         self.dit_stage = Denoise(network, stream, communicators[DIT])
@@ -114,24 +120,37 @@ class TorchExecutor(GraphExecutor):
         if self.sharding.size > 1 and self.device.type == "cuda":
             # First steps are not replayed: none may start beside an earlier clip's graphs (`StepGraphs.run`).
             torch.cuda.synchronize(self.device)
-        preset = self.stream.preset
-        layers, slots = range(preset.network.dit.layers), preset.attention.ring_slots
         try:
+            encode, memory = self.new_tails()
             state = TorchState(
-                encode=[self._zeros_carried(spec) for spec in encode_signature(self.stream).state],
-                ring=[
-                    LayerCache(*map(self._zeros, cache_specs(self.stream, layer, slots, "ring")))
-                    for layer in layers
-                ],
-                memory=[self._zeros_carried(spec) for spec in decode_signature(self.stream).state],
-                encoding_graphs=self._graphs(ENCODE),
-                graphs=self._graphs(DIT),
-                decoding_graphs=self._graphs(DECODE),
+                encode,
+                [self.new_layer() for _ in range(self.stream.preset.network.dit.layers)],
+                memory,
+                *(self._graphs(stage) for stage in (ENCODE, DIT, DECODE)),
+                self.new_place(),
             )
         except torch.OutOfMemoryError as error:
             raise DeviceError(f"{self.device} has too little memory for this size: {error}") from error
         hand_over(state.encode, self._denoising(), self.encoding)
         return state
+
+    def new_tails(self) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """What encoding and what decoding carry, zero."""
+        signatures = encode_signature(self.stream), decode_signature(self.stream)
+        encode, memory = ([self._zeros_carried(spec) for spec in stage.state] for stage in signatures)
+        return encode, memory
+
+    def new_layer(self) -> LayerCache | Fp8Cache:
+        """A layer's ring as it is kept, zero."""
+        return Fp8Cache.like(self._layer("meta"), self.device) if self.fp8 else self._layer(self.device)
+
+    def new_place(self) -> LayerCache | None:
+        """Where layers of FP8 rings run."""
+        return self._layer(self.device) if self.fp8 else None
+
+    def run_in_turn(self) -> None:
+        """From now on stages run one after another without CUDA graphs: they share one working memory."""
+        self.cuda_graphs, self.encoding, self.decoding = False, None, None
 
     def reset_state(self, state: TorchState) -> None:
         """See `Executor.reset_state`."""
@@ -202,6 +221,7 @@ class TorchExecutor(GraphExecutor):
             "attention": self.options.attention,
             "cuda_graphs": self.cuda_graphs,
             "compile": self.options.compile,
+            "kv_cache": self.options.kv_cache,
             "kernel_calls": dict(self.kernel_calls),
         }
 
@@ -221,7 +241,8 @@ class TorchExecutor(GraphExecutor):
         slot_valid: torch.Tensor,
     ) -> Tensors:
         inputs = noise, tokens, time_cos, time_sin, slot_valid
-        latent, _ = self.dit_stage(*inputs, state.ring, step.slots, step.filled)
+        ring = running_layers(state.ring, state.place, step.seen, step.written) if self.fp8 else state.ring
+        latent, _ = self.dit_stage(*inputs, ring, step.slots, step.filled)
         return (latent,)
 
     def _decode(
@@ -281,14 +302,19 @@ class TorchExecutor(GraphExecutor):
         """The stream of DiT steps, which is the caller's."""
         return torch.cuda.current_stream(self.device) if self.device.type == "cuda" else None
 
+    def _layer(self, device: torch.device | str) -> LayerCache:
+        slots = self.stream.preset.attention.ring_slots
+        return LayerCache(*(self._zeros(spec, device) for spec in cache_specs(self.stream, 0, slots, "ring")))
+
     def _zeros_carried(self, spec: TensorSpec) -> torch.Tensor:
         # Features as convolutions want them, or each call would convert them; frames as they come.
         layout = torch.channels_last if spec.dtype == COMPUTE else torch.contiguous_format
         return self._zeros(spec).contiguous(memory_format=layout)
 
-    def _zeros(self, spec: TensorSpec) -> torch.Tensor:
+    def _zeros(self, spec: TensorSpec, device: torch.device | str | None = None) -> torch.Tensor:
         dtype = self.dtype if spec.dtype == COMPUTE else getattr(torch, spec.dtype)
-        return torch.zeros(self.sharding.carried_shape(spec, self.rank), dtype=dtype, device=self.device)
+        shape = self.sharding.carried_shape(spec, self.rank)
+        return torch.zeros(shape, dtype=dtype, device=device or self.device)
 
 
 def errors_of_compiling(options: TorchOptions) -> tuple[type[Exception], ...]:

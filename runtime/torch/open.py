@@ -1,7 +1,7 @@
 """The torch backend opened: device and dtype, what fits, weights; in tiles where a frame does not fit."""
 
-import torch
-
+from flashvsr_trt.errors import UsageError
+from flashvsr_trt.memory import GIB, Parking
 from flashvsr_trt.model.network import build_network
 from flashvsr_trt.model.weights.load import describe, load_weights, resolve_weights
 from flashvsr_trt.notices import Notify
@@ -9,14 +9,14 @@ from flashvsr_trt.runtime.choose_tiles import choose_tiles
 from flashvsr_trt.runtime.request import ExecutorRequest
 from flashvsr_trt.runtime.tiles import TiledExecutor
 from flashvsr_trt.runtime.torch.device import (
+    bound_memory,
     check_kernels,
     choose_cuda_graphs,
     choose_device,
     choose_dtype,
-    choose_parking,
     estimate_on,
     free_memory,
-    resident_bytes,
+    tile_places,
 )
 from flashvsr_trt.runtime.torch.executor import TorchExecutor
 from flashvsr_trt.runtime.torch.host_memory import keep_freed_memory
@@ -46,7 +46,7 @@ def open_torch_executor(request: ExecutorRequest, notify: Notify) -> TorchExecut
     plan = choose_tiles(
         request.stream,
         request.tiles,
-        estimate_on(device, dtype),
+        estimate_on(device, dtype, request.torch.kv_cache),
         free,
         str(device),
         notify,
@@ -55,14 +55,24 @@ def open_torch_executor(request: ExecutorRequest, notify: Notify) -> TorchExecut
         notify("one tile covers the frame: it runs in one piece")
         plan = None
     budget = min(free, request.tiles.vram or free)
-    if request.tiles.vram and device.type == "cuda":
-        total = torch.cuda.get_device_properties(device).total_memory
-        torch.cuda.set_per_process_memory_fraction(min(1.0, budget / total), device)
+    if device.type == "cuda" and (plan or request.tiles.vram):
+        bound_memory(device, budget)
     notify(describe(source))
     loaded = build_network(network, load_weights(source, network, dtype), device, dtype)
     if plan is None:
         return TorchExecutor(loaded, request.stream, request.torch)
     executor = TorchExecutor(loaded, plan.tile_stream(request.stream), request.torch)
-    parking = choose_parking(request.stream, dtype, plan, budget)
-    resident = resident_bytes(request.stream, dtype, plan, budget, parking)
-    return in_tiles(executor, request.stream, plan, parking, resident)
+    if device.type == "cpu":
+        return in_tiles(executor, request.stream, plan)
+    places = tile_places(request.stream, dtype, plan, budget, request.torch.kv_cache)
+    if places.parking is not Parking.GPU:
+        if request.torch.cuda_graphs:
+            raise UsageError(
+                "tiles that wait on the host run without CUDA graphs; leave out --cuda-graphs, "
+                "or give more --vram"
+            )
+        notify(
+            f"tiles wait in {places.on_host / GIB:.1f} GiB of host memory, and run without CUDA graphs; "
+            f"{places.resident / GIB:.1f} GiB of K/V rings stay on the GPU"
+        )
+    return in_tiles(executor, request.stream, plan, places.parking, places.resident)

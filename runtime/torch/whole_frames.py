@@ -13,7 +13,7 @@ from flashvsr_trt.config.tiles import Tile, TilePlan
 from flashvsr_trt.model.color import finish_frames
 from flashvsr_trt.model.upsample import Upscaler
 from flashvsr_trt.runtime.executor import PendingFrames
-from flashvsr_trt.runtime.torch.copies import hand_over, start_download, upload
+from flashvsr_trt.runtime.torch.copies import start_download, upload
 
 
 class TorchFrames:
@@ -41,33 +41,41 @@ class TorchFrames:
         self.encoding, self.decoding = streams
         self.color_fix, (rows, columns) = stream.color_fix, plan.padding
         self.padding = 0, columns, 0, rows
+        # A tile that is alone is finished by its condition as well.
+        self.dtype_of_conditions = dtype if len(plan.tiles) > 1 else torch.float32
         self.upscaler = Upscaler(stream, device, target=plan.canvas)
         self.weights = {
             tile: torch.from_numpy(weight).to(device)
             for tile, weight in zip(plan.tiles, plan.weights, strict=True)
         }
 
-    def upscale(self, frames: np.ndarray) -> torch.Tensor:
+    def upscale(self, frames: np.ndarray, stage: str = ENCODE) -> torch.Tensor:
         """See `WholeFrames.upscale`."""
-        with self.within(ENCODE, self.encoding):
+        with self.within(stage, self.encoding if stage == ENCODE else self.decoding):
             given = upload(torch.from_numpy(frames), self.device)
             whole = given.new_empty((len(given), *self.canvas, 3))
             for frame, place in zip(given.split(1), whole, strict=True):
                 upscaled, _ = self.upscaler(frame, self.dtype)
                 # Of 8 bits, in [-1, 1]: half a level more, so that rounding down gives the level itself.
-                place.copy_(((upscaled[0] + 1) * 127.5 + 0.5).permute(1, 2, 0))
+                place.copy_(upscaled[0].permute(1, 2, 0).add(1).mul_(127.5).add_(0.5))
         return whole
 
-    def join(self, before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
-        """See `WholeFrames.join`."""
-        with self.within(ENCODE, self.encoding):
-            return torch.cat([before, after])
+    def kept(self, frames: np.ndarray, upscaled: torch.Tensor) -> np.ndarray:
+        """See `WholeFrames.kept`. They are upscaled again: a step's would take several times the memory."""
+        return frames
+
+    def reference(self, kept: np.ndarray) -> torch.Tensor:
+        """See `WholeFrames.reference`."""
+        return self.upscale(kept, DECODE)
 
     def condition(self, frames: torch.Tensor) -> torch.Tensor:
         """See `WholeFrames.condition`."""
-        hand_over([frames], self.encoding, self.decoding)
         with self.within(DECODE, self.decoding):
-            return signed(frames)
+            shape, dtype = (len(frames), 3, *frames.shape[1:3]), self.dtype_of_conditions
+            made = torch.empty(shape, dtype=dtype, device=self.device)
+            for frame, place in zip(frames.split(1), made.split(1), strict=True):
+                place.copy_(signed(frame))
+            return made
 
     def blank(self) -> torch.Tensor:
         """See `WholeFrames.blank`."""
@@ -78,16 +86,18 @@ class TorchFrames:
         """See `WholeFrames.add`."""
         rows, columns = tile.pixels
         with self.within(DECODE, self.decoding):
-            blended[:, :, rows, columns].addcmul_(frames.float(), self.weights[tile])
+            for frame, place in zip(frames, blended[:, :, rows, columns], strict=True):
+                place.addcmul_(frame.float(), self.weights[tile])
 
     def finish(self, blended: torch.Tensor, reference: torch.Tensor) -> PendingFrames:
         """See `WholeFrames.finish`."""
-        hand_over([reference], self.encoding, self.decoding)
         with self.within(DECODE, self.decoding):
             made = blended.new_empty((UNIT_FRAMES, *self.canvas, 3), dtype=torch.uint8)
             for frame, wanted, place in zip(blended.split(1), reference.split(1), made.split(1), strict=True):
-                padded = (F.pad(x, self.padding, mode="replicate") for x in (frame, signed(wanted)))
-                place.copy_(finish_frames(*padded, self.color_fix)[:, : place.shape[1], : place.shape[2]])
+                pair = frame, signed(wanted)
+                if any(self.padding):
+                    pair = (F.pad(x, self.padding, mode="replicate") for x in pair)
+                place.copy_(finish_frames(*pair, self.color_fix)[:, : place.shape[1], : place.shape[2]])
             return start_download(made)
 
 

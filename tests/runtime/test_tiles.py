@@ -24,9 +24,9 @@ from flashvsr_trt.runtime.ring import KVRing, RingStep
 from flashvsr_trt.runtime.session import Session
 from flashvsr_trt.runtime.tile_states import OwnStates
 from flashvsr_trt.runtime.tiles import TiledExecutor
-from flashvsr_trt.runtime.torch import tiles
+from flashvsr_trt.runtime.torch import pinned
 from flashvsr_trt.runtime.torch.executor import TorchExecutor, TorchState
-from flashvsr_trt.runtime.torch.tiles import TilePlaces, in_tiles, ring_of
+from flashvsr_trt.runtime.torch.tiles import LayersFromHost, OnePlace, in_tiles, tensors_of
 from flashvsr_trt.runtime.whole_frames import HostFrames
 from tests.golden import golden_preset, load_case
 from tests.runtime.test_session import stream_through
@@ -131,6 +131,9 @@ class InertStream:
     def wait_event(self, event: "InertStream") -> None:
         pass
 
+    def wait_stream(self, stream: "InertStream") -> None:
+        pass
+
     def record(self, stream: "InertStream | None" = None) -> None:
         pass
 
@@ -142,43 +145,77 @@ def inert_cuda(monkeypatch):
     monkeypatch.setattr(torch.cuda, "current_stream", InertStream)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
-    monkeypatch.setattr(tiles, "pinned_zeros", torch.zeros_like)
+    monkeypatch.setattr(pinned, "_pinned", lambda size: torch.zeros(size, dtype=torch.uint8))
+    monkeypatch.setattr(pinned, "BLOCK_BYTES", 256)
+
+
+LAYERS = 5
 
 
 class SlotExecutor:
     """Carries what each call saw: a stage reads all that is its tile's, and adds a number of its own."""
 
     device, encoding, decoding = torch.device("cpu"), None, None
+    stream = replace(
+        stream_of(100, 300),
+        preset=replace(
+            PRESET, network=replace(PRESET.network, dit=replace(PRESET.network.dit, layers=LAYERS))
+        ),
+    )
 
     def __init__(self) -> None:
         self.calls = 0
 
+    def new_layer(self) -> LayerCache:
+        return LayerCache(*(torch.zeros(4, 2) for _ in range(3)))
+
+    def new_tails(self) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        return [torch.zeros(3)], [torch.zeros(5)]
+
+    def new_place(self) -> None:
+        return None
+
     def new_state(self) -> TorchState:
-        ring = [LayerCache(*(torch.zeros(4, 2) for _ in range(3))) for _ in range(2)]
-        return TorchState([torch.zeros(3)], ring, [torch.zeros(5)], None, None, None)
+        encode, memory = self.new_tails()
+        return TorchState(encode, [self.new_layer() for _ in range(LAYERS)], memory)
 
     def reset_state(self, state: TorchState) -> None:
-        for tensor in (*state.encode, *ring_of(state), *state.memory):
+        for tensor in state.tensors():
             tensor.zero_()
 
-    def run(self, stage: str, state: TorchState, step: RingStep) -> list[float]:
+    def run(self, stage: str, state: TorchState, step: RingStep | None) -> list[float]:
         self.calls += 1
         if stage == DIT:
-            seen = [float(x[slot].sum()) for x in ring_of(state) for slot in np.flatnonzero(step.valid)]
-            for number, tensor in enumerate(ring_of(state)):
-                tensor[step.slots] = self.calls + number / 8
+            seen = []
+            for number, layer in enumerate(state.ring):
+                for tensor in tensors_of(layer):
+                    seen += [float(tensor[slot].sum()) for slot in step.seen]
+                    tensor[step.slots] = self.calls + number / 8
             return seen
         (carried,) = state.encode if stage == ENCODE else state.memory
         carried += self.calls
         return carried.tolist()
 
 
+RING_BYTES = 3 * 4 * 2 * 4
+
+WAYS = {
+    "one place": OnePlace,
+    "all rings on the host": partial(LayersFromHost, parking=Parking.RINGS_ON_HOST),
+    "two layers stay": partial(
+        LayersFromHost, parking=Parking.RINGS_ON_HOST, resident=3 * 2 * RING_BYTES + 9
+    ),
+    "all layers stay": partial(LayersFromHost, parking=Parking.RINGS_ON_HOST, resident=10**6),
+    "all on the host": partial(LayersFromHost, parking=Parking.HOST),
+}
+
+
 @pytest.mark.parametrize("schedule", ["official", "low-latency"])
-@pytest.mark.parametrize("parking", Parking)
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("count", [2, 3])
-def test_tiles_that_take_turns_in_a_few_places_keep_what_is_theirs(inert_cuda, schedule, parking, count):
+def test_tiles_that_wait_elsewhere_keep_what_is_theirs(inert_cuda, schedule, way, count):
     made = []
-    for new_states in (OwnStates, partial(TilePlaces, parking=parking, resident=200)):
+    for new_states in (OwnStates, WAYS[way]):
         executor = SlotExecutor()
         states = new_states(executor, count)
         for _ in range(2):
@@ -192,6 +229,11 @@ def test_tiles_that_take_turns_in_a_few_places_keep_what_is_theirs(inert_cuda, s
             made.append(seen)
     assert made[0] == made[2]
     assert made[1] == made[3]
+
+
+def test_the_layers_that_stay_are_spread_over_the_step(inert_cuda):
+    states = LayersFromHost(SlotExecutor(), 3, Parking.RINGS_ON_HOST, resident=3 * 2 * RING_BYTES)
+    assert states.parked == [0, 1, 3]
 
 
 @pytest.mark.gpu
