@@ -25,8 +25,7 @@ from flashvsr_trt.runtime.distributed.place import torchrun_place
 from flashvsr_trt.runtime.distributed.report import rank_report
 from flashvsr_trt.runtime.distributed.run import run_ranks
 from flashvsr_trt.runtime.executor import Executor
-from flashvsr_trt.runtime.request import ExecutorRequest, TorchOptions
-from flashvsr_trt.runtime.run_options import RunOptions
+from flashvsr_trt.runtime.request import ExecutorRequest, RunOptions, TorchOptions
 from flashvsr_trt.runtime.session import Session
 
 WARM_UP_UNITS = 16
@@ -136,7 +135,7 @@ if __name__ == "__main__":
     jobs = [Job(**job | {"size": tuple(job["size"])}) for job in json.loads(sys.argv[1])]
     first = jobs[0]
     run_options = RunOptions(
-        "-", preset=first.preset, weights="random:0", device=first.device, dtype=first.dtype
+        input="-", preset=first.preset, weights="random:0", device=first.device, dtype=first.dtype
     )
     with run_ranks(run_options):
         for _, alike in groupby(jobs, lambda job: replace(job, chunk=0)):

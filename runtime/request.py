@@ -1,8 +1,18 @@
-"""What a run asks of its backend: records that the command line, the backends and the tests share."""
+"""What a run asks of its input, output and backend: records that the command line, these and tests share."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from fractions import Fraction
+from typing import TypeVar
 
-from flashvsr_trt.config.signatures import StreamConfig
+from flashvsr_trt.config.presets import DEFAULT_PRESET, UNIT_FRAMES
+from flashvsr_trt.config.signatures import COLOR_FIXES, UPSAMPLERS, StreamConfig
+
+Position = int | Fraction
+"""A place in a video: an int counts frames from 0, a Fraction is seconds since the file begins."""
+
+COPY, AUTO, DROP = "copy", "auto", "none"
+"""What becomes of audio and subtitles, unless an encoder is named; AUTO converts what OUT cannot hold."""
 
 PIPE_FORMATS = {"matroska": "matroska", "y4m": "yuv4mpegpipe"}
 """What a pipe can carry, by its name on the command line -> FFmpeg's."""
@@ -12,6 +22,54 @@ ATTENTIONS = ("auto", "reference")
 
 KV_CACHES = ("auto", "fp8")
 """`auto`: K/V rings in the network's dtype. `fp8`: in float8_e4m3fn, half the bytes of 16-bit ones."""
+
+
+@dataclass(frozen=True)
+class InputOptions:
+    """Which part of an input is read, and how.
+
+    What lies before `start` is skipped, and at most `frames` are given; `end` is the first position that is
+    not, `duration` how much is. `rate` (frames a second) is for images and raw video. `raw_size` (height,
+    width) and `raw_format` (an FFmpeg pixel format) make the input raw video. `deinterlace` True deinterlaces
+    what is interlaced, False takes it as it is, None refuses it. `threads` 0 leaves them to FFmpeg.
+    """
+
+    start: Position = 0
+    end: Position | None = None
+    frames: int | None = None
+    duration: Position | None = None
+    rate: Fraction | int | None = None
+    raw_size: tuple[int, int] | None = None
+    raw_format: str = "rgb24"
+    deinterlace: bool | None = None
+    threads: int = 0
+
+
+INPUT_DEFAULTS = InputOptions()
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """How an output is written.
+
+    `container` (FFmpeg's name of one) None is that of the extension. `codec` None is libx264 (libvpx-vp9 for
+    webm); `crf` None is the codec's visually good value; `pixel_format` None holds the input's alpha and 10
+    bits where the codec can, in 4:2:0, or 4:4:4 where a side is odd. `encoder_options` go to the encoder as
+    they are (`{"preset": "slow"}`). `audio_codec` and `subtitle_codec` are COPY, AUTO, DROP, or an encoder.
+    """
+
+    container: str | None = None
+    codec: str | None = None
+    crf: float | None = None
+    pixel_format: str | None = None
+    encoder_options: Mapping[str, str] = field(default_factory=dict)
+    audio_codec: str = COPY
+    subtitle_codec: str = COPY
+    threads: int = 0
+    overwrite: bool = False
+
+
+OUTPUT_DEFAULTS = OutputOptions()
 
 
 @dataclass(frozen=True)
@@ -68,3 +126,35 @@ class ExecutorRequest:
     torch: TorchOptions = TorchOptions()
     engines: EngineOptions = EngineOptions()
     tiles: TileOptions = TileOptions()
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(InputOptions, OutputOptions, TorchOptions, TileOptions):
+    """The options of `flashvsr-trt run`, with its defaults; see its help for their meaning."""
+
+    input: str
+    output: str | None = None
+    preset: str = DEFAULT_PRESET
+    scale: int = 2
+    weights: str | None = None
+    schedule: str = "official"
+    chunk_size: int = UNIT_FRAMES
+    fit: str = "pad"
+    seed: int = 0
+    color_fix: str = COLOR_FIXES[0]
+    upsampler: str = UPSAMPLERS[0]
+    backend: str = "auto"
+    device: str = "auto"
+    dtype: str = "auto"
+    build: bool = True
+    engines: str | None = None
+    profile: str | None = None
+    flavour: str = "auto"
+
+
+Part = TypeVar("Part", TorchOptions, TileOptions)
+
+
+def part_of(options: RunOptions, kind: type[Part]) -> Part:
+    """The record of one of the kinds that RunOptions derives from."""
+    return kind(**{part.name: getattr(options, part.name) for part in fields(kind)})

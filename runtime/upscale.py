@@ -23,19 +23,18 @@ from flashvsr_trt.runtime.backends import open_executor
 from flashvsr_trt.runtime.executor import Executor
 from flashvsr_trt.runtime.pipeline import PipelineReport, upscale_video
 from flashvsr_trt.runtime.request import (
-    PIPE_FORMATS,
     EngineOptions,
     ExecutorRequest,
+    RunOptions,
     TileOptions,
     TorchOptions,
+    part_of,
 )
-from flashvsr_trt.runtime.run_options import RunOptions
 from flashvsr_trt.runtime.session import Session
 from flashvsr_trt.runtime.video.image_output import is_image_output, refuse_among_pictures
 from flashvsr_trt.runtime.video.input import open_input
 from flashvsr_trt.runtime.video.output import open_output
 from flashvsr_trt.runtime.video.output_name import STDOUT, STDOUT_NAMES, check_stdout, default_output
-from flashvsr_trt.runtime.video.stream_plan import StreamCodecs
 
 
 @dataclass(frozen=True)
@@ -59,49 +58,27 @@ def upscale_file(
     """
     check_files(options)
     output_name = chosen_output(options)
-    container = options.format and PIPE_FORMATS[options.format]
     profile_name = local_path(options.profile) if options.profile else None
     preset, schedule = find_preset(options.preset), find_schedule(options.schedule)
     with (
         ExitStack() as files,
-        open_input(
-            options.input,
-            start=options.start,
-            end=options.end,
-            frames=options.frames,
-            duration=options.duration,
-            rate=options.rate,
-            raw_size=options.raw_size,
-            raw_format=options.raw_format,
-            deinterlace=options.deinterlace,
-            threads=options.threads,
-            notify=notify,
-        ) as source,
+        open_input(options.input, options, notify) as source,
     ):
         geometry = Geometry(source.info.height, source.info.width, options.scale, options.fit)
         stream = StreamConfig(preset, geometry, schedule, options.upsampler, options.color_fix)
         if profile_name:
             write_trace = files.enter_context(new_report(profile_name, overwrite=options.overwrite))
         with open_output(
-            output_name,
-            source,
-            geometry.output,
-            upscaled=geometry.upscaled,
-            container=container,
-            codec=options.codec,
-            crf=options.crf,
-            pixel_format=options.pixel_format,
-            threads=options.threads,
-            encoder_options=dict(options.encoder_options),
-            stream_codecs=StreamCodecs(options.audio_codec, options.subtitle_codec),
-            overwrite=options.overwrite,
-            notify=notify,
+            output_name, source, geometry.output, options, upscaled=geometry.upscaled, notify=notify
         ) as output:
-            torch = TorchOptions(options.attention, options.compile, options.cuda_graphs, options.kv_cache)
-            engines = EngineOptions(options.build, bool(profile_name), options.flavour, options.engines)
-            tiles = TileOptions(options.tile, options.vram)
             request = ExecutorRequest(
-                stream, options.weights, options.device, options.dtype, torch, engines, tiles
+                stream,
+                options.weights,
+                options.device,
+                options.dtype,
+                torch=part_of(options, TorchOptions),
+                engines=EngineOptions(options.build, bool(profile_name), options.flavour, options.engines),
+                tiles=part_of(options, TileOptions),
             )
             executor = open_executor(options.backend, request, notify)
             with Session(executor, chunk_size=options.chunk_size, seed=options.seed, overlap=True) as session:

@@ -37,7 +37,7 @@ from flashvsr_trt.files.new import FINISHED, new_report
 from flashvsr_trt.files.staging import remove_unfinished
 from flashvsr_trt.files.targets import STANDARD_STREAM, local_path
 from flashvsr_trt.missing_parts import named_missing_parts
-from flashvsr_trt.runtime.request import ATTENTIONS, KV_CACHES, PIPE_FORMATS
+from flashvsr_trt.runtime.request import ATTENTIONS, KV_CACHES, PIPE_FORMATS, RunOptions
 from flashvsr_trt.signals import ended_by_signals, exit_code
 
 BROKEN_PIPE = 128 + 13
@@ -110,7 +110,11 @@ for command in (weights, kernels, export, parity, inspect, engines, cache, compa
     help="With bwdif, a frame for a frame; or take interlaced frames as they are.  [default: refuse them]",
 )
 @click.option(
-    "--format", type=click.Choice(list(PIPE_FORMATS)), help="Container of -o -.  [default: matroska]"
+    "--format",
+    "container",
+    type=click.Choice(list(PIPE_FORMATS)),
+    callback=lambda context, option, name: name and PIPE_FORMATS[name],
+    help="Container of -o -.  [default: matroska]",
 )
 @click.option(
     "--codec", help="Video encoder.  [default: libx264, libvpx-vp9 for webm; one with alpha if needed]"
@@ -122,7 +126,12 @@ for command in (weights, kernels, export, parity, inspect, engines, cache, compa
     help="Of the output.  [default: 4:2:0 with the input's alpha, and 10 bits if it has more than 8]",
 )
 @click.option(
-    "--encoder-option", "encoder_options", type=EncoderOption(), multiple=True, help="Say preset=slow."
+    "--encoder-option",
+    "encoder_options",
+    type=EncoderOption(),
+    multiple=True,
+    callback=lambda context, option, pairs: dict(pairs),
+    help="Say preset=slow.",
 )
 @click.option("--audio-codec", default="copy", show_default=True, help=f"{STREAM_CODECS}, say aac.")
 @click.option("--subtitle-codec", default="copy", show_default=True, help=f"{STREAM_CODECS}, say mov_text.")
@@ -136,7 +145,6 @@ def run(arguments: Sequence[str], json_file: str | None, gpus: int | None, **opt
     FRAME|TIME: an integer counts frames (48), else it is a time (1:02:03.5, 1:30, 12.5s, 500ms).
     """
     from flashvsr_trt.runtime.distributed.run import launch_if_asked, run_ranks
-    from flashvsr_trt.runtime.run_options import RunOptions
     from flashvsr_trt.runtime.upscale import check_files, upscale_file
 
     run_options = RunOptions(**options)

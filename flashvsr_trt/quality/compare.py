@@ -9,6 +9,7 @@ import numpy as np
 from flashvsr_trt.errors import CompareError, TruncatedInputError, UsageError
 from flashvsr_trt.notices import Notify
 from flashvsr_trt.quality.metrics import GAUSSIAN_SIDE, FrameQuality, frame_quality
+from flashvsr_trt.runtime.request import InputOptions
 from flashvsr_trt.runtime.video.info import DecodedFrame, VideoInfo, VideoInput
 from flashvsr_trt.runtime.video.input import STDIN, open_input
 
@@ -107,7 +108,7 @@ class _Reading:
 
 def _open(path: str, notify: Notify) -> VideoInput:
     """Interlaced frames are compared as they are stored."""
-    return open_input(path, deinterlace=False, notify=notify)
+    return open_input(path, InputOptions(deinterlace=False), notify)
 
 
 def _check_sizes(a: VideoInfo, b: VideoInfo) -> None:

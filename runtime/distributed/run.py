@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from flashvsr_trt.config.presets import find_preset
 from flashvsr_trt.errors import DistributedError, FlashVSRError, UsageError
 from flashvsr_trt.runtime.distributed.place import Place, torchrun_place
-from flashvsr_trt.runtime.run_options import RunOptions
+from flashvsr_trt.runtime.request import RunOptions
 
 LINGER_SECONDS = 15
 """How long a rank that is not the cause of a failure waits for torchrun to end it."""

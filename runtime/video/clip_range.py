@@ -1,7 +1,4 @@
-"""Which part of an input is used: from a frame or a time on, up to a frame or a time.
-
-A position is an int, which counts frames from 0, or a Fraction, which is seconds since the file begins.
-"""
+"""Which part of an input is used: from a frame or a time on, up to a frame or a time."""
 
 import math
 from collections.abc import Iterable
@@ -9,9 +6,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from flashvsr_trt.errors import UsageError
+from flashvsr_trt.runtime.request import Position
 from flashvsr_trt.runtime.video.frame_clock import ClipEnd, TimedFrame
-
-Position = int | Fraction
 
 HALF_TICK = Fraction(1, 2)
 """Of the file's clock: files round the times of frames to it."""

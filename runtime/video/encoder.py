@@ -11,6 +11,7 @@ from av.error import FFmpegError
 
 from flashvsr_trt.errors import UsageError
 from flashvsr_trt.notices import Notify
+from flashvsr_trt.runtime.request import OutputOptions
 from flashvsr_trt.runtime.video.carried_side_data import hdr_options
 from flashvsr_trt.runtime.video.color import chroma_steps, has_alpha, is_subsampled, sample_bits
 from flashvsr_trt.runtime.video.info import VideoInfo
@@ -93,19 +94,17 @@ def choose_encoder(
     container_format: str,
     size: tuple[int, int],
     info: VideoInfo,
-    codec: str | None,
-    crf: float | None,
-    pixel_format: str | None,
-    options: Mapping[str, str] | None,
+    wanted: OutputOptions,
     notify: Notify,
 ) -> EncoderSettings:
-    """Settings for frames of `size` (height, width) made from the input `info`; None is chosen here.
+    """Settings for frames of `size` (height, width) made from the input `info`; what is None is chosen here.
 
     Raises UsageError for a codec, crf or pixel format that cannot be used.
     """
-    encoder = _find_encoder(codec or _default_codec(container_format, size, info, notify))
+    encoder = _find_encoder(wanted.codec or _default_codec(container_format, size, info, notify))
     if encoder.name == "libsvtav1":
         os.environ.setdefault("SVT_LOG", "1")  # errors only: its reports on the terminal have no option
+    pixel_format = wanted.pixel_format
     if pixel_format is None:
         needs = info.bits > 8, info.alpha and container_format not in WITHOUT_ALPHA
         pixel_format = _choose_pixel_format(encoder, size, needs, notify)
@@ -114,9 +113,9 @@ def choose_encoder(
     announce_losses(encoder.name, pixel_format, info, notify)
     location = _chroma_location(encoder.name, container_format, pixel_format, info.chroma_location)
     options = {
-        **_quality_options(encoder.name, crf),
+        **_quality_options(encoder.name, wanted.crf),
         **({"chroma_sample_location": location} if is_subsampled(av.VideoFormat(pixel_format)) else {}),
-        **(options or {}),
+        **wanted.encoder_options,
     }
     for option, settings in hdr_options(encoder.name, info.side_data).items():
         options[option] = ":".join(filter(None, (settings, options.get(option))))

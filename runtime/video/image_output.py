@@ -10,6 +10,7 @@ from flashvsr_trt.files.image_sequence import IMAGE_EXTENSIONS, is_pattern, matc
 from flashvsr_trt.files.new import PartFile, is_stream, new_folder, write_errors
 from flashvsr_trt.files.targets import identity, refuse_input
 from flashvsr_trt.notices import Notify
+from flashvsr_trt.runtime.request import OutputOptions
 from flashvsr_trt.runtime.video.beside import NOTHING, Beside
 from flashvsr_trt.runtime.video.encoder import announce_losses
 from flashvsr_trt.runtime.video.info import FrameOutput, VideoInfo
@@ -56,7 +57,7 @@ def refuse_among_pictures(path: str, what: str, file: str) -> None:
 class ImageOutput(FrameOutput):
     """A PNG sequence. It holds the video alone: what else the input has is announced as not kept.
 
-    `pixel_format` None holds the input's bits and alpha. `upscaled` is the frames' size before --fit crop.
+    A pixel format of None holds the input's bits and alpha. `upscaled` is the frames' size before --fit crop.
 
     Raises UsageError for another image type or a pixel format that PNG lacks, or files of the sequence that
     exist without `overwrite`.
@@ -67,9 +68,7 @@ class ImageOutput(FrameOutput):
         path: str,
         info: VideoInfo,
         upscaled: tuple[int, int] | None,
-        pixel_format: str | None,
-        threads: int,
-        overwrite: bool,
+        options: OutputOptions,
         notify: Notify,
     ) -> None:
         self._pattern = picture_pattern(path)
@@ -84,18 +83,18 @@ class ImageOutput(FrameOutput):
             if lost:
                 notify(f"{path} is a PNG sequence: {what}")
         self._info, self._upscaled = info, upscaled
-        self._format = pixel_format or PIXEL_FORMATS[info.bits > 8, info.alpha]
+        self._format = options.pixel_format or PIXEL_FORMATS[info.bits > 8, info.alpha]
         if self._format not in PIXEL_FORMATS.values():
-            raise UsageError(f"no {pixel_format} in PNG; use one of {', '.join(PIXEL_FORMATS.values())}")
+            raise UsageError(f"no {self._format} in PNG; use one of {', '.join(PIXEL_FORMATS.values())}")
         announce_losses("PNG", self._format, info, notify)
         self._pictures: PictureWriter | None = None
         self._encoder: av.VideoCodecContext | None = None
-        self._threads, self._written = threads, 0
+        self._threads, self._written = options.threads, 0
         names = numbered_names(self._pattern)
         with write_errors(self._pattern, VideoError):
             self._new = new_folder(
                 os.path.dirname(self._pattern) or ".",
-                overwrite=overwrite,
+                overwrite=options.overwrite,
                 owns=lambda name: names.fullmatch(name) is not None,
             )
 

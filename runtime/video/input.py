@@ -18,8 +18,9 @@ from flashvsr_trt.errors import TruncatedInputError, UsageError, VideoError
 from flashvsr_trt.files.image_sequence import find_images
 from flashvsr_trt.files.targets import local_path
 from flashvsr_trt.notices import Notify, log_notice
+from flashvsr_trt.runtime.request import INPUT_DEFAULTS, InputOptions
 from flashvsr_trt.runtime.video.carried_side_data import side_data
-from flashvsr_trt.runtime.video.clip_range import ClipRange, Position
+from flashvsr_trt.runtime.video.clip_range import ClipRange
 from flashvsr_trt.runtime.video.clock_jumps import JUMPING_FORMATS
 from flashvsr_trt.runtime.video.copy_routes import stream_kind
 from flashvsr_trt.runtime.video.damage import DamageWatch
@@ -43,35 +44,22 @@ STDIN = "-"
 
 def open_input(
     path: str,
-    *,
-    start: Position = 0,
-    end: Position | None = None,
-    frames: int | None = None,
-    duration: Position | None = None,
-    rate: Fraction | int | None = None,
-    raw_size: tuple[int, int] | None = None,
-    raw_format: str = "rgb24",
-    deinterlace: bool | None = None,
-    threads: int = 0,
+    options: InputOptions = INPUT_DEFAULTS,
     notify: Notify = log_notice,
 ) -> VideoInput:
     """Opens a video, a folder, a glob or a `%05d` pattern of images, or `-` (a video on stdin: y4m, raw).
 
-    What lies before `start` is skipped, and at most `frames` are given; `end` is the first position that is
-    not, `duration` how much is. An int is a number of frames, a Fraction seconds of the file. `rate` (frames
-    a second) is for images and raw video. `raw_size` (height, width) and `raw_format` (an FFmpeg pixel
-    format) make the input raw video. `deinterlace` True deinterlaces what is interlaced, False takes it as
-    it is, None refuses it. `threads` 0 leaves the decoder's threads to FFmpeg. `notify` gets one line for
-    each thing a user should know: 10-bit input, a rate assumed, and the like.
+    `notify` gets one line for each thing a user should know: 10-bit input, a rate assumed, and the like.
 
     Raises UsageError for arguments out of range, VideoError when there is no such file, it is no video, it
     has no video stream or no frames. Iteration raises VideoError on a frame of another size, and
     TruncatedInputError after the last good frame when the input ends early or is corrupt.
     """
-    path = local_path(path)
-    if frames is not None and duration is not None:
+    path, rate, raw_size = local_path(path), options.rate, options.raw_size
+    if options.frames is not None and options.duration is not None:
         raise UsageError("a number of frames and a duration say the same twice; leave one out")
-    part = ClipRange(start, end, duration if frames is None else frames)
+    length = options.duration if options.frames is None else options.frames
+    part = ClipRange(options.start, options.end, length)
     if rate is not None and rate <= 0:
         raise UsageError(f"a rate of {rate} frames a second is not possible; use one above 0")
     rate = rate and Fraction(rate)
@@ -86,13 +74,14 @@ def open_input(
     raw: dict[str, str] = {}
     if raw_size:
         shape = f"{raw_size[1]}x{raw_size[0]}"
-        raw = {"video_size": shape, "pixel_format": raw_format, "framerate": str(rate or DEFAULT_RATE)}
+        framerate = str(rate or DEFAULT_RATE)
+        raw = {"video_size": shape, "pixel_format": options.raw_format, "framerate": framerate}
     with ExitStack() as opened:
         log = FFmpegLog()
         opened.callback(log.close)
         container, pipe = _open_container(path, raw, log)
         opened.callback(container.close)
-        video = _open_stream(path, container, pipe, part, deinterlace, threads, log, notify)
+        video = _open_stream(path, container, pipe, part, options, log, notify)
         opened.pop_all()  # now it is the video's to close
     return video
 
@@ -120,8 +109,7 @@ def _open_stream(
     container: InputContainer,
     pipe: CountedPipe | None,
     part: ClipRange,
-    deinterlace: bool | None,
-    threads: int,
+    options: InputOptions,
     log: FFmpegLog,
     notify: Notify,
 ) -> VideoInput:
@@ -132,7 +120,7 @@ def _open_stream(
     if stream.codec_context is None:
         raise VideoError(f"{path}: this FFmpeg has no decoder for its video; convert it first")
     # With threads by frame an error comes with a later packet, or takes what is behind it along at the end.
-    stream.thread_type, stream.thread_count = "SLICE", threads
+    stream.thread_type, stream.thread_count = "SLICE", options.threads
 
     rates = (stream.average_rate, stream.guessed_rate, stream.base_rate)
     rate = next(filter(None, map(exact_fraction, rates)), DEFAULT_RATE)
@@ -142,8 +130,8 @@ def _open_stream(
     announced = _announced_seconds(container, stream)
     begin = Fraction(container.start_time or 0, av.time_base)
     clock = FrameClock(path, time_base, rate, announced and begin + announced, notify)
-    decoded = read_frames(container, stream, watch, log, notify, threads)
-    timed = clock.timed(progressive_frames(path, decoded, deinterlace))
+    decoded = read_frames(container, stream, watch, log, notify, options.threads)
+    timed = clock.timed(progressive_frames(path, decoded, options.deinterlace))
     origin = max(begin, Fraction(0))
     skipped, begun = part.first(timed, origin, time_base)
     if begun is None:

@@ -1,6 +1,5 @@
 """Frames out: a file that appears under its name only when it is complete."""
 
-from collections.abc import Mapping
 from functools import partial
 from typing import cast
 
@@ -14,6 +13,7 @@ from flashvsr_trt.errors import UsageError, VideoError
 from flashvsr_trt.files.new import NewFile, OpenedFile, is_stream, new_file, write_errors
 from flashvsr_trt.files.targets import check_outputs, local_path
 from flashvsr_trt.notices import Notify, log_notice
+from flashvsr_trt.runtime.request import OUTPUT_DEFAULTS, OutputOptions
 from flashvsr_trt.runtime.video.beside import NOTHING, Beside
 from flashvsr_trt.runtime.video.carried_side_data import LossReport, loaded, side_data
 from flashvsr_trt.runtime.video.color import has_alpha
@@ -28,7 +28,7 @@ from flashvsr_trt.runtime.video.muxer_clock import MuxerClock
 from flashvsr_trt.runtime.video.packet_times import due
 from flashvsr_trt.runtime.video.picture_output import PictureWriter
 from flashvsr_trt.runtime.video.stream_copy import StreamCopy, content_metadata, kept_chapters, muxer_options
-from flashvsr_trt.runtime.video.stream_plan import COPY_ALL, StreamCodecs, StreamPlanner
+from flashvsr_trt.runtime.video.stream_plan import StreamPlanner
 from flashvsr_trt.runtime.video.timecode import moved_tags
 
 STREAM_FORMAT = "matroska"
@@ -49,27 +49,17 @@ def open_output(
     path: str,
     source: VideoInput,
     size: tuple[int, int],
+    options: OutputOptions = OUTPUT_DEFAULTS,
     *,
     upscaled: tuple[int, int] | None = None,
-    container: str | None = None,
-    codec: str | None = None,
-    crf: float | None = None,
-    pixel_format: str | None = None,
-    threads: int = 0,
-    encoder_options: Mapping[str, str] | None = None,
-    stream_codecs: StreamCodecs = COPY_ALL,
-    overwrite: bool = False,
     notify: Notify = log_notice,
 ) -> FrameOutput:
     """Opens `path` for frames of `size` (height, width) made from `source`.
 
-    `container` (FFmpeg's name of one) or else the extension decides the container; a folder (an existing one,
-    or a name that ends in a slash or has no extension) or a `%05d.png` pattern makes a PNG sequence. Audio,
-    subtitles, chapters and metadata of `source` are copied, or converted as `stream_codecs` says. `codec`
-    None is libx264 (libvpx-vp9 for webm); `crf` None is the codec's visually good value; `pixel_format` None
-    holds the input's alpha and 10 bits where the codec can, in 4:2:0, or 4:4:4 where a side is odd.
-    `upscaled` is the size before --fit crop took the middle. `encoder_options` go to the encoder as they are
-    (`{"preset": "slow"}`). `notify` gets one line for each thing that is not kept or was chosen.
+    A folder (an existing one, or a name that ends in a slash or has no extension) or a `%05d.png` pattern
+    makes a PNG sequence. Audio, subtitles, chapters and metadata of `source` are copied, or converted as the
+    options say. `upscaled` is the size before --fit crop took the middle. `notify` gets one line for each
+    thing that is not kept or was chosen.
 
     Raises UsageError for a codec, pixel format or crf that cannot be used, an output that exists without
     `overwrite`, is the input or is being written by another run; VideoError when the folder cannot be
@@ -79,17 +69,15 @@ def open_output(
     """
     info, path = source.info, local_path(path)
     if is_image_output(path):
-        return ImageOutput(path, info, upscaled, pixel_format, threads, overwrite, notify)
-    check_outputs({"the output": path}, [info.name], overwrite)
-    container_format = container or _container_format(path)
-    settings = choose_encoder(container_format, size, info, codec, crf, pixel_format, encoder_options, notify)
+        return ImageOutput(path, info, upscaled, options, notify)
+    check_outputs({"the output": path}, [info.name], options.overwrite)
+    container_format = options.container or _container_format(path)
+    settings = choose_encoder(container_format, size, info, options, notify)
     pictures = PictureWriter(info, size, upscaled or size, settings.pixel_format, settings.chroma_location)
     with write_errors(path, VideoError):
-        file = new_file(path, overwrite=overwrite)
+        file = new_file(path, overwrite=options.overwrite)
         try:
-            return VideoOutput(
-                file, container_format, info, size, settings, pictures, threads, stream_codecs, notify
-            )
+            return VideoOutput(file, container_format, info, size, settings, pictures, options, notify)
         except BaseException:
             file.abort()
             raise
@@ -120,8 +108,7 @@ class VideoOutput(FrameOutput):
         size: tuple[int, int],
         settings: EncoderSettings,
         pictures: PictureWriter,
-        threads: int,
-        codecs: StreamCodecs,
+        wanted: OutputOptions,
         notify: Notify,
     ) -> None:
         self._new = new
@@ -138,7 +125,7 @@ class VideoOutput(FrameOutput):
         if container_format == "yuv4mpegpipe":
             slots = info.rate
         self._grid = FrameGrid(slots) if slots else None
-        self._stream = self._add_video_stream(self._container, size, threads)
+        self._stream = self._add_video_stream(self._container, size, wanted.threads)
         add_trial, codec = partial(self._add_video_stream, threads=1), self._stream.codec_context.codec
         video = holds_video(container_format, options, add_trial, codec.canonical_name, size)
         if video is None:
@@ -151,7 +138,7 @@ class VideoOutput(FrameOutput):
         self._mux, self._copy = MuxerClock(self._container), None
         if info.copy_from and info.other_streams:
             with open_media(info.copy_from) as others:
-                planner = StreamPlanner(container_format, options, video, codecs, notify)
+                planner = StreamPlanner(container_format, options, video, wanted, notify)
                 planned = planner.plan(others, info.video_index)
             self._copy = StreamCopy(info.copy_from, info.shift, self._container, self._mux, planned, notify)
         elif info.other_streams:

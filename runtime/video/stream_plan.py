@@ -12,6 +12,7 @@ from av.subtitles.stream import SubtitleStream
 
 from flashvsr_trt.errors import UsageError
 from flashvsr_trt.notices import Notify
+from flashvsr_trt.runtime.request import AUTO, COPY, DROP, OutputOptions
 from flashvsr_trt.runtime.video.audio_conversion import AudioConversion, find_audio_encoder
 from flashvsr_trt.runtime.video.container_rules import (
     Part,
@@ -30,29 +31,12 @@ from flashvsr_trt.runtime.video.subtitle_conversion import (
     is_text,
 )
 
-COPY, AUTO, DROP = "copy", "auto", "none"
-
 AUDIO_ENCODERS = ("aac", "libopus", "libvorbis", "libmp3lame", "ac3", "mp2", "flac", "pcm_s16le")
 """Encoders in the order in which `auto` tries them: the first that the container holds."""
 
 CANDIDATES = {"audio": AUDIO_ENCODERS, "subtitle": SUBTITLE_ENCODERS}
 
 KEPT_KINDS = ("audio", "subtitle", "attachment", "picture")
-
-
-@dataclass(frozen=True)
-class StreamCodecs:
-    """What the caller wants of audio and subtitles: copy, auto, none, or an encoder's name."""
-
-    audio: str = COPY
-    subtitle: str = COPY
-
-    def of(self, kind: str) -> str:
-        """The choice for a kind of stream; other kinds are copied."""
-        return {"audio": self.audio, "subtitle": self.subtitle}.get(kind, COPY)
-
-
-COPY_ALL = StreamCodecs()
 
 
 @dataclass(frozen=True)
@@ -90,11 +74,11 @@ class StreamPlanner:
     """Decides stream by stream, each beside those that the output already holds."""
 
     def __init__(
-        self, format_name: str, options: Mapping[str, str], video: Part, codecs: StreamCodecs, notify: Notify
+        self, format_name: str, muxer: Mapping[str, str], video: Part, options: OutputOptions, notify: Notify
     ) -> None:
-        self._format, self._options = format_name, options
+        self._format, self._muxer, self._notify = format_name, muxer, notify
         self._held: list[Part] = [video]
-        self._codecs, self._notify = codecs, notify
+        self._wanted = {"audio": options.audio_codec, "subtitle": options.subtitle_codec}
 
     def plan(self, container: InputContainer, video_index: int) -> list[PlannedStream]:
         """The streams of `container` that reach the output, in its order. Uses up the container."""
@@ -117,7 +101,7 @@ class StreamPlanner:
         if not has_parameters(stream):
             return f"{described(stream)} is not kept: no packet of it comes in the first seconds"
         kind = stream_kind(stream)
-        if self._codecs.of(kind) == DROP:
+        if self._wanted.get(kind) == DROP:
             return ""
         if kind in KEPT_KINDS:
             return None
@@ -131,7 +115,7 @@ class StreamPlanner:
 
     def _plan_stream(self, index: int, sample: Sample) -> PlannedStream | None:
         kind, stream = stream_kind(sample.stream), described(sample.stream)
-        wanted = self._codecs.of(kind)
+        wanted = self._wanted.get(kind, COPY)
         if wanted not in (COPY, AUTO):
             return self._convert_as_told(index, sample, wanted)
         for route in ROUTES.get(kind, ()):
@@ -166,7 +150,7 @@ class StreamPlanner:
         return PlannedStream(index, sample.packets, encoder)
 
     def _holds(self, part: Part) -> bool:
-        return holds(self._format, self._options, [*self._held, part])
+        return holds(self._format, self._muxer, [*self._held, part])
 
     def _fitting_encoder(self, sample: Sample) -> str | None:
         """The first encoder whose conversion the container holds; None when it holds none."""

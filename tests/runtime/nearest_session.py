@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from flashvsr_trt.runtime.pipeline import PipelineReport, upscale_video
+from flashvsr_trt.runtime.request import InputOptions, OutputOptions
 from flashvsr_trt.runtime.video.input import open_input
 from flashvsr_trt.runtime.video.output import open_output
 
@@ -46,8 +47,9 @@ def upscale(
     """Runs a video through a nearest session; returns the report and the notices."""
     notices: list[str] = []
     output_options.setdefault("encoder_options", {"preset": "ultrafast"})
-    with open_input(str(source), notify=notices.append, **(input_options or {})) as video:
+    with open_input(str(source), InputOptions(**(input_options or {})), notices.append) as video:
         size = (video.info.height * SCALE, video.info.width * SCALE)
-        with open_output(str(target), video, size, notify=notices.append, **output_options) as output:
+        options = OutputOptions(**output_options)
+        with open_output(str(target), video, size, options, notify=notices.append) as output:
             report = upscale_video(video, session or NearestSession(), output)
     return report, notices

@@ -12,6 +12,7 @@ from flashvsr_trt.config.geometry import Geometry
 from flashvsr_trt.config.presets import AttentionConfig, find_schedule
 from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.runtime.pipeline import upscale_video
+from flashvsr_trt.runtime.request import OutputOptions
 from flashvsr_trt.runtime.session import Session
 from flashvsr_trt.runtime.torch.executor import TorchExecutor
 from flashvsr_trt.runtime.video.input import open_input
@@ -28,7 +29,8 @@ def upscale(clip: str, out: str) -> int:
         geometry = Geometry(source.info.height, source.info.width, scale=2)
         stream = StreamConfig(preset, geometry, find_schedule("official"))
         executor = TorchExecutor(network_of(load_case("e2e_official")), stream)
-        with open_output(out, source, geometry.output, encoder_options={"preset": "ultrafast"}) as output:
+        options = OutputOptions(encoder_options={"preset": "ultrafast"})
+        with open_output(out, source, geometry.output, options) as output:
             return upscale_video(source, Session(executor), output).frames
 
 

@@ -246,13 +246,14 @@ INTERRUPTIBLE = """
 import json
 import sys
 from flashvsr_trt.runtime.pipeline import upscale_video
+from flashvsr_trt.runtime.request import InputOptions
 from flashvsr_trt.runtime.video.input import open_input
 from flashvsr_trt.runtime.video.output import open_output
 from tests.runtime.nearest_session import NearestSession
 
 try:
     with (
-        open_input(sys.argv[1], **json.loads(sys.argv[3])) as video,
+        open_input(sys.argv[1], InputOptions(**json.loads(sys.argv[3]))) as video,
         open_output(sys.argv[2], video, (video.info.height * 2, video.info.width * 2)) as output,
     ):
         upscale_video(video, NearestSession(), output, progress=lambda done, total: print(done, flush=True))

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from flashvsr_trt.runtime.request import InputOptions
 from flashvsr_trt.runtime.video.frame_reader import with_alpha
 from flashvsr_trt.runtime.video.input import open_input
 from tests.clips import make_clip
@@ -129,7 +130,7 @@ def test_an_opaque_palette_has_no_alpha_and_a_transparent_one_has(tmp_path):
         picture.putpalette([200, 30, 60, 20, 220, 90])
         picture.paste(1, (32, 0, 64, 48))
         picture.save(tmp_path / name / "1.png", **({} if index is None else {"transparency": index}))
-        with open_input(str(tmp_path / name), rate=24) as video:
+        with open_input(str(tmp_path / name), InputOptions(rate=24)) as video:
             assert video.info.alpha == (index is not None)
 
 
@@ -138,7 +139,7 @@ def test_alpha_that_begins_late_is_announced_and_that_ends_is_opaque(tmp_path, m
     for number, mode in enumerate(modes):
         Image.new(mode, SIZE[::-1], (*COLOR, 90)[: len(mode)]).save(tmp_path / f"{number}.png")
     notices = []
-    with open_input(str(tmp_path), rate=24, notify=notices.append) as video:
+    with open_input(str(tmp_path), InputOptions(rate=24), notify=notices.append) as video:
         frames = list(video)
     if modes[0] == "RGB":
         assert notices == [f"{tmp_path}: alpha begins at frame 1; the output has none as before"]

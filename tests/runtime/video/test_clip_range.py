@@ -8,6 +8,7 @@ import pytest
 
 from flashvsr_trt.cli.option_types import PositionType
 from flashvsr_trt.errors import UsageError, VideoError
+from flashvsr_trt.runtime.request import InputOptions
 from flashvsr_trt.runtime.video.clip_range import ClipRange
 from flashvsr_trt.runtime.video.input import open_input
 from flashvsr_trt.runtime.video.timecode import moved_timecode
@@ -79,7 +80,7 @@ def test_ranges_that_hold_nothing_are_refused(arguments, message):
 def test_times_and_frames_say_the_same_of_a_steady_clip(tmp_path, extension, options, kept):
     clip = make_clip(tmp_path / f"in.{extension}", frames=48)
     before = probe(clip)
-    with open_input(str(clip), **options) as video:
+    with open_input(str(clip), InputOptions(**options)) as video:
         found = list(video)
     assert [int(frame.pixels[0, 0, 0]) for frame in found] == pytest.approx(
         [before.levels[index] for index in kept], abs=4
@@ -89,16 +90,16 @@ def test_times_and_frames_say_the_same_of_a_steady_clip(tmp_path, extension, opt
 
 def test_images_take_times_by_their_rate(tmp_path):
     folder = str(make_images(tmp_path / "in", frames=12))
-    with open_input(folder, rate=4, start=SECOND, end=2 * SECOND) as images:
+    with open_input(folder, InputOptions(rate=4, start=SECOND, end=2 * SECOND)) as images:
         assert len(list(images)) == 4
 
 
 def test_a_start_behind_the_end_of_the_file_is_said(tmp_path):
     clip = make_clip(tmp_path / "in.mp4", frames=10)
     with pytest.raises(VideoError, match="it has only 10 frames"):
-        open_input(str(clip), start=3 * SECOND)
+        open_input(str(clip), InputOptions(start=3 * SECOND))
     with pytest.raises(UsageError, match="no frame lies between"):
-        open_input(str(clip), start=SECOND / 3, end=3)
+        open_input(str(clip), InputOptions(start=SECOND / 3, end=3))
 
 
 @pytest.mark.parametrize("extension", ["mp4", "mkv"])

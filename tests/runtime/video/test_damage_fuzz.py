@@ -5,6 +5,7 @@ import pytest
 
 from flashvsr_trt.errors import VideoError
 from flashvsr_trt.runtime.pipeline import upscale_video
+from flashvsr_trt.runtime.request import OutputOptions
 from flashvsr_trt.runtime.video.input import open_input
 from flashvsr_trt.runtime.video.output import open_output
 from tests.runtime.video.damaged_clips import FRAMES, KINDS, decodable, make_kind, mutate
@@ -44,8 +45,8 @@ def run(source, target):
     try:
         with open_input(str(source), notify=lambda line: None) as video:
             size = (video.info.height, video.info.width)
-            options = {"encoder_options": {"preset": "ultrafast"}, "notify": lambda line: None}
-            with open_output(str(target), video, size, **options) as output:
+            options = OutputOptions(encoder_options={"preset": "ultrafast"})
+            with open_output(str(target), video, size, options, notify=lambda line: None) as output:
                 report = upscale_video(video, Identity(), output)
     except VideoError as error:
         assert not target.exists()

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from flashvsr_trt.errors import UsageError, VideoError
+from flashvsr_trt.runtime.request import InputOptions
 from flashvsr_trt.runtime.video.input import open_input
 from tests.clips import NTSC, gray_frame, gray_level, irregular_pts, make_clip, make_images
 
@@ -14,7 +15,7 @@ from tests.clips import NTSC, gray_frame, gray_level, irregular_pts, make_clip, 
 def read(path, **options):
     """Info, frames and notices of an input."""
     notices = []
-    with open_input(str(path), notify=notices.append, **options) as video:
+    with open_input(str(path), InputOptions(**options), notify=notices.append) as video:
         return video.info, list(video), notices
 
 
@@ -180,8 +181,9 @@ def test_a_video_is_read_from_a_pipe(tmp_path, kind):
         data = b"".join(gray_frame(index, 48, 64).tobytes() for index in range(8))
         options = "raw_size=(48, 64), rate=25"
     code = (
+        "from flashvsr_trt.runtime.request import InputOptions\n"
         "from flashvsr_trt.runtime.video.input import open_input\n"
-        f"with open_input('-', {options}) as video:\n"
+        f"with open_input('-', InputOptions({options})) as video:\n"
         "    print(video.info.rate, *(round(frame.pixels.mean()) for frame in video))"
     )
     done = subprocess.run([sys.executable, "-c", code], input=data, capture_output=True, check=True)
@@ -255,7 +257,7 @@ def test_a_start_beyond_the_end_is_named(tmp_path, kind):
     else:
         path = make_images(tmp_path / "images", frames=5)
     with pytest.raises(VideoError, match="5"):
-        open_input(str(path), start=5)
+        open_input(str(path), InputOptions(start=5))
 
 
 def test_a_size_that_changes_names_both_sizes_and_the_frame(tmp_path):
@@ -287,7 +289,7 @@ def test_a_size_that_changes_names_both_sizes_and_the_frame(tmp_path):
 )
 def test_arguments_out_of_range(tmp_path, options, message):
     with pytest.raises(UsageError, match=message):
-        open_input(str(make_clip(tmp_path / "clip.mp4")), **options)
+        open_input(str(make_clip(tmp_path / "clip.mp4")), InputOptions(**options))
 
 
 def test_the_input_file_is_not_touched(tmp_path):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from flashvsr_trt.errors import UsageError, VideoError
+from flashvsr_trt.runtime.request import InputOptions, OutputOptions
 from flashvsr_trt.runtime.video.input import open_input
 from flashvsr_trt.runtime.video.output import open_output
 from tests.clips import NTSC, gray_level, irregular_pts, make_clip, make_images, probe
@@ -236,14 +237,14 @@ def test_a_png_sequence(tmp_path, target, exists):
     assert names == sorted(pattern % number for number in range(1, 31))
     assert notices == [f"{tmp_path}/{target} is a PNG sequence: the 1 streams next to the video are not kept"]
     assert not (tmp_path / "out.part").exists()
-    with open_input(str(tmp_path / "out"), rate=24) as images:
+    with open_input(str(tmp_path / "out"), InputOptions(rate=24)) as images:
         found = [frame.pixels.mean() for frame in images]
     assert found == expected_levels(range(30))
 
 
 def test_png_to_png_is_lossless(tmp_path):
     upscale(make_images(tmp_path / "in", frames=5), tmp_path / "out", input_options={"rate": 24})
-    with open_input(str(tmp_path / "out"), rate=24) as images:
+    with open_input(str(tmp_path / "out"), InputOptions(rate=24)) as images:
         for index, frame in enumerate(images):
             assert (frame.pixels == gray_level(index)).all()
             assert frame.pixels.shape == (96, 128, 3)
@@ -254,7 +255,8 @@ def open_for(tmp_path, target="out.mp4", **options):
     if not clip.exists():
         make_clip(clip, frames=2)
     with open_input(str(clip)) as video:
-        return open_output(str(tmp_path / target), video, options.pop("size", (96, 128)), **options)
+        size = options.pop("size", (96, 128))
+        return open_output(str(tmp_path / target), video, size, OutputOptions(**options))
 
 
 @pytest.mark.parametrize(
@@ -316,10 +318,10 @@ def test_an_existing_sequence_is_replaced_whole(tmp_path):
 def test_images_are_not_written_over_themselves(tmp_path):
     folder = make_images(tmp_path / "in", frames=3)
     with (
-        open_input(str(folder), rate=24) as images,
+        open_input(str(folder), InputOptions(rate=24)) as images,
         pytest.raises(UsageError, match="among the input's files"),
     ):
-        open_output(str(folder / "%05d.png"), images, (96, 128), overwrite=True)
+        open_output(str(folder / "%05d.png"), images, (96, 128), OutputOptions(overwrite=True))
 
 
 @pytest.mark.parametrize("target", ["out.mp4", "out"])

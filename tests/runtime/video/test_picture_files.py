@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from flashvsr_trt.runtime.request import InputOptions
 from flashvsr_trt.runtime.video.input import open_input
 from tests.clips import make_clip
 from tests.runtime.nearest_session import upscale
@@ -32,7 +33,7 @@ def exif(orientation: int | None) -> Image.Exif:
 
 def first_frame(path):
     notices = []
-    with open_input(str(path), rate=24, notify=notices.append) as video:
+    with open_input(str(path), InputOptions(rate=24), notify=notices.append) as video:
         return video.info, next(iter(video)), notices
 
 
@@ -55,7 +56,7 @@ def test_pictures_stand_upright_as_their_exif_says(tmp_path, extension, orientat
 def test_pictures_of_two_orientations_have_one_size_when_they_are_shown_so(tmp_path):
     corners().save(tmp_path / "1.png")
     corners().rotate(90, expand=True).save(tmp_path / "2.png", exif=exif(6))
-    with open_input(str(tmp_path), rate=24) as video:
+    with open_input(str(tmp_path), InputOptions(rate=24)) as video:
         one, other = (frame.pixels for frame in video)
     np.testing.assert_array_equal(one, other)
 

@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 
 from flashvsr_trt.errors import UsageError
-from flashvsr_trt.runtime.video.stream_plan import StreamCodecs
 from tests.clips import make_clip, probe
 from tests.runtime.nearest_session import upscale
 
-AUTO = StreamCodecs("auto", "auto")
+AUTO = {"audio_codec": "auto", "subtitle_codec": "auto"}
 ONSET = Fraction(1, 4)
 RATE = 48000
 
@@ -75,7 +74,7 @@ def heard(path):
 )
 def test_converted_sound_stays_in_step(tmp_path, extension, encoder, codec):
     clip = clip_with_click(tmp_path / "in.mkv")
-    upscale(clip, tmp_path / f"out.{extension}", encoder_options={}, stream_codecs=StreamCodecs(encoder))
+    upscale(clip, tmp_path / f"out.{extension}", encoder_options={}, audio_codec=encoder)
     found, rate, onset, end = heard(tmp_path / f"out.{extension}")
     assert (found, rate) == (codec, RATE)
     assert onset == pytest.approx(heard(clip)[2], abs=0.002)
@@ -84,14 +83,14 @@ def test_converted_sound_stays_in_step(tmp_path, extension, encoder, codec):
 
 def test_a_rate_that_the_encoder_lacks_becomes_the_next(tmp_path):
     clip = clip_with_click(tmp_path / "in.mkv", rate=44100)
-    upscale(clip, tmp_path / "out.mkv", stream_codecs=StreamCodecs("libopus"))
+    upscale(clip, tmp_path / "out.mkv", audio_codec="libopus")
     assert heard(tmp_path / "out.mkv")[1] == 48000
 
 
 @pytest.mark.parametrize("start", [3, 6])
 def test_converted_sound_is_cut_to_the_sample(tmp_path, start):
     clip = clip_with_click(tmp_path / "in.mkv")
-    upscale(clip, tmp_path / "out.mkv", stream_codecs=StreamCodecs("aac"), input_options={"start": start})
+    upscale(clip, tmp_path / "out.mkv", audio_codec="aac", input_options={"start": start})
     expected = max(float(ONSET) - start / 24, 0)
     assert heard(tmp_path / "out.mkv")[2] == pytest.approx(expected, abs=0.004)
 
@@ -102,7 +101,7 @@ def test_converted_sound_is_cut_to_the_sample(tmp_path, start):
 )
 def test_auto_converts_only_what_the_container_cannot_hold(tmp_path, codec, extension, made):
     clip = make_clip(tmp_path / "in.mkv", codec="mpeg4", audio_tracks=1, audio_codec=codec)
-    _, notices = upscale(clip, tmp_path / f"out.{extension}", encoder_options={}, stream_codecs=AUTO)
+    _, notices = upscale(clip, tmp_path / f"out.{extension}", encoder_options={}, **AUTO)
     assert heard(tmp_path / f"out.{extension}")[0] == made
     assert any("is converted to" in line for line in notices) == (codec != made)
 
@@ -119,7 +118,7 @@ def test_auto_converts_only_what_the_container_cannot_hold(tmp_path, codec, exte
 )
 def test_auto_converts_text_subtitles(tmp_path, source, codec, extension, text):
     clip = make_clip(tmp_path / f"in.{source}", frames=24, subtitles=codec)
-    upscale(clip, tmp_path / f"out.{extension}", encoder_options={}, stream_codecs=AUTO)
+    upscale(clip, tmp_path / f"out.{extension}", encoder_options={}, **AUTO)
     (line,) = [packet for packet in probe(tmp_path / f"out.{extension}").subtitles[0] if len(packet.data) > 2]
     assert line.time == 0
     assert text in line.data
@@ -127,7 +126,7 @@ def test_auto_converts_text_subtitles(tmp_path, source, codec, extension, text):
 
 def test_none_drops_without_a_word(tmp_path):
     clip = make_clip(tmp_path / "in.mkv", audio_tracks=2, subtitles="subrip")
-    _, notices = upscale(clip, tmp_path / "out.mkv", stream_codecs=StreamCodecs("none", "none"))
+    _, notices = upscale(clip, tmp_path / "out.mkv", audio_codec="none", subtitle_codec="none")
     with av.open(str(tmp_path / "out.mkv")) as made:
         assert [stream.type for stream in made.streams] == ["video"]
     assert notices == []
@@ -136,18 +135,18 @@ def test_none_drops_without_a_word(tmp_path):
 @pytest.mark.parametrize(
     ("codecs", "message"),
     [
-        (StreamCodecs("nonsense"), "no audio encoder 'nonsense'"),
-        (StreamCodecs("libx264"), "'libx264' encodes video, not audio"),
-        (StreamCodecs("wmav2"), "mp4 cannot hold stream 1 .* as wmav2; use aac"),
-        (StreamCodecs(subtitle="nonsense"), "no subtitle encoder 'nonsense'"),
-        (StreamCodecs(subtitle="dvdsub"), "encodes no text subtitles"),
-        (StreamCodecs(subtitle="webvtt"), "mp4 cannot hold stream 2 .* as webvtt; use mov_text"),
+        ({"audio_codec": "nonsense"}, "no audio encoder 'nonsense'"),
+        ({"audio_codec": "libx264"}, "'libx264' encodes video, not audio"),
+        ({"audio_codec": "wmav2"}, "mp4 cannot hold stream 1 .* as wmav2; use aac"),
+        ({"subtitle_codec": "nonsense"}, "no subtitle encoder 'nonsense'"),
+        ({"subtitle_codec": "dvdsub"}, "encodes no text subtitles"),
+        ({"subtitle_codec": "webvtt"}, "mp4 cannot hold stream 2 .* as webvtt; use mov_text"),
     ],
 )
 def test_encoders_that_cannot_be_used_are_refused(tmp_path, codecs, message):
     clip = make_clip(tmp_path / "in.mkv", audio_tracks=1, subtitles="subrip")
     with pytest.raises(UsageError, match=message):
-        upscale(clip, tmp_path / "out.mp4", stream_codecs=codecs)
+        upscale(clip, tmp_path / "out.mp4", **codecs)
     assert [path.name for path in tmp_path.iterdir()] == ["in.mkv"]
 
 
