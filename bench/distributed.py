@@ -29,7 +29,7 @@ import click
 from bench.distributed_job import Job
 from bench.environment import ROOT, environment
 from bench.rank_profile import profile_table
-from flashvsr_trt.cli.option_types import SizeType
+from flashvsr_trt.cli.options import SizeType
 from flashvsr_trt.config.presets import CHUNK_SIZES
 from flashvsr_trt.errors import FlashVSRError
 from flashvsr_trt.model.sharding import Sharding

@@ -40,7 +40,7 @@ from bench.counted_calls import build_counter
 from bench.engine_parts import WEIGHTS, Extent, measure_preset, say
 from bench.engine_tables import markdown, write_report
 from bench.moving_clip import moving_frames, write_clip
-from flashvsr_trt.cli.option_types import SizeType
+from flashvsr_trt.cli.options import SizeType
 from flashvsr_trt.config.presets import DEFAULT_PRESET
 from flashvsr_trt.engines.flavours import FLAVOURS, ONNXRUNTIME
 from flashvsr_trt.runtime.backends import open_executor

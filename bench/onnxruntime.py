@@ -16,7 +16,7 @@ import torch
 
 from bench.cpu import interleaved_medians
 from bench.steady_stages import WEIGHTS, SteadyStages, load_random
-from flashvsr_trt.cli.option_types import SizeType
+from flashvsr_trt.cli.options import SizeType
 from flashvsr_trt.config.geometry import Geometry
 from flashvsr_trt.config.presets import find_preset, find_schedule
 from flashvsr_trt.config.signatures import StreamConfig

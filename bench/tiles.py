@@ -18,7 +18,7 @@ import torch
 
 from bench.gpu_timing import require_gpu
 from bench.steady_stages import load_random, random_frames
-from flashvsr_trt.cli.option_types import SizeType
+from flashvsr_trt.cli.options import SizeType
 from flashvsr_trt.config.geometry import Geometry
 from flashvsr_trt.config.presets import DEFAULT_PRESET, UNIT_FRAMES, find_preset, find_schedule
 from flashvsr_trt.config.signatures import StreamConfig

@@ -1,12 +1,15 @@
-"""Which executors there are, and opening one. A backend's own packages are imported in its factory."""
+"""Which executors there are, what "auto" means, and opening one. A backend's packages are imported here only
+in its factory."""
 
+import importlib.util
 from collections.abc import Callable
 from dataclasses import replace
 
+from flashvsr_trt.cache.bundle import find_bundle
 from flashvsr_trt.config.geometry import Geometry
 from flashvsr_trt.config.presets import DEFAULT_PRESET, SCALES, UNIT_FRAMES, find_preset, find_schedule
 from flashvsr_trt.config.signatures import StreamConfig
-from flashvsr_trt.errors import UsageError
+from flashvsr_trt.errors import FlashVSRError, UsageError
 from flashvsr_trt.missing_parts import named_missing_parts
 from flashvsr_trt.notices import Notify, log_notice
 from flashvsr_trt.runtime.distributed.place import torchrun_place
@@ -57,8 +60,6 @@ def open_executor(backend: str, request: ExecutorRequest, notify: Notify = log_n
         WeightsError, DeviceError, MissingDependencyError: as the backend finds.
     """
     if backend == "auto":
-        from flashvsr_trt.runtime.choose_backend import choose_backend
-
         backend = choose_backend(request, notify)
         if backend != "tensorrt":
             # Auto takes engines that are there and builds none: --no-build asks nothing of the others.
@@ -115,3 +116,81 @@ def open_session(
     options = {"engines": EngineOptions(folder=engines), "tiles": TileOptions(tile, vram)}
     executor = open_executor(backend, ExecutorRequest(stream, weights, device, dtype, **options))
     return Session(executor, chunk_size=chunk_size, seed=seed)
+
+
+def choose_backend(request: ExecutorRequest, notify: Notify) -> str:
+    """The backend for a request: engines that are there, else torch on a GPU, else ONNX Runtime on the CPU.
+
+    It is announced in one line with the reason.
+    """
+    backend, reason = _choose(request)
+    notify(f"backend {backend}: {reason}")
+    return backend
+
+
+def _choose(request: ExecutorRequest) -> tuple[str, str]:
+    if torchrun_place():
+        return "torch", "several ranks share the clip"
+    if request.engines.folder:
+        return "tensorrt", "--engines names what it runs"
+    if replace(request.torch, cuda_graphs=None) != TorchOptions():
+        return "torch", "options that only it has were given"
+    no_engines = _why_no_engines(request)
+    if no_engines is None:
+        return "tensorrt", "engines of this stream are there for this GPU"
+    if request.device not in ("auto", "cpu"):
+        return "torch", f"--device {request.device}; {no_engines}"
+    if request.device == "auto" and _torch_has_gpu():
+        return "torch", f"on the GPU; {no_engines}"
+    missing = _why_no_onnxruntime(request)
+    if missing is None:
+        return "onnxruntime", "on the CPU"
+    return "torch", f"on the CPU; {missing}"
+
+
+def _why_no_engines(request: ExecutorRequest) -> str | None:
+    if request.device == "cpu":
+        return "engines need a GPU"
+    if request.tiles.vram:
+        return "--vram is not for engines"
+    from flashvsr_trt.engines.device import current_device
+
+    if current_device() is None:
+        return "engines need a GPU"
+    try:
+        from flashvsr_trt.runtime.tensorrt.open import find_matching_engines
+
+        found = find_matching_engines(request)
+    except FlashVSRError as error:
+        return f"no engines ({error})"
+    return None if found else "there are no engines of this stream (--backend tensorrt builds them)"
+
+
+def _why_no_onnxruntime(request: ExecutorRequest) -> str | None:
+    """None if ONNX Runtime can run the stream: it was exported, or can be."""
+    if request.torch.cuda_graphs is not None:
+        return "ONNX Runtime has no --cuda-graphs"
+    if request.dtype not in ("auto", "float32"):
+        return f"ONNX Runtime is not chosen for {request.dtype}"
+    if not _installed("onnxruntime"):
+        return "no ONNX Runtime: pip install 'flashvsr-trt[cpu]'"
+    if _installed("torch") and _installed("onnx") and _installed("onnxscript"):
+        return None
+    if find_bundle(request.stream, request.weights, "fp32"):
+        return None
+    return "the stream was not exported, and exporting needs pip install 'flashvsr-trt[export]'"
+
+
+def _torch_has_gpu() -> bool:
+    if not _installed("torch"):
+        return False
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ImportError:
+        return False

@@ -6,11 +6,16 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from flashvsr_trt.config.presets import CHUNK_SIZES, FRAMES_PER_LATENT, UNIT_FRAMES, UNIT_LATENT_FRAMES
+from flashvsr_trt.config.presets import (
+    CHUNK_SIZES,
+    FRAMES_PER_LATENT,
+    LATENT_CHANNELS,
+    UNIT_FRAMES,
+    UNIT_LATENT_FRAMES,
+)
 from flashvsr_trt.config.rope import time_table
 from flashvsr_trt.errors import SessionError, UsageError
 from flashvsr_trt.runtime.executor import DeviceTensor, Executor, PendingFrames
-from flashvsr_trt.runtime.noise import latent_noise
 from flashvsr_trt.runtime.ring import KVRing
 
 WARM_UP_FRAMES = FRAMES_PER_LATENT - 1
@@ -242,3 +247,12 @@ class Session:
         positions = np.array([self.position(latent) for latent in latents])
         rope = time_table(positions, self.stream.preset.network.dit.head_dim)
         return self.executor.dit(noise, tokens, rope, self.ring.step(len(tokens)), self.state)
+
+
+def latent_noise(seed: int, latent_frame: int, size: tuple[int, int]) -> np.ndarray:
+    """Standard normal float32 [16, h, w] of one latent frame, a function of its three arguments alone.
+
+    The counter-based generator is keyed by seed and frame, so frames can be drawn in any order and chunks.
+    """
+    generator = np.random.Generator(np.random.Philox(key=np.array([seed, latent_frame], dtype=np.uint64)))
+    return generator.standard_normal((LATENT_CHANNELS, *size), dtype=np.float32)

@@ -14,8 +14,7 @@ import numpy as np
 from flashvsr_trt.config.presets import UNIT_FRAMES
 from flashvsr_trt.config.signatures import DECODE, DIT, ENCODE, StreamConfig
 from flashvsr_trt.config.tiles import TilePlan
-from flashvsr_trt.runtime.executor import DeviceTensor, Executor, PendingFrames
-from flashvsr_trt.runtime.graph_executor import GraphExecutor
+from flashvsr_trt.runtime.executor import DeviceTensor, Executor, GraphExecutor, PendingFrames
 from flashvsr_trt.runtime.ring import RingStep
 from flashvsr_trt.runtime.tile_states import OwnStates, TileStates
 from flashvsr_trt.runtime.whole_frames import HostFrames, WholeFrames

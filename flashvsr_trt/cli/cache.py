@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from flashvsr_trt.cache.folder import cache_folder, cache_root
-from flashvsr_trt.cli.table import print_table
+from flashvsr_trt.cli.terminal import print_table
 from flashvsr_trt.errors import CacheError, UsageError
 
 if TYPE_CHECKING:

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from flashvsr_trt.cli.progress import show_progress
-from flashvsr_trt.cli.table import print_table
+from flashvsr_trt.cli.terminal import print_table, show_progress
 from flashvsr_trt.errors import TruncatedInputError, UsageError
 from flashvsr_trt.files.new import new_file, write_errors
 from flashvsr_trt.files.targets import STANDARD_STREAM, check_outputs, local_path
@@ -30,8 +29,7 @@ def compare(a: str, b: str, json_file: str | None, html_file: str | None, overwr
     order; where one video is longer, those that both have.
     """
     from flashvsr_trt.quality.compare import compare_videos
-    from flashvsr_trt.quality.page import comparison_page
-    from flashvsr_trt.quality.shown_frames import ShownFrames
+    from flashvsr_trt.quality.page import ShownFrames, comparison_page
 
     if html_file == STANDARD_STREAM:
         raise UsageError(f"--html {html_file}: the page needs a file of its own; name one, like compare.html")
@@ -76,8 +74,7 @@ def json_text(comparison: "Comparison") -> str:
 
 
 def _print_comparison(comparison: "Comparison") -> None:
-    from flashvsr_trt.quality.report import LABELS, TABLE_COLUMNS, remarks
-    from flashvsr_trt.quality.summary import summarise
+    from flashvsr_trt.quality.report import LABELS, TABLE_COLUMNS, remarks, summarise
 
     print_table(TABLE_COLUMNS, [summarise(comparison.frames, measure) for measure in LABELS])
     for line in remarks(comparison):

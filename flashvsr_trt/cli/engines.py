@@ -11,8 +11,7 @@ from click.core import ParameterSource
 from flashvsr_trt.bundle import read_bundle
 from flashvsr_trt.cache.folder import cache_folder
 from flashvsr_trt.cli.cache import remove_entries
-from flashvsr_trt.cli.option_types import MEGABYTES
-from flashvsr_trt.cli.stream_options import stream_of, stream_options
+from flashvsr_trt.cli.options import MEGABYTES, stream_of, stream_options
 from flashvsr_trt.errors import EngineError, UsageError
 
 if TYPE_CHECKING:

@@ -9,9 +9,8 @@ import click
 
 from flashvsr_trt.bundle import MANIFEST, Bundle, read_bundle
 from flashvsr_trt.cache.folder import cache_folder
-from flashvsr_trt.cli.option_types import COUNT, OutputPath
-from flashvsr_trt.cli.stream_options import stream_of, stream_options
-from flashvsr_trt.cli.table import print_table
+from flashvsr_trt.cli.options import COUNT, OutputPath, stream_of, stream_options
+from flashvsr_trt.cli.terminal import print_table
 from flashvsr_trt.errors import ParityError, UsageError
 
 if TYPE_CHECKING:

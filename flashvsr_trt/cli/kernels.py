@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from flashvsr_trt.cli.option_types import WORKERS, OutputPath
+from flashvsr_trt.cli.options import WORKERS, OutputPath
 
 
 @click.group()

@@ -13,10 +13,16 @@ from flashvsr_trt.cli.compare import compare
 from flashvsr_trt.cli.engines import engines
 from flashvsr_trt.cli.export import export, inspect, parity
 from flashvsr_trt.cli.kernels import kernels
-from flashvsr_trt.cli.option_types import (
+from flashvsr_trt.cli.options import (
+    COLOR_FIX,
     COUNT,
+    PRESET,
+    SCALE,
+    SCHEDULE,
     SEED,
     THREADS,
+    UPSAMPLER,
+    WEIGHTS,
     BytesType,
     EncoderOption,
     FiniteType,
@@ -24,10 +30,10 @@ from flashvsr_trt.cli.option_types import (
     RateType,
     SizeType,
     TileType,
+    choice,
 )
-from flashvsr_trt.cli.progress import show_progress
 from flashvsr_trt.cli.standard_streams import plain_reason, prepare_streams, silence_stdout
-from flashvsr_trt.cli.stream_options import COLOR_FIX, PRESET, SCALE, SCHEDULE, UPSAMPLER, WEIGHTS, choice
+from flashvsr_trt.cli.terminal import show_progress
 from flashvsr_trt.cli.weights import weights
 from flashvsr_trt.config.geometry import FITS
 from flashvsr_trt.config.presets import CHUNK_SIZES, DEFAULT_PRESET, PRESETS

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from flashvsr_trt.cli.table import print_table
+from flashvsr_trt.cli.terminal import print_table
 from flashvsr_trt.config.geometry import Geometry
 from flashvsr_trt.config.presets import DEFAULT_PRESET, find_preset, find_schedule
 from flashvsr_trt.config.signatures import StreamConfig

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from flashvsr_trt.cli.option_types import OutputPath
-from flashvsr_trt.cli.table import print_table
+from flashvsr_trt.cli.options import OutputPath
+from flashvsr_trt.cli.terminal import print_table
 from flashvsr_trt.config.presets import DEFAULT_PRESET, find_preset
 from flashvsr_trt.errors import WeightsError
 

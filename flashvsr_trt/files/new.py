@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Self
 
 from flashvsr_trt.errors import FileError, FlashVSRError, UsageError
-from flashvsr_trt.files.merge import merge_into
-from flashvsr_trt.files.renames import rename_new, swap_folders, sync_file, sync_folder, sync_tree
+from flashvsr_trt.files.renames import merge_into, rename_new, swap_folders, sync_file, sync_folder, sync_tree
 from flashvsr_trt.files.staging import Staging, is_unfinished, open_staging
 from flashvsr_trt.signals import signals_wait
 

@@ -18,8 +18,7 @@ import time
 from typing import TYPE_CHECKING
 
 from flashvsr_trt.errors import UsageError
-from flashvsr_trt.files.merge import CONTENT, MERGE, finish_merge, is_bare, unlink
-from flashvsr_trt.files.renames import rename_new
+from flashvsr_trt.files.renames import CONTENT, MERGE, finish_merge, is_bare, rename_new, unlink
 
 if TYPE_CHECKING:
     from filelock import FileLock

@@ -8,7 +8,7 @@ import numpy as np
 from flashvsr_trt.bundle import Bundle
 from flashvsr_trt.config.presets import UNIT_LATENT_FRAMES
 from flashvsr_trt.config.signatures import Role, carried_tensors
-from flashvsr_trt.runtime.graph_executor import DeviceTensors, GraphExecutor, HostArrays
+from flashvsr_trt.runtime.executor import DeviceTensors, GraphExecutor, HostArrays
 from flashvsr_trt.runtime.ring import RingStep
 
 Arrays = dict[str, np.ndarray]

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 
 from flashvsr_trt.config.presets import NetworkConfig
 from flashvsr_trt.errors import WeightsError
-from flashvsr_trt.files.checked import remembered
+from flashvsr_trt.files.folder import remembered
 from flashvsr_trt.files.manifest_reader import BadManifestError, parse_object, record_of
 from flashvsr_trt.files.new import new_file, write_errors
 from flashvsr_trt.model.state_shapes import NETWORKS, PARTS, PROMPT

@@ -10,7 +10,7 @@ import torch
 
 from flashvsr_trt.config.presets import NetworkConfig
 from flashvsr_trt.errors import WeightsError
-from flashvsr_trt.files.checked import remembered, sha256_of_file
+from flashvsr_trt.files.folder import remembered, sha256_of_file
 from flashvsr_trt.files.targets import refuse_input
 from flashvsr_trt.model.state_shapes import (
     FOLDED,

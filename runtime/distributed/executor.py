@@ -25,8 +25,7 @@ from flashvsr_trt.notices import Notify
 from flashvsr_trt.runtime.distributed.group import Group, join_group
 from flashvsr_trt.runtime.distributed.place import torchrun_place
 from flashvsr_trt.runtime.distributed.report import rank_report
-from flashvsr_trt.runtime.executor import PendingFrames
-from flashvsr_trt.runtime.graph_executor import DeviceTensors, GraphExecutor, HostArrays
+from flashvsr_trt.runtime.executor import DeviceTensors, GraphExecutor, HostArrays, PendingFrames
 from flashvsr_trt.runtime.request import ExecutorRequest, TorchOptions
 from flashvsr_trt.runtime.ring import RingStep
 from flashvsr_trt.runtime.torch.device import (

@@ -34,7 +34,7 @@ from flashvsr_trt.memory import (
 )
 from flashvsr_trt.notices import Notify
 from flashvsr_trt.runtime.choose_tiles import choose_tiles
-from flashvsr_trt.runtime.graph_executor import DeviceTensors, GraphExecutor, HostArrays
+from flashvsr_trt.runtime.executor import DeviceTensors, GraphExecutor, HostArrays
 from flashvsr_trt.runtime.onnxruntime.session import (
     COMPUTE_TYPES,
     CPU,

@@ -19,7 +19,7 @@ from flashvsr_trt.config.signatures import DECODE, DIT, DIT_FIRST, ENCODE, Role,
 from flashvsr_trt.engines.plan import SegmentPlan
 from flashvsr_trt.errors import DeviceError
 from flashvsr_trt.memory import MemoryEstimate
-from flashvsr_trt.runtime.graph_executor import GraphExecutor, HostArrays
+from flashvsr_trt.runtime.executor import GraphExecutor, HostArrays
 from flashvsr_trt.runtime.ring import RingStep
 from flashvsr_trt.runtime.tensorrt.bound_graph import BoundGraph
 from flashvsr_trt.runtime.tensorrt.clip_memory import ClipMemory, buffer_name, clip_layout, state_name

@@ -35,8 +35,7 @@ from flashvsr_trt.model.fp8_cache import Fp8Cache, running_layers
 from flashvsr_trt.model.network import Network
 from flashvsr_trt.model.sharding import Sharding
 from flashvsr_trt.model.stages import Decode, Denoise, Encode
-from flashvsr_trt.runtime.executor import ReadyFrames
-from flashvsr_trt.runtime.graph_executor import DeviceTensors, GraphExecutor, HostArrays
+from flashvsr_trt.runtime.executor import DeviceTensors, GraphExecutor, HostArrays, ReadyFrames
 from flashvsr_trt.runtime.request import TorchOptions
 from flashvsr_trt.runtime.ring import RingStep
 from flashvsr_trt.runtime.torch.clock import StageClock

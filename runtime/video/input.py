@@ -20,21 +20,24 @@ from flashvsr_trt.files.targets import local_path
 from flashvsr_trt.notices import Notify, log_notice
 from flashvsr_trt.runtime.request import INPUT_DEFAULTS, InputOptions
 from flashvsr_trt.runtime.video.carried_side_data import side_data
-from flashvsr_trt.runtime.video.clip_range import ClipRange
 from flashvsr_trt.runtime.video.clock_jumps import JUMPING_FORMATS
-from flashvsr_trt.runtime.video.copy_routes import stream_kind
+from flashvsr_trt.runtime.video.container_rules import stream_kind
 from flashvsr_trt.runtime.video.damage import DamageWatch
-from flashvsr_trt.runtime.video.deinterlace import progressive_frames
 from flashvsr_trt.runtime.video.ffmpeg_log import FFmpegLog
 from flashvsr_trt.runtime.video.file_end import CountedPipe, file_size, indexed_frames, what_is_cut
-from flashvsr_trt.runtime.video.frame_clock import ClipEnd, FrameClock, TimedFrame, shown_until_next
+from flashvsr_trt.runtime.video.frame_clock import (
+    ClipEnd,
+    ClipRange,
+    FrameClock,
+    TimedFrame,
+    shown_until_next,
+)
+from flashvsr_trt.runtime.video.frame_filter import progressive_frames
 from flashvsr_trt.runtime.video.frame_reader import read_frames
-from flashvsr_trt.runtime.video.image_input import open_images
 from flashvsr_trt.runtime.video.info import DecodedFrame, VideoInfo, VideoInput
 from flashvsr_trt.runtime.video.media_open import error_reason, exact_fraction, is_url, open_media
-from flashvsr_trt.runtime.video.orientation import display_matrix
 from flashvsr_trt.runtime.video.packet_times import clock_unit
-from flashvsr_trt.runtime.video.picture_input import PictureReader, container_crop
+from flashvsr_trt.runtime.video.picture_input import PictureReader, container_crop, display_matrix
 
 DEFAULT_RATE = Fraction(24)
 """Frames a second of images and raw video when the caller names none (announced)."""
@@ -245,3 +248,56 @@ def _until_damage(
             f"{info.name} is damaged or ends early ({reason}); the {count} frames that could be decoded "
             "were used and the output is kept"
         )
+
+
+def open_images(
+    path: str, images: list[str], start: int, limit: int | None, rate: Fraction, notify: Notify
+) -> VideoInput:
+    """The images that `path` names as a video of `rate` frames a second; each is opened when its turn comes.
+
+    Raises VideoError when the first cannot be read. Iteration raises VideoError for another size, and
+    TruncatedInputError at the first image that cannot be read.
+    """
+    total = len(images)
+    images = images[start:][:limit]
+    if not images:
+        raise VideoError(f"{path} has only {total} images and none from {start} on; start earlier")
+    try:
+        first, codec = _decode_image(images[0])
+    except (FFmpegError, OSError, ValueError) as error:
+        raise VideoError(
+            f"{images[0]} cannot be read as an image ({error_reason(error)}); remove it"
+        ) from error
+    reader = PictureReader(path, first, codec, notify, turn=True)
+    info = VideoInfo(
+        name=path,
+        height=reader.size[0],
+        width=reader.size[1],
+        rate=rate,
+        time_base=1 / rate,
+        color=reader.color,
+        bits=reader.bits,
+        alpha=reader.alpha,
+        chroma_location=reader.chroma_location,
+        frames=len(images),
+    )
+    return VideoInput(info, _image_frames(reader, images), lambda: None)
+
+
+def _image_frames(reader: PictureReader, images: list[str]) -> Iterator[DecodedFrame]:
+    for index, image in enumerate(images):
+        try:
+            frame, _ = _decode_image(image)
+        except (FFmpegError, OSError, ValueError) as error:
+            raise TruncatedInputError(
+                f"{image} cannot be read ({error_reason(error)}); "
+                f"the {index} images before it were used and the output is kept"
+            ) from error
+        pixels, beside = reader.read(frame, index, image)
+        yield DecodedFrame(pixels, index, 1, beside)
+
+
+def _decode_image(path: str) -> tuple[av.VideoFrame, str]:
+    """The picture and the name of its decoder."""
+    with open_media(path) as container:
+        return next(container.decode(video=0)), container.streams.video[0].codec_context.name

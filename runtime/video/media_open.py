@@ -21,6 +21,9 @@ from flashvsr_trt.errors import UsageError
 
 PYAV_MAJOR = int(av.__version__.partition(".")[0])
 
+SLOT_FORMATS = ("avi",)
+"""Formats (FFmpeg's names) that store frames in slots of one rate, and not with times."""
+
 TRANSPORT_FORMAT = "mpegts"
 FAR_LOOK = {"analyzeduration": "60000000", "probesize": "100000000"}
 """Microseconds and bytes of an MPEG-TS that FFmpeg looks at where a stream appears later than usual."""

@@ -19,17 +19,15 @@ from flashvsr_trt.runtime.video.carried_side_data import LossReport, loaded, sid
 from flashvsr_trt.runtime.video.color import has_alpha
 from flashvsr_trt.runtime.video.container_rules import holds_video
 from flashvsr_trt.runtime.video.encoder import EncoderSettings, choose_encoder
-from flashvsr_trt.runtime.video.encoder_timing import EncoderTiming
-from flashvsr_trt.runtime.video.frame_grid import SLOT_FORMATS, FrameGrid, choose_rate
+from flashvsr_trt.runtime.video.encoder_timing import EncoderTiming, FrameGrid, choose_rate
 from flashvsr_trt.runtime.video.image_output import ImageOutput, is_image_output
 from flashvsr_trt.runtime.video.info import FrameOutput, VideoInfo, VideoInput
-from flashvsr_trt.runtime.video.media_open import create_media, open_media
-from flashvsr_trt.runtime.video.muxer_clock import MuxerClock
-from flashvsr_trt.runtime.video.packet_times import due
+from flashvsr_trt.runtime.video.media_open import SLOT_FORMATS, create_media, open_media
+from flashvsr_trt.runtime.video.packet_times import MuxerClock, due
 from flashvsr_trt.runtime.video.picture_output import PictureWriter
-from flashvsr_trt.runtime.video.stream_copy import StreamCopy, content_metadata, kept_chapters, muxer_options
+from flashvsr_trt.runtime.video.stream_copy import StreamCopy
 from flashvsr_trt.runtime.video.stream_plan import StreamPlanner
-from flashvsr_trt.runtime.video.timecode import moved_tags
+from flashvsr_trt.runtime.video.tags import kept_chapters, moved_tags, muxer_options
 
 STREAM_FORMAT = "matroska"
 """What goes to stdout and to pipes whose name says nothing: it needs no seeking and holds all streams."""
@@ -116,7 +114,7 @@ class VideoOutput(FrameOutput):
         self._losses = LossReport(info.name, settings.codec, notify)
         self._losses.saw(info.side_data)
         self._pictures, self._color = pictures, pictures.color
-        metadata = moved_tags(content_metadata(info.metadata), info.skipped, info.rate)
+        metadata = moved_tags(info.metadata, info)
         options = muxer_options(container_format, metadata)
         self._container = create_media(
             new.file, format_name=container_format, options=options, buffer_size=WRITE_BUFFER
@@ -176,8 +174,7 @@ class VideoOutput(FrameOutput):
             encoder.max_b_frames = 0
         stream.set_display_matrix(info.display_matrix)
         stream.disposition = Disposition(info.disposition)
-        tags = content_metadata(info.stream_metadata)
-        stream.metadata.update(moved_tags(tags, info.skipped, info.rate))
+        stream.metadata.update(moved_tags(info.stream_metadata, info))
         if encoder.name in VPX_ENCODERS and has_alpha(av.VideoFormat(settings.pixel_format)):
             stream.metadata[ALPHA_TAG] = "1"
         try:

@@ -1,7 +1,6 @@
-"""Audio, subtitles, attachments, chapters and metadata: carried to the output packet by packet."""
+"""Audio, subtitles and attachments: carried to the output packet by packet."""
 
-import re
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import suppress
 from fractions import Fraction
 from typing import TYPE_CHECKING
@@ -12,81 +11,20 @@ from av.error import FFmpegError, InvalidDataError
 from av.stream import Stream
 
 from flashvsr_trt.notices import Notify
-from flashvsr_trt.runtime.video.audio_conversion import AudioConversion
 from flashvsr_trt.runtime.video.clock_jumps import JUMPING_FORMATS, ClockJumps
-from flashvsr_trt.runtime.video.copy_routes import Sample, stream_kind
-from flashvsr_trt.runtime.video.frame_grid import SLOT_FORMATS
-from flashvsr_trt.runtime.video.info import VideoInfo
-from flashvsr_trt.runtime.video.media_open import discard_others, exact_fraction, open_media, read_packets
-from flashvsr_trt.runtime.video.muxer_clock import MuxerClock
-from flashvsr_trt.runtime.video.packet_times import clock_unit, due, move, shown_at
+from flashvsr_trt.runtime.video.container_rules import Sample, stream_kind
+from flashvsr_trt.runtime.video.conversion import AudioConversion, SubtitleConversion
+from flashvsr_trt.runtime.video.media_open import discard_others, open_media, read_packets
+from flashvsr_trt.runtime.video.packet_times import MuxerClock, clock_unit, due, move, shown_at
 from flashvsr_trt.runtime.video.stream_plan import PlannedStream, open_conversion
-from flashvsr_trt.runtime.video.subtitle_conversion import SubtitleConversion
+from flashvsr_trt.runtime.video.tags import content_metadata
 
 if TYPE_CHECKING:
-    from av.container.core import Chapter  # of PyAV\'s stubs alone
+    pass  # of PyAV\'s stubs alone
 
-
-WRITTEN_BY_MUXER = (
-    *("major_brand", "minor_version", "compatible_brands", "encoder", "duration", "vendor_id"),
-    *("bps", "rotate", "source_id", "alpha_mode"),
-)
-"""Tags that describe the old file, not its content; mkvmerge adds a language to some (BPS-eng)."""
 
 DECODED_BEFORE_START = Fraction(1)
 """Seconds of audio that a decoder gets before a later start: a codec's frames lean on those before."""
-
-STATISTICS = ("_statistics", "number_of_")
-
-LANGUAGE_SUFFIX = re.compile(r"-[a-z]{2,3}$")
-
-ITUNES_TAGS = (
-    *("title", "artist", "album_artist", "composer", "album", "date", "comment", "genre", "copyright"),
-    *("grouping", "lyrics", "description", "synopsis", "show", "episode_id", "network", "keywords"),
-    *("creation_time", "language"),
-)
-"""What mp4 and mov hold in their usual tags; FFmpeg drops others unless told to use QuickTime keys."""
-
-MOV_FORMATS = ("mp4", "mov", "ipod", "3gp", "3g2", "psp", "f4v")
-
-MATROSKA_FORMATS = ("matroska", "webm")
-
-
-def content_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
-    """The tags that describe the content, as opposed to the file they were stored in."""
-    return {key: value for key, value in metadata.items() if not _describes_the_file(key.lower())}
-
-
-def _describes_the_file(key: str) -> bool:
-    return LANGUAGE_SUFFIX.sub("", key) in WRITTEN_BY_MUXER or key.startswith(STATISTICS)
-
-
-def muxer_options(format_name: str, metadata: Mapping[str, str]) -> dict[str, str]:
-    """Container options under which every tag of `metadata` and every timestamp is kept."""
-    if format_name in (*MATROSKA_FORMATS, *SLOT_FORMATS):
-        # AAC in mp4 begins before 0 with priming; without this all streams would move by that much.
-        return {"avoid_negative_ts": "disabled"}
-    if format_name == "yuv4mpegpipe":
-        return {"strict": "unofficial"}  # 10 bits
-    if format_name in MOV_FORMATS and any(key.lower() not in ITUNES_TAGS for key in metadata):
-        return {"movflags": "use_metadata_tags"}
-    return {}
-
-
-def kept_chapters(info: VideoInfo, end: Fraction | None = None) -> "list[Chapter]":
-    """Chapters of the kept part of the input, moved with it; up to `end`, in seconds of the output."""
-    kept = []
-    for chapter in info.chapters:
-        unit = exact_fraction(chapter["time_base"])
-        if unit is None:
-            continue  # without a clock it has no place
-        first = max(chapter["start"] - round(info.shift / unit), 0)
-        last = chapter["end"] - round(info.shift / unit)
-        if end is not None:
-            last = min(last, round(end / unit))
-        if last > first:
-            kept.append({**chapter, "start": first, "end": last})
-    return kept
 
 
 class StreamCopy:

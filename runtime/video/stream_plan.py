@@ -13,23 +13,27 @@ from av.subtitles.stream import SubtitleStream
 from flashvsr_trt.errors import UsageError
 from flashvsr_trt.notices import Notify
 from flashvsr_trt.runtime.request import AUTO, COPY, DROP, OutputOptions
-from flashvsr_trt.runtime.video.audio_conversion import AudioConversion, find_audio_encoder
 from flashvsr_trt.runtime.video.container_rules import (
+    ROUTES,
     Part,
+    Route,
+    Sample,
     codec_family,
     copied_part,
     copy_packet,
     first_samples,
     holds,
+    stream_kind,
 )
-from flashvsr_trt.runtime.video.copy_routes import ROUTES, Route, Sample, stream_kind
-from flashvsr_trt.runtime.video.media_open import discard_others, has_parameters
-from flashvsr_trt.runtime.video.subtitle_conversion import (
+from flashvsr_trt.runtime.video.conversion import (
     SUBTITLE_ENCODERS,
+    AudioConversion,
     SubtitleConversion,
+    find_audio_encoder,
     find_subtitle_encoder,
     is_text,
 )
+from flashvsr_trt.runtime.video.media_open import discard_others, has_parameters
 
 AUDIO_ENCODERS = ("aac", "libopus", "libvorbis", "libmp3lame", "ac3", "mp2", "flac", "pcm_s16le")
 """Encoders in the order in which `auto` tries them: the first that the container holds."""

@@ -15,7 +15,7 @@ from flashvsr_trt.engines.manifest import MANIFEST, open_engines
 from flashvsr_trt.engines.options import BuildOptions
 from flashvsr_trt.errors import DeviceError, EngineError, UsageError
 from flashvsr_trt.files.manifest_reader import dump_manifest
-from flashvsr_trt.runtime import choose_backend
+from flashvsr_trt.runtime import backends
 from flashvsr_trt.runtime.backends import open_executor
 from flashvsr_trt.runtime.request import EngineOptions, ExecutorRequest
 from flashvsr_trt.runtime.tensorrt import open as tensorrt_open
@@ -192,7 +192,7 @@ def test_engines_that_are_named_choose_their_backend(machine, put, request_of):
     notices = []
     folder = put()
     request = request_of(folder=str(folder))
-    assert choose_backend.choose_backend(request, notices.append) == "tensorrt"
+    assert backends.choose_backend(request, notices.append) == "tensorrt"
     assert notices == ["backend tensorrt: --engines names what it runs"]
     with pytest.raises(UsageError, match="--engines belong to --backend tensorrt"):
         open_executor("torch", request, notices.append)

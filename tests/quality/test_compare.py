@@ -3,7 +3,7 @@
 import weakref
 
 from flashvsr_trt.quality.compare import compare_videos
-from flashvsr_trt.quality.shown_frames import SPREAD_FRAMES, ShownFrames
+from flashvsr_trt.quality.page import SPREAD_FRAMES, ShownFrames
 from tests.clips import make_clip
 
 

@@ -10,8 +10,7 @@ import av
 import numpy as np
 import pytest
 
-from flashvsr_trt.quality.page import comparison_page, png
-from flashvsr_trt.quality.shown_frames import ShownFrame
+from flashvsr_trt.quality.page import ShownFrame, comparison_page, png
 from tests.quality.browser import dumped_page, screenshot
 from tests.quality.made import comparison
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flashvsr_trt.quality.plot import MAX_POINTS, PANEL_HEIGHT, WIDTH, plot, ticks
+from flashvsr_trt.quality.page import MAX_POINTS, PANEL_HEIGHT, WIDTH, plot, ticks
 from tests.quality.made import comparison
 
 

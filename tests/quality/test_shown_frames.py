@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from flashvsr_trt.quality.shown_frames import SPREAD_FRAMES, ShownFrames
+from flashvsr_trt.quality.page import SPREAD_FRAMES, ShownFrames
 from tests.quality.made import compared_frame
 
 PIXELS = np.zeros((1, 1, 3), np.uint8)

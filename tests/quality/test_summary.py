@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from flashvsr_trt.config.geometry import Geometry
 from flashvsr_trt.config.presets import SCHEDULES, find_preset
 from flashvsr_trt.config.signatures import StreamConfig
-from flashvsr_trt.quality.summary import chunk_borders, starts_chunk, summarise
+from flashvsr_trt.quality.report import chunk_borders, starts_chunk, summarise
 from flashvsr_trt.runtime.executor import ReadyFrames
 from flashvsr_trt.runtime.session import Session
 from tests.quality.made import compared_frame, comparison

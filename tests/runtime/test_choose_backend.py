@@ -8,9 +8,8 @@ from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.engines import device as engines_device
 from flashvsr_trt.engines.device import Device
 from flashvsr_trt.errors import EngineError, UsageError
-from flashvsr_trt.runtime import choose_backend as chooser
-from flashvsr_trt.runtime.backends import open_executor
-from flashvsr_trt.runtime.choose_backend import choose_backend
+from flashvsr_trt.runtime import backends as chooser
+from flashvsr_trt.runtime.backends import choose_backend, open_executor
 from flashvsr_trt.runtime.request import EngineOptions, ExecutorRequest, TorchOptions
 from flashvsr_trt.runtime.tensorrt import open as tensorrt_open
 

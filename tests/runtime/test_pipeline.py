@@ -14,8 +14,7 @@ import psutil
 import pytest
 
 from flashvsr_trt.errors import VideoError
-from flashvsr_trt.runtime.bounded_queue import BoundedQueue, QueueStopped
-from flashvsr_trt.runtime.pipeline import upscale_video
+from flashvsr_trt.runtime.pipeline import BoundedQueue, QueueStopped, upscale_video
 from flashvsr_trt.runtime.video.color import ColorTags
 from flashvsr_trt.runtime.video.info import DecodedFrame, VideoInfo, VideoInput
 from tests.clips import gray_level, make_clip, probe

@@ -11,8 +11,7 @@ from flashvsr_trt.config.geometry import Geometry
 from flashvsr_trt.config.presets import AttentionConfig, find_schedule
 from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.errors import SessionError, UsageError
-from flashvsr_trt.runtime.noise import latent_noise
-from flashvsr_trt.runtime.session import Session
+from flashvsr_trt.runtime.session import Session, latent_noise
 from flashvsr_trt.runtime.torch.executor import TorchExecutor
 from tests.golden import golden_preset, load_case
 from tests.test_golden_end_to_end import network_of

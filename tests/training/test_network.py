@@ -14,8 +14,7 @@ from flashvsr_trt.model.network import build_network
 from flashvsr_trt.model.stages import Decode
 from flashvsr_trt.model.weights.load import load_weights, resolve_weights
 from flashvsr_trt.model.weights.random import random_weights
-from flashvsr_trt.runtime.noise import latent_noise
-from flashvsr_trt.runtime.session import Session
+from flashvsr_trt.runtime.session import Session, latent_noise
 from flashvsr_trt.runtime.torch.executor import TorchExecutor
 from tests.training.small import small_preset
 from training.network import TrainableNetwork, clip_frames, latent_size, upscale_frames

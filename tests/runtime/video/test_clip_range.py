@@ -6,12 +6,12 @@ import av
 import click
 import pytest
 
-from flashvsr_trt.cli.option_types import PositionType
+from flashvsr_trt.cli.options import PositionType
 from flashvsr_trt.errors import UsageError, VideoError
 from flashvsr_trt.runtime.request import InputOptions
-from flashvsr_trt.runtime.video.clip_range import ClipRange
+from flashvsr_trt.runtime.video.frame_clock import ClipRange
 from flashvsr_trt.runtime.video.input import open_input
-from flashvsr_trt.runtime.video.timecode import moved_timecode
+from flashvsr_trt.runtime.video.tags import moved_timecode
 from tests.clips import NTSC, make_clip, make_images, probe
 from tests.runtime.nearest_session import upscale
 

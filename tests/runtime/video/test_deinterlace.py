@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from flashvsr_trt.errors import VideoError
-from flashvsr_trt.runtime.video.deinterlace import progressive_frames
-from flashvsr_trt.runtime.video.frame_filter import FrameFilter
+from flashvsr_trt.runtime.video.frame_filter import FrameFilter, progressive_frames
 from tests.clips import probe
 from tests.runtime.nearest_session import upscale
 

@@ -1,12 +1,15 @@
-"""Progress over frames: a bar on a terminal, plain lines elsewhere. Always on stderr."""
+"""Drawn on a terminal, plain lines elsewhere: progress over frames on stderr, tables on stdout."""
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import TypeVar
 
+import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 LINE_SECONDS = 5.0
 """How often a plain line is written."""
@@ -45,3 +48,20 @@ def _lines() -> Callable[[int, int | None], None]:
             )
 
     return progress
+
+
+Row = TypeVar("Row")
+
+
+def print_table(columns: Mapping[str, Callable[[Row], str]], rows: Iterable[Row]) -> None:
+    """Print the columns of each row under their names; plain lines have two spaces between cells."""
+    lines = [[cell(row) for cell in columns.values()] for row in rows]
+    console = Console()
+    if not console.is_terminal:
+        for line in (columns, *lines):
+            click.echo("  ".join(line))
+        return
+    table = Table(*columns)
+    for line in lines:
+        table.add_row(*line)
+    console.print(table)
