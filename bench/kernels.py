@@ -8,6 +8,7 @@ import argparse
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -15,10 +16,12 @@ from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
 from bench.gpu_timing import copy_ceiling, matmul_ceiling, median_microseconds, require_gpu
 from bench.kernel_problems import SCENES, AttentionProblem, attention_problem, in_ring
-from flashvsr_trt.config.presets import UNIT_FRAMES, WINDOW_TOKENS
+from flashvsr_trt.config.presets import DEFAULT_PRESET, UNIT_FRAMES, WINDOW_TOKENS, find_preset
 from flashvsr_trt.kernels.add_norm import add_norm, add_norm_reference
 from flashvsr_trt.kernels.block_sparse_attention import block_sparse_attention_reference
 from flashvsr_trt.kernels.finish_frames import finish_frames, finish_frames_reference
+from flashvsr_trt.kernels.fp8 import fp8_product, gelu_rows, quantise_rows
+from flashvsr_trt.kernels.linear_gelu import linear_gelu
 from flashvsr_trt.kernels.norm_rope import norm_rope, norm_rope_reference
 from flashvsr_trt.kernels.select_blocks import select_blocks_reference
 from flashvsr_trt.kernels.torch_ops import attention_setting, block_sparse_attention, select_blocks
@@ -134,6 +137,28 @@ def fused_lines(scene: str, problem: AttentionProblem, ceilings: Ceilings) -> It
     )
 
 
+def fp8_lines(scene: str, problem: AttentionProblem, ceilings: Ceilings) -> Iterator[Line]:
+    """The DiT's products in FP8, and what writes their operands; instead of them bfloat16's."""
+    tokens, heads, head_dim = problem.q.shape
+    dim, inner = heads * head_dim, find_preset(DEFAULT_PRESET).network.dit.ffn_dim
+    shapes = {"q, k": (dim, 2 * dim), "v, o": (dim, dim), "ffn.0": (dim, inner), "ffn.2": (inner, dim)}
+    for name, (inputs, outputs) in shapes.items():
+        x = torch.randn(tokens, inputs, device="cuda").bfloat16()
+        weight = torch.randn(outputs, inputs, device="cuda").bfloat16()
+        bias = torch.randn(outputs, device="cuda").bfloat16()
+        operand, quantised = quantise_rows(x), quantise_rows(weight)
+        instead = {"bfloat16": median_microseconds(partial(F.linear, x, weight, bias))}
+        if name == "ffn.0":
+            instead["bfloat16 with GELU"] = median_microseconds(partial(linear_gelu, x, weight, bias))
+        flop = 2 * tokens * inputs * outputs
+        call = partial(fp8_product, operand, quantised, bias)
+        yield ceilings.compute(scene, f"fp8_product, {name}", call, flop, instead)
+        if name in ("v, o", "ffn.2"):
+            size = x.nbytes * 3 // 2
+            yield ceilings.memory(scene, f"quantise_rows, {inputs}", partial(quantise_rows, x), size, {})
+            yield ceilings.memory(scene, f"gelu_rows, {inputs}", partial(gelu_rows, x), size, {})
+
+
 def measure(scenes: list[str], flex_scenes: list[str]) -> dict:
     """Every line of the given scenes, with the device and its ceilings."""
     device = require_gpu()
@@ -143,6 +168,8 @@ def measure(scenes: list[str], flex_scenes: list[str]) -> dict:
         problem = attention_problem(*SCENES[scene])
         lines += attention_lines(scene, problem, ceilings, flex=scene in flex_scenes)
         lines += fused_lines(scene, problem, ceilings)
+        if torch.cuda.get_device_capability() >= (8, 9):
+            lines += fp8_lines(scene, problem, ceilings)
         del problem
         torch.cuda.empty_cache()
     return {

@@ -1,6 +1,7 @@
 """Milliseconds a chunk of 8 frames takes on this GPU, by stage and end to end, with random weights.
 
-    python -m bench.pipeline [--scene WxH ...] [--preset sparse-2.0] [--chunks 20] [--json FILE] [--dry-run]
+    python -m bench.pipeline [--scene WxH ...] [--preset sparse-2.0] [--precision fp8 ...] [--chunks 20]
+                             [--json FILE] [--dry-run]
 
 End to end is `Session.push` from frames in host memory to frames in host memory; stages are the device's own
 time. On a CPU only --dry-run works: it counts the work and the memory, and times nothing.
@@ -8,8 +9,9 @@ time. On a CPU only --dry-run works: it counts the work and the memory, and time
 
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 
 import click
@@ -25,7 +27,7 @@ from flashvsr_trt.config.presets import DEFAULT_PRESET, UNIT_FRAMES, find_preset
 from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.errors import DeviceError
 from flashvsr_trt.model.network import Network
-from flashvsr_trt.runtime.request import TorchOptions
+from flashvsr_trt.runtime.request import DIT_PRECISIONS, TorchOptions
 from flashvsr_trt.runtime.session import Session
 from flashvsr_trt.runtime.torch.device import check_memory, stream_memory
 from flashvsr_trt.runtime.torch.executor import TorchExecutor
@@ -58,6 +60,7 @@ class Timing:
     """
 
     scene: str
+    precision: str
     cuda_graphs: bool
     stage_ms: dict[str, float]
     chunk_ms: float
@@ -113,6 +116,7 @@ def time_scene(
     del session
     return Timing(
         scene=planned.scene,
+        precision=options.precision,
         cuda_graphs=executor.cuda_graphs,
         stage_ms={stage: 1e3 * (seconds[stage] - seconds_before[stage]) / chunks for stage in seconds},
         chunk_ms=chunk_ms,
@@ -141,17 +145,22 @@ def time_clip(executor: TorchExecutor) -> float:
 
 
 def measure(
-    scenes: Iterable[str], preset: str = DEFAULT_PRESET, chunks: int = 20, compiled: bool = False
+    scenes: Iterable[str],
+    preset: str = DEFAULT_PRESET,
+    chunks: int = 20,
+    compiled: bool = False,
+    precisions: Sequence[str] = DIT_PRECISIONS[:1],
 ) -> dict:
     """Every scene with and without CUDA graphs; one that does not fit this GPU is listed with the reason."""
     device = require_gpu()
-    network = load_random(find_preset(preset).network, DTYPE, "cuda")
+    config = find_preset(preset).network
+    networks = {precision: load_random(config, DTYPE, "cuda", precision) for precision in precisions}
     plans = [plan(scene, preset) for scene in scenes]
     timings, left_out = [], {}
     for planned in plans:
         stream = stream_for(planned.scene, preset)
-        for graphs in (False, True):
-            options = TorchOptions(compile=compiled, cuda_graphs=graphs)
+        for graphs, (precision, network) in product((False, True), networks.items()):
+            options = TorchOptions(compile=compiled, cuda_graphs=graphs, precision=precision)
             try:
                 check_memory(stream, torch.device("cuda"), DTYPE)
                 timings.append(time_scene(network, stream, planned, options, chunks))
@@ -198,10 +207,10 @@ def _timing_lines(report: dict) -> Iterator[str]:
     yield f"{report['device']}, torch {report['torch']}, {report['preset']}, bfloat16{compiled}; ms a chunk."
     yield ""
     yield (
-        "| LR frame | CUDA graphs | encode | dit | decode | end to end | FPS | of the limit "
+        "| LR frame | precision | CUDA graphs | encode | dit | decode | end to end | FPS | of the limit "
         f"| FPS, {CLIP_FRAMES} frames | peak, GiB | attention |"
     )
-    yield "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |"
+    yield "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |"
     yield from map(timing_row, report["timings"])
     for scene, reason in report["left_out"].items():
         yield f"\n{scene} was left out: {reason}"
@@ -211,22 +220,30 @@ def timing_row(row: dict) -> str:
     """One line of the table."""
     stages = "".join(f"| {row['stage_ms'][stage]:.1f} " for stage in ("encode", "dit", "decode"))
     attention = [name for name in row["kernel_calls"] if "attention" in name]
+    precision = "bfloat16" if row["precision"] == DIT_PRECISIONS[0] else row["precision"]
     return (
-        f"| {row['scene']} | {'on' if row['cuda_graphs'] else 'off'} {stages}| {row['chunk_ms']:.1f} "
-        f"| {row['fps']:.1f} | {row['of_limit']:.0%} | {row['clip_fps']:.1f} | {row['peak_gib']:.1f} "
-        f"| {', '.join(attention)} |"
+        f"| {row['scene']} | {precision} | {'on' if row['cuda_graphs'] else 'off'} {stages}"
+        f"| {row['chunk_ms']:.1f} | {row['fps']:.1f} | {row['of_limit']:.0%} | {row['clip_fps']:.1f} "
+        f"| {row['peak_gib']:.1f} | {', '.join(attention)} |"
     )
 
 
 @click.command()
 @click.option("--scene", "scenes", multiple=True, type=click.Choice(list(SCENES)), help="LR frame.")
 @click.option("--preset", default=DEFAULT_PRESET, show_default=True)
+@click.option("--precision", "precisions", multiple=True, type=click.Choice(DIT_PRECISIONS), help="In turn.")
 @click.option("--chunks", type=click.IntRange(min=1), default=20, show_default=True, help="Timed ones.")
 @click.option("--compile", "compiled", is_flag=True, help="As in `flashvsr-trt run --compile`.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the figures to this file.")
 @click.option("--dry-run", is_flag=True, help="Print sizes, memory and work; time nothing.")
 def main(
-    scenes: tuple[str, ...], preset: str, chunks: int, compiled: bool, json_file: Path | None, dry_run: bool
+    scenes: tuple[str, ...],
+    preset: str,
+    precisions: tuple[str, ...],
+    chunks: int,
+    compiled: bool,
+    json_file: Path | None,
+    dry_run: bool,
 ) -> None:
     """Print the table; write JSON where asked."""
     chosen = scenes or tuple(SCENES)
@@ -234,7 +251,7 @@ def main(
         report = {"preset": preset, "plans": [asdict(plan(scene, preset)) for scene in chosen]}
         click.echo(plan_table(report["plans"]))
     else:
-        report = measure(chosen, preset, chunks, compiled)
+        report = measure(chosen, preset, chunks, compiled, precisions or DIT_PRECISIONS[:1])
         click.echo(timing_table(report))
     if json_file:
         json_file.write_text(json.dumps(report, indent=1) + "\n")

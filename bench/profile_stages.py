@@ -19,7 +19,7 @@ from bench.pipeline import DTYPE, stream_for
 from bench.steady_stages import SteadyStages, load_random
 from flashvsr_trt.config.presets import DEFAULT_PRESET, find_preset
 from flashvsr_trt.config.signatures import DECODE, DIT, ENCODE
-from flashvsr_trt.runtime.request import TorchOptions
+from flashvsr_trt.runtime.request import DIT_PRECISIONS, TorchOptions
 from flashvsr_trt.runtime.torch.executor import TorchExecutor
 
 CALLS = 3
@@ -69,12 +69,13 @@ def table(times: list[KernelTime], longest: int) -> str:
 @click.command()
 @click.option("--scene", type=click.Choice(list(SCENES)), default="704x384", show_default=True)
 @click.option("--preset", default=DEFAULT_PRESET, show_default=True)
+@click.option("--precision", type=click.Choice(DIT_PRECISIONS), default=DIT_PRECISIONS[0], show_default=True)
 @click.option("--longest", default=16, show_default=True, help="Kernels to show of each stage.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write all of them to this file.")
-def main(scene: str, preset: str, longest: int, json_file: Path | None) -> None:
+def main(scene: str, preset: str, precision: str, longest: int, json_file: Path | None) -> None:
     """Print the longest kernels of each stage."""
     device = require_gpu()
-    network = load_random(find_preset(preset).network, DTYPE, "cuda")
+    network = load_random(find_preset(preset).network, DTYPE, "cuda", precision)
     stages = SteadyStages(TorchExecutor(network, stream_for(scene, preset), TorchOptions(cuda_graphs=False)))
     times = [entry for stage in STAGES for entry in kernel_times(stage, getattr(stages, stage))]
     click.echo(f"{device}, torch {torch.__version__}, {preset}, LR frame {scene}, bfloat16; a chunk:\n")

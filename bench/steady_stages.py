@@ -9,16 +9,22 @@ from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.model.network import Network, build_network
 from flashvsr_trt.model.weights.load import load_weights, resolve_weights
 from flashvsr_trt.runtime.executor import Executor
+from flashvsr_trt.runtime.request import DIT_PRECISIONS, TorchOptions
 from flashvsr_trt.runtime.ring import KVRing
 from flashvsr_trt.runtime.session import latent_noise
+from flashvsr_trt.runtime.torch.precision import fp8_products
 
 WEIGHTS = "random:0"
 
 
-def load_random(config: NetworkConfig, dtype: torch.dtype, device: str | torch.device) -> Network:
-    """A network with seeded weights."""
+def load_random(
+    config: NetworkConfig, dtype: torch.dtype, device: str | torch.device, precision: str = DIT_PRECISIONS[0]
+) -> Network:
+    """A network with seeded weights; `precision` as in `TorchOptions`."""
     weights = load_weights(resolve_weights(WEIGHTS, config), config, dtype)
-    return build_network(config, weights, torch.device(device), dtype)
+    device = torch.device(device)
+    fp8 = fp8_products(TorchOptions(precision=precision), device, dtype, config.dit.layers)
+    return build_network(config, weights, device, dtype, fp8)
 
 
 def random_frames(stream: StreamConfig, count: int) -> np.ndarray:

@@ -4,6 +4,7 @@ import torch
 import triton
 import triton.language as tl
 
+from flashvsr_trt.kernels.fp8 import LARGEST, SMALLEST, Quantised, e4m3_rows, empty_rows, rounded
 from flashvsr_trt.kernels.tuning import Setting
 
 
@@ -16,14 +17,18 @@ def add_norm(
     bias,
     total,
     normed,
+    scales,
     tokens,
     eps,
     WIDTH: tl.constexpr,
     PADDED: tl.constexpr,
     HAS_GATE: tl.constexpr,
+    QUANTISED: tl.constexpr,
+    LARGEST: tl.constexpr,
+    SMALLEST: tl.constexpr,
     TOKENS: tl.constexpr,
 ):
-    """TOKENS tokens per program."""
+    """TOKENS tokens per program. `scales` are written where QUANTISED."""
     token = tl.program_id(0) * TOKENS + tl.arange(0, TOKENS)
     channel = tl.arange(0, PADDED)
     exists = channel < WIDTH
@@ -42,6 +47,9 @@ def add_norm(
     factor = tl.load(weight + channel, mask=exists, other=0.0).to(tl.float32)
     shift = tl.load(bias + channel, mask=exists, other=0.0).to(tl.float32)
     result = centred * scale[:, None] * factor[None, :] + shift[None, :]
+    if QUANTISED:
+        result, scale = e4m3_rows(result, LARGEST, SMALLEST)
+        tl.store(scales + token, scale, mask=token < tokens)
     tl.store(normed + place, result.to(normed.dtype.element_ty), mask=inside)
 
 
@@ -52,8 +60,9 @@ def launch_add_norm(
     weight: torch.Tensor,
     bias: torch.Tensor,
     eps: float,
+    quantised: bool,
     setting: Setting,
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> tuple[torch.Tensor, torch.Tensor | Quantised]:
     """`add_norm_reference` as one launch: arguments and results are its.
 
     Raises:
@@ -63,7 +72,7 @@ def launch_add_norm(
     if not (x.is_contiguous() and branch.is_contiguous()):
         raise ValueError("x and branch must be contiguous")
     total = torch.empty_like(x)
-    normed = torch.empty_like(x)
+    values, scales = empty_rows(x) if quantised else (torch.empty_like(x), None)
     add_norm[(triton.cdiv(tokens, setting.constants["TOKENS"]),)](
         x,
         branch,
@@ -71,13 +80,17 @@ def launch_add_norm(
         weight,
         bias,
         total,
-        normed,
+        values,
+        scales,
         tokens,
         eps,
         WIDTH=width,
         PADDED=triton.next_power_of_2(width),
         HAS_GATE=gate is not None,
+        QUANTISED=quantised,
+        LARGEST=LARGEST,
+        SMALLEST=SMALLEST,
         **setting.constants,
         num_warps=setting.num_warps,
     )
-    return total, normed
+    return total, Quantised(rounded(values), scales) if quantised else values

@@ -1,6 +1,6 @@
 """The three networks with their weights in, ready to run."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -38,9 +38,13 @@ class Network:
 
 @torch.no_grad()
 def build_network(
-    config: NetworkConfig, weights: Weights, device: torch.device, dtype: torch.dtype
+    config: NetworkConfig,
+    weights: Weights,
+    device: torch.device,
+    dtype: torch.dtype,
+    fp8: Callable[[str], bool] | None = None,
 ) -> Network:
-    """Put weights into the modules without a second copy on the way.
+    """Put weights into the modules without a second copy on the way; `fp8` as `RunningDiT.quantise` takes it.
 
     Raises:
         RuntimeError: the weights do not fit the modules (`load_weights` has checked that they do).
@@ -50,6 +54,8 @@ def build_network(
     dit = _load(DiT, config, weights.dit, device, dtype)
     decoder = in_range(_load(Decoder, config, weights.decoder, device, torch.float32), dtype)
     running_dit = RunningDiT(dit, dit.constants(weights.prompt.to(device)))
+    if fp8:
+        running_dit.quantise(fp8)
     return Network(projector, running_dit, FusedDecoder(decoder, dtype))
 
 

@@ -4,7 +4,7 @@ torch runs it, export traces it and the ranks of a job run it; the published `di
 An operator chooses its kernel or its reference by the device, once; a traced graph holds the references.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,7 @@ from torch import nn
 
 from flashvsr_trt.config.presets import PATCH
 from flashvsr_trt.kernels.add_norm import add_norm
+from flashvsr_trt.kernels.fp8 import Quantised, gelu_rows, quantise_rows
 from flashvsr_trt.kernels.linear_gelu import linear_gelu
 from flashvsr_trt.kernels.norm_rope import norm_rope
 from flashvsr_trt.model.attention import Attention, StepCache
@@ -24,19 +25,42 @@ from flashvsr_trt.model.dit import (
     from_patches,
     to_patches,
 )
+from flashvsr_trt.model.fp8_linear import Fp8Linear
 from flashvsr_trt.model.step_tokens import StepTokens
 
 NormParameters = tuple[torch.Tensor, torch.Tensor]
 """Scale and shift of a LayerNorm, [dim] each; for a modulated one, 1 + scale and shift."""
 
 
-def linear_into(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, out: torch.Tensor) -> None:
-    """x weight^T + bias: x [tokens, in], weight [out, in], bias [out], written into out [tokens, out]."""
-    if torch.compiler.is_compiling():
+Operand = torch.Tensor | Quantised
+"""What a linear layer takes, [tokens, in]: quantised where its product is taken in FP8."""
+
+PRODUCTS = ("self_attn.qkv", "self_attn.o", "cross_attn.q", "cross_attn.o", "ffn.0", "ffn.2")
+"""A block's products by the names of their layers; q, k and v share their operand."""
+
+
+def linear_into(x: Operand, layer: nn.Linear | Fp8Linear, out: torch.Tensor) -> None:
+    """The layer of x [tokens, in], written into out [tokens, out]."""
+    if isinstance(layer, Fp8Linear):
+        layer(x, out)
+    elif torch.compiler.is_compiling():
         # A graph has no place to write to, and the transposed weight would be a node of its own.
-        out.copy_(F.linear(x, weight, bias))
+        out.copy_(layer(x))
     else:
-        torch.addmm(bias, x, weight.t(), out=out)
+        torch.addmm(layer.bias, x, layer.weight.t(), out=out)
+
+
+def feed_forward(up: nn.Linear | Fp8Linear, down: nn.Linear | Fp8Linear, h: Operand) -> torch.Tensor:
+    """down(GELU(up(h))), h [tokens, dim] -> the same shape; GELU writes what `down` reads."""
+    if not isinstance(up, Fp8Linear):
+        return down(linear_gelu(h, up.weight, up.bias))
+    inner = up(h)
+    return down(gelu_rows(inner) if isinstance(down, Fp8Linear) else F.gelu(inner, approximate="tanh"))
+
+
+def product_names(layers: int) -> list[str]:
+    """The products of all blocks, in order."""
+    return [f"blocks.{number}.{product}" for number in range(layers) for product in PRODUCTS]
 
 
 class JoinedSelfAttention(nn.Module):
@@ -49,15 +73,12 @@ class JoinedSelfAttention(nn.Module):
         super().__init__()
         self.v, self.o = separate.v, separate.o
         self.norm_q, self.norm_k = separate.norm_q, separate.norm_k
+        self.qk = nn.Linear(separate.q.in_features, 2 * separate.q.out_features, device="meta")
         for name in ("weight", "bias"):
             joined = torch.cat([getattr(separate.q, name), getattr(separate.k, name)]).detach()
             for layer, part in zip((separate.q, separate.k), joined.chunk(2), strict=True):
                 setattr(layer, name, nn.Parameter(part, requires_grad=False))
-            self.register_buffer(f"qk_{name}", joined)
-
-    def queries_and_keys(self, h: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """[tokens, dim] -> both before their norms."""
-        return F.linear(h, self.qk_weight, self.qk_bias).chunk(2, dim=-1)
+            setattr(self.qk, name, nn.Parameter(joined, requires_grad=False))
 
 
 class PromptAttention(nn.Module):
@@ -72,7 +93,8 @@ class PromptAttention(nn.Module):
 
     def forward(self, h: torch.Tensor) -> torch.Tensor:
         """[tokens, dim] -> the same shape."""
-        q = F.rms_norm(self.q(h), h.shape[-1:], self.norm_q.weight, self.eps)
+        q = self.q(h)
+        q = F.rms_norm(q, q.shape[-1:], self.norm_q.weight, self.eps)
         q = q.unflatten(-1, (self.keys.shape[0], -1)).transpose(0, 1)
         attended = F.scaled_dot_product_attention(q[None], self.keys[None], self.values[None])
         return self.o(attended[0].transpose(0, 1).flatten(1))
@@ -92,28 +114,37 @@ class RunningBlock(nn.Module):
         folded |= {"ffn_gate": ffn_gate, "next_scale": next_norm[0], "next_shift": next_norm[1]}
         for name, vector in folded.items():
             self.register_buffer(name, vector.clone())
+        self.next_quantised = False
+
+    def quantise(self, product: str) -> None:
+        """Take one of PRODUCTS in FP8 from now on."""
+        for path in ("self_attn.qk", "self_attn.v") if product == "self_attn.qkv" else (product,):
+            self.set_submodule(path, Fp8Linear(self.get_submodule(path)))
 
     def forward(
         self,
         x: torch.Tensor,
-        h: torch.Tensor,
+        h: Operand,
         rope: tuple[torch.Tensor, torch.Tensor],
         cache: StepCache,
         slot_valid: torch.Tensor | None,
         attention: Attention,
         tokens: StepTokens,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    ) -> tuple[torch.Tensor, Operand]:
         """Tokens x [tokens, dim] and their norm h -> the same after the block; `cache.new` is written."""
-        attended = self._attend(h, rope, cache, slot_valid, attention, tokens)
-        x, h = add_norm(x, attended, self.attention_gate, self.norm3.weight, self.norm3.bias, self.eps)
-        x, h = add_norm(x, self.cross_attn(h), None, self.ffn_scale, self.ffn_shift, self.eps)
         up, _, down = self.ffn
-        fed = down(linear_gelu(h, up.weight, up.bias))
-        return add_norm(x, fed, self.ffn_gate, self.next_scale, self.next_shift, self.eps)
+        attended = self._attend(x, h, rope, cache, slot_valid, attention, tokens)
+        norm, quantised = (self.norm3.weight, self.norm3.bias), isinstance(self.cross_attn.q, Fp8Linear)
+        x, h = add_norm(x, attended, self.attention_gate, *norm, self.eps, quantised)
+        norm, quantised = (self.ffn_scale, self.ffn_shift), isinstance(up, Fp8Linear)
+        x, h = add_norm(x, self.cross_attn(h), None, *norm, self.eps, quantised)
+        fed, norm = feed_forward(up, down, h), (self.next_scale, self.next_shift)
+        return add_norm(x, fed, self.ffn_gate, *norm, self.eps, self.next_quantised)
 
     def _attend(
         self,
-        h: torch.Tensor,
+        x: torch.Tensor,
+        h: Operand,
         rope: tuple[torch.Tensor, torch.Tensor],
         cache: StepCache,
         slot_valid: torch.Tensor | None,
@@ -121,11 +152,11 @@ class RunningBlock(nn.Module):
         tokens: StepTokens,
     ) -> torch.Tensor:
         layer = self.self_attn
-        q, k, v = tokens.projections(h, cache.new)
+        q, k, v = tokens.projections(x, cache.new)
         # Straight to where it is kept, so v is no part of the product that makes q and k.
-        linear_into(h, layer.v.weight, layer.v.bias, v.view(h.shape))
+        linear_into(h, layer.v, v.view(x.shape))
         weights = layer.norm_q.weight, layer.norm_k.weight
-        means = norm_rope(*layer.queries_and_keys(h), *weights, *rope, self.eps, q, k)
+        means = norm_rope(*layer.qk(h).chunk(2, dim=-1), *weights, *rope, self.eps, q, k)
         q, q_means = tokens.to_heads((q, k, v), means, cache.new)
         # A rank without heads has tokens all the same.
         attended = attention.attend(q, q_means, cache.own, cache.ring, slot_valid) if q.shape[1] else q
@@ -149,6 +180,15 @@ class RunningDiT(nn.Module):
         self.blocks = nn.ModuleList(
             map(RunningBlock, dit.blocks, constants.blocks, [*norms, (1 + scale, shift)])
         )
+
+    def quantise(self, chosen: Callable[[str], bool]) -> None:
+        """Take products in FP8 from now on: those of whose name ("blocks.0.ffn.2") `chosen` is true."""
+        for name in product_names(len(self.blocks)):
+            _, number, product = name.split(".", 2)
+            if chosen(name):
+                self.blocks[int(number)].quantise(product)
+        for block, following in zip(self.blocks, self.blocks[1:], strict=False):
+            block.next_quantised = isinstance(following.self_attn.qk, Fp8Linear)
 
     def forward(
         self,
@@ -180,6 +220,8 @@ class RunningDiT(nn.Module):
         x = F.linear(patches, embedding.weight.flatten(1), embedding.bias) + lr_tokens
         x = tokens.to_windows(x)
         h = F.layer_norm(x, x.shape[-1:], eps=self.eps) * self.first_scale + self.first_shift
+        if isinstance(self.blocks[0].self_attn.qk, Fp8Linear):
+            h = quantise_rows(h)
         for block, cache in zip(self.blocks, caches, strict=True):
             x, h = block(x, h, rope, cache, slot_valid, attention, tokens)
         return from_patches(tokens.to_rows(self.head(h)), grid)

@@ -75,7 +75,7 @@ def _check_options(backend: str, request: ExecutorRequest) -> None:
     shared = replace(request.torch, cuda_graphs=None) if backend == "tensorrt" else request.torch
     if backend != "torch" and shared != TorchOptions():
         raise UsageError(
-            "--attention, --compile, --kv-cache and --cuda-graphs belong to --backend torch, "
+            "--attention, --precision, --compile, --kv-cache and --cuda-graphs belong to --backend torch, "
             f"not to {backend}"
         )
     if backend != "tensorrt" and request.engines != EngineOptions():

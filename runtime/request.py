@@ -23,6 +23,9 @@ ATTENTIONS = ("auto", "reference")
 KV_CACHES = ("auto", "fp8")
 """`auto`: K/V rings in the network's dtype. `fp8`: in float8_e4m3fn, half the bytes of 16-bit ones."""
 
+DIT_PRECISIONS = ("dtype", "fp8")
+"""What the DiT's products are taken in: the network's own dtype, or e4m3. Never chosen for the user."""
+
 
 @dataclass(frozen=True)
 class InputOptions:
@@ -76,14 +79,18 @@ OUTPUT_DEFAULTS = OutputOptions()
 class TorchOptions:
     """How the torch backend runs what it runs.
 
-    `attention` is one of ATTENTIONS, `kv_cache` of KV_CACHES. `compile`: torch.compile for encoding and the
-    decoder. `cuda_graphs` None is on where the kernels run; it is the tensorrt backend's option as well.
+    `attention` is one of ATTENTIONS, `kv_cache` of KV_CACHES, `precision` of DIT_PRECISIONS. `calibration`
+    names the file that says which products stay in the network's dtype beside fp8. `compile`: torch.compile
+    for encoding and the decoder. `cuda_graphs` None is on where the kernels run; it is the tensorrt backend's
+    option as well.
     """
 
     attention: str = ATTENTIONS[0]
     compile: bool = False
     cuda_graphs: bool | None = None
     kv_cache: str = KV_CACHES[0]
+    precision: str = DIT_PRECISIONS[0]
+    calibration: str | None = None
 
 
 @dataclass(frozen=True)

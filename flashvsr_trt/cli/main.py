@@ -43,7 +43,7 @@ from flashvsr_trt.files.new import FINISHED, new_report
 from flashvsr_trt.files.staging import remove_unfinished
 from flashvsr_trt.files.targets import STANDARD_STREAM, local_path
 from flashvsr_trt.missing_parts import named_missing_parts
-from flashvsr_trt.runtime.request import ATTENTIONS, KV_CACHES, PIPE_FORMATS, RunOptions
+from flashvsr_trt.runtime.request import ATTENTIONS, DIT_PRECISIONS, KV_CACHES, PIPE_FORMATS, RunOptions
 from flashvsr_trt.signals import ended_by_signals, exit_code
 
 BROKEN_PIPE = 128 + 13
@@ -84,6 +84,8 @@ for command in (weights, kernels, export, parity, inspect, engines, cache, compa
 @click.option("--gpus", type=COUNT, help="Share the work between this many; starts torchrun.")
 @click.option("--dtype", default="auto", show_default=True, help="auto, float32, bfloat16 or float16.")
 @choice("--attention", ATTENTIONS, "reference: PyTorch instead of the kernels.")
+@choice("--precision", DIT_PRECISIONS, "Of the DiT's products; fp8 is faster and less exact.")
+@click.option("--calibration", metavar="FILE", help="What `calibrate` wrote: products that fp8 leaves out.")
 @click.option("--compile", is_flag=True, help="torch.compile for encoding and the decoder.")
 @click.option(
     "--cuda-graphs/--no-cuda-graphs", default=None, help="Replay steady steps.  [default: on a GPU]"

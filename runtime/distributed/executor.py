@@ -35,6 +35,7 @@ from flashvsr_trt.runtime.torch.device import (
     stream_memory,
 )
 from flashvsr_trt.runtime.torch.executor import TorchExecutor, TorchState
+from flashvsr_trt.runtime.torch.precision import fp8_products
 from flashvsr_trt.runtime.torch.rows import SCATTERED
 
 
@@ -252,6 +253,7 @@ def open_work(group: Group, order: Open, preset: Preset, weights_spec: str | Non
             check_kernels(group.device)
         check_share(sharding, group, dtype)
         network = order.stream.preset.network
+        fp8 = fp8_products(order.options, group.device, dtype, network.dit.layers)
         weights = load_weights(resolve_weights(weights_spec, network), network, dtype)
         outcome = identity(preset, weights, group.device)
     except Exception as error:
@@ -264,7 +266,7 @@ def open_work(group: Group, order: Open, preset: Preset, weights_spec: str | Non
             raise DistributedError(f"rank {rank} cannot start: {other}")
         if differs := outcomes[0].difference(other):
             raise DistributedError(f"rank {rank} has {differs}: start every rank with the same")
-    built = build_network(network, weights, group.device, dtype)
+    built = build_network(network, weights, group.device, dtype, fp8)
     return Work(TorchExecutor(built, order.stream, order.options, group.communicators), group)
 
 

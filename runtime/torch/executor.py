@@ -218,6 +218,7 @@ class TorchExecutor(GraphExecutor):
             "dtype": str(self.dtype).removeprefix("torch."),
             "torch": torch.__version__,
             "attention": self.options.attention,
+            "precision": self.options.precision,
             "cuda_graphs": self.cuda_graphs,
             "compile": self.options.compile,
             "kv_cache": self.options.kv_cache,

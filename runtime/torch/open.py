@@ -20,6 +20,7 @@ from flashvsr_trt.runtime.torch.device import (
 )
 from flashvsr_trt.runtime.torch.executor import TorchExecutor
 from flashvsr_trt.runtime.torch.host_memory import keep_freed_memory
+from flashvsr_trt.runtime.torch.precision import fp8_products
 from flashvsr_trt.runtime.torch.tiles import in_tiles
 
 
@@ -27,7 +28,7 @@ def open_torch_executor(request: ExecutorRequest, notify: Notify) -> TorchExecut
     """Choose device and dtype, check that the stream fits, load the weights.
 
     Raises:
-        UsageError: an unknown device or dtype, or CUDA graphs without a GPU.
+        UsageError: an unknown device or dtype, CUDA graphs without a GPU, or as `fp8_products`.
         DeviceError: no such device, too old a one for the kernels, or too little memory on it.
         MissingDependencyError: the kernels' compiler is not installed.
         WeightsError: no weights, or not the ones the preset needs.
@@ -38,6 +39,7 @@ def open_torch_executor(request: ExecutorRequest, notify: Notify) -> TorchExecut
     choose_cuda_graphs(request.torch, device)
     if device.type == "cuda" and request.torch.attention == "auto":
         check_kernels(device)
+    fp8 = fp8_products(request.torch, device, dtype, request.stream.preset.network.dit.layers)
     if device.type == "cpu":
         keep_freed_memory()
     network = request.stream.preset.network
@@ -58,7 +60,7 @@ def open_torch_executor(request: ExecutorRequest, notify: Notify) -> TorchExecut
     if device.type == "cuda" and (plan or request.tiles.vram):
         bound_memory(device, budget)
     notify(describe(source))
-    loaded = build_network(network, load_weights(source, network, dtype), device, dtype)
+    loaded = build_network(network, load_weights(source, network, dtype), device, dtype, fp8)
     if plan is None:
         return TorchExecutor(loaded, request.stream, request.torch)
     executor = TorchExecutor(loaded, plan.tile_stream(request.stream), request.torch)

@@ -110,6 +110,7 @@ def test_a_dry_run_prints_sizes_and_limits_and_no_times(tmp_path):
 def test_the_timing_table_says_what_ran():
     timing = pipeline.Timing(
         scene="640x384",
+        precision="fp8",
         cuda_graphs=True,
         stage_ms={"encode": 8.0, "dit": 70.0, "decode": 16.0},
         chunk_ms=100.0,
@@ -129,6 +130,6 @@ def test_the_timing_table_says_what_ran():
         "left_out": {"1280x704": "too large"},
     }
     text = pipeline.timing_table(report)
-    row = "| 640x384 | on | 8.0 | 70.0 | 16.0 | 100.0 | 80.0 | 74% | 75.0 | 17.2 | block_sparse_attention/"
+    row = "| 640x384 | fp8 | on | 8.0 | 70.0 | 16.0 | 100.0 | 80.0 | 74% | 75.0 | 17.2 | block_"
     assert row in text
     assert "1280x704 was left out: too large" in text

@@ -48,7 +48,7 @@ def test_norm_rope_writes_what_the_reference_writes(run_kernel, heads, head_dim)
 def launch_add(*arguments):
     from flashvsr_trt.kernels.add_norm_triton import launch_add_norm
 
-    return launch_add_norm(*arguments, TOKENS)
+    return launch_add_norm(*arguments, False, TOKENS)
 
 
 @pytest.mark.parametrize("gated", [True, False])

@@ -6,7 +6,16 @@ from flashvsr_trt.kernels.tuning import ARCHITECTURES, setting_for
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize(
     "kernel",
-    ["select_blocks", "norm_rope", "add_norm", "finish_frames", "norm_silu", "split_frames", "conv_to_rgb"],
+    [
+        "select_blocks",
+        "norm_rope",
+        "add_norm",
+        "finish_frames",
+        "norm_silu",
+        "split_frames",
+        "conv_to_rgb",
+        "quantise_rows",
+    ],
 )
 def test_every_kernel_has_a_setting_for_every_architecture(kernel, architecture):
     assert setting_for(kernel, architecture).num_warps > 0

@@ -1,0 +1,82 @@
+"""`--precision fp8`: which of the DiT's products are taken in FP8, and the table of a calibration."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from flashvsr_trt.errors import DeviceError, UsageError
+from flashvsr_trt.files.manifest_reader import BadManifestError, dump_manifest, read_manifest, record_of
+from flashvsr_trt.kernels.device import architecture_of
+from flashvsr_trt.kernels.tuning import capability_number
+from flashvsr_trt.model.running_dit import product_names
+from flashvsr_trt.runtime.request import TorchOptions
+
+OLDEST_FP8 = 89
+"""Compute capability 8.9, Ada: the first whose tensor cores multiply e4m3."""
+
+FORMAT = ("flashvsr-trt calibration", 1)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What `flashvsr-trt calibrate` found.
+
+    Attributes:
+        weights: digest of the weights that were measured.
+        clips: which clips, by name.
+        psnr: of the frames with the chosen products in FP8, against all in the network's dtype, in dB.
+        errors: of the latents, relative, where this product alone is in FP8.
+        kept: products that stay in the network's dtype.
+    """
+
+    preset: str
+    weights: str
+    clips: tuple[str, ...]
+    psnr: float
+    errors: Mapping[str, float]
+    kept: tuple[str, ...]
+
+    def text(self) -> str:
+        """As a file's content."""
+        name, version = FORMAT
+        return dump_manifest({"format": name, "format_version": version} | asdict(self))
+
+
+def read_calibration(path: Path, layers: int) -> Calibration:
+    """A table for a DiT of `layers` blocks. Raises UsageError where it is none, or damaged."""
+    remedy = f"make it with: flashvsr-trt calibrate ... -o {path}"
+    content = read_manifest(path.parent, path.name, FORMAT, UsageError, remedy)
+    try:
+        found = record_of(Calibration, content)
+    except BadManifestError as fault:
+        raise UsageError(f"{path} is damaged ({fault}): {remedy}") from fault
+    if unknown := set(found.kept) - set(product_names(layers)):
+        raise UsageError(f"{path} is for another network: this one has no {min(unknown)}; {remedy}")
+    return found
+
+
+def fp8_products(
+    options: TorchOptions, device: torch.device, dtype: torch.dtype, layers: int
+) -> Callable[[str], bool] | None:
+    """Whether a product of that name is to be in FP8; None where all stay as they are.
+
+    Raises:
+        UsageError: a dtype that FP8 products do not make, or a calibration that is unreadable or without FP8.
+        DeviceError: a GPU that does not multiply FP8.
+    """
+    if options.precision != "fp8":
+        if options.calibration:
+            raise UsageError("--calibration says what --precision fp8 leaves out; give both")
+        return None
+    if device.type == "cuda":
+        if dtype is not torch.bfloat16:
+            raise UsageError(f"--precision fp8 makes bfloat16 on a GPU, and not {dtype}; leave out --dtype")
+        architecture = architecture_of(device)
+        if capability_number(architecture) < OLDEST_FP8:
+            raise DeviceError(
+                f"{device} is {architecture} and FP8 needs sm_{OLDEST_FP8} or newer; leave out --precision"
+            )
+    kept = frozenset(read_calibration(Path(options.calibration), layers).kept if options.calibration else ())
+    return lambda name: name not in kept

@@ -1,0 +1,106 @@
+"""`--precision fp8` on the whole way: frames near those of float32, layer for layer as the table says."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from flashvsr_trt.config.geometry import Geometry
+from flashvsr_trt.config.presets import find_preset, find_schedule
+from flashvsr_trt.config.signatures import StreamConfig
+from flashvsr_trt.errors import DeviceError, UsageError
+from flashvsr_trt.model.running_dit import PRODUCTS, product_names
+from flashvsr_trt.parity.tensor_error import psnr
+from flashvsr_trt.runtime.backends import open_executor
+from flashvsr_trt.runtime.request import ExecutorRequest, TorchOptions
+from flashvsr_trt.runtime.session import Session
+from flashvsr_trt.runtime.torch import precision
+from flashvsr_trt.runtime.torch.precision import Calibration, fp8_products, read_calibration
+
+CHUNKS = 5
+LAYERS = 4
+STREAM = StreamConfig(find_preset("nano"), Geometry(64, 64, 2), find_schedule("official"))
+
+
+def executor(options: TorchOptions, weights: str | None = None):
+    request = ExecutorRequest(STREAM, weights=weights, device="cpu", torch=options)
+    return open_executor("torch", request, lambda line: None)
+
+
+def frames(options: TorchOptions, weights: str | None) -> tuple[np.ndarray, dict[str, int]]:
+    """Of a clip of moving gradients, with a turning sign pattern for contrast, and what ran."""
+    running = executor(options, weights)
+    session = Session(running)
+    y, x = np.mgrid[0:64, 0:64]
+    clip = [
+        np.stack([127 + 90 * np.sin((x + 2 * t) / 9 + c) * np.cos(y / (7 + c)) for c in range(3)], axis=-1)
+        for t in range(8 * CHUNKS)
+    ]
+    made = [session.push(np.stack(clip).astype(np.uint8)), session.flush()]
+    return np.concatenate(made), running.describe()["kernel_calls"]
+
+
+@pytest.mark.parametrize("weights", [None, "random:0"])
+def test_every_chunk_is_near_float32_and_does_not_drift(weights):
+    wanted, _ = frames(TorchOptions(), weights)
+    got, calls = frames(TorchOptions(precision="fp8"), weights)
+    chunks = [psnr(*pair) for pair in zip(np.split(wanted, CHUNKS), np.split(got, CHUNKS), strict=True)]
+    assert min(chunks) >= 40
+    # nano's frames are within a few bytes of each other: above 60 dB each is a large part of a decibel.
+    assert np.polyfit(range(CHUNKS), np.minimum(chunks, 60), 1)[0] > -0.5
+    # Seven products a block and step: q and k are one, v goes to where it is kept.
+    assert calls["fp8_product/reference"] == 7 * calls["select_blocks/reference"]
+
+
+def test_what_a_calibration_keeps_is_not_in_fp8(tmp_path):
+    kept = [name for name in product_names(LAYERS) if not name.endswith("ffn.2")]
+    table = tmp_path / "table.json"
+    table.write_text(Calibration("nano", "0" * 64, ("clip.mp4",), 41.5, {}, tuple(kept)).text())
+    running = executor(TorchOptions(precision="fp8", calibration=str(table)))
+    found = [name for name, layer in running.dit_stage.dit.named_modules() if "Fp8" in type(layer).__name__]
+    assert found == [f"blocks.{number}.ffn.2" for number in range(LAYERS)]
+
+
+def test_products_are_the_layers_of_a_block():
+    running = executor(TorchOptions(precision="fp8"))
+    found = [name for name, layer in running.dit_stage.dit.named_modules() if "Fp8" in type(layer).__name__]
+    joined = {name.replace("attn.qkv", "attn.v") for name in product_names(LAYERS)}
+    assert set(found) == joined | {f"blocks.{number}.self_attn.qk" for number in range(LAYERS)}
+    assert len(product_names(LAYERS)) == LAYERS * len(PRODUCTS)
+
+
+def test_a_calibration_is_read_as_written(tmp_path):
+    wanted = Calibration("nano", "0" * 64, ("a", "b"), 40.0, {"blocks.0.ffn.2": 0.5}, ("blocks.0.ffn.2",))
+    table = tmp_path / "table.json"
+    table.write_text(wanted.text())
+    assert read_calibration(table, LAYERS) == wanted
+    with pytest.raises(UsageError, match=r"another network: this one has no blocks\.0\.ffn\.2"):
+        read_calibration(table, 0)
+    content = json.loads(table.read_text()) | {"psnr": 60.0}
+    table.write_text(json.dumps(content))
+    with pytest.raises(UsageError, match="is damaged"):
+        read_calibration(table, LAYERS)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        (TorchOptions(calibration="table.json"), UsageError, "give both"),
+        (TorchOptions(precision="fp8", calibration="none/table.json"), UsageError, "has no table.json"),
+    ],
+)
+def test_what_cannot_be_had_is_refused(options, error, message):
+    with pytest.raises(error, match=message):
+        executor(options)
+
+
+def test_a_gpu_without_fp8_is_refused(monkeypatch):
+    device, options = torch.device("cuda"), TorchOptions(precision="fp8")
+    monkeypatch.setattr(precision, "architecture_of", lambda device: "sm_86")
+    with pytest.raises(DeviceError, match="sm_86 and FP8 needs sm_89"):
+        fp8_products(options, device, torch.bfloat16, LAYERS)
+    with pytest.raises(UsageError, match="leave out --dtype"):
+        fp8_products(options, device, torch.float16, LAYERS)
+    assert fp8_products(replace(options, precision="dtype"), device, torch.float16, LAYERS) is None
