@@ -1,145 +1,124 @@
-"""Times ways to compute the projector's two convolutions: python -m bench.projector [--scene WxH ...].
+"""Times the projector's convolutions whole and frame by frame: python -m bench.projector [--all] [--write].
 
-cuDNN's choice depends on the frame's size by a factor of two and more. Each line is one way at one size, in
-ms and TFLOP/s of the work that is asked for; what a way pads or lays out beforehand is part of its time
-unless its name says otherwise. Every way's result is compared with cuDNN's.
+cuDNN's choice depends on the frame's size: at some, a convolution of two frames takes twice as long as each
+frame alone. `--all` looks at every size of target up to 3840x2176, `--write` keeps those sizes in
+`kernels/frame_by_frame.json`, where the projector finds them.
 """
 
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 import click
 import torch
 import torch.nn.functional as F
 
-from bench.gpu_timing import median_microseconds, require_gpu
+from bench.gpu_timing import require_gpu
 from bench.kernel_problems import SCENES
 from flashvsr_trt.config.geometry import Geometry
 from flashvsr_trt.config.presets import DEFAULT_PRESET, find_preset
 from flashvsr_trt.config.signatures import PIXEL_CHANNELS
-from flashvsr_trt.kernels.conv_product import launch_conv_product
-from flashvsr_trt.kernels.tuning import Setting
+from flashvsr_trt.kernels.calls import architecture_of
+from flashvsr_trt.kernels.norm_silu import convolve_by_frame
+from flashvsr_trt.kernels.stack_frames import FRAMES
+from flashvsr_trt.kernels.tuning import FRAME_BY_FRAME, convolution_key
 
 DEFAULT_SCENES = ("640x384", "672x384", "640x480", "1280x704")
 
-TILES = [
-    (8, {"PIXELS": 128, "OUTPUTS": 256, "CHANNELS": 64}, 4),
-    (8, {"PIXELS": 128, "OUTPUTS": 256, "CHANNELS": 64}, 3),
-    (8, {"PIXELS": 256, "OUTPUTS": 128, "CHANNELS": 64}, 4),
-    (4, {"PIXELS": 128, "OUTPUTS": 128, "CHANNELS": 64}, 4),
-]
-"""Warps, sizes and stages of the implicit product."""
+LARGEST_GRID = (136, 240)
+"""Rows and columns of tokens of the largest target that `--all` looks at; both come in multiples of 8."""
+
+WORTH = 0.95
+"""Frame by frame is chosen where it takes at most this part of the time: noise chooses nothing."""
+
+REPEATS = 5
 
 
 @dataclass(frozen=True)
 class Line:
-    """One way to compute one convolution at one size."""
+    """One convolution at one size, `shape` of its stacked frames; milliseconds both ways."""
 
-    scene: str
-    convolution: str
-    way: str
-    ms: float
-    tflops: float
-    error: float | None
+    shape: tuple[int, ...]
+    tflop: float
+    whole_ms: float
+    by_frame_ms: float
 
-
-def unfold_product(stacked: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """The convolution as a copy of each pixel's 3x3 neighbourhood and one plain product."""
-    frames, channels, height, width = stacked.shape
-    stride = stacked.permute(0, 2, 3, 1).stride()
-    windows = stacked.as_strided(
-        (frames, height - 2, width - 2, 3, 3 * channels), (*stride[:3], stride[1], 1)
-    )
-    product = windows.reshape(-1, 9 * channels) @ weight.permute(0, 2, 3, 1).flatten(1).t()
-    return product.view(frames, height - 2, width - 2, -1).permute(0, 3, 1, 2)
+    @property
+    def by_frame(self) -> bool:
+        """Whether frame by frame is clearly faster."""
+        return self.by_frame_ms < WORTH * self.whole_ms
 
 
-def grown(x: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
-    """x with more rows and columns behind, in channels-last memory."""
-    return F.pad(x, (0, columns, 0, rows)).contiguous(memory_format=torch.channels_last)
+def milliseconds(call) -> float:
+    """The shortest of REPEATS calls after two others: what disturbs only adds."""
+    times = []
+    for _ in range(2 + REPEATS):
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        call()
+        end.record()
+        end.synchronize()
+        times.append(begin.elapsed_time(end))
+    return min(times[2:])
 
 
-def ways(stacked: torch.Tensor, weight: torch.Tensor) -> Iterator[tuple[str, Callable[[], torch.Tensor]]]:
-    """Name and call of each way; a call gives the convolution's result or, where it grew, more."""
-    yield "cuDNN, as it chooses", lambda: F.conv2d(stacked, weight)
-
-    def measured_by_cudnn() -> torch.Tensor:
-        with torch.backends.cudnn.flags(enabled=True, benchmark=True):
-            return F.conv2d(stacked, weight)
-
-    yield "cuDNN, benchmark mode", measured_by_cudnn
-    yield "cuDNN, frame by frame", lambda: torch.cat([F.conv2d(one, weight) for one in stacked.split(1)])
-    for rows, columns in ((2, 0), (4, 0), (8, 0), (16, 0), (0, 2), (0, 6), (0, 14), (8, 14)):
-        more = grown(stacked, rows, columns)
-        yield (
-            f"cuDNN, {rows} rows and {columns} columns more (padding not timed)",
-            lambda more=more: F.conv2d(more, weight),
-        )
-    yield "copy of 3x3 neighbourhoods and cuBLAS", lambda: unfold_product(stacked, weight)
-    for warps, sizes, stages in TILES:
-        setting = Setting(warps, stages, sizes)
-        name = f"implicit product, {sizes}, {warps} warps, {stages} stages"
-        yield name, lambda setting=setting: launch_conv_product(stacked, weight, setting)
-
-
-def measure(scene: str) -> Iterator[Line]:
-    """Every way at one size, for both convolutions."""
-    network = find_preset(DEFAULT_PRESET).network
-    geometry = Geometry(*SCENES[scene], scale=2)
-    rows, columns = geometry.tokens
-    hidden, features = network.projector.hidden
-    generator = torch.Generator("cuda").manual_seed(0)
-    for name, frames, inputs, outputs in (
-        ("conv1", 4, PIXEL_CHANNELS, hidden),
-        ("conv2", 2, hidden, features),
-    ):
-        shape = (frames, 4 * inputs, rows + 2, columns + 2)
-        stacked = torch.randn(shape, device="cuda", generator=generator).bfloat16()
-        stacked = stacked.contiguous(memory_format=torch.channels_last)
-        weight = torch.randn(outputs, 4 * inputs, 3, 3, device="cuda", generator=generator) / 200
-        weight = weight.bfloat16().contiguous(memory_format=torch.channels_last)
-        work = 2 * frames * rows * columns * 9 * 4 * inputs * outputs
-        wanted = F.conv2d(stacked, weight).float()
-        for way, call in ways(stacked, weight):
-            try:
-                got = call().float()
-                error = None
-                if got.shape == wanted.shape:
-                    error = float((got - wanted).norm() / wanted.norm())
-                milliseconds = median_microseconds(call, calls=3) / 1e3
-            except Exception as failure:
-                # One way that this GPU or Triton refuses is a line of the table, not the end of it.
-                click.echo(f"{scene} {name} {way}: {type(failure).__name__}: {str(failure)[:300]}", err=True)
-                torch.cuda.synchronize()
-                continue
-            yield Line(scene, name, way, milliseconds, work / milliseconds / 1e9, error)
+def measure(grids: Iterable[tuple[int, int]]) -> Iterator[Line]:
+    """Both convolutions at every size."""
+    hidden = find_preset(DEFAULT_PRESET).network.projector.hidden
+    layers = ((4, PIXEL_CHANNELS, hidden[0]), (2, *hidden))
+    weights = [
+        torch.randn(outputs, FRAMES * inputs, 3, 3, device="cuda", dtype=torch.bfloat16)
+        .mul_(0.01)
+        .contiguous(memory_format=torch.channels_last)
+        for _, inputs, outputs in layers
+    ]
+    for rows, columns in grids:
+        for (count, inputs, outputs), weight in zip(layers, weights, strict=True):
+            shape = (count, FRAMES * inputs, rows + 2, columns + 2)
+            stacked = torch.empty(
+                shape, device="cuda", dtype=torch.bfloat16, memory_format=torch.channels_last
+            )
+            stacked.normal_()
+            whole = milliseconds(lambda x=stacked, w=weight: F.conv2d(x, w))
+            by_frame = milliseconds(lambda x=stacked, w=weight: convolve_by_frame(x, w))
+            work = 2 * count * rows * columns * 9 * FRAMES * inputs * outputs
+            yield Line(shape, work / 1e12, whole, by_frame)
 
 
-def row(line: Line) -> str:
-    """One line of the table."""
-    error = "" if line.error is None else f"{line.error:.1e}"
-    return f"| {line.scene} | {line.convolution} | {line.way} | {line.ms:.2f} | {line.tflops:.0f} | {error} |"
+def every_grid() -> Iterator[tuple[int, int]]:
+    """Rows and columns of tokens of every target that is not much larger than 4K."""
+    rows, columns = LARGEST_GRID
+    for row in range(8, columns + 1, 8):
+        for column in range(8, columns + 1, 8):
+            if row * column <= rows * columns:
+                yield row, column
 
 
 @click.command()
-@click.option("--scene", "scenes", multiple=True, type=click.Choice(list(SCENES)), help="LR frame.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the figures to this file.")
-def main(scenes: tuple[str, ...], json_file: Path | None) -> None:
-    """Print the table as it comes; write JSON where asked."""
+@click.option("--all", "every", is_flag=True, help="Every size; prints those that are faster frame by frame.")
+@click.option("--write", is_flag=True, help="Keep them in kernels/frame_by_frame.json.")
+def main(every: bool, write: bool) -> None:
+    """Print a line a convolution and size."""
     click.echo(
         f"{require_gpu()}, torch {torch.__version__}, cuDNN {torch.backends.cudnn.version()}, bfloat16"
     )
-    click.echo("\n| LR frame | convolution | way | ms | TFLOP/s | difference |")
-    click.echo("| --- | --- | --- | ---: | ---: | ---: |")
-    lines = []
-    for scene in scenes or DEFAULT_SCENES:
-        for line in measure(scene):
-            lines.append(asdict(line))
-            click.echo(row(line))
-    if json_file:
-        json_file.write_text(json.dumps(lines, indent=1) + "\n")
+    click.echo("\n| stacked frames | whole, ms | TFLOP/s | frame by frame, ms | TFLOP/s |")
+    click.echo("| --- | ---: | ---: | ---: | ---: |")
+    grids = every_grid() if every else [Geometry(*SCENES[scene], scale=2).tokens for scene in DEFAULT_SCENES]
+    chosen = []
+    for line in measure(grids):
+        if line.by_frame:
+            chosen.append(convolution_key(line.shape))
+        if line.by_frame or not every:
+            rates = (1e3 * line.tflop / time for time in (line.whole_ms, line.by_frame_ms))
+            whole, by_frame = rates
+            click.echo(
+                f"| {convolution_key(line.shape)} | {line.whole_ms:.2f} | {whole:.0f} "
+                f"| {line.by_frame_ms:.2f} | {by_frame:.0f} |"
+            )
+    if write:
+        table = json.loads(FRAME_BY_FRAME.read_text()) | {architecture_of(torch.device("cuda")): chosen}
+        FRAME_BY_FRAME.write_text(json.dumps(table, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -2,10 +2,14 @@
 
 import functools
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 TABLE = Path(__file__).with_name("tuning.json")
+
+FRAME_BY_FRAME = Path(__file__).with_name("frame_by_frame.json")
+"""Sizes that cuDNN convolves faster frame by frame, by architecture (`python -m bench.projector --all`)."""
 
 SHARED_LIMIT = {
     "sm_80": 166_912,
@@ -69,6 +73,21 @@ def setting_for(kernel: str, architecture: str, head_dim: int | None = None) -> 
             raise ValueError(f"{kernel} has no tuning for head_dim {head_dim}; it has: {', '.join(entry)}")
         entry = entry[str(head_dim)]
     return Setting(**entry)
+
+
+def frame_by_frame(architecture: str, shape: Sequence[int]) -> bool:
+    """Whether frames [T, C, h, w] are convolved one by one: at sizes measured on this very architecture."""
+    return convolution_key(shape) in _slow_convolutions().get(architecture, ())
+
+
+def convolution_key(shape: Sequence[int]) -> str:
+    """ "2x8192x50x82" for frames of that shape."""
+    return "x".join(map(str, shape))
+
+
+@functools.cache
+def _slow_convolutions() -> dict[str, list[str]]:
+    return json.loads(FRAME_BY_FRAME.read_text())
 
 
 def capability_number(architecture: str) -> int:

@@ -8,7 +8,7 @@ from flashvsr_trt.config.presets import TOKEN_STRIDE
 from flashvsr_trt.kernels.calls import counted_calls, reference_kernels
 from flashvsr_trt.kernels.conv_relu import conv_relu, conv_relu_reference
 from flashvsr_trt.kernels.conv_to_rgb import ConvToRGB, conv_to_rgb_reference
-from flashvsr_trt.kernels.norm_silu import launch_norm_silu, norm_silu_reference
+from flashvsr_trt.kernels.norm_silu import convolve_by_frame, launch_norm_silu, norm_silu_reference
 from flashvsr_trt.kernels.split_frames import launch_split_frames, split_frames_reference
 from flashvsr_trt.kernels.stack_frames import launch_stack_frames, stack_frames, stack_frames_reference
 from flashvsr_trt.kernels.tuning import Setting
@@ -289,3 +289,12 @@ def test_the_decoder_s_input_is_condition_and_latent_side_by_side(frames, height
     got = decoder_input(latent, condition)
     assert torch.equal(got, torch.cat([condition_cells(condition), latent], dim=1))
     assert got.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("frames", [1, 3])
+def test_convolving_frame_by_frame_changes_nothing(frames):
+    x = torch.randn(frames, 8, 6, 7).contiguous(memory_format=torch.channels_last)
+    weight = torch.randn(5, 8, 3, 3).contiguous(memory_format=torch.channels_last)
+    made = convolve_by_frame(x, weight)
+    torch.testing.assert_close(made, torch.nn.functional.conv2d(x, weight), rtol=1e-5, atol=1e-5)
+    assert made.is_contiguous(memory_format=torch.channels_last)

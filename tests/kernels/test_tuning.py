@@ -1,6 +1,6 @@
 import pytest
 
-from flashvsr_trt.kernels.tuning import ARCHITECTURES, setting_for
+from flashvsr_trt.kernels.tuning import ARCHITECTURES, frame_by_frame, setting_for
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -46,3 +46,9 @@ def test_an_architecture_between_two_takes_the_lower():
 def test_what_the_table_does_not_hold_is_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         setting_for(*arguments)
+
+
+def test_sizes_that_are_convolved_frame_by_frame_are_of_one_architecture():
+    assert frame_by_frame("sm_90", (2, 8192, 50, 82))
+    assert not frame_by_frame("sm_90", (2, 8192, 50, 90))
+    assert not frame_by_frame("sm_89", (2, 8192, 50, 82))
