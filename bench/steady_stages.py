@@ -9,9 +9,9 @@ from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.model.network import Network, build_network
 from flashvsr_trt.model.weights.load import load_weights, resolve_weights
 from flashvsr_trt.runtime.executor import Executor
+from flashvsr_trt.runtime.noise import latent_noise
 from flashvsr_trt.runtime.request import DIT_PRECISIONS, TorchOptions
 from flashvsr_trt.runtime.ring import KVRing
-from flashvsr_trt.runtime.session import latent_noise
 from flashvsr_trt.runtime.torch.precision import fp8_products
 
 WEIGHTS = "random:0"

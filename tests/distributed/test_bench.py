@@ -10,7 +10,7 @@ from bench import distributed
 from bench.distributed_job import Job
 from bench.rank_profile import covered
 from flashvsr_trt.model.sharding import Sharding
-from flashvsr_trt.model.traffic import unit_traffic
+from tests.distributed.traffic import unit_traffic
 
 pytestmark = pytest.mark.slow
 

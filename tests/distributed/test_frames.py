@@ -11,7 +11,6 @@ import torch
 from flashvsr_trt.config.presets import UNIT_FRAMES
 from flashvsr_trt.model.network import build_network
 from flashvsr_trt.model.sharding import Sharding, length
-from flashvsr_trt.model.traffic import unit_traffic
 from flashvsr_trt.model.weights.load import load_weights, resolve_weights
 from flashvsr_trt.runtime.torch.executor import TorchExecutor
 from tests.distributed.cases import (
@@ -28,6 +27,7 @@ from tests.distributed.cases import (
 )
 from tests.distributed.clip_job import run_streams
 from tests.distributed.launch import run_ranks
+from tests.distributed.traffic import unit_traffic
 
 pytestmark = pytest.mark.slow
 

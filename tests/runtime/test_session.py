@@ -11,7 +11,8 @@ from flashvsr_trt.config.geometry import Geometry
 from flashvsr_trt.config.presets import AttentionConfig, find_schedule
 from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.errors import SessionError, UsageError
-from flashvsr_trt.runtime.session import Session, latent_noise
+from flashvsr_trt.runtime.noise import NoiseAhead, latent_noise
+from flashvsr_trt.runtime.session import Session
 from flashvsr_trt.runtime.torch.executor import TorchExecutor
 from tests.golden import golden_preset, load_case
 from tests.test_golden_end_to_end import network_of
@@ -231,3 +232,16 @@ def test_a_session_gives_its_memory_back_at_the_end_of_its_block():
     for call in (lambda: session.push(clip(1)), session.flush, session.reset):
         with pytest.raises(SessionError, match="closed"):
             call()
+
+
+def test_noise_is_that_of_its_frames_whatever_was_drawn_ahead():
+    ahead = NoiseAhead(lambda latent: np.full((16, 1, 1), latent, np.float32))
+    for latents in (range(6), range(6, 8), range(8, 10), range(100, 102), range(0, 2)):
+        np.testing.assert_array_equal(ahead.step(latents)[:, 0, 0, 0], latents)
+
+
+def test_what_a_draw_ahead_raises_is_raised_by_the_step_that_needs_it():
+    ahead = NoiseAhead({0: np.zeros(1), 1: np.zeros(1)}.__getitem__)
+    ahead.step(range(2))
+    with pytest.raises(KeyError, match="2"):
+        ahead.step(range(2, 4))
