@@ -122,7 +122,7 @@ def tune_norm_rope(_: str) -> Setting:
     angle = torch.rand(tokens, head_dim // 2, device="cuda")
     cos, sin = angle.cos(), angle.sin()
     q_out, k_out, expected_out = (torch.empty_like(problem.q) for _ in range(3))
-    inner = _launches(launch_norm_rope, q, k, weight, weight, cos, sin, 1e-6, q_out, k_out)
+    inner = _launches(launch_norm_rope, q, k, weight, weight, cos, sin, 1e-6, q_out, k_out, (1.0, 1.0))
     means = norm_rope_reference(q, weight, cos, sin, 1e-6, expected_out)
     settings = _grid((2, 4, 8), TOKENS=(1, 2, 4), PARTS=(2, 4, 8))
     return fastest(

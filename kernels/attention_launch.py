@@ -83,7 +83,7 @@ def launch_attention(arguments: tuple[torch.Tensor, ...], setting: Setting) -> t
         from flashvsr_trt.kernels.block_sparse_attention_hopper import block_sparse_attention_hopper as kernel
 
         # Triton asks this allocator for the room that the tensor descriptors are built in.
-        triton.set_allocator(_scratch)
+        triton.set_allocator(allocate_scratch)
     else:
         from flashvsr_trt.kernels.block_sparse_attention_triton import MULTIPLIED
         from flashvsr_trt.kernels.block_sparse_attention_triton import block_sparse_attention as kernel
@@ -108,5 +108,6 @@ def launch_attention(arguments: tuple[torch.Tensor, ...], setting: Setting) -> t
     return out
 
 
-def _scratch(size: int, alignment: int, stream: int | None) -> torch.Tensor:
+def allocate_scratch(size: int, alignment: int, stream: int | None) -> torch.Tensor:
+    """What Triton calls for memory on the device."""
     return torch.empty(size, dtype=torch.int8, device="cuda")

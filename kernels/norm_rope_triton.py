@@ -19,16 +19,20 @@ def _norm_rope_window(
     out_stride,
     means,
     eps,
+    inverse,
     WIDTH: tl.constexpr,
     HEAD_DIM: tl.constexpr,
     PADDED: tl.constexpr,
     BLOCK: tl.constexpr,
+    QUANTISED: tl.constexpr,
     TOKENS: tl.constexpr,
     PARTS: tl.constexpr,
 ):
     """One part of one window of one of q and k, TOKENS tokens at a time."""
     window = tl.program_id(0)
     part = tl.program_id(2)
+    # Means are of what would be kept without FP8.
+    KEPT: tl.constexpr = x.dtype.element_ty if QUANTISED else out.dtype.element_ty
     channel = tl.arange(0, PADDED)
     pair = tl.arange(0, PADDED // 2)
     exists = channel < WIDTH
@@ -54,9 +58,11 @@ def _norm_rope_window(
         scale = tl.rsqrt(tl.sum(wide * wide, axis=1) / WIDTH + eps)
         wide = wide * scale[:, None] * factor[None, :]
         even, odd = tl.split(tl.reshape(wide, [TOKENS, PADDED // 2, 2]))
-        even_out = (even * c - odd * s).to(out.dtype.element_ty)
-        odd_out = (even * s + odd * c).to(out.dtype.element_ty)
+        even_out = (even * c - odd * s).to(KEPT)
+        odd_out = (even * s + odd * c).to(KEPT)
         rotated = tl.reshape(tl.join(even_out, odd_out), [TOKENS, PADDED])
+        if QUANTISED:
+            rotated = (rotated.to(tl.float32) * inverse).to(out.dtype.element_ty)
         tl.store(out + token[:, None] * out_stride + channel[None, :], rotated, mask=exists[None, :])
         even_sum += tl.sum(even_out.to(tl.float32), axis=0)
         odd_sum += tl.sum(odd_out.to(tl.float32), axis=0)
@@ -82,10 +88,13 @@ def norm_rope(
     q_means,
     k_means,
     eps,
+    q_inverse,
+    k_inverse,
     WIDTH: tl.constexpr,
     HEAD_DIM: tl.constexpr,
     PADDED: tl.constexpr,
     BLOCK: tl.constexpr,
+    QUANTISED: tl.constexpr,
     TOKENS: tl.constexpr,
     PARTS: tl.constexpr,
 ):
@@ -93,12 +102,12 @@ def norm_rope(
     if tl.program_id(1) == 0:
         _norm_rope_window(
             q, q_stride, q_weight, cos, sin, q_out, q_out_stride, q_means, eps,
-            WIDTH, HEAD_DIM, PADDED, BLOCK, TOKENS, PARTS,
+            q_inverse, WIDTH, HEAD_DIM, PADDED, BLOCK, QUANTISED, TOKENS, PARTS,
         )  # fmt: skip
     else:
         _norm_rope_window(
             k, k_stride, k_weight, cos, sin, k_out, k_out_stride, k_means, eps,
-            WIDTH, HEAD_DIM, PADDED, BLOCK, TOKENS, PARTS,
+            k_inverse, WIDTH, HEAD_DIM, PADDED, BLOCK, QUANTISED, TOKENS, PARTS,
         )  # fmt: skip
 
 
@@ -112,6 +121,7 @@ def launch_norm_rope(
     eps: float,
     q_out: torch.Tensor,
     k_out: torch.Tensor,
+    scales: tuple[float, float],
     setting: Setting,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """`norm_rope_reference` of q and of k; returns the window means of both.
@@ -152,10 +162,13 @@ def launch_norm_rope(
         means[0],
         means[1],
         eps,
+        1 / scales[0],
+        1 / scales[1],
         WIDTH=width,
         HEAD_DIM=head_dim,
         PADDED=triton.next_power_of_2(width),
         BLOCK=BLOCK,
+        QUANTISED=q_out.dtype == torch.float8_e4m3fn or scales != (1.0, 1.0),
         **setting.constants,
         num_warps=setting.num_warps,
     )

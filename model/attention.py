@@ -10,6 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from flashvsr_trt.config.geometry import Geometry
 from flashvsr_trt.config.presets import AttentionConfig
+from flashvsr_trt.kernels.block_sparse_attention_fp8 import AttentionScales, block_sparse_attention_fp8
 from flashvsr_trt.kernels.calls import record_call, runs_kernel
 from flashvsr_trt.kernels.select_blocks import block_probability, local_neighbourhood
 from flashvsr_trt.kernels.torch_ops import block_sparse_attention, select_blocks
@@ -20,7 +21,8 @@ class LayerCache:
     """Keys (after RoPE) and values of one layer, in window order, unit by unit.
 
     As the ring: `slots` units. As the result of a step: the step's own units.
-    keys, values: [slots, tokens, heads, head_dim]; key_means: [slots, W, heads, head_dim] float32.
+    keys, values: [slots, tokens, heads, head_dim]; key_means: [slots, W, heads, head_dim] float32. In e4m3
+    values are laid out as `kernels.block_sparse_attention_fp8.store_values` does.
     """
 
     keys: torch.Tensor
@@ -59,6 +61,7 @@ class Attention(Protocol):
         own: LayerCache,
         ring: LayerCache,
         slot_valid: torch.Tensor | None,
+        scales: AttentionScales | None = None,
     ) -> torch.Tensor:
         """Queries [units*tokens, heads, head_dim] to the step's own units and the ring's valid slots.
 
@@ -83,9 +86,12 @@ class SparseAttention(Attention):
         own: LayerCache,
         ring: LayerCache,
         slot_valid: torch.Tensor | None,
+        scales: AttentionScales | None = None,
     ) -> torch.Tensor:
         """See `Attention.attend`."""
         index, count = self.select(q_means, own, ring, slot_valid)
+        if scales:
+            return block_sparse_attention_fp8(q, ring.keys, ring.values, index, count, scales)
         return block_sparse_attention(
             q, own.keys.flatten(0, 1), own.values.flatten(0, 1), ring.keys, ring.values, index, count
         )
@@ -114,6 +120,7 @@ class DenseAttention(Attention):
         own: LayerCache,
         ring: LayerCache,
         slot_valid: torch.Tensor | None,
+        scales: AttentionScales | None = None,
     ) -> torch.Tensor:
         """See `Attention.attend`; `q_means` are not read. `slot_valid` is None where all slots are valid."""
         record_call("dense_attention", "torch")

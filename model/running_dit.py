@@ -12,7 +12,8 @@ from torch import nn
 
 from flashvsr_trt.config.presets import PATCH
 from flashvsr_trt.kernels.add_norm import add_norm
-from flashvsr_trt.kernels.fp8 import Quantised, gelu_rows, quantise_rows
+from flashvsr_trt.kernels.block_sparse_attention_fp8 import AttentionScales, store_values
+from flashvsr_trt.kernels.fp8 import E4M3, Quantised, gelu_rows, quantise_rows
 from flashvsr_trt.kernels.linear_gelu import linear_gelu
 from flashvsr_trt.kernels.norm_rope import norm_rope
 from flashvsr_trt.model.attention import Attention, StepCache
@@ -25,7 +26,7 @@ from flashvsr_trt.model.dit import (
     from_patches,
     to_patches,
 )
-from flashvsr_trt.model.fp8_linear import Fp8Linear
+from flashvsr_trt.model.fp8_linear import Fp8Linear, attention_scales
 from flashvsr_trt.model.step_tokens import StepTokens
 
 NormParameters = tuple[torch.Tensor, torch.Tensor]
@@ -37,6 +38,9 @@ Operand = torch.Tensor | Quantised
 
 PRODUCTS = ("self_attn.qkv", "self_attn.o", "cross_attn.q", "cross_attn.o", "ffn.0", "ffn.2")
 """A block's products by the names of their layers; q, k and v share their operand."""
+
+ATTENTION = "attention"
+"""The name of what all layers' self-attention multiplies; one K/V ring's layers are of one dtype."""
 
 
 def linear_into(x: Operand, layer: nn.Linear | Fp8Linear, out: torch.Tensor) -> None:
@@ -59,8 +63,8 @@ def feed_forward(up: nn.Linear | Fp8Linear, down: nn.Linear | Fp8Linear, h: Oper
 
 
 def product_names(layers: int) -> list[str]:
-    """The products of all blocks, in order."""
-    return [f"blocks.{number}.{product}" for number in range(layers) for product in PRODUCTS]
+    """What may be in FP8: attention, and the products of all blocks, in order."""
+    return [ATTENTION, *(f"blocks.{number}.{product}" for number in range(layers) for product in PRODUCTS)]
 
 
 class JoinedSelfAttention(nn.Module):
@@ -115,6 +119,7 @@ class RunningBlock(nn.Module):
         for name, vector in folded.items():
             self.register_buffer(name, vector.clone())
         self.next_quantised = False
+        self.scales: AttentionScales | None = None
 
     def quantise(self, product: str) -> None:
         """Take one of PRODUCTS in FP8 from now on."""
@@ -152,14 +157,22 @@ class RunningBlock(nn.Module):
         tokens: StepTokens,
     ) -> torch.Tensor:
         layer = self.self_attn
+        # A ring in e4m3 asks for attention in FP8.
+        scales = self.scales if cache.new.keys.dtype == E4M3 else None
         q, k, v = tokens.projections(x, cache.new)
         # Straight to where it is kept, so v is no part of the product that makes q and k.
-        linear_into(h, layer.v, v.view(x.shape))
+        made = torch.empty_like(x) if scales else v.view(x.shape)
+        linear_into(h, layer.v, made)
+        if scales:
+            store_values(made.view(v.shape), scales.v, v)
         weights = layer.norm_q.weight, layer.norm_k.weight
-        means = norm_rope(*layer.qk(h).chunk(2, dim=-1), *weights, *rope, self.eps, q, k)
+        parts = layer.qk(h).chunk(2, dim=-1)
+        means = norm_rope(*parts, *weights, *rope, self.eps, q, k, *([scales[:2]] if scales else []))
         q, q_means = tokens.to_heads((q, k, v), means, cache.new)
         # A rank without heads has tokens all the same.
-        attended = attention.attend(q, q_means, cache.own, cache.ring, slot_valid) if q.shape[1] else q
+        attended = q
+        if q.shape[1]:
+            attended = attention.attend(q, q_means, cache.own, cache.ring, slot_valid, scales)
         return layer.o(tokens.to_tokens(attended).flatten(1))
 
 
@@ -182,13 +195,25 @@ class RunningDiT(nn.Module):
         )
 
     def quantise(self, chosen: Callable[[str], bool]) -> None:
-        """Take products in FP8 from now on: those of whose name ("blocks.0.ffn.2") `chosen` is true."""
-        for name in product_names(len(self.blocks)):
+        """Take in FP8 from now on what `product_names` calls by a name of which `chosen` is true."""
+        if chosen(ATTENTION):
+            norm = self.first_scale, self.first_shift
+            for block in self.blocks:
+                layer = block.self_attn
+                weights = layer.norm_q.weight, layer.norm_k.weight
+                block.scales = attention_scales(*weights, layer.v, *norm)
+                norm = block.next_scale, block.next_shift
+        for name in product_names(len(self.blocks))[1:]:
             _, number, product = name.split(".", 2)
             if chosen(name):
                 self.blocks[int(number)].quantise(product)
         for block, following in zip(self.blocks, self.blocks[1:], strict=False):
             block.next_quantised = isinstance(following.self_attn.qk, Fp8Linear)
+
+    @property
+    def fp8_attention(self) -> bool:
+        """Whether its K/V ring may be in e4m3."""
+        return self.blocks[0].scales is not None
 
     def forward(
         self,

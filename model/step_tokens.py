@@ -69,7 +69,7 @@ class AllTokens(StepTokens):
 
     def projections(self, h: torch.Tensor, new: LayerCache) -> Projections:
         """See `StepTokens.projections`: keys and values are made where they are kept."""
-        q = h.new_empty(h.shape[0], *new.keys.shape[2:])
+        q = new.keys.new_empty(h.shape[0], *new.keys.shape[2:])
         return q, new.keys.flatten(0, 1), new.values.flatten(0, 1)
 
     def to_heads(

@@ -302,17 +302,30 @@ class TorchExecutor(GraphExecutor):
         """The stream of DiT steps, which is the caller's."""
         return torch.cuda.current_stream(self.device) if self.device.type == "cuda" else None
 
+    @property
+    def _ring_dtype(self) -> torch.dtype:
+        """Of keys and values: e4m3 where attention is in FP8, as one process's sparse attention may be."""
+        sparse = self.stream.preset.attention.sparse_ratio is not None
+        fp8 = self.dit_stage.dit.fp8_attention and sparse and self.sharding.size == 1 and not self.fp8
+        return torch.float8_e4m3fn if fp8 else self.dtype
+
     def _layer(self, device: torch.device | str) -> LayerCache:
         slots = self.stream.preset.attention.ring_slots
-        return LayerCache(*(self._zeros(spec, device) for spec in cache_specs(self.stream, 0, slots, "ring")))
+        specs = cache_specs(self.stream, 0, slots, "ring")
+        return LayerCache(*(self._zeros(spec, device, self._ring_dtype) for spec in specs))
 
     def _zeros_carried(self, spec: TensorSpec) -> torch.Tensor:
         # Features as convolutions want them, or each call would convert them; frames as they come.
         layout = torch.channels_last if spec.dtype == COMPUTE else torch.contiguous_format
         return self._zeros(spec).contiguous(memory_format=layout)
 
-    def _zeros(self, spec: TensorSpec, device: torch.device | str | None = None) -> torch.Tensor:
-        dtype = self.dtype if spec.dtype == COMPUTE else getattr(torch, spec.dtype)
+    def _zeros(
+        self,
+        spec: TensorSpec,
+        device: torch.device | str | None = None,
+        compute: torch.dtype | None = None,
+    ) -> torch.Tensor:
+        dtype = (compute or self.dtype) if spec.dtype == COMPUTE else getattr(torch, spec.dtype)
         shape = self.sharding.carried_shape(spec, self.rank)
         return torch.zeros(shape, dtype=dtype, device=device or self.device)
 

@@ -16,13 +16,17 @@ def random(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def launch_into_ring(qkv, q_weight, k_weight, cos, sin, ring, slot):
+def launch_into_ring(qkv, q_weight, k_weight, cos, sin, ring, slot, scales=(1.0, 1.0)):
     """q and k as columns of a fused projection; k goes straight into a slot of the ring."""
     from flashvsr_trt.kernels.norm_rope_triton import launch_norm_rope
 
     q, k, _ = qkv.chunk(3, dim=1)
     q_out, ring = torch.empty_like(ring[slot]), ring.clone()
-    return *launch_norm_rope(q, k, q_weight, k_weight, cos, sin, EPS, q_out, ring[slot], PARTS), q_out, ring
+    return (
+        *launch_norm_rope(q, k, q_weight, k_weight, cos, sin, EPS, q_out, ring[slot], scales, PARTS),
+        q_out,
+        ring,
+    )
 
 
 @pytest.mark.parametrize(("heads", "head_dim"), [(2, 32), (3, 32), (3, 128)])
@@ -43,6 +47,19 @@ def test_norm_rope_writes_what_the_reference_writes(run_kernel, heads, head_dim)
     torch.testing.assert_close(written, expected_ring, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(q_means, expected_q_means, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(k_means, expected_k_means, rtol=1e-5, atol=1e-5)
+
+
+def test_norm_rope_divides_by_scales_and_not_its_means(run_kernel):
+    tokens, width, scales = 256, 64, (0.25, 0.5)
+    qkv, ring = random(tokens, 3 * width), random(3, tokens, 2, 32, seed=1)
+    weights = random(2, width, seed=2)
+    angle = random(tokens, 16, seed=3)
+    arguments = qkv, *weights, angle.cos(), angle.sin(), ring, 1
+    *means, q, kept = run_kernel(launch_into_ring, *arguments)
+    *scaled_means, scaled_q, scaled_kept = run_kernel(launch_into_ring, *arguments, scales)
+    assert all(map(torch.equal, means, scaled_means))
+    torch.testing.assert_close(scaled_q, q / 0.25)
+    torch.testing.assert_close(scaled_kept[1], kept[1] / 0.5)
 
 
 def launch_add(*arguments):

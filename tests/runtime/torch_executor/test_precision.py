@@ -11,7 +11,7 @@ from flashvsr_trt.config.geometry import Geometry
 from flashvsr_trt.config.presets import find_preset, find_schedule
 from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.errors import DeviceError, UsageError
-from flashvsr_trt.model.running_dit import PRODUCTS, product_names
+from flashvsr_trt.model.running_dit import ATTENTION, PRODUCTS, product_names
 from flashvsr_trt.parity.tensor_error import psnr
 from flashvsr_trt.runtime.backends import open_executor
 from flashvsr_trt.runtime.request import ExecutorRequest, TorchOptions
@@ -52,6 +52,8 @@ def test_every_chunk_is_near_float32_and_does_not_drift(weights):
     assert np.polyfit(range(CHUNKS), np.minimum(chunks, 60), 1)[0] > -0.5
     # Seven products a block and step: q and k are one, v goes to where it is kept.
     assert calls["fp8_product/reference"] == 7 * calls["select_blocks/reference"]
+    assert calls["block_sparse_attention_fp8/reference"] == calls["select_blocks/reference"]
+    assert "block_sparse_attention/reference" not in calls
 
 
 def test_what_a_calibration_keeps_is_not_in_fp8(tmp_path):
@@ -66,9 +68,35 @@ def test_what_a_calibration_keeps_is_not_in_fp8(tmp_path):
 def test_products_are_the_layers_of_a_block():
     running = executor(TorchOptions(precision="fp8"))
     found = [name for name, layer in running.dit_stage.dit.named_modules() if "Fp8" in type(layer).__name__]
-    joined = {name.replace("attn.qkv", "attn.v") for name in product_names(LAYERS)}
+    joined = {name.replace("attn.qkv", "attn.v") for name in product_names(LAYERS)} - {ATTENTION}
     assert set(found) == joined | {f"blocks.{number}.self_attn.qk" for number in range(LAYERS)}
-    assert len(product_names(LAYERS)) == LAYERS * len(PRODUCTS)
+    assert len(product_names(LAYERS)) == 1 + LAYERS * len(PRODUCTS)
+
+
+@pytest.mark.parametrize(
+    ("change", "ring"),
+    [
+        ({}, torch.float8_e4m3fn),
+        ({"precision": "dtype"}, torch.float32),
+        ({"kv_cache": "fp8"}, torch.float8_e4m3fn),
+    ],
+)
+def test_the_ring_is_in_e4m3(change, ring):
+    running = executor(replace(TorchOptions(precision="fp8"), **change))
+    layer = next(iter(running.new_state().ring))
+    assert layer.keys.dtype == layer.values.dtype == ring
+    assert layer.key_means.dtype == torch.float32
+
+
+def test_dense_attention_keeps_its_dtype():
+    preset = replace(STREAM.preset, attention=replace(STREAM.preset.attention, sparse_ratio=None))
+    request = ExecutorRequest(
+        replace(STREAM, preset=preset), device="cpu", torch=TorchOptions(precision="fp8")
+    )
+    running = open_executor("torch", request, lambda line: None)
+    assert next(iter(running.new_state().ring)).keys.dtype == torch.float32
+    Session(running).push(np.zeros((25, 64, 64, 3), np.uint8))
+    assert running.describe()["kernel_calls"]["dense_attention/torch"] == LAYERS
 
 
 def test_a_calibration_is_read_as_written(tmp_path):

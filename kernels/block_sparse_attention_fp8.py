@@ -1,0 +1,207 @@
+"""Block-sparse attention over a K/V ring in e4m3: its operands, its layout of values, and its launch.
+
+The PyTorch references here are the specification. Scales are constants of a layer: bounds that its weights
+set on queries, keys and values (`model/fp8_linear.py`), so that nothing is measured when frames run. e4m3 is
+a floating format: a bound that is tens of times too wide costs the smallest values some bits.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+
+from flashvsr_trt.kernels.calls import architecture_of, kernel_setting, record_call, runs_kernel
+from flashvsr_trt.kernels.catalogue import BLOCK
+from flashvsr_trt.kernels.fp8 import E4M3, to_e4m3
+from flashvsr_trt.kernels.optional_triton import tl, triton
+from flashvsr_trt.kernels.select_blocks import expand_mask
+from flashvsr_trt.kernels.tuning import Setting, setting_for
+
+LOG2_LARGEST = 8
+"""Probabilities are multiplied by 256: the largest power of two that e4m3 holds, for a probability of 1."""
+
+GROUP = 16
+"""Keys that `value_order` reorders among themselves."""
+
+
+class AttentionScales(NamedTuple):
+    """What a layer's e4m3 queries, keys and values are multiplied by, and the dtype of what is attended."""
+
+    q: float
+    k: float
+    v: float
+    dtype: torch.dtype
+
+
+def value_order(keys: torch.Tensor) -> torch.Tensor:
+    """Which key of its group of 16 stands at each place: as a Hopper thread holds probabilities."""
+    place = keys % GROUP
+    return keys - place + place // 2 % 2 * 8 + place // 4 * 2 + place % 2
+
+
+def store_values_reference(v: torch.Tensor, scale: float, out: torch.Tensor) -> None:
+    """v [tokens, heads, head_dim] in window order -> out, e4m3 memory of that size.
+
+    It then holds [windows, heads, head_dim, 128], each window's keys innermost and in `value_order`.
+    """
+    windows = v.unflatten(0, (-1, BLOCK)).permute(0, 2, 3, 1)[..., value_order(torch.arange(BLOCK))]
+    out.view(windows.shape).copy_(to_e4m3(windows.float() / scale))
+
+
+def block_sparse_attention_fp8_reference(
+    q: torch.Tensor,
+    ring_k: torch.Tensor,
+    ring_v: torch.Tensor,
+    index: torch.Tensor,
+    count: torch.Tensor,
+    scales: AttentionScales,
+) -> torch.Tensor:
+    """`block_sparse_attention_reference` of e4m3 operands, its probabilities rounded to e4m3 as well.
+
+    Args:
+        q: [units*W*128, heads, head_dim] e4m3.
+        ring_k: [slots, W*128, heads, head_dim] e4m3, with the step's own keys.
+        ring_v: the same memory, laid out as `store_values_reference` does.
+        index, count: as there, of the ring's windows.
+
+    Returns:
+        [units*W*128, heads, head_dim] in the dtype that `scales` say.
+    """
+    heads, head_dim = q.shape[1:]
+    keys = ring_k.flatten(0, 1).float().transpose(0, 1)
+    order = value_order(torch.arange(BLOCK)).argsort()
+    values = ring_v.reshape(-1, heads, head_dim, BLOCK).float()[..., order].permute(1, 0, 3, 2).flatten(1, 2)
+    mask, scale = expand_mask(index, count), scales.q * scales.k / math.sqrt(head_dim)
+    out = q.new_empty(q.shape, dtype=scales.dtype)
+    for row in range(count.shape[1]):
+        visible = mask[:, row].repeat_interleave(BLOCK, dim=-1)[:, None]
+        query = q[row * BLOCK : (row + 1) * BLOCK].float().transpose(0, 1)
+        scores = (query @ keys.transpose(1, 2) * scale).masked_fill(~visible, -torch.inf)
+        highest = scores.amax(dim=-1, keepdim=True).clamp_min(torch.finfo(torch.float32).min)
+        probability = (scores - highest).exp()
+        total = probability.sum(dim=-1, keepdim=True)
+        weighted = to_e4m3(probability * 2**LOG2_LARGEST).float() @ values
+        attended = weighted * (scales.v / 2**LOG2_LARGEST) / torch.where(total > 0, total, 1.0)
+        out[row * BLOCK : (row + 1) * BLOCK] = attended.transpose(0, 1)
+    return out
+
+
+def store_values(v: torch.Tensor, scale: float, out: torch.Tensor) -> None:
+    """`store_values_reference`, by the kernel on a GPU."""
+    setting = kernel_setting("store_values", v)
+    if setting is None:
+        store_values_reference(v, scale, out)
+    else:
+        launch_store_values(v, scale, out, setting)
+
+
+def block_sparse_attention_fp8(
+    q: torch.Tensor,
+    ring_k: torch.Tensor,
+    ring_v: torch.Tensor,
+    index: torch.Tensor,
+    count: torch.Tensor,
+    scales: AttentionScales,
+) -> torch.Tensor:
+    """`block_sparse_attention_fp8_reference`, by the architecture's fastest kernel where there is a GPU."""
+    arguments = q, ring_k, ring_v, index, count, scales
+    if not runs_kernel(q):
+        record_call("block_sparse_attention_fp8", "reference")
+        return block_sparse_attention_fp8_reference(*arguments)
+    setting = setting_for("block_sparse_attention_fp8", architecture_of(q.device), q.shape[-1])
+    record_call("block_sparse_attention_fp8", setting.implementation)
+    return launch_attention_fp8(*arguments, setting)
+
+
+@triton.jit
+def store_values_kernel(
+    v,
+    out,
+    inverse,
+    HEAD_DIM: tl.constexpr,
+    BLOCK: tl.constexpr,
+    GROUP: tl.constexpr,
+):
+    """One window of one head."""
+    window = tl.program_id(0).to(tl.int64)
+    head = tl.program_id(1)
+    heads = tl.num_programs(1)
+    place = tl.arange(0, BLOCK)
+    within = place % GROUP
+    key = place - within + within // 2 % 2 * 8 + within // 4 * 2 + within % 2
+    channel = tl.arange(0, HEAD_DIM)
+    token = (window * BLOCK + key) * heads + head
+    value = tl.load(v + token[:, None] * HEAD_DIM + channel[None, :]).to(tl.float32) * inverse
+    line = (window * heads + head) * HEAD_DIM + channel
+    tl.store(out + line[:, None] * BLOCK + place[None, :], tl.trans(value).to(out.dtype.element_ty))
+
+
+def launch_store_values(v: torch.Tensor, scale: float, out: torch.Tensor, setting: Setting) -> None:
+    """`store_values_reference` in one launch.
+
+    Raises:
+        ValueError: memory that is not contiguous, or tokens that are no whole windows.
+    """
+    tokens, heads, head_dim = v.shape
+    if not (v.is_contiguous() and out.is_contiguous()) or tokens % BLOCK or out.numel() != v.numel():
+        raise ValueError(f"values {tuple(v.shape)} and their place must be contiguous whole windows")
+    store_values_kernel[(tokens // BLOCK, heads)](
+        v, out, 1 / scale, HEAD_DIM=head_dim, BLOCK=BLOCK, GROUP=GROUP, num_warps=setting.num_warps
+    )
+
+
+def launch_attention_fp8(
+    q: torch.Tensor,
+    ring_k: torch.Tensor,
+    ring_v: torch.Tensor,
+    index: torch.Tensor,
+    count: torch.Tensor,
+    scales: AttentionScales,
+    setting: Setting,
+) -> torch.Tensor:
+    """`block_sparse_attention_fp8_reference` by the kernel that `setting` names.
+
+    Raises:
+        ValueError: an operand that is not contiguous or in e4m3, or index and count of other shapes.
+    """
+    tokens, heads, head_dim = q.shape
+    rows, ring_windows = tokens // BLOCK, ring_k.numel() // (heads * head_dim * BLOCK)
+    if any(x.dtype != E4M3 or not x.is_contiguous() for x in (q, ring_k, ring_v)):
+        raise ValueError("q, ring_k and ring_v must be contiguous e4m3")
+    if index.shape != (heads, rows, ring_windows) or not (index.is_contiguous() and count.is_contiguous()):
+        raise ValueError(f"index must be contiguous {(heads, rows, ring_windows)}, not {tuple(index.shape)}")
+    options: dict[str, Any] = {"num_warps": setting.num_warps, **setting.constants}
+    kernel: Any
+    if setting.implementation == "hopper":
+        from flashvsr_trt.kernels.attention_launch import allocate_scratch
+        from flashvsr_trt.kernels.block_sparse_attention_fp8_hopper import (
+            block_sparse_attention_fp8_hopper as kernel,
+        )
+
+        triton.set_allocator(allocate_scratch)
+    else:
+        from flashvsr_trt.kernels.block_sparse_attention_fp8_triton import (
+            block_sparse_attention_fp8 as kernel,
+        )
+
+        # The interpreter multiplies no e4m3; what it multiplies is exact in float32.
+        options["MULTIPLIED"] = tl.float8e4nv if q.is_cuda else tl.float32
+        options["GROUP"] = GROUP
+        options["num_stages"] = setting.num_stages
+    out = q.new_empty(q.shape, dtype=scales.dtype)
+    kernel[(rows, heads)](
+        q,
+        ring_k,
+        ring_v,
+        index,
+        count,
+        ring_windows,
+        scales.q * scales.k * math.log2(math.e) / math.sqrt(head_dim),
+        scales.v,
+        out,
+        HEAD_DIM=head_dim,
+        BLOCK=BLOCK,
+        LOG2_LARGEST=LOG2_LARGEST,
+        **options,
+    )
+    return out

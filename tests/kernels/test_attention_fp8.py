@@ -1,0 +1,132 @@
+"""Attention over an e4m3 ring, its kernels against float64 of the same operands."""
+
+import math
+
+import pytest
+import torch
+
+from flashvsr_trt.kernels.block_sparse_attention_fp8 import (
+    BLOCK,
+    AttentionScales,
+    block_sparse_attention_fp8_reference,
+    launch_attention_fp8,
+    launch_store_values,
+    store_values_reference,
+    value_order,
+)
+from flashvsr_trt.kernels.fp8 import E4M3, LARGEST, to_e4m3
+from flashvsr_trt.kernels.select_blocks import expand_mask
+from flashvsr_trt.kernels.tuning import Setting, setting_for
+from flashvsr_trt.model.fp8_linear import attention_scales
+
+SCALES = AttentionScales(0.02, 0.03, 0.01, torch.float32)
+PORTABLE = Setting(num_warps=4, num_stages=1, constants={"KEYS": 64})
+VALUES = Setting(num_warps=4)
+
+PROBABILITY_ERROR = 2.0**-4
+"""Of a probability in e4m3, of which attention takes a mean."""
+
+
+def problem(head_dim: int, windows: int = 2, slots: int = 2, heads: int = 2, device: str = "cpu"):
+    """q, ring and lists, and the same q, keys and values in float64; the last row lists nothing."""
+    generator = torch.Generator().manual_seed(0)
+
+    def random(*shape):
+        return torch.randn(*shape, heads, head_dim, generator=generator)
+
+    q, ring_k = (
+        to_e4m3(random(*shape) / scale)
+        for shape, scale in (((windows * BLOCK,), 0.02), ((slots, windows * BLOCK), 0.03))
+    )
+    v = random(slots * windows * BLOCK)
+    ring_v = torch.empty(slots, windows * BLOCK, heads, head_dim, dtype=E4M3)
+    store_values_reference(v, SCALES.v, ring_v)
+    listed = slots * windows
+    index = torch.stack([torch.randperm(listed, generator=generator) for _ in range(heads * windows)])
+    index = index.view(heads, windows, listed).int()
+    count = torch.randint(1, listed + 1, (heads, windows), generator=generator).int()
+    count[:, -1] = 0
+    wide = (
+        q.double() * SCALES.q,
+        ring_k.double().flatten(0, 1) * SCALES.k,
+        to_e4m3(v / SCALES.v).double() * SCALES.v,
+    )
+    return [x.to(device) for x in (q, ring_k, ring_v, index, count)], wide
+
+
+def exact(wide, index, count):
+    q, k, v = (x.transpose(0, 1) for x in wide)
+    mask = expand_mask(index, count).repeat_interleave(BLOCK, dim=1).repeat_interleave(BLOCK, dim=2)
+    scores = (q @ k.transpose(1, 2) / math.sqrt(q.shape[-1])).masked_fill(~mask, -torch.inf)
+    return (scores.softmax(dim=-1).nan_to_num() @ v).transpose(0, 1)
+
+
+def assert_near(got, wide, index, count):
+    wanted = exact(wide, index, count)
+    assert got.shape == wanted.shape
+    error = (got.double() - wanted).norm() / wanted.norm()
+    assert error < PROBABILITY_ERROR / 2
+    assert got[-BLOCK:].eq(0).all()
+
+
+def launch_values(v, scale):
+    out = torch.empty(v.shape)
+    launch_store_values(v, scale, out, VALUES)
+    return out
+
+
+def test_the_order_of_values_has_every_key_once():
+    order = value_order(torch.arange(BLOCK))
+    assert order.sort().values.equal(torch.arange(BLOCK))
+    assert order[:16].tolist() == [0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15]
+
+
+@pytest.mark.parametrize("head_dim", [32, 128])
+def test_values_are_stored_as_the_reference_stores_them(run_kernel, head_dim):
+    v = torch.randn(2 * BLOCK, 3, head_dim, generator=torch.Generator().manual_seed(0))
+    out = torch.empty(v.shape, dtype=E4M3)
+    store_values_reference(v, 0.5, out)
+    assert to_e4m3(run_kernel(launch_values, v, 0.5)).float().equal(out.float())
+
+
+@pytest.mark.parametrize("head_dim", [32, 128])
+def test_reference_is_near_float64(head_dim):
+    (*tensors, index, count), wide = problem(head_dim)
+    got = block_sparse_attention_fp8_reference(*tensors, index, count, SCALES)
+    assert_near(got, wide, index, count)
+
+
+def launch_portable(*tensors):
+    return launch_attention_fp8(*tensors, SCALES, PORTABLE)
+
+
+@pytest.mark.parametrize("head_dim", [32, 128])
+def test_portable_kernel_is_near_float64(run_kernel, head_dim):
+    (*tensors, index, count), wide = problem(head_dim)
+    assert_near(run_kernel(launch_portable, *tensors, index, count), wide, index, count)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("head_dim", [32, 128])
+def test_the_kernel_of_this_gpu_is_near_float64(head_dim):
+    if torch.cuda.get_device_capability() < (8, 9):
+        pytest.skip("needs FP8 tensor cores")
+    (*tensors, index, count), wide = problem(head_dim, windows=6, heads=3, device="cuda")
+    capability = "sm_{}{}".format(*torch.cuda.get_device_capability())
+    setting = setting_for("block_sparse_attention_fp8", capability, head_dim)
+    for chosen in {setting.implementation: setting, "portable": PORTABLE}.values():
+        got = launch_attention_fp8(*tensors, index, count, SCALES._replace(dtype=torch.bfloat16), chosen)
+        assert_near(got.cpu(), wide, index.cpu(), count.cpu())
+
+
+def test_scales_hold_whatever_the_tokens_are():
+    generator = torch.Generator().manual_seed(0)
+    v = torch.nn.Linear(96, 96)
+    scale, shift, weight = torch.randn(3, 96, generator=generator)
+    scales = attention_scales(weight, weight, v, scale, shift)
+    # The worst operand for the channel that reaches farthest: a LayerNorm of all its length along its weight.
+    along = v.weight.detach() * scale
+    worst = math.sqrt(96) * along / along.norm(dim=1, keepdim=True)
+    reached = v(worst * scale + shift).abs().max()
+    assert LARGEST / 3 < reached / scales.v <= LARGEST
+    assert math.sqrt(96) * weight.abs().max() / scales.q <= LARGEST
