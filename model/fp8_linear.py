@@ -38,6 +38,9 @@ def attention_scales(
     """
     length = math.sqrt(len(q_weight))
     weight = v.weight.detach().float()
-    reach = length * (weight * scale.float()).norm(dim=1) + (weight @ shift.float() + v.bias.detach().float()).abs()
+    reach = (
+        length * (weight * scale.float()).norm(dim=1)
+        + (weight @ shift.float() + v.bias.detach().float()).abs()
+    )
     bounds = (length * q_weight.abs().max(), length * k_weight.abs().max(), reach.max())
     return AttentionScales(*(ROUNDING * bound.item() / LARGEST for bound in bounds), v.weight.dtype)

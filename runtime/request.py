@@ -23,8 +23,9 @@ ATTENTIONS = ("auto", "reference")
 KV_CACHES = ("auto", "fp8")
 """`auto`: K/V rings in the network's dtype. `fp8`: in float8_e4m3fn, half the bytes of 16-bit ones."""
 
-DIT_PRECISIONS = ("dtype", "fp8")
-"""What the DiT's products are taken in: the network's own dtype, or e4m3. Never chosen for the user."""
+DIT_PRECISIONS = ("dtype", "fp8", "fp8-attention")
+"""What the DiT multiplies in: its dtype; in linear layers e4m3; in attention and the K/V ring as well. Never
+chosen for the user."""
 
 
 @dataclass(frozen=True)

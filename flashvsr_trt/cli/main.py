@@ -84,7 +84,11 @@ for command in (weights, kernels, export, parity, inspect, engines, cache, compa
 @click.option("--gpus", type=COUNT, help="Share the work between this many; starts torchrun.")
 @click.option("--dtype", default="auto", show_default=True, help="auto, float32, bfloat16 or float16.")
 @choice("--attention", ATTENTIONS, "reference: PyTorch instead of the kernels.")
-@choice("--precision", DIT_PRECISIONS, "Of the DiT's products; fp8 is faster and less exact.")
+@choice(
+    "--precision",
+    DIT_PRECISIONS,
+    "Of the DiT's products: fp8 is faster and less exact, fp8-attention more so.",
+)
 @click.option("--calibration", metavar="FILE", help="What `calibrate` wrote: products that fp8 leaves out.")
 @click.option("--compile", is_flag=True, help="torch.compile for encoding and the decoder.")
 @click.option(

@@ -10,8 +10,8 @@ from flashvsr_trt.errors import DeviceError, UsageError
 from flashvsr_trt.files.manifest_reader import BadManifestError, dump_manifest, read_manifest, record_of
 from flashvsr_trt.kernels.device import architecture_of
 from flashvsr_trt.kernels.tuning import capability_number
-from flashvsr_trt.model.running_dit import product_names
-from flashvsr_trt.runtime.request import TorchOptions
+from flashvsr_trt.model.running_dit import ATTENTION, product_names
+from flashvsr_trt.runtime.request import DIT_PRECISIONS, TorchOptions
 
 OLDEST_FP8 = 89
 """Compute capability 8.9, Ada: the first whose tensor cores multiply e4m3."""
@@ -66,7 +66,7 @@ def fp8_products(
         UsageError: a dtype that FP8 products do not make, or a calibration that is unreadable or without FP8.
         DeviceError: a GPU that does not multiply FP8.
     """
-    if options.precision != "fp8":
+    if options.precision == DIT_PRECISIONS[0]:
         if options.calibration:
             raise UsageError("--calibration says what --precision fp8 leaves out; give both")
         return None
@@ -78,5 +78,7 @@ def fp8_products(
             raise DeviceError(
                 f"{device} is {architecture} and FP8 needs sm_{OLDEST_FP8} or newer; leave out --precision"
             )
-    kept = frozenset(read_calibration(Path(options.calibration), layers).kept if options.calibration else ())
+    kept = set(read_calibration(Path(options.calibration), layers).kept if options.calibration else ())
+    if options.precision != "fp8-attention":
+        kept.add(ATTENTION)
     return lambda name: name not in kept
