@@ -17,7 +17,7 @@ import torch
 
 from bench.gpu_timing import require_gpu
 from bench.steady_stages import load_random, random_frames
-from flashvsr_trt.cli.option_types import SizeType
+from flashvsr_trt.cli.options import SizeType
 from flashvsr_trt.config.presets import DEFAULT_PRESET, find_preset, find_schedule
 from flashvsr_trt.config.rope import time_table
 from flashvsr_trt.config.signatures import StreamConfig

@@ -125,4 +125,4 @@ COLUMNS = {
     "on the host": lambda row: f"{row.host:7.1f} GiB" if row.host else "-",
     "speed": lambda row: row.speed,
 }
-"""The table's columns; see `cli.table.print_table`."""
+"""The table's columns; see `cli.terminal.print_table`."""
