@@ -11,7 +11,7 @@ from pathlib import Path
 import onnx
 
 from flashvsr_trt.bundle import MANIFEST as BUNDLE_MANIFEST
-from flashvsr_trt.bundle import Bundle, describe_file, read_bundle
+from flashvsr_trt.bundle import Bundle, read_bundle
 from flashvsr_trt.cache.entries import find_or_make, making
 from flashvsr_trt.engines.binding_formats import channels_last
 from flashvsr_trt.engines.cache import (
@@ -40,6 +40,7 @@ from flashvsr_trt.engines.options import DEFAULT_OPTIONS, BuildOptions
 from flashvsr_trt.engines.progress_monitor import ReportPhase
 from flashvsr_trt.engines.timing_cache import timing_cache_path
 from flashvsr_trt.errors import DeviceError, EngineError, UsageError
+from flashvsr_trt.files.folder import describe_file
 from flashvsr_trt.files.new import whole_folder
 from flashvsr_trt.kernels.manifest import MANIFEST as KERNEL_MANIFEST
 from flashvsr_trt.kernels.tuning import PLAIN_SHARED_LIMIT, SHARED_LIMIT

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import onnx
 
-from flashvsr_trt.bundle import sha256_of
 from flashvsr_trt.engines.binding_formats import set_formats
 from flashvsr_trt.engines.cancellation import Cancellation
 from flashvsr_trt.engines.flavours import Target
@@ -33,6 +32,7 @@ from flashvsr_trt.engines.tensorrt_api import (
 )
 from flashvsr_trt.engines.timing_cache import keep_timings
 from flashvsr_trt.errors import EngineError
+from flashvsr_trt.files.folder import sha256_of
 from flashvsr_trt.files.new import write_bytes, write_errors
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from flashvsr_trt.bundle import MANIFEST as BUNDLE_MANIFEST
-from flashvsr_trt.bundle import Bundle, BundleFile, graph_content, read_bundle
+from flashvsr_trt.bundle import Bundle, graph_content, read_bundle
 from flashvsr_trt.engines.flavours import FLAVOURS, architecture_of
 from flashvsr_trt.engines.layers import Layer, layers_name, read_layers
 from flashvsr_trt.engines.options import BuildOptions
@@ -103,9 +103,9 @@ class EngineManifest:
     driver: str | None
     plans: Mapping[str, SegmentPlan]
     engines: Mapping[str, EngineFile]
-    segments: Mapping[str, BundleFile]
-    layers: Mapping[str, BundleFile]
-    kernel_manifest: BundleFile | None
+    segments: Mapping[str, NamedFile]
+    layers: Mapping[str, NamedFile]
+    kernel_manifest: NamedFile | None
     build_seconds: float
     peak_bytes: int
 

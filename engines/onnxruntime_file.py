@@ -7,13 +7,14 @@ from pathlib import Path
 import onnx
 from onnx import ModelProto
 
-from flashvsr_trt.bundle import Bundle, sha256_of
+from flashvsr_trt.bundle import Bundle
 from flashvsr_trt.engines.flavours import ONNXRUNTIME
 from flashvsr_trt.engines.layers import write_layers
 from flashvsr_trt.engines.manifest import EngineFile
 from flashvsr_trt.engines.onnxruntime_graph import adapt_for_onnxruntime
 from flashvsr_trt.engines.options import BuildOptions
 from flashvsr_trt.errors import EngineError, UsageError
+from flashvsr_trt.files.folder import sha256_of
 
 
 def check_onnxruntime_build(bundle: Bundle, options: BuildOptions) -> None:

@@ -11,14 +11,7 @@ import onnx_ir as ir
 import torch
 
 from flashvsr_trt import __version__
-from flashvsr_trt.bundle import (
-    PRECISIONS,
-    Bundle,
-    BundleFile,
-    BundleWeights,
-    describe_file,
-    write_manifest,
-)
+from flashvsr_trt.bundle import PRECISIONS, Bundle, BundleWeights, write_manifest
 from flashvsr_trt.config.signatures import StageSignature, StreamConfig, stage_signatures
 from flashvsr_trt.errors import BundleError, DeviceError, UsageError
 from flashvsr_trt.export.checks import check_graph
@@ -42,6 +35,7 @@ from flashvsr_trt.export.weights_file import (
     weights_file_name,
     write_weights,
 )
+from flashvsr_trt.files.folder import NamedFile, describe_file
 from flashvsr_trt.files.new import whole_folder
 from flashvsr_trt.memory import EXPORT_BYTES, GIB
 from flashvsr_trt.model.network import Network, build_network
@@ -197,7 +191,7 @@ def check_output(output: Path) -> None:
         raise BundleError(f"{output} exists; remove it or choose another folder with -o")
 
 
-def _write_weights(path: Path, tensors: dict[str, torch.Tensor], notify: Notify) -> BundleFile:
+def _write_weights(path: Path, tensors: dict[str, torch.Tensor], notify: Notify) -> NamedFile:
     needed = sum(tensor.nbytes for tensor in tensors.values()) + GRAPH_BYTES
     free = shutil.disk_usage(path.parent).free
     if free < needed:

@@ -12,8 +12,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from flashvsr_trt.bundle import MANIFEST, BundleFile, describe_file, read_bundle
+from flashvsr_trt.bundle import MANIFEST, read_bundle
 from flashvsr_trt.errors import BundleError
+from flashvsr_trt.files.folder import NamedFile, describe_file
 from flashvsr_trt.model.network import Network
 
 
@@ -32,7 +33,7 @@ def weights_file_name(fingerprint: str, precision: str) -> str:
     return f"weights-{precision}-{fingerprint[:16]}.safetensors"
 
 
-def write_weights(path: Path, tensors: Mapping[str, torch.Tensor]) -> BundleFile:
+def write_weights(path: Path, tensors: Mapping[str, torch.Tensor]) -> NamedFile:
     """Write the tensors from where they are, without a copy in memory. Raises BundleError."""
     try:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
@@ -42,7 +43,7 @@ def write_weights(path: Path, tensors: Mapping[str, torch.Tensor]) -> BundleFile
     return describe_file(path)
 
 
-def link_sibling_weights(path: Path, siblings: Path, names: set[str]) -> BundleFile | None:
+def link_sibling_weights(path: Path, siblings: Path, names: set[str]) -> NamedFile | None:
     """Hard-link the weights file of that name from a bundle in the folder `siblings`, if one has it whole.
 
     Args:

@@ -29,23 +29,11 @@ from flashvsr_trt.files.folder import (
     check_contents,
     check_names,
     check_size,
-    describe_file,
     read_checked,
-    sha256_of,
 )
 from flashvsr_trt.files.manifest_reader import BadManifestError, dump_manifest, read_manifest, record_of
 from flashvsr_trt.files.new import write_text
 from flashvsr_trt.files.onnx_locations import external_locations
-
-__all__ = [
-    "Bundle",
-    "BundleFile",
-    "BundleWeights",
-    "describe_file",
-    "read_bundle",
-    "sha256_of",
-    "write_manifest",
-]
 
 MANIFEST = "bundle.json"
 FORMAT = "flashvsr-trt bundle"
@@ -56,9 +44,6 @@ PRECISIONS = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 
 _EXPORT_AGAIN = "export it again with `flashvsr-trt export`"
 
-
-BundleFile = NamedFile
-"""A file of the bundle, by its name in the folder."""
 
 LARGEST_SIDE = 1 << 16
 """Of a frame, in pixels: more than any video format has."""
@@ -75,7 +60,7 @@ class BundleWeights:
     `model.weights.Weights`.
     """
 
-    file: BundleFile
+    file: NamedFile
     spec: str | None
     source: str
     version: str
@@ -89,7 +74,7 @@ class Bundle:
     folder: Path
     stream: StreamConfig
     precision: str
-    graphs: Mapping[str, BundleFile]
+    graphs: Mapping[str, NamedFile]
     weights: BundleWeights
     exporter: Mapping[str, str]
 
@@ -103,7 +88,7 @@ class Bundle:
         return stage_signatures(self.stream)
 
     @property
-    def files(self) -> tuple[BundleFile, ...]:
+    def files(self) -> tuple[NamedFile, ...]:
         return *self.graphs.values(), self.weights.file
 
     def graph_path(self, name: str) -> Path:
@@ -118,7 +103,7 @@ class Bundle:
 class _StoredGraph:
     """Its tensors are compared with those that the stream has, as a whole."""
 
-    file: BundleFile
+    file: NamedFile
     inputs: tuple[Any, ...]
     state: tuple[Any, ...]
     outputs: tuple[Any, ...]
@@ -184,7 +169,7 @@ def read_bundle(folder: Path, verify: bool = True, beside: tuple[str, ...] = ())
     return bundle
 
 
-def graph_content(folder: Path, file: BundleFile, weights_name: str) -> bytes:
+def graph_content(folder: Path, file: NamedFile, weights_name: str) -> bytes:
     """An ONNX file's bytes: those that were written, with no tensor outside the weights file.
 
     ONNX Runtime and TensorRT open whatever a graph names, so this is looked at before they see it.

@@ -9,8 +9,7 @@ from flashvsr_trt.cache.bundle import find_bundle
 from flashvsr_trt.config.geometry import Geometry
 from flashvsr_trt.config.presets import DEFAULT_PRESET, SCALES, UNIT_FRAMES, find_preset, find_schedule
 from flashvsr_trt.config.signatures import StreamConfig
-from flashvsr_trt.errors import FlashVSRError, UsageError
-from flashvsr_trt.missing_parts import named_missing_parts
+from flashvsr_trt.errors import FlashVSRError, UsageError, named_missing_parts
 from flashvsr_trt.notices import Notify, log_notice
 from flashvsr_trt.runtime.distributed.place import torchrun_place
 from flashvsr_trt.runtime.executor import Executor

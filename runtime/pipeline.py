@@ -66,6 +66,11 @@ STOP_SECONDS = 0.5
 """How long a thread that sits in a blocking read or a slow encode is waited for after a stop."""
 
 
+STAGES = ("read", "wait_for_read", "upscale", "wait_for_write", "write")
+"""Where time goes: the decode thread at work; the session waiting for frames, at work, waiting for room to
+put frames out; the encode thread at work."""
+
+
 class Upscaler(Protocol):
     """What the pipeline needs of a session. As many frames come out as went in; some pushes give none."""
 
@@ -84,16 +89,8 @@ class PipelineReport:
 
     frames: int
     seconds: float
-    decode_seconds: float
-    """The decode thread at work."""
-    decode_wait_seconds: float
-    """The session waiting for frames to come in."""
-    upscale_seconds: float
-    """The session at work."""
-    encode_wait_seconds: float
-    """The session waiting for room to put frames out."""
-    encode_seconds: float
-    """The encode thread at work."""
+    stage_seconds: dict[str, float]
+    """By STAGES."""
     truncated: TruncatedInputError | None
     """Set when the input ended early: the output is complete and kept; raise it when done reporting."""
 
@@ -159,12 +156,12 @@ def upscale_video(
     decoded: BoundedQueue[list[DecodedFrame] | None] = BoundedQueue(DECODED_BATCHES)
     upscaled: BoundedQueue[tuple[np.ndarray, list[Stamp]] | None] = BoundedQueue(UPSCALED_CHUNKS)
     queues = (decoded, upscaled)
-    decode_time, decode_wait, upscale_time, encode_wait, encode_time = (Stopwatch() for _ in range(5))
+    watches = {stage: Stopwatch() for stage in STAGES}
     truncation: list[TruncatedInputError] = []
     encoded = 0
 
     def decode() -> None:
-        while frames := _take(source, batch, decode_time, truncation):
+        while frames := _take(source, batch, watches["read"], truncation):
             decoded.put(frames)
         decoded.put(None)
 
@@ -172,17 +169,17 @@ def upscale_video(
         nonlocal encoded
         while (chunk := upscaled.get()) is not None:
             for pixels, stamp in zip(*chunk, strict=True):
-                with encode_time:
+                with watches["write"]:
                     output.write(pixels, stamp.pts, stamp.duration, stamp.beside)
                 encoded += 1
-        with encode_time:
+        with watches["write"]:
             output.finish()
 
     def hand_on(frames: np.ndarray) -> None:
         if len(frames) > len(stamps):
             raise RuntimeError(f"the session gave {len(frames)} frames, with only {len(stamps)} inside it")
         if len(frames):
-            with encode_wait:
+            with watches["wait_for_write"]:
                 upscaled.put((frames, [stamps.popleft() for _ in range(len(frames))]))
         if progress:
             progress(encoded, source.info.frames)
@@ -193,15 +190,15 @@ def upscale_video(
         for stage in stages:
             stage.start()
         while True:
-            with decode_wait:
+            with watches["wait_for_read"]:
                 frames = decoded.get()
             if frames is None:
                 break
             stamps.extend(Stamp(frame.pts, frame.duration, frame.beside) for frame in frames)
-            with upscale_time:
+            with watches["upscale"]:
                 out = session.push(np.stack([frame.pixels for frame in frames]))
             hand_on(out)
-        with upscale_time:
+        with watches["upscale"]:
             out = session.flush()
         hand_on(out)
         if stamps:
@@ -222,11 +219,7 @@ def upscale_video(
     return PipelineReport(
         frames=encoded,
         seconds=time.perf_counter() - started,
-        decode_seconds=decode_time.seconds,
-        decode_wait_seconds=decode_wait.seconds,
-        upscale_seconds=upscale_time.seconds,
-        encode_wait_seconds=encode_wait.seconds,
-        encode_seconds=encode_time.seconds,
+        stage_seconds={stage: watch.seconds for stage, watch in watches.items()},
         truncated=truncation[0] if truncation else None,
     )
 

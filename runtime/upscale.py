@@ -1,21 +1,26 @@
-"""One video file to another: input, executor, session, output, report."""
+"""One video file to another: where it goes, input, executor, session, output, report."""
 
+import io
 import os
 import platform
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import av
 import numpy as np
+from av.codec.codec import UnknownCodecError
+from av.error import FFmpegError
 
 from flashvsr_trt import __version__
 from flashvsr_trt.config.geometry import Geometry
 from flashvsr_trt.config.presets import find_preset, find_schedule
 from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.errors import TruncatedInputError, UsageError
+from flashvsr_trt.files.image_sequence import names_images
 from flashvsr_trt.files.new import new_report
 from flashvsr_trt.files.targets import STANDARD_STREAM, check_outputs, local_path
 from flashvsr_trt.notices import Notify
@@ -23,6 +28,7 @@ from flashvsr_trt.runtime.backends import open_executor
 from flashvsr_trt.runtime.executor import Executor
 from flashvsr_trt.runtime.pipeline import PipelineReport, upscale_video
 from flashvsr_trt.runtime.request import (
+    PIPE_FORMATS,
     EngineOptions,
     ExecutorRequest,
     RunOptions,
@@ -31,27 +37,28 @@ from flashvsr_trt.runtime.request import (
     part_of,
 )
 from flashvsr_trt.runtime.session import Session
+from flashvsr_trt.runtime.video.encoder import CONTAINER_CODECS, DEFAULT_CODEC
 from flashvsr_trt.runtime.video.image_output import is_image_output, refuse_among_pictures
 from flashvsr_trt.runtime.video.input import open_input
+from flashvsr_trt.runtime.video.media_open import create_media, is_url
 from flashvsr_trt.runtime.video.output import open_output
-from flashvsr_trt.runtime.video.output_name import STDOUT, STDOUT_NAMES, check_stdout, default_output
 
+STDOUT = "/dev/stdout"
+STDOUT_NAMES = ("-", "pipe:", "pipe:1", STDOUT)
 
-@dataclass(frozen=True)
-class RunResult:
-    """What a run made. `truncated` is set when the input ended early; the output is complete and kept."""
-
-    output: str
-    report: dict[str, Any]
-    truncated: TruncatedInputError | None
+HOLDS_ALL = ".mkv"
+"""For inputs whose own container is only read, or holds no modern video: .divx, .gif, .ogv, .y4m."""
 
 
 def upscale_file(
     options: RunOptions, notify: Notify, progress: Callable[[int, int | None], None] | None = None
-) -> RunResult:
+) -> tuple[dict[str, Any], TruncatedInputError | None]:
     """Upscale `options.input` into `options.output`.
 
     `notify` gets one line for each thing a user should know, `progress(done, total)` the frames written.
+
+    Returns:
+        The report, and why the input ended early where it did: the output is complete and kept.
 
     Raises:
         FlashVSRError: one of its kinds; nothing is left under the output's name.
@@ -87,8 +94,7 @@ def upscale_file(
             write_trace(executor.profile.trace_text())
             for line in (*executor.profile.table(), f"trace for Perfetto: {profile_name}"):
                 notify(line)
-    report = run_report(options, output_name, executor, run)
-    return RunResult(output_name, report, run.truncated)
+    return run_report(options, output_name, executor, run), run.truncated
 
 
 def check_files(options: RunOptions, reports: Mapping[str, str | None] = MappingProxyType({})) -> None:
@@ -120,6 +126,64 @@ def chosen_output(options: RunOptions) -> str:
     return STDOUT if options.output in STDOUT_NAMES else local_path(options.output)
 
 
+def check_stdout(reports: dict[str, str | None]) -> None:
+    """Raise UsageError where the video cannot go to stdout: it is a terminal, or a report goes there."""
+    if os.isatty(sys.stdout.fileno()):
+        raise UsageError("the video would go to a terminal; add | and a reader, or name a file with -o")
+    for what, path in reports.items():
+        if path in STDOUT_NAMES:
+            raise UsageError(f"the video and {what} cannot both go to stdout; name a file for one")
+
+
+def default_output(name: str, scale: int, codec: str | None = None) -> str:
+    """`clip.mp4` -> `clip_2x.mp4` beside it; a folder, glob or pattern of images -> a folder beside it.
+
+    An input that exists is what it is, whatever its name holds. A container that cannot hold what `codec`
+    (None: the default) encodes becomes a .mkv.
+
+    Raises:
+        UsageError: the input is a pipe or a URL, which have no place of their own.
+    """
+    if name == "-" or (is_url(name) and not os.path.lexists(name) and not name.startswith("file:")):
+        raise UsageError(f"the input {name} has no folder for an output; add -o OUT")
+    path = Path(name.removeprefix("file:") if not os.path.lexists(name) else name)
+    if path.is_dir() or (not os.path.lexists(path) and names_images(name)):
+        folder = (path if path.is_dir() else path.parent).resolve()
+        if not folder.name:
+            raise UsageError(f"{folder} has no folder beside it for an output; add -o OUT")
+        return str(folder.with_name(f"{folder.name}_{scale}x")) + "/"
+    suffix = path.suffix if can_hold(path.suffix, codec) else HOLDS_ALL
+    return str(path.with_name(f"{path.stem}_{scale}x{suffix}"))
+
+
+def can_hold(suffix: str, codec: str | None) -> bool:
+    """Whether FFmpeg writes a container of that suffix, with times, that takes what the encoder makes.
+
+    It is asked by writing a header, to memory.
+    """
+    try:
+        container = av.open(f"output{suffix}", "w").format
+    except ValueError:
+        return False
+    if container.name.startswith(("image2", "rawvideo")) or container.name == PIPE_FORMATS["y4m"]:
+        return False
+    codec = codec or CONTAINER_CODECS.get(container.name, DEFAULT_CODEC)
+    try:
+        with create_media(io.BytesIO(), format_name=container.name) as trial:
+            stream = trial.add_stream(codec, rate=24)
+            if not isinstance(stream, av.VideoStream):
+                return True  # opening the output says so
+            stream.height, stream.width = 64, 64
+            formats = stream.codec_context.codec.video_formats
+            stream.pix_fmt = formats[0].name if formats else "yuv420p"
+            trial.start_encoding()
+    except UnknownCodecError:
+        return True  # opening the output says so
+    except (ValueError, FFmpegError):
+        return False
+    return True
+
+
 def run_report(options: RunOptions, output: str, executor: Executor, run: PipelineReport) -> dict[str, Any]:
     """The JSON report: seconds are wall seconds, and those of stages overlap."""
     stream = executor.stream
@@ -131,14 +195,7 @@ def run_report(options: RunOptions, output: str, executor: Executor, run: Pipeli
         "seconds": run.seconds,
         "fps": run.frames / run.seconds if run.seconds else None,
         "truncated": run.truncated is not None,
-        "stage_seconds": {
-            "read": run.decode_seconds,
-            "wait_for_read": run.decode_wait_seconds,
-            "upscale": run.upscale_seconds,
-            **executor.stage_seconds(),
-            "wait_for_write": run.encode_wait_seconds,
-            "write": run.encode_seconds,
-        },
+        "stage_seconds": run.stage_seconds | executor.stage_seconds(),
         "size": {
             "input": [geometry.width, geometry.height],
             "output": list(reversed(geometry.output)),

@@ -11,8 +11,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from flashvsr_trt.engines.flavours import FLAVOURS
+from flashvsr_trt.errors import INSTALLED_BY
 from flashvsr_trt.imported_sources import PACKAGE, sources_of
-from flashvsr_trt.missing_parts import INSTALLED_BY
 
 PROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
 

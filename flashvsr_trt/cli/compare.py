@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from flashvsr_trt.cli.terminal import print_table, show_progress
+from flashvsr_trt.cli.terminal import print_table, say, show_progress
 from flashvsr_trt.errors import TruncatedInputError, UsageError
 from flashvsr_trt.files.new import new_file, write_errors
 from flashvsr_trt.files.targets import STANDARD_STREAM, check_outputs, local_path
@@ -49,7 +49,7 @@ def compare(a: str, b: str, json_file: str | None, html_file: str | None, overwr
             comparison = compare_videos(
                 a,
                 b,
-                notify=lambda line: click.echo(line, err=True),
+                notify=say,
                 progress=progress,
                 watch=shown.add if html_file else None,
             )

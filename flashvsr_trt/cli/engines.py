@@ -12,6 +12,7 @@ from flashvsr_trt.bundle import read_bundle
 from flashvsr_trt.cache.folder import cache_folder
 from flashvsr_trt.cli.cache import remove_entries
 from flashvsr_trt.cli.options import MEGABYTES, stream_of, stream_options
+from flashvsr_trt.cli.terminal import say
 from flashvsr_trt.errors import EngineError, UsageError
 
 if TYPE_CHECKING:
@@ -69,18 +70,18 @@ def build(
     from flashvsr_trt.engines.flavours import choose_target
     from flashvsr_trt.engines.options import BuildOptions
 
-    target = choose_target(flavour, device_arch, current_device(), _say)
+    target = choose_target(flavour, device_arch, current_device(), say)
     if context.get_parameter_source("precision") is ParameterSource.DEFAULT:
         precision = target.flavour.precisions[0]
     options = BuildOptions(cut, strip_weights, optimization_level, workspace_mb, large_shared_memory)
     if bundle:
         opened = read_bundle(bundle, verify=False)
     else:
-        opened = bundle_for(stream_of(**stream), weights, precision, _say)
+        opened = bundle_for(stream_of(**stream), weights, precision, say)
     root = root or cache_folder("engines")
     debug_folder = root / _FAILED if context.find_root().params.get("debug") else None
     with show_build_progress() as report:
-        found = find_or_build_engines(root, opened, target, options, _say, report, debug_folder)
+        found = find_or_build_engines(root, opened, target, options, say, report, debug_folder)
     click.echo(found.folder)
 
 
@@ -236,7 +237,3 @@ def _engine_rows(found: "EngineSet") -> list[dict]:
         {"engine": name, "size_bytes": file.size_bytes, "seconds": file.seconds, "sha256": file.sha256}
         for name, file in found.manifest.engines.items()
     ]
-
-
-def _say(line: str) -> None:
-    click.echo(line, err=True)

@@ -10,7 +10,7 @@ import click
 from flashvsr_trt.bundle import MANIFEST, Bundle, read_bundle
 from flashvsr_trt.cache.folder import cache_folder
 from flashvsr_trt.cli.options import COUNT, OutputPath, stream_of, stream_options
-from flashvsr_trt.cli.terminal import print_table
+from flashvsr_trt.cli.terminal import print_table, say
 from flashvsr_trt.errors import ParityError, UsageError
 
 if TYPE_CHECKING:
@@ -45,9 +45,7 @@ def export(
     height, width = stream.geometry.upscaled
     size = f"{width}x{height}-{stream.geometry.scale}x"
     folder = output or Path("bundles") / f"{stream.preset.name}-{size}-{stream.schedule.name}-{precision}"
-    bundle = export_bundle(
-        stream, weights, precision, folder, lambda line: click.echo(line, err=True), not own_weights
-    )
+    bundle = export_bundle(stream, weights, precision, folder, say, not own_weights)
     megabytes = sum(file.size_bytes for file in bundle.files) / 1e6
     click.echo(f"{folder}: {len(bundle.graphs)} graphs, {megabytes:,.0f} MB")
 
@@ -123,7 +121,7 @@ def _engine_parity(
 
     kept = cache_folder("engines")
     folder = kept if engines is None else Path(engines) if Path(engines).is_dir() else kept / engines
-    executor = open_engines_of(bundle, folder, flavour, lambda line: click.echo(line, err=True))
+    executor = open_engines_of(bundle, folder, flavour, say)
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 import click
 
@@ -32,17 +32,15 @@ from flashvsr_trt.cli.options import (
     TileType,
     choice,
 )
-from flashvsr_trt.cli.standard_streams import plain_reason, prepare_streams, silence_stdout
-from flashvsr_trt.cli.terminal import show_progress
+from flashvsr_trt.cli.terminal import plain_reason, prepare_streams, say, show_progress, silence_stdout
 from flashvsr_trt.cli.weights import weights
 from flashvsr_trt.config.geometry import FITS
 from flashvsr_trt.config.presets import CHUNK_SIZES, DEFAULT_PRESET, PRESETS
 from flashvsr_trt.engines.flavours import FLAVOUR_CHOICES
-from flashvsr_trt.errors import FlashVSRError
+from flashvsr_trt.errors import FlashVSRError, named_missing_parts
 from flashvsr_trt.files.new import FINISHED, new_report
 from flashvsr_trt.files.staging import remove_unfinished
 from flashvsr_trt.files.targets import STANDARD_STREAM, local_path
-from flashvsr_trt.missing_parts import named_missing_parts
 from flashvsr_trt.runtime.request import ATTENTIONS, DIT_PRECISIONS, KV_CACHES, PIPE_FORMATS, RunOptions
 from flashvsr_trt.signals import ended_by_signals, exit_code
 
@@ -167,12 +165,11 @@ def run(arguments: Sequence[str], json_file: str | None, gpus: int | None, **opt
         report_file(json_file, run_options.overwrite) as write_report,
         show_progress() as progress,
     ):
-        result = upscale_file(run_options, say, progress)
-        write_report(json.dumps(result.report, indent=2) + "\n")
-    report = result.report
-    say(f"{result.output}: {report['frames']} frames in {report['seconds']:.1f} s ({report['fps']:.2f} FPS)")
-    if result.truncated:
-        raise result.truncated
+        report, truncated = upscale_file(run_options, say, progress)
+        write_report(json.dumps(report, indent=2) + "\n")
+    say("{output}: {frames} frames in {seconds:.1f} s ({fps:.2f} FPS)".format(**report))
+    if truncated:
+        raise truncated
 
 
 @contextmanager
@@ -183,12 +180,6 @@ def report_file(path: str | None, overwrite: bool) -> Iterator[Callable[[str], N
             yield write
     else:
         yield lambda text: click.echo(text, nl=False) if path else None
-
-
-def say(line: str) -> None:
-    """A notice for the user; stdout stays free for data. Names that are no text are shown escaped."""
-    with suppress(BrokenPipeError):  # whoever read the notices has gone
-        click.echo(line.encode("utf-8", "backslashreplace").decode(), err=True)
 
 
 def say_error(error: Exception | str) -> None:

@@ -1,9 +1,11 @@
-"""Drawn on a terminal, plain lines elsewhere: progress over frames on stderr, tables on stdout."""
+"""Standard streams, which may be closed; notices, progress and tables, drawn where there is a terminal."""
 
+import io
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 import click
@@ -11,8 +13,52 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+
+def prepare_streams() -> None:
+    """Put the null device where a standard stream was closed (`2>&-`): a file must not get its number.
+
+    As stdout it cannot be written, so that data for a closed one is an error; what is only said goes nowhere.
+    File names that are no text are printed escaped.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            opened = os.open(os.devnull, os.O_WRONLY if name == "stderr" else os.O_RDONLY)
+            if opened != number:
+                os.dup2(opened, number)
+                os.close(opened)
+        if getattr(sys, name) is None:  # Python's own stream of a closed descriptor
+            setattr(sys, name, open(os.devnull, "w" if number else "r"))  # noqa: SIM115 - as long as the process
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def silence_stdout() -> None:
+    """What is still buffered goes to the null device, so that Python's own flush at exit says nothing."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)
+
+
+def plain_reason(error: OSError | MemoryError) -> str:
+    """What the system refused, in a sentence that says what to do."""
+    if isinstance(error, MemoryError):
+        return "there is not enough memory; use a smaller input or scale, or preset nano"
+    name = f"{os.fsdecode(error.filename)}: " if error.filename else ""
+    reason = error.strerror or str(error) or type(error).__name__
+    return f"{name}{reason}; check the name, the permissions and the space on the disk"
+
+
 LINE_SECONDS = 5.0
 """How often a plain line is written."""
+
+
+def say(line: str) -> None:
+    """A notice for the user; stdout stays free for data. Names that are no text are shown escaped."""
+    with suppress(BrokenPipeError):  # whoever read the notices has gone
+        click.echo(line.encode("utf-8", "backslashreplace").decode(), err=True)
 
 
 @contextmanager

@@ -29,19 +29,16 @@ STRIP_ROWS = 64
 
 
 @dataclass(frozen=True)
-class Quality:
-    """PSNR in dB, infinite for equal pictures, and SSIM from -1 to 1."""
-
-    psnr: float
-    ssim: float
-
-
-@dataclass(frozen=True)
 class FrameQuality:
-    """One frame against another. RGB has the PSNR of all samples together and the mean SSIM of R, G and B."""
+    """One frame against another: PSNR in dB, infinite for equal pictures, and SSIM from -1 to 1.
 
-    luma: Quality
-    rgb: Quality
+    RGB has the PSNR of all samples together and the mean SSIM of R, G and B.
+    """
+
+    luma_psnr: float
+    luma_ssim: float
+    rgb_psnr: float
+    rgb_ssim: float
 
 
 def frame_quality(a: np.ndarray, b: np.ndarray) -> FrameQuality:
@@ -50,8 +47,10 @@ def frame_quality(a: np.ndarray, b: np.ndarray) -> FrameQuality:
     channels = [(a[..., channel], b[..., channel]) for channel in range(3)]
     rgb_error = float(np.mean([mean_squared_error(*pair) for pair in channels]))
     return FrameQuality(
-        luma=Quality(psnr(mean_squared_error(luma_a, luma_b)), ssim(luma_a, luma_b)),
-        rgb=Quality(psnr(rgb_error), float(np.mean([ssim(*pair) for pair in channels]))),
+        luma_psnr=psnr(mean_squared_error(luma_a, luma_b)),
+        luma_ssim=ssim(luma_a, luma_b),
+        rgb_psnr=psnr(rgb_error),
+        rgb_ssim=float(np.mean([ssim(*pair) for pair in channels])),
     )
 
 

@@ -13,7 +13,7 @@ import av
 import numpy as np
 
 from flashvsr_trt.quality.compare import ComparedFrame, Comparison
-from flashvsr_trt.quality.report import LABELS, MEASURES, TABLE_COLUMNS, Summary, in_words, remarks, summarise
+from flashvsr_trt.quality.report import LABELS, TABLE_COLUMNS, Summary, in_words, remarks, summarise
 
 WIDTH, PANEL_HEIGHT = 880, 170
 """In SVG units."""
@@ -28,25 +28,15 @@ TICKS = 4
 """About this many labels an axis."""
 
 
-@dataclass(frozen=True)
-class Panel:
-    """One diagram: the measures in it, by the CSS class of their lines."""
-
-    title: str
-    lines: dict[str, str]
-
-
-PANELS = (
-    Panel("PSNR, dB", {"luma": "luma_psnr", "rgb": "rgb_psnr"}),
-    Panel("SSIM", {"luma": "luma_ssim", "rgb": "rgb_ssim"}),
-)
+PANELS = {"psnr": "PSNR, dB", "ssim": "SSIM"}
+"""What each diagram shows, and its title; luma and RGB, which are CSS classes too, are a line each."""
 
 
 def plot(frames: Sequence[ComparedFrame], shown: Sequence[int]) -> str:
     """The SVG element. Frames in `shown` become links to `#frame-N`. Infinite values are gaps in a line."""
     drawn = "".join(
-        f'<g transform="translate(0 {number * PANEL_HEIGHT})">{_panel(panel, frames, shown)}</g>'
-        for number, panel in enumerate(PANELS)
+        f'<g transform="translate(0 {number * PANEL_HEIGHT})">{_panel(measure, frames, shown)}</g>'
+        for number, measure in enumerate(PANELS)
     )
     return (
         f'<svg viewBox="0 0 {WIDTH} {PANEL_HEIGHT * len(PANELS)}" role="img" '
@@ -54,8 +44,10 @@ def plot(frames: Sequence[ComparedFrame], shown: Sequence[int]) -> str:
     )
 
 
-def _panel(panel: Panel, frames: Sequence[ComparedFrame], shown: Sequence[int]) -> str:
-    values = {name: [MEASURES[measure](frame) for frame in frames] for name, measure in panel.lines.items()}
+def _panel(measure: str, frames: Sequence[ComparedFrame], shown: Sequence[int]) -> str:
+    values = {
+        name: [getattr(frame.quality, f"{name}_{measure}") for frame in frames] for name in ("luma", "rgb")
+    }
     finite = [value for line in values.values() for value in line if math.isfinite(value)]
     bottom, top = PANEL_HEIGHT - BOTTOM, TOP
     last = max(len(frames) - 1, 1)
@@ -63,7 +55,7 @@ def _panel(panel: Panel, frames: Sequence[ComparedFrame], shown: Sequence[int]) 
     def x(index: float) -> float:
         return LEFT + (WIDTH - LEFT - RIGHT) * index / last
 
-    parts = [f'<text class="title" x="{LEFT}" y="16">{panel.title}</text>']
+    parts = [f'<text class="title" x="{LEFT}" y="16">{PANELS[measure]}</text>']
     parts += [
         f'<text x="{x(index):.1f}" y="{bottom + 16}" text-anchor="middle">{index:g}</text>'
         for index in ticks(0, len(frames) - 1)
@@ -145,7 +137,7 @@ class ShownFrames:
     def add(self, frame: ComparedFrame, a: np.ndarray, b: np.ndarray) -> None:
         """Takes the next frame in, uint8 RGB [H, W, 3] twice; the arrays are kept, not copied."""
         shown = ShownFrame(frame, a, b)
-        if self._worst is None or frame.quality.luma.psnr < self._worst.frame.quality.luma.psnr:
+        if self._worst is None or frame.quality.luma_psnr < self._worst.frame.quality.luma_psnr:
             self._worst = shown
         if frame.index % self._stride:
             return
@@ -211,7 +203,8 @@ def _pair(pair: ShownFrame, name_a: str, name_b: str, worst: bool) -> str:
         seconds=f"{pair.frame.seconds:.2f}",
         worst=" (least luma PSNR)" if worst else "",
         measures=", ".join(
-            f"{LABELS[measure]} {in_words(measure, value(pair.frame))}" for measure, value in MEASURES.items()
+            f"{LABELS[measure]} {in_words(measure, value)}"
+            for measure, value in vars(pair.frame.quality).items()
         ),
         name_a=name_a,
         name_b=name_b,

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 from flashvsr_trt import __version__
@@ -11,20 +10,13 @@ from flashvsr_trt.config.presets import UNIT_FRAMES
 from flashvsr_trt.quality.compare import ComparedFrame, Comparison
 from flashvsr_trt.runtime.session import WARM_UP_FRAMES
 
-MEASURES: Mapping[str, Callable[[ComparedFrame], float]] = MappingProxyType(
-    {
-        "luma_psnr": lambda frame: frame.quality.luma.psnr,
-        "luma_ssim": lambda frame: frame.quality.luma.ssim,
-        "rgb_psnr": lambda frame: frame.quality.rgb.psnr,
-        "rgb_ssim": lambda frame: frame.quality.rgb.ssim,
-    }
-)
-"""What is measured of each frame. PSNR is in dB."""
+LABELS = {"luma_psnr": "luma PSNR", "luma_ssim": "luma SSIM", "rgb_psnr": "RGB PSNR", "rgb_ssim": "RGB SSIM"}
+"""The measures of a `FrameQuality`, in words."""
 
 
 @dataclass(frozen=True)
 class Summary:
-    """One of MEASURES over all frames. `mean` leaves infinite values out, and is infinite if all are."""
+    """One of LABELS over all frames. `mean` leaves infinite values out, and is infinite if all are."""
 
     measure: str
     mean: float
@@ -35,8 +27,8 @@ class Summary:
 
 
 def summarise(frames: Sequence[ComparedFrame], measure: str) -> Summary:
-    """One of MEASURES over the frames, of which there is at least one."""
-    values = [MEASURES[measure](frame) for frame in frames]
+    """One of LABELS over the frames, of which there is at least one."""
+    values = [getattr(frame.quality, measure) for frame in frames]
     worst = min(values)
     worst_frame = frames[values.index(worst)].index
     return Summary(measure, finite_mean(values), worst, worst_frame, sum(map(math.isinf, values)))
@@ -56,7 +48,7 @@ class ChunkBorders:
 
 def chunk_borders(frames: Iterable[ComparedFrame]) -> ChunkBorders | None:
     """Chunk borders against the rest; None where no frame comes after a border."""
-    psnr = {frame.index: frame.quality.luma.psnr for frame in frames}
+    psnr = {frame.index: frame.quality.luma_psnr for frame in frames}
     borders = tuple(index for index in psnr if starts_chunk(index))
     if not borders:
         return None
@@ -74,8 +66,6 @@ def finite_mean(values: Sequence[float]) -> float:
     finite = [value for value in values if math.isfinite(value)]
     return math.fsum(finite) / len(finite) if finite else math.inf
 
-
-LABELS = {"luma_psnr": "luma PSNR", "luma_ssim": "luma SSIM", "rgb_psnr": "RGB PSNR", "rgb_ssim": "RGB SSIM"}
 
 TABLE_COLUMNS: Mapping[str, Callable[[Summary], str]] = {
     "measure": lambda summary: LABELS[summary.measure],
@@ -96,7 +86,7 @@ def comparison_json(comparison: Comparison) -> dict[str, Any]:
         {"input": name, "frames": count, "truncated": truncated is not None}
         for name, count, truncated in both
     ]
-    summaries = {measure: summarise(comparison.frames, measure) for measure in MEASURES}
+    summaries = {measure: summarise(comparison.frames, measure) for measure in LABELS}
     borders = chunk_borders(comparison.frames)
     return {
         "a": inputs[0],
@@ -121,7 +111,7 @@ def comparison_json(comparison: Comparison) -> dict[str, Any]:
         },
         "frames": [
             {"frame": frame.index, "seconds": frame.seconds}
-            | {measure: _finite(value(frame)) for measure, value in MEASURES.items()}
+            | {measure: _finite(value) for measure, value in vars(frame.quality).items()}
             for frame in comparison.frames
         ],
         "versions": {"flashvsr-trt": __version__},
@@ -144,7 +134,7 @@ def remarks(comparison: Comparison) -> list[str]:
 
 
 def in_words(measure: str, value: float) -> str:
-    """A value of MEASURES for people."""
+    """A value of one of LABELS for people."""
     if measure.endswith("ssim"):
         return f"{value:.4f}"
     return f"{value:.2f} dB" if math.isfinite(value) else "equal"

@@ -38,6 +38,14 @@ ACCURATE = (
 CURVES = {16: "PQ", 18: "HLG"}
 """H.273 transfers of HDR video. The network was trained on neither and sees their numbers as they are."""
 
+RGB_FORMATS = {
+    (False, False): "rgb24",
+    (False, True): "rgba",
+    (True, False): "rgb48le",
+    (True, True): "rgba64le",
+}
+"""By deeper than 8 bits, and alpha: what pixels are in as arrays."""
+
 LEVEL = 256
 """Numbers of 16-bit RGB for one of 8 bits: FFmpeg's scaler counts so, and white is 255 * 256."""
 
@@ -120,7 +128,7 @@ def to_rgb(
 ) -> np.ndarray:
     """Pixels of a decoded frame as RGB [H, W, 3]: uint8, of deeper samples rounded to 8 bits.
 
-    `pixel_format` may be rgba, rgb48le or rgba64le as well. 16-bit colours are uint16 with white at WHITE;
+    `pixel_format` is one of RGB_FORMATS. 16-bit colours are uint16 with white at WHITE;
     opaque is 255 or 65535.
     """
     layout = frame.format
@@ -173,8 +181,9 @@ def from_rgb(
     alpha_plane = _alpha_plane(layout)
     if alpha is not None and alpha_plane is None:
         pixels = np.dstack([pixels, scaled_samples(alpha, pixels.itemsize * 8)])
-    source = {(False, 3): "rgb24", (False, 4): "rgba", (True, 3): "rgb48le", (True, 4): "rgba64le"}
-    rgb = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format=source[deep, pixels.shape[2]])
+    rgb = av.VideoFrame.from_ndarray(
+        np.ascontiguousarray(pixels), format=RGB_FORMATS[deep, pixels.shape[2] == 4]
+    )
     if chroma and is_subsampled(layout):
         rgb = chroma.through(rgb)
     frame = reformatter.reformat(

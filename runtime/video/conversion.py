@@ -4,6 +4,7 @@ import contextlib
 import itertools
 from collections.abc import Iterator
 from fractions import Fraction
+from functools import partial
 from typing import cast
 
 import av
@@ -16,6 +17,7 @@ from av.subtitles.stream import SubtitleStream
 from av.subtitles.subtitle import AssSubtitle, SubtitleSet
 
 from flashvsr_trt.errors import UsageError
+from flashvsr_trt.runtime.video.frame_filter import ChangingGraph
 from flashvsr_trt.runtime.video.media_open import exact_fraction, find_encoder
 from flashvsr_trt.runtime.video.packet_times import clock_unit, shown_at
 
@@ -64,8 +66,7 @@ class AudioConversion:
         if bit_rate:
             self._encoder.bit_rate = bit_rate
         self._encoder.open()
-        self._graph: Graph | None = None
-        self._graph_input: tuple | None = None
+        self._graph: ChangingGraph[av.AudioFrame] = ChangingGraph()
         self._expected: int | None = None
 
     def convert(self, packet: av.Packet) -> list[av.Packet]:
@@ -79,7 +80,7 @@ class AudioConversion:
     def finish(self) -> list[av.Packet]:
         """What is left inside decoder, filters and encoder."""
         packets = self._encode(self._source.decode(None))
-        for frame in self._drained():
+        for frame in self._graph.rest():
             packets += self.target.encode(frame)
         return packets + self.target.encode(None) if self._encoder.is_open else packets
 
@@ -95,17 +96,7 @@ class AudioConversion:
         self._expected = frame.pts + round(Fraction(frame.samples, frame.sample_rate) / unit)
         frame.time_base = unit
         kind = (frame.sample_rate, frame.format.name, frame.layout.name, unit)
-        if self._graph is None or kind != self._graph_input:
-            yield from self._drained()
-            self._graph, self._graph_input = self._filters(*kind), kind
-        self._graph.push(frame)
-        yield from _pulled(self._graph)
-
-    def _drained(self) -> Iterator[av.AudioFrame]:
-        if self._graph is not None:
-            self._graph.push(None)
-            yield from _pulled(self._graph)
-            self._graph = None
+        return self._graph.through(frame, kind, partial(self._filters, *kind))
 
     def _filters(self, rate: int, sample_format: str, layout: str, unit: Fraction) -> Graph:
         graph = Graph()
@@ -122,14 +113,6 @@ class AudioConversion:
             graph.add("abuffersink"),
         ).configure()
         return graph
-
-
-def _pulled(graph: Graph) -> Iterator[av.AudioFrame]:
-    while True:
-        try:
-            yield cast(av.AudioFrame, graph.pull())
-        except (BlockingIOError, EOFError):
-            return
 
 
 def _fitting_settings(encoder: Codec, stream: av.AudioStream) -> tuple[int, str, str, int | None]:

@@ -12,7 +12,7 @@ from av.error import FFmpegError
 from flashvsr_trt.errors import UsageError
 from flashvsr_trt.notices import Notify
 from flashvsr_trt.runtime.request import OutputOptions
-from flashvsr_trt.runtime.video.carried_side_data import hdr_options
+from flashvsr_trt.runtime.video.beside import hdr_options
 from flashvsr_trt.runtime.video.color import chroma_steps, has_alpha, is_subsampled, sample_bits
 from flashvsr_trt.runtime.video.info import VideoInfo
 from flashvsr_trt.runtime.video.media_open import find_encoder

@@ -2,9 +2,11 @@
 
 import re
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from fractions import Fraction
+from functools import partial
+from typing import Generic, TypeVar, cast
 
 import av
 from av import logging as av_logging
@@ -38,6 +40,37 @@ class FrameFilter:
         changed = self._graph.vpull()
         keep_times(frame, changed)
         return changed
+
+
+Frame = TypeVar("Frame", av.VideoFrame, av.AudioFrame)
+
+
+class ChangingGraph(Generic[Frame]):
+    """A graph that is made anew where the kind of what goes in changes; what is inside comes out first."""
+
+    def __init__(self) -> None:
+        self._graph: Graph | None = None
+        self._kind: tuple | None = None
+
+    def through(self, frame: Frame, kind: tuple, make: Callable[[], Graph]) -> Iterator[Frame]:
+        """What comes out when a frame goes in, by the graph that `make` makes for frames of its kind."""
+        if self._graph is None or kind != self._kind:
+            yield from self.rest()
+            self._graph, self._kind = make(), kind
+        self._graph.push(frame)
+        yield from self._pulled(self._graph)
+
+    def rest(self) -> Iterator[Frame]:
+        """What is still inside at the end."""
+        if self._graph is not None:
+            self._graph.push(None)
+            yield from self._pulled(self._graph)
+            self._graph = None
+
+    def _pulled(self, graph: Graph) -> Iterator[Frame]:
+        with suppress(BlockingIOError, EOFError):
+            while True:
+                yield cast(Frame, graph.pull())
 
 
 def keep_times(source: av.VideoFrame, changed: av.VideoFrame) -> None:
@@ -120,32 +153,18 @@ def _declared_progressive(frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoF
 
 
 def _deinterlaced(frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
-    graph, layout = None, None
+    graph: ChangingGraph[av.VideoFrame] = ChangingGraph()
     inside: deque[av.VideoFrame] = deque()
+
+    def finished(made: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
+        """Frames that come out, with the times and colours of those that went in."""
+        for frame in made:
+            keep_times(inside.popleft(), frame)
+            yield frame
+
     for frame in frames:
-        kind = (frame.width, frame.height, frame.format.name)
-        if graph is None or layout != kind:
-            yield from _rest(graph, inside)
-            graph, layout = one_filter(frame, "bwdif", **BWDIF), kind
         inside.append(frame)
-        graph.vpush(frame)
-        yield from _ready(graph, inside)
-    yield from _rest(graph, inside)
-
-
-def _ready(graph: Graph, inside: deque[av.VideoFrame]) -> Iterator[av.VideoFrame]:
-    """Frames that the filter has finished, with the times and colours of those that went in."""
-    while inside:
-        try:
-            finished = graph.vpull()
-        except (BlockingIOError, EOFError):
-            return
-        source = inside.popleft()
-        keep_times(source, finished)
-        yield finished
-
-
-def _rest(graph: Graph | None, inside: deque[av.VideoFrame]) -> Iterator[av.VideoFrame]:
-    if graph is not None:
-        graph.vpush(None)
-        yield from _ready(graph, inside)
+        kind = frame.width, frame.height, frame.format.name
+        make = partial(one_filter, frame, "bwdif", **BWDIF)
+        yield from finished(graph.through(frame, kind, make))
+    yield from finished(graph.rest())

@@ -12,21 +12,17 @@ from flashvsr_trt.files.targets import identity, refuse_input
 from flashvsr_trt.notices import Notify
 from flashvsr_trt.runtime.request import OutputOptions
 from flashvsr_trt.runtime.video.beside import NOTHING, Beside
+from flashvsr_trt.runtime.video.color import RGB_FORMATS
 from flashvsr_trt.runtime.video.encoder import announce_losses
 from flashvsr_trt.runtime.video.info import FrameOutput, VideoInfo
-from flashvsr_trt.runtime.video.picture_output import PictureWriter
+from flashvsr_trt.runtime.video.picture import PictureWriter
 
 DEFAULT_PATTERN = "%05d.png"
 FIRST_NUMBER = 1
 """As FFmpeg counts."""
 
-PIXEL_FORMATS = {
-    (False, False): "rgb24",
-    (False, True): "rgba",
-    (True, False): "rgb48be",
-    (True, True): "rgba64be",
-}
-"""By deeper than 8 bits, and alpha."""
+PIXEL_FORMATS = {kind: name.replace("le", "be") for kind, name in RGB_FORMATS.items()}
+"""Those that PNG has, which is big-endian."""
 
 
 def is_image_output(path: str) -> bool:

@@ -14,8 +14,7 @@ from flashvsr_trt.files.new import NewFile, OpenedFile, is_stream, new_file, wri
 from flashvsr_trt.files.targets import check_outputs, local_path
 from flashvsr_trt.notices import Notify, log_notice
 from flashvsr_trt.runtime.request import OUTPUT_DEFAULTS, OutputOptions
-from flashvsr_trt.runtime.video.beside import NOTHING, Beside
-from flashvsr_trt.runtime.video.carried_side_data import LossReport, loaded, side_data
+from flashvsr_trt.runtime.video.beside import NOTHING, Beside, LossReport, loaded, side_data
 from flashvsr_trt.runtime.video.color import has_alpha
 from flashvsr_trt.runtime.video.container_rules import holds_video
 from flashvsr_trt.runtime.video.encoder import EncoderSettings, choose_encoder
@@ -24,7 +23,7 @@ from flashvsr_trt.runtime.video.image_output import ImageOutput, is_image_output
 from flashvsr_trt.runtime.video.info import FrameOutput, VideoInfo, VideoInput
 from flashvsr_trt.runtime.video.media_open import SLOT_FORMATS, create_media, open_media
 from flashvsr_trt.runtime.video.packet_times import MuxerClock, due
-from flashvsr_trt.runtime.video.picture_output import PictureWriter
+from flashvsr_trt.runtime.video.picture import PictureWriter
 from flashvsr_trt.runtime.video.stream_copy import StreamCopy
 from flashvsr_trt.runtime.video.stream_plan import StreamPlanner
 from flashvsr_trt.runtime.video.tags import kept_chapters, moved_tags, muxer_options

@@ -10,7 +10,7 @@ import av
 import pytest
 
 from flashvsr_trt.errors import UsageError
-from flashvsr_trt.runtime.video.output_name import default_output
+from flashvsr_trt.runtime.upscale import default_output
 from tests.cases import NANO, run_in
 from tests.cli.command import ROOT, call, names
 from tests.clips import gray_level, make_clip, make_images, probe

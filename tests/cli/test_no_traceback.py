@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flashvsr_trt.cli import main as cli
-from flashvsr_trt.missing_parts import INSTALLED_BY
+from flashvsr_trt.errors import INSTALLED_BY
 from tests.cli.command import ROOT, assert_refused, call, names
 from tests.clips import make_clip
 

@@ -9,7 +9,6 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from flashvsr_trt.bundle import sha256_of
 from flashvsr_trt.engines import build as building
 from flashvsr_trt.engines.build import build_engines, find_or_build_engines
 from flashvsr_trt.engines.cancellation import Cancellation, cancel_on_interrupt
@@ -22,6 +21,7 @@ from flashvsr_trt.engines.tensorrt_api import load_module, logger_of
 from flashvsr_trt.engines.timing_cache import keep_timings
 from flashvsr_trt.engines.verify import verify_engines
 from flashvsr_trt.errors import DeviceError, EngineError, UsageError
+from flashvsr_trt.files.folder import sha256_of
 from flashvsr_trt.plugins.op_kernels import read_operator_kernels
 from tests.engines.conftest import KINDS, SMALLEST, SPARSE
 from tests.exported import ignore

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from flashvsr_trt.bundle import describe_file, read_bundle, sha256_of
+from flashvsr_trt.bundle import read_bundle
 from flashvsr_trt.engines import build as building
 from flashvsr_trt.engines import verify
 from flashvsr_trt.engines.flavours import RTX, Target
@@ -17,6 +17,7 @@ from flashvsr_trt.engines.layers import write_layers
 from flashvsr_trt.engines.manifest import KERNELS, MANIFEST, EngineFile, open_engines
 from flashvsr_trt.engines.verify import verify_engines
 from flashvsr_trt.errors import FlashVSRError
+from flashvsr_trt.files.folder import describe_file, sha256_of
 from flashvsr_trt.files.manifest_reader import dump_manifest
 from flashvsr_trt.kernels.manifest import MANIFEST as KERNEL_MANIFEST
 from flashvsr_trt.kernels.manifest import check_kernels

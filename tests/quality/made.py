@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 
 from flashvsr_trt.quality.compare import ComparedFrame, Comparison
-from flashvsr_trt.quality.metrics import FrameQuality, Quality
+from flashvsr_trt.quality.metrics import FrameQuality
 
 RATE = 24
 
 
 def compared_frame(index: int, psnr: float, ssim: float = 0.9) -> ComparedFrame:
     """A frame with this quality of luma, and of RGB a little below."""
-    quality = FrameQuality(Quality(psnr, ssim), Quality(psnr - 1, ssim - 0.1))
+    quality = FrameQuality(psnr, ssim, psnr - 1, ssim - 0.1)
     return ComparedFrame(index, index / RATE, quality)
 
 

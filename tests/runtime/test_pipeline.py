@@ -74,9 +74,9 @@ def test_a_file_keeps_its_frames(tmp_path, frames):
 
 def test_the_report_has_the_time_of_each_stage(tmp_path):
     report, _ = upscale(make_clip(tmp_path / "in.mp4", frames=40), tmp_path / "out.mp4")
-    stages = (report.decode_seconds, report.upscale_seconds, report.encode_seconds)
-    assert all(0 < seconds <= report.seconds for seconds in stages)
-    assert report.decode_wait_seconds + report.upscale_seconds + report.encode_wait_seconds <= report.seconds
+    spent = report.stage_seconds
+    assert all(0 < spent[stage] <= report.seconds for stage in ("read", "upscale", "write"))
+    assert spent["wait_for_read"] + spent["upscale"] + spent["wait_for_write"] <= report.seconds
 
 
 def test_progress_grows_to_the_number_of_frames():

@@ -3,7 +3,7 @@
 import av
 import pytest
 
-from flashvsr_trt.runtime.video.carried_side_data import side_data
+from flashvsr_trt.runtime.video.beside import side_data
 from tests.clips import make_clip
 from tests.runtime.nearest_session import upscale
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from flashvsr_trt.runtime.video.input import open_input
-from flashvsr_trt.runtime.video.picture_input import PictureReader
+from flashvsr_trt.runtime.video.picture import PictureReader
 from tests.runtime.nearest_session import upscale
 from tests.runtime.video.test_flat_patches import encoded
 

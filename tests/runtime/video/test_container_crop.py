@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from flashvsr_trt.errors import VideoError
-from flashvsr_trt.runtime.video.picture_input import Crop, PictureReader
+from flashvsr_trt.runtime.video.picture import Crop, PictureReader
 from tests.clips import make_clip
 from tests.runtime.nearest_session import upscale
 

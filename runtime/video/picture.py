@@ -1,4 +1,4 @@
-"""A decoded frame as the network takes it, 8-bit RGB, and what goes beside it."""
+"""A decoded frame as the network takes it, 8-bit RGB, with what goes beside it; and back, for the encoder."""
 
 import re
 from dataclasses import dataclass
@@ -11,12 +11,14 @@ from av.video.reformatter import VideoReformatter
 
 from flashvsr_trt.errors import VideoError
 from flashvsr_trt.notices import Notify
-from flashvsr_trt.runtime.video.beside import NOTHING, Beside, split
-from flashvsr_trt.runtime.video.carried_side_data import carrier, side_data
+from flashvsr_trt.runtime.video.beside import NOTHING, Beside, BesideUpscaler, carrier, join, side_data, split
 from flashvsr_trt.runtime.video.color import (
     CURVES,
     RANGE_FULL,
+    RGB_FORMATS,
     chroma_steps,
+    encoded_color_tags,
+    from_rgb,
     has_alpha,
     is_subsampled,
     read_color_tags,
@@ -29,20 +31,13 @@ from flashvsr_trt.runtime.video.frame_filter import (
     chroma_location,
     information_logged,
 )
+from flashvsr_trt.runtime.video.info import VideoInfo
 
 NOT_ALPHA = ("mjpeg", "mjpegb", "jpegls")
 """Decoders that give four planes of which the last is no alpha: CMYK."""
 
 OFTEN_OPAQUE = ("gif", "webp")
 """Decoders that give alpha to every picture; palettes are such as well."""
-
-PIXEL_FORMATS = {
-    (False, False): "rgb24",
-    (False, True): "rgba",
-    (True, False): "rgb48le",
-    (True, True): "rgba64le",
-}
-"""By deeper than 8 bits, and alpha."""
 
 CROP_LINE = re.compile(r"^ +Frame Cropping: (\d+)/(\d+)/(\d+)/(\d+)$", re.MULTILINE)
 """As FFmpeg prints it of a stream: left, right, top, bottom. PyAV has no attribute for it."""
@@ -143,7 +138,7 @@ class PictureReader:
         if self._crop != WHOLE:
             frame = self._crops.setdefault(steps, self._crop.filter(steps)).through(frame)
         deep = sample_bits(frame.format) > 8
-        pixels = to_rgb(frame, tags, self._reformatter, PIXEL_FORMATS[deep, self.alpha])
+        pixels = to_rgb(frame, tags, self._reformatter, RGB_FORMATS[deep, self.alpha])
         pixels = upright(self._crop.odd_part(pixels, steps), turn)
         alpha = np.ascontiguousarray(pixels[..., 3]) if self.alpha else None
         if deep:
@@ -230,3 +225,42 @@ def upright(pixels: np.ndarray, matrix: tuple[int, ...] | None) -> np.ndarray:
     pixels = pixels[::-1] if row_sign < 0 else pixels
     pixels = pixels[:, ::-1] if column_sign < 0 else pixels
     return np.ascontiguousarray(pixels)
+
+
+class PictureWriter:
+    """Makes frames of `pixel_format` and `size` (height, width), in the input's colours.
+
+    `upscaled` is the size before --fit crop took the middle. `chroma_location` is where chroma samples are
+    put.
+    """
+
+    def __init__(
+        self,
+        info: VideoInfo,
+        size: tuple[int, int],
+        upscaled: tuple[int, int],
+        pixel_format: str,
+        chroma_location: str,
+    ) -> None:
+        layout = av.VideoFormat(pixel_format)
+        self.color = encoded_color_tags(info.color, pixel_format)
+        self._format = pixel_format
+        self._deep, self._alpha = sample_bits(layout) > 8, has_alpha(layout)
+        self._shape = (*size, 3)
+        self._chroma = FrameFilter("setparams", chroma_location=chroma_location)
+        self._beside = BesideUpscaler(upscaled, size)
+        self._reformatter = VideoReformatter()
+
+    def frame(self, pixels: np.ndarray, beside: Beside) -> av.VideoFrame:
+        """uint8 RGB [H, W, 3] and what is beside it -> a frame without a time.
+
+        Raises ValueError for pixels of another size.
+        """
+        if pixels.shape != self._shape:
+            raise ValueError(f"frames of the output have shape {self._shape}, not {pixels.shape}")
+        if self._deep and beside.remainder is not None:
+            pixels = join(pixels, self._beside.remainder(beside.remainder))
+        alpha = None
+        if self._alpha and beside.alpha is not None:
+            alpha = self._beside.alpha(beside.alpha)
+        return from_rgb(pixels, self.color, self._format, self._reformatter, self._chroma, alpha)
