@@ -32,8 +32,8 @@ class NoiseAhead:
 
     def step(self, latents: range) -> np.ndarray:
         """float32 [latents, 16, h, w] of these latent frames."""
-        ready = self.next_noise is not None and self.next_latents == latents
-        noise = self.next_noise.result() if ready else self._draw(latents)
+        ready = self.next_noise if self.next_latents == latents else None
+        noise = ready.result() if ready else self._draw(latents)
         self.next_latents = range(latents.stop, latents.stop + UNIT_LATENT_FRAMES)
         self.next_noise = self.thread.submit(self._draw, self.next_latents)
         return noise
