@@ -9,6 +9,7 @@ import click
 
 from flashvsr_trt import __version__
 from flashvsr_trt.cli.cache import cache
+from flashvsr_trt.cli.calibrate import calibrate
 from flashvsr_trt.cli.compare import compare
 from flashvsr_trt.cli.engines import engines
 from flashvsr_trt.cli.export import export, inspect, parity
@@ -61,7 +62,7 @@ def cli(debug: bool) -> None:
     """FlashVSR v1.1 video super-resolution."""
 
 
-for command in (weights, kernels, export, parity, inspect, engines, cache, compare):
+for command in (weights, kernels, export, parity, inspect, engines, cache, compare, calibrate):
     cli.add_command(command)
 
 

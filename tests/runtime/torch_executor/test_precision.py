@@ -7,7 +7,9 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
+from flashvsr_trt.cli.calibrate import calibrate
 from flashvsr_trt.config.geometry import Geometry
 from flashvsr_trt.config.presets import find_preset, find_schedule
 from flashvsr_trt.config.signatures import StreamConfig
@@ -19,6 +21,7 @@ from flashvsr_trt.runtime.request import ExecutorRequest, TorchOptions
 from flashvsr_trt.runtime.session import Session
 from flashvsr_trt.runtime.torch import precision
 from flashvsr_trt.runtime.torch.precision import Calibration, fp8_products, read_calibration
+from tests.clips import make_clip
 
 CHUNKS = 4
 LAYERS = 4
@@ -30,17 +33,18 @@ def executor(options: TorchOptions, weights: str | None = None):
     return open_executor("torch", request, lambda line: None)
 
 
+def moving_picture(index: int) -> np.ndarray:
+    y, x = np.mgrid[0:64, 0:64]
+    waves = [np.sin((x + 2 * index) / 9 + colour) * np.cos(y / (7 + colour)) for colour in range(3)]
+    return (127 + 90 * np.stack(waves, axis=-1)).astype(np.uint8)
+
+
 @cache
 def frames(options: TorchOptions, weights: str | None) -> tuple[np.ndarray, dict[str, int]]:
-    """Of a clip of moving gradients, with a turning sign pattern for contrast, and what ran."""
+    """Of a clip of moving pictures, and what ran."""
     running = executor(options, weights)
     session = Session(running)
-    y, x = np.mgrid[0:64, 0:64]
-    clip = [
-        np.stack([127 + 90 * np.sin((x + 2 * t) / 9 + c) * np.cos(y / (7 + c)) for c in range(3)], axis=-1)
-        for t in range(8 * CHUNKS)
-    ]
-    made = [session.push(np.stack(clip).astype(np.uint8)), session.flush()]
+    made = [session.push(np.stack([moving_picture(t) for t in range(8 * CHUNKS)])).copy(), session.flush()]
     return np.concatenate(made), running.describe()["kernel_calls"]
 
 
@@ -103,6 +107,14 @@ def test_dense_attention_keeps_its_dtype():
     assert running.describe()["kernel_calls"]["dense_attention/torch"] == LAYERS
 
 
+def test_a_table_of_other_weights_is_told(tmp_path):
+    table, said = tmp_path / "table.json", []
+    table.write_text(Calibration("nano", "0" * 64, ("clip.mp4",), 41.5, {}, ()).text())
+    options = TorchOptions(precision="fp8", calibration=str(table))
+    open_executor("torch", ExecutorRequest(STREAM, device="cpu", torch=options), said.append)
+    assert [line for line in said if "was made with other weights" in line]
+
+
 def test_a_calibration_is_read_as_written(tmp_path):
     wanted = Calibration("nano", "0" * 64, ("a", "b"), 40.0, {"blocks.0.ffn.2": 0.5}, ("blocks.0.ffn.2",))
     table = tmp_path / "table.json"
@@ -136,3 +148,19 @@ def test_a_gpu_without_fp8_is_refused(monkeypatch):
     with pytest.raises(UsageError, match="leave out --dtype"):
         fp8_products(options, device, torch.float16, LAYERS)
     assert fp8_products(replace(options, precision="dtype"), device, torch.float16, LAYERS) is None
+
+
+def test_calibrating_keeps_the_worst_and_leaves_the_network_as_it_was(tmp_path):
+    clip, table = tmp_path / "clip.mkv", tmp_path / "table.json"
+    make_clip(clip, frames=5, size=(64, 64), picture=lambda index, *size: moving_picture(index))
+    command = ["--preset", "nano", "--weights", "random:0", "--device", "cpu", "--schedule", "low-latency"]
+    command += ["--psnr", "48", "-o", str(table)]
+    outcome = CliRunner().invoke(calibrate, [str(clip), *command], catch_exceptions=False)
+    assert outcome.exit_code == 0
+    found = read_calibration(table, LAYERS)
+    assert sorted(found.errors) == sorted(product_names(LAYERS))
+    assert 0 < len(found.kept) < len(found.errors)
+    assert found.psnr >= 48
+    least_kept = min(found.errors[name] for name in found.kept)
+    assert all(error <= least_kept for name, error in found.errors.items() if name not in found.kept)
+    assert f"{len(found.kept)} of {len(found.errors)} products stay out of FP8" in outcome.output
