@@ -1,5 +1,7 @@
 """The torch backend opened: device and dtype, what fits, weights; in tiles where a frame does not fit."""
 
+from pathlib import Path
+
 from flashvsr_trt.errors import UsageError
 from flashvsr_trt.memory import GIB, Parking
 from flashvsr_trt.model.network import build_network
@@ -20,7 +22,7 @@ from flashvsr_trt.runtime.torch.device import (
 )
 from flashvsr_trt.runtime.torch.executor import TorchExecutor
 from flashvsr_trt.runtime.torch.host_memory import keep_freed_memory
-from flashvsr_trt.runtime.torch.precision import fp8_products
+from flashvsr_trt.runtime.torch.precision import fp8_products, read_calibration
 from flashvsr_trt.runtime.torch.tiles import in_tiles
 
 
@@ -60,7 +62,11 @@ def open_torch_executor(request: ExecutorRequest, notify: Notify) -> TorchExecut
     if device.type == "cuda" and (plan or request.tiles.vram):
         bound_memory(device, budget)
     notify(describe(source))
-    loaded = build_network(network, load_weights(source, network, dtype), device, dtype, fp8)
+    weights = load_weights(source, network, dtype)
+    table = request.torch.calibration
+    if table and read_calibration(Path(table), network.dit.layers).weights != weights.fingerprint:
+        notify(f"{table} was made with other weights: it may keep the wrong products out of FP8")
+    loaded = build_network(network, weights, device, dtype, fp8)
     if plan is None:
         return TorchExecutor(loaded, request.stream, request.torch)
     executor = TorchExecutor(loaded, plan.tile_stream(request.stream), request.torch)
