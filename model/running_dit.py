@@ -4,7 +4,7 @@ torch runs it, export traces it and the ranks of a job run it; the published `di
 An operator chooses its kernel or its reference by the device, once; a traced graph holds the references.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -209,6 +209,13 @@ class RunningDiT(nn.Module):
                 self.blocks[int(number)].quantise(product)
         for block, following in zip(self.blocks, self.blocks[1:], strict=False):
             block.next_quantised = isinstance(following.self_attn.qk, Fp8Linear)
+
+    def restore(self, linears: Mapping[str, nn.Module]) -> None:
+        """Undo `quantise`: `linears` are the linear layers by name, as they were."""
+        for name, layer in linears.items():
+            self.set_submodule(name, layer)
+        for block in self.blocks:
+            block.scales, block.next_quantised = None, False
 
     @property
     def fp8_attention(self) -> bool:

@@ -12,7 +12,7 @@ from flashvsr_trt.config.presets import UNIT_FRAMES
 from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.errors import UsageError
 from flashvsr_trt.model.network import Network
-from flashvsr_trt.model.running_dit import RunningDiT, product_names
+from flashvsr_trt.model.running_dit import product_names
 from flashvsr_trt.parity.tensor_error import psnr
 from flashvsr_trt.runtime.request import TorchOptions
 from flashvsr_trt.runtime.session import Session
@@ -28,9 +28,9 @@ class Clip:
 
     stream: StreamConfig
     given: np.ndarray
-    steps: list[tuple[Any, ...]] = field(default_factory=list)
+    steps: list[tuple[Any, Any, Any, Any]] = field(default_factory=list)
     latents: list[torch.Tensor] = field(default_factory=list)
-    frames: np.ndarray | None = None
+    frames: np.ndarray = field(default_factory=lambda: np.empty(0))
 
 
 class RecordingExecutor(TorchExecutor):
@@ -38,10 +38,10 @@ class RecordingExecutor(TorchExecutor):
 
     clip: Clip
 
-    def dit(self, *arguments: Any) -> list[torch.Tensor]:
+    def dit(self, noise: Any, tokens: Any, rope: Any, step: Any, state: Any) -> list[torch.Tensor]:
         """See `Executor.dit`; the state is not kept."""
-        latents = super().dit(*arguments)
-        self.clip.steps.append(arguments[:-1])
+        latents = super().dit(noise, tokens, rope, step, state)
+        self.clip.steps.append((noise, tokens, rope, step))
         self.clip.latents += [latent.clone() for latent in latents]
         return latents
 
@@ -99,15 +99,7 @@ class Measured:
         try:
             return measure(self.network)
         finally:
-            restore(self.dit, self.linears)
-
-
-def restore(dit: RunningDiT, linears: dict[str, nn.Linear]) -> None:
-    """Undo `RunningDiT.quantise`: `linears` are the layers by name as they were."""
-    for name, layer in linears.items():
-        dit.set_submodule(name, layer)
-    for block in dit.blocks:
-        block.scales, block.next_quantised = None, False
+            self.dit.restore(self.linears)
 
 
 @torch.inference_mode()
