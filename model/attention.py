@@ -2,7 +2,7 @@
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -67,6 +67,7 @@ class Attention(Protocol):
 
         `q_means` are the window means of q; `own` is empty where the ring holds the step's units.
         """
+        ...
 
 
 class SparseAttention(Attention):
@@ -89,7 +90,8 @@ class SparseAttention(Attention):
         scales: AttentionScales | None = None,
     ) -> torch.Tensor:
         """See `Attention.attend`."""
-        index, count = self.select(q_means, own, ring, slot_valid)
+        # Only dense attention is ever without one.
+        index, count = self.select(q_means, own, ring, cast(torch.Tensor, slot_valid))
         if scales:
             return block_sparse_attention_fp8(q, ring.keys, ring.values, index, count, scales)
         return block_sparse_attention(

@@ -7,7 +7,6 @@ The stages take a communicator as an argument, so that one process and a rank of
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +20,7 @@ HALO, STATISTICS = "halo", "statistics"
 Tensors = Sequence[torch.Tensor]
 
 
-class Communicator(Protocol):
+class Communicator:
     """One of `size` ranks. Every rank makes the same calls in the same order.
 
     `sent`: bytes sent to other ranks so far, by kind of traffic.
@@ -39,6 +38,7 @@ class Communicator(Protocol):
         `sends[r]` fill, one by one, what rank r receives of this one. What is received into is contiguous;
         empty tensors are not sent. `kind` names the traffic.
         """
+        raise NotImplementedError
 
 
 class OneProcess(Communicator):

@@ -31,10 +31,14 @@ def channels_innermost(conv: nn.Conv3d) -> torch.Tensor:
 class FusedCausalConv(nn.Module):
     """A (4,3,3) convolution with stride (2,1,1) over a tail and frames, the norm and SiLU after it."""
 
+    weight: torch.Tensor
+    bias: torch.Tensor
+    gamma: torch.Tensor
+
     def __init__(self, conv: nn.Conv3d, norm: ChannelNorm) -> None:
         super().__init__()
         self.register_buffer("weight", channels_innermost(conv))
-        self.register_buffer("bias", conv.bias.detach())
+        self.register_buffer("bias", conv.get_parameter("bias").detach())
         self.register_buffer("gamma", norm.gamma.detach().flatten())
 
     def forward(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -15,6 +16,8 @@ from flashvsr_trt.model.fused_projector import FusedProjector
 from flashvsr_trt.model.projector import Projector
 from flashvsr_trt.model.running_dit import RunningDiT
 from flashvsr_trt.model.weights.load import Weights
+
+Part = TypeVar("Part", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -60,12 +63,12 @@ def build_network(
 
 
 def _load(
-    kind: type[nn.Module],
+    kind: type[Part],
     config: NetworkConfig,
     state: Mapping[str, torch.Tensor],
     device: torch.device,
     dtype: torch.dtype,
-) -> nn.Module:
+) -> Part:
     with torch.device("meta"):
         module = kind(config)
     module.load_state_dict(dict(state), strict=True, assign=True)

@@ -30,10 +30,10 @@ class Encode(nn.Module):
     ) -> None:
         super().__init__()
         self.projector, self.communicator = network.projector, communicator
-        part = ()
+        rows = corner = target = None
         if communicator.size > 1:
-            part = Sharding(stream, communicator.size).upscaled_parts[communicator.rank]
-        self.upscaler = Upscaler(stream, network.projector.head.weight.device, *part)
+            rows, corner, target = Sharding(stream, communicator.size).upscaled_parts[communicator.rank]
+        self.upscaler = Upscaler(stream, network.device, rows, corner, target)
 
     def forward(
         self,
@@ -69,6 +69,9 @@ class Encode(nn.Module):
 class Denoise(nn.Module):
     """Noise and tokens to latents: one DiT step. Of a rank: the rows, tokens and heads that it has."""
 
+    space_cos: torch.Tensor
+    space_sin: torch.Tensor
+
     def __init__(
         self, network: Network, stream: StreamConfig, communicator: Communicator = ONE_PROCESS
     ) -> None:
@@ -103,17 +106,18 @@ class Denoise(nn.Module):
         step = self.step_tokens(units)
         rope = tuple(map(step.of_windows, self.rope_table(time_cos, time_sin)))
         new: list[LayerCache] = []
+        valid: torch.Tensor | None = slot_valid
         if slots is None:
             ring = list(ring)
             new = [layer.empty(units) for layer in ring]
             caches = map(StepCache, new, ring, new)
         else:
             caches = (self._written(layer, slots, filled) for layer in ring)
-            slot_valid = self._valid_with(slot_valid, slots)
-        velocity = self.dit(noise, tokens, rope, caches, slot_valid, self.attention, step)
+            valid = self._valid_with(slot_valid, slots)
+        velocity = self.dit(noise, tokens, rope, caches, valid, self.attention, step)
         return noise - velocity.float(), new
 
-    def _written(self, layer: LayerCache, slots: slice, filled: int) -> StepCache:
+    def _written(self, layer: LayerCache, slots: slice, filled: int | None) -> StepCache:
         """What attention is to see of a layer's ring once the layer has written its slots."""
         seen = layer.part(slice(filled)) if isinstance(self.attention, DenseAttention) else layer
         return StepCache(layer.part(slots), seen, layer.part(slice(0)))

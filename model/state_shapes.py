@@ -109,7 +109,7 @@ def misfit(part: str, found: Shapes, expected: Shapes) -> str | None:
     return f"it is of another network, {', '.join(sizes)}; {differing}" if sizes else str(differing)
 
 
-def _size(shapes: Shapes, axis: tuple) -> int | tuple[int, ...] | None:
+def _size(shapes: Shapes, axis: tuple) -> int | tuple | None:
     if isinstance(axis[0], tuple):
         sizes = tuple(_size(shapes, one) for one in axis)
         return None if None in sizes else sizes

@@ -30,23 +30,29 @@ class StepTokens(Protocol):
 
     def to_windows(self, x: torch.Tensor) -> torch.Tensor:
         """Features of this process's rows, (frame, row, column) order -> of its windows, window order."""
+        ...
 
     def to_rows(self, x: torch.Tensor) -> torch.Tensor:
         """The inverse of `to_windows`."""
+        ...
 
     def of_windows(self, table: torch.Tensor) -> torch.Tensor:
         """Of a table of all the step's tokens, in window order, those of this process's windows."""
+        ...
 
     def projections(self, h: torch.Tensor, new: LayerCache) -> Projections:
         """Where a layer's projections of h [tokens, dim] are to be written."""
+        ...
 
     def to_heads(
         self, projections: Projections, means: Means, new: LayerCache
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """All tokens' queries of this process's heads, and their means; `new` is complete afterwards."""
+        ...
 
     def to_tokens(self, attended: torch.Tensor) -> torch.Tensor:
         """[all tokens, own heads, head_dim] -> [own tokens, all heads, head_dim]."""
+        ...
 
 
 class AllTokens(StepTokens):
@@ -125,7 +131,8 @@ class RankTokens(StepTokens):
 
     def projections(self, h: torch.Tensor, new: LayerCache) -> Projections:
         """See `StepTokens.projections`."""
-        return h.new_empty(3, h.shape[0], self.heads[-1].stop, new.keys.shape[-1]).unbind()
+        q, k, v = h.new_empty(3, h.shape[0], self.heads[-1].stop, new.keys.shape[-1]).unbind()
+        return q, k, v
 
     def to_heads(
         self, projections: Projections, means: Means, new: LayerCache

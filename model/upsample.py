@@ -88,8 +88,9 @@ def upsample(
     if upsampler != "pil":
         raise ValueError(f"upsampler '{upsampler}' is not one of {UPSAMPLERS}")
     if tables is None:
-        tables = tuple(bicubic_table(size, scale).to(frames.device) for size in frames.shape[1:3])
-    rows, columns = tables
+        rows, columns = (bicubic_table(size, scale).to(frames.device) for size in frames.shape[1:3])
+    else:
+        rows, columns = tables
     wide = upsample_axis_8bit(pixels.to(torch.int32), columns, dim=3)
     return upsample_axis_8bit(wide, rows, dim=2).float() / 127.5 - 1
 
@@ -113,6 +114,9 @@ class Upscaler(nn.Module):
         corner: row and column of the upscaled frames that the target starts at.
         target: height and width of the result; the stream's, or a rank's rows of it.
     """
+
+    row_table: torch.Tensor
+    column_table: torch.Tensor
 
     def __init__(
         self,

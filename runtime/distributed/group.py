@@ -21,6 +21,7 @@ import torch.distributed as dist
 
 # Here, before there is a group: its functions would keep the default group as a default argument for ever.
 import torch.distributed.nn
+from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from flashvsr_trt.config.signatures import DECODE, DIT, ENCODE
@@ -67,7 +68,7 @@ class Group:
     `before_leaving` lets go of what must not outlive the group.
     """
 
-    def __init__(self, device: torch.device, store: dist.Store) -> None:
+    def __init__(self, device: torch.device, store: Any) -> None:
         self.device, self.store = device, store
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
         # By all ranks in one order, and now: while a graph is captured, nobody can be connected.
@@ -75,7 +76,7 @@ class Group:
             part: Ranks(dist.new_group(pg_options=transfer_options(device)))
             for part in (ENCODE, DECODE, INPUTS, FRAMES)
         }
-        self.control: dist.ProcessGroup | None = dist.new_group(backend="gloo", timeout=WAIT_FOR_INPUT)
+        self.control: Any = dist.new_group(backend="gloo", timeout=WAIT_FOR_INPUT)
         self.working = self.failed = False
         self.watch: EndWatch | None = None
         self.before_leaving: Callable[[], None] = lambda: None
@@ -148,7 +149,7 @@ def join_group(device_name: str, place: Place) -> Group:
     store, rank, size = next(rendezvous("env://"))
     dist.init_process_group(
         backend="nccl" if device.type == "cuda" else "gloo",
-        store=dist.PrefixStore("ranks", store),
+        store=PrefixStore("ranks", store),
         rank=rank,
         world_size=size,
         pg_options=transfer_options(device),

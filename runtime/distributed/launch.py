@@ -6,6 +6,7 @@ import signal
 import sys
 import uuid
 from collections.abc import Sequence
+from typing import Any
 
 from flashvsr_trt.errors import DistributedError, UsageError
 from flashvsr_trt.signals import END_SIGNALS
@@ -39,7 +40,9 @@ def launch_ranks(count: int, device: str, arguments: Sequence[str]) -> int:
     handled = ",".join(signal.Signals(number).name for number in taken)
     os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = handled
     # Newer releases set the variable from the configuration.
-    takes = {"signals_to_handle": handled} if "signals_to_handle" in LaunchConfig.__dataclass_fields__ else {}
+    takes: dict[str, Any] = (
+        {"signals_to_handle": handled} if "signals_to_handle" in LaunchConfig.__dataclass_fields__ else {}
+    )
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,

@@ -95,9 +95,9 @@ def _serve(options: RunOptions, place: Place) -> int:
     except Exception as error:
         if os.environ.get("FLASHVSR_DEBUG_RANKS"):
             traceback.print_exc()
-        ours = group is not None and not group.lost_contact(error)
+        ours = group if group is not None and not group.lost_contact(error) else None
         if ours:
-            group.report(error)
+            ours.report(error)
         if not ours or isinstance(error, DistributedError):
             # Not the cause: were this rank to exit first, torchrun would take it for one.
             threading.Event().wait(LINGER_SECONDS)

@@ -21,11 +21,11 @@ class StageClock:
     def measure(self, stage: str) -> Iterator[None]:
         """Time the body as part of `stage`."""
         if self.device.type == "cuda":
-            events = tuple(torch.cuda.Event(enable_timing=True) for _ in range(2))
-            events[0].record()
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            begin.record()
             yield
-            events[1].record()
-            self.open_events.append((stage, *events))
+            end.record()
+            self.open_events.append((stage, begin, end))
             # A long clip would otherwise keep the events of all its calls.
             while self.open_events and self.open_events[0][2].query():
                 self._close()

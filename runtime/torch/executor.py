@@ -53,7 +53,8 @@ class TorchState:
     """What is carried from call to call: always the same memory, changed in place."""
 
     encode: list[torch.Tensor]
-    ring: Iterable[LayerCache | Fp8Cache]
+    ring: Iterable[Any]
+    """`LayerCache`, or `Fp8Cache` where there is a `place`."""
     memory: list[torch.Tensor]
     encoding_graphs: StepGraphs | None = None
     graphs: StepGraphs | None = None
@@ -101,7 +102,8 @@ class TorchExecutor(GraphExecutor):
         if options.compile:
             # The DiT is made of kernels already; these two are what Inductor has something to fuse in.
             self.encode_stage = torch.compile(self.encode_stage, dynamic=False)
-            self.decode_stage.decoder = torch.compile(network.decoder, dynamic=False)
+            decoder: Any = torch.compile(network.decoder, dynamic=False)
+            self.decode_stage.decoder = decoder
         self.clock = StageClock(self.device)
         # Streams of their own: the next unit's encoding and the last one's decoding fill what a DiT step's
         # small kernels leave of the GPU.
@@ -125,7 +127,9 @@ class TorchExecutor(GraphExecutor):
                 encode,
                 [self.new_layer() for _ in range(self.stream.preset.network.dit.layers)],
                 memory,
-                *(self._graphs(stage) for stage in (ENCODE, DIT, DECODE)),
+                self._graphs(ENCODE),
+                self._graphs(DIT),
+                self._graphs(DECODE),
                 self.new_place(),
             )
         except torch.OutOfMemoryError as error:
@@ -173,14 +177,16 @@ class TorchExecutor(GraphExecutor):
         if stage == DECODE:
             hand_over([*tensors.values(), *state.memory], self._denoising(), stream)
         with self._stage(stage, stream):
-            given = dict(tensors) | {name: torch.as_tensor(array) for name, array in arrays.items()}
+            given: dict[str, Any] = dict(tensors) | {
+                name: torch.as_tensor(array) for name, array in arrays.items()
+            }
             if step:
                 given["tokens"] = torch.cat(given["tokens"])
             specs = [spec for spec in signature.inputs if spec.role is Role.INPUT]
             inputs = tuple(self._share(spec, given.get(spec.name)) for spec in specs)
             name = f"{stage} into slot {step.slots.start}" if step else graph
             outputs = self._run(name, call, inputs, graphs)
-            made = dict(zip((spec.name for spec in signature.results), outputs, strict=True))
+            made: dict[str, Any] = dict(zip((spec.name for spec in signature.results), outputs, strict=True))
             if graph == DECODE:
                 whole = self._whole(made["frames"])
                 made["frames"] = None if whole is None else start_download(whole)
@@ -196,11 +202,11 @@ class TorchExecutor(GraphExecutor):
         self, graph: str, state: TorchState, step: RingStep | None
     ) -> tuple[torch.cuda.Stream | None, Step, StepGraphs | None]:
         """The stream that a graph runs on, None for the caller's; what it calls; the graphs it is kept in."""
-        if graph == ENCODE:
-            return self.encoding, partial(self._encode, state), state.encoding_graphs
         if stage_of(graph) == DECODE:
             decode = self.decode_stage if graph == DECODE else self.decode_stage.decode
             return self.decoding, partial(self._decode, state, decode), state.decoding_graphs
+        if step is None:
+            return self.encoding, partial(self._encode, state), state.encoding_graphs
         # Only the steady step comes again: while the ring fills, every step is another one.
         steady = step.slots.stop - step.slots.start == 1 and step.filled == len(step.valid)
         return None, partial(self._denoise, state, step), state.graphs if steady else None
@@ -241,7 +247,7 @@ class TorchExecutor(GraphExecutor):
         slot_valid: torch.Tensor,
     ) -> Tensors:
         inputs = noise, tokens, time_cos, time_sin, slot_valid
-        ring = running_layers(state.ring, state.place, step.seen, step.written) if self.fp8 else state.ring
+        ring = running_layers(state.ring, state.place, step.seen, step.written) if state.place else state.ring
         latent, _ = self.dit_stage(*inputs, ring, step.slots, step.filled)
         return (latent,)
 
@@ -252,7 +258,7 @@ class TorchExecutor(GraphExecutor):
         overwrite(state.memory, following)
         return (frames,)
 
-    def _share(self, spec: TensorSpec, given: torch.Tensor | None) -> torch.Tensor:
+    def _share(self, spec: TensorSpec, given: Any) -> torch.Tensor:
         """What this process has of an input: all of it, or its rows of what only rank 0 was given."""
         if self.sharding.size == 1 or spec.name not in SCATTERED:
             return given

@@ -9,6 +9,7 @@ ranks capture the same steps at the same time, and replay them so.
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -81,7 +82,7 @@ class StepGraphs:
 
 
 def capture(
-    step: Step, buffers: Tensors, pool: tuple[int, int], stream: torch.cuda.Stream | None
+    step: Step, buffers: Tensors, pool: Any, stream: torch.cuda.Stream | None
 ) -> tuple[torch.cuda.CUDAGraph, Tensors]:
     """A graph of `step(*buffers)` and its static outputs."""
     graph = torch.cuda.CUDAGraph()
