@@ -22,11 +22,12 @@ from flashvsr_trt.config.presets import DEFAULT_PRESET, find_preset, find_schedu
 from flashvsr_trt.config.rope import time_table
 from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.config.tiles import tile_geometry
-from flashvsr_trt.memory import ALONE_PIXELS, BAND_PIXELS, GIB
+from flashvsr_trt.memory import GIB
 from flashvsr_trt.runtime.noise import latent_noise
 from flashvsr_trt.runtime.request import TorchOptions
 from flashvsr_trt.runtime.ring import KVRing
 from flashvsr_trt.runtime.torch.executor import TorchExecutor
+from flashvsr_trt.stage_memory import ALONE_PIXELS, BAND_PIXELS
 
 DTYPE = torch.bfloat16
 MIB = 2**20

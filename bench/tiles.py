@@ -24,7 +24,7 @@ from flashvsr_trt.config.presets import DEFAULT_PRESET, UNIT_FRAMES, find_preset
 from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.config.tiles import TilePlan
 from flashvsr_trt.errors import FlashVSRError
-from flashvsr_trt.memory import ALONE_PIXELS, GIB, Parking
+from flashvsr_trt.memory import GIB, Parking
 from flashvsr_trt.model.network import Network
 from flashvsr_trt.parity.tensor_error import psnr
 from flashvsr_trt.quality.seams import seam_sigmas, tile_borders
@@ -35,10 +35,11 @@ from flashvsr_trt.runtime.session import Session
 from flashvsr_trt.runtime.torch.device import bound_memory, estimate_on, tile_places
 from flashvsr_trt.runtime.torch.executor import TorchExecutor
 from flashvsr_trt.runtime.torch.tiles import in_tiles
+from flashvsr_trt.stage_memory import ALONE_PIXELS
 
 DTYPE = torch.bfloat16
 FIRST_FRAMES = 25
-WARM_UP_CHUNKS = 6
+WARM_UP_CHUNKS = 5
 """Past the ring's filling and past the capture of each slot's graph."""
 
 
@@ -183,10 +184,13 @@ allocated | outside | predicted of reserved |
 @click.option("--tile", "asked", type=SizeType(), help="Under every cap.  [default: as run --tile auto]")
 @click.option("--preset", default=DEFAULT_PRESET, show_default=True)
 @click.option("--frames", type=click.IntRange(min=1), default=60, show_default=True, help="Timed ones.")
+@click.option("--once", is_flag=True, help="Time one piece first and last alone, not between caps.")
 @click.option("--kv-cache", type=click.Choice(KV_CACHES), default=KV_CACHES[0], show_default=True)
 @click.option("--facts/--no-facts", default=True, help="Compare parking places and tiles with one piece.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the figures to this file.")
-def main(scenes, caps, asked, preset: str, frames: int, kv_cache, facts, json_file: Path | None) -> None:
+def main(
+    scenes, caps, asked, preset: str, frames: int, once: bool, kv_cache, facts, json_file: Path | None
+) -> None:
     """Print the table; write JSON where asked."""
     device = require_gpu()
     network = load_random(find_preset(preset).network, DTYPE, "cuda")
@@ -198,7 +202,8 @@ def main(scenes, caps, asked, preset: str, frames: int, kv_cache, facts, json_fi
     for height, width in scenes:
         stream = StreamConfig(find_preset(preset), Geometry(height, width, 2), find_schedule("official"))
         whole_ms = None
-        for cap in (None, *(either for capped in caps for either in (capped, None))):
+        capped = (*caps, None) if once else (either for cap in caps for either in (cap, None))
+        for cap in (None, *capped):
             try:
                 run = run_once(network, stream, f"{width}x{height}", cap, frames, options, asked)
             except (FlashVSRError, torch.OutOfMemoryError) as error:

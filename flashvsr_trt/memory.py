@@ -5,12 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from flashvsr_trt.config.presets import SCALES, SIZE_MULTIPLE, UNIT_FRAMES, WINDOW_TOKENS
+from flashvsr_trt.config.presets import SCALES, SIZE_MULTIPLE
 from flashvsr_trt.config.signatures import (
     COMPUTE,
     DTYPE_BYTES,
-    ENCODE,
-    PIXEL_CHANNELS,
     Role,
     StreamConfig,
     TensorSpec,
@@ -19,36 +17,38 @@ from flashvsr_trt.config.signatures import (
 )
 from flashvsr_trt.config.tiles import TilePlan
 from flashvsr_trt.errors import DeviceError, UsageError
+from flashvsr_trt.stage_memory import (
+    BYTE_FRAMES,
+    FLOAT_FRAMES,
+    decode_bytes,
+    dit_bytes,
+    encode_bytes,
+    pixels_of,
+    waiting_bytes,
+)
 
 GIB = 2**30
 
 ONNXRUNTIME_BYTES = 64 << 20
 """What ONNX Runtime takes for itself and its graphs."""
 
-TORCH_HOST_BYTES = 96 << 20
+TORCH_HOST_BYTES = 60 << 20
 """What torch takes of a CPU's memory for itself once its operators run."""
 
-HELD_BY_ALLOCATOR = 0.1
-"""Of what tiles need on a GPU: torch's allocator holds as much beside it, in blocks that fit nothing.
+TORCH_GPU_BYTES = 96 << 20
+"""What torch's allocator gives to cuBLAS to work in, and what it rounds blocks up by."""
 
-Under caps of 8, 12 and 24 GiB an H100 wanted 1.06 to 1.08 of the rest (`bench/results/h100/tiles.md`).
-"""
+LIBRARY_BYTES = 256 << 20
+"""What of a GPU's free memory goes to kernels and libraries once they run, beside torch's allocator."""
 
-EXPORT_BYTES = 512 << 20
-"""What an export needs beside the weights: it traces shapes, not values, so the size hardly matters."""
-
-ALONE_PIXELS = 2**18
-"""Feature maps this large are decoded frame by frame: one fills a GPU, its past is the one before as it lies,
-and at the output's size there are two frames' activations and not a whole unit's."""
+HELD_BY_ALLOCATOR = 0.035
+"""Of what is needed: torch's allocator holds as much more, in pages and blocks that are used in part."""
 
 RING_PLACES = 3
 """Layers whose rings are on a GPU where rings wait on the host: one runs, one comes, one leaves."""
 
-BAND_PIXELS = 2**18
-"""Tiles leave the decoder in bands of rows of so many pixels: at the output's size maps are widest."""
-
-FRAGMENTS = 1.05
-"""What torch's allocator keeps of working memory, over what is in use: measured on an H100 at 1280x720."""
+EXPORT_BYTES = 512 << 20
+"""What an export needs beside the weights: it traces shapes, not values, so the size hardly matters."""
 
 
 @dataclass(frozen=True)
@@ -65,33 +65,47 @@ class MemoryEstimate:
 
 
 def estimate_memory(
-    stream: StreamConfig,
-    parameters: int,
-    compute: str,
-    kv_cache: str = "auto",
-    frame_by_frame: bool = False,
+    stream: StreamConfig, parameters: int, compute: str, kv_cache: str = "auto", on_gpu: bool = True
 ) -> MemoryEstimate:
-    """What the torch executor needs with `parameters` weights in dtype `compute` ("bfloat16", ...).
+    """What the torch executor needs for a stream in one piece.
 
-    `frame_by_frame`: the decoder runs so even where frames are small. `kv_cache`: of `request.KV_CACHES`.
+    Args:
+        parameters: weights that stay, in dtype `compute` ("bfloat16", ...).
+        kv_cache: of `request.KV_CACHES`.
     """
+    units, unit = stream.schedule.first_units, waiting_bytes(stream, compute)
+    decoding = decode_bytes(stream, compute, on_gpu)
+    if on_gpu:
+        working = _beside_each_other(stream, compute, kv_cache, decoding, unit)
+    else:
+        stages = encode_bytes(stream, compute), _dit_bytes(stream, compute, units, kv_cache), decoding
+        working = max(stages) + units * (unit + BYTE_FRAMES * pixels_of(stream))
+    state = tail_bytes(stream, compute) + ring_bytes(stream, compute, kv_cache)
+    return _estimate(parameters, compute, state + _place_bytes(stream, compute, kv_cache), working, on_gpu)
+
+
+def _estimate(parameters: int, compute: str, state: int, working: int, on_gpu: bool) -> MemoryEstimate:
+    needed = MemoryEstimate(parameters * DTYPE_BYTES[compute], state, working + on_gpu * TORCH_GPU_BYTES)
+    return replace(needed, working=needed.working + on_gpu * int(HELD_BY_ALLOCATOR * needed.total))
+
+
+def _beside_each_other(stream: StreamConfig, compute: str, kv_cache: str, decoding: int, unit: int) -> int:
+    """On a GPU stages of different units run side by side, each in the memory of its own CUDA graphs.
+
+    A step of the DiT runs once before it is captured, beside what is captured. Each slot's graph has tokens.
+    """
+    encoding, slots = encode_bytes(stream, compute), stream.preset.attention.ring_slots
     first_units = stream.schedule.first_units
-    signatures = stage_signatures(stream)
-    # On a GPU the stages of different units run side by side. The first step is over by then.
-    decoding = _decode_bytes(stream, compute, frame_by_frame)
-    steady = (_encode_bytes(stream, compute), _dit_bytes(stream, compute, 1), decoding)
-    working = int(FRAGMENTS * max(sum(steady), _dit_bytes(stream, compute, first_units)))
-    state = _sum(carried_tensors(signatures), compute)
-    if kv_cache != "auto":
-        # And the place where layers run, one after another.
-        ring = ring_bytes(stream, compute)
-        state += ring_bytes(stream, compute, kv_cache) - ring + ring // stream.preset.network.dit.layers
-    return MemoryEstimate(
-        weights=parameters * DTYPE_BYTES[compute],
-        state=state,
-        # The first step's conditions and tokens wait together while the stages run.
-        working=working + first_units * _sum(signatures[ENCODE].outputs, compute),
-    )
+    tokens = waiting_bytes(stream, compute, conditions=False)
+    steady = decoding + 2 * _dit_bytes(stream, compute, 1, kv_cache) + unit + slots * tokens
+    first = first_units * unit + max(decoding, _dit_bytes(stream, compute, first_units, kv_cache))
+    return encoding + max(steady, first) + 2 * BYTE_FRAMES * pixels_of(stream)
+
+
+def _dit_bytes(stream: StreamConfig, compute: str, units: int, kv_cache: str) -> int:
+    """And what a unit's keys or values are scaled in, where rings are in FP8."""
+    scaled = 2 * stream.geometry.unit_tokens * stream.preset.network.dit.dim * DTYPE_BYTES[compute]
+    return dit_bytes(stream, compute, units) + (scaled if kv_cache != "auto" else 0)
 
 
 class Parking(Enum):
@@ -116,26 +130,27 @@ def estimate_tiled_memory(
     kv_cache: str = "auto",
 ) -> MemoryEstimate:
     """What the torch executor needs for a stream in tiles. `parking` None: each has a state of its own."""
-    tile, count, first_units = plan.tile_stream(stream), len(plan.tiles), stream.schedule.first_units
-    one = estimate_memory(tile, parameters, compute, kv_cache, frame_by_frame=True)
-    ring = ring_bytes(tile, compute, kv_cache)
-    tails = _sum(carried_tensors(stage_signatures(tile)), compute) - ring_bytes(tile, compute)
-    place = one.state - tails - ring
+    tile, count, units = plan.tile_stream(stream), len(plan.tiles), stream.schedule.first_units
+    on_gpu, canvas = parking is not None, plan.canvas[0] * plan.canvas[1]
     rings, waiting = {None: (count, count), Parking.GPU: (count + 1, count + 1)}.get(
         parking, (RING_PLACES / stream.preset.network.dit.layers, 1 if parking is Parking.HOST else count)
     )
-    tokens = count * first_units * _sum(stage_signatures(tile)[ENCODE].outputs[1:], compute)
-    working = one.working
-    if parking in (Parking.RINGS_ON_HOST, Parking.HOST):
+    state = int(rings * ring_bytes(tile, compute, kv_cache)) + waiting * tail_bytes(tile, compute)
+    state += _place_bytes(tile, compute, kv_cache)
+    # Frames are upscaled again to decode them, and blended in float32; a tile's condition is cut out of them.
+    decoding = decode_bytes(tile, compute, on_gpu, in_bands=True) + canvas * (BYTE_FRAMES + FLOAT_FRAMES)
+    decoding += pixels_of(tile) * BYTE_FRAMES * DTYPE_BYTES[compute]
+    if parking is Parking.GPU:
+        unit = waiting_bytes(tile, compute)
+        working = _beside_each_other(tile, compute, kv_cache, decoding, unit) + canvas * BYTE_FRAMES
+    else:
         # Stages run in turn.
-        working = max(
-            _encode_bytes(tile, compute),
-            _dit_bytes(tile, compute, first_units),
-            _decode_bytes(tile, compute, True),
-        )
-    working += tokens + _whole_frames_bytes(plan)
-    needed = MemoryEstimate(one.weights, int(rings * ring) + waiting * tails + place, working)
-    return replace(needed, working=working + int(HELD_BY_ALLOCATOR * needed.total)) if parking else needed
+        encoding = encode_bytes(tile, compute) + canvas * BYTE_FRAMES
+        working = max(encoding, _dit_bytes(tile, compute, units, kv_cache), decoding)
+    working += count * units * waiting_bytes(tile, compute, conditions=False)
+    blending = 4 * count * pixels_of(tile)
+    made = 0 if on_gpu else 2 * units * BYTE_FRAMES * canvas
+    return _estimate(parameters, compute, state, working + blending + made, on_gpu)
 
 
 @dataclass(frozen=True)
@@ -161,11 +176,23 @@ def place_tiles(
     if parking is Parking.GPU:
         return TilePlaces(parking, 0, needed, 0)
     layers = stream.preset.network.dit.layers
-    staying = max(0, min(layers, (budget - needed.total) * layers // rings))
-    resident = rings * staying // layers
-    tails = count * (needed.state - rings * RING_PLACES // (layers * count)) if parking is Parking.HOST else 0
-    needed = replace(needed, state=needed.state + resident)
+    left = int((budget - needed.total) / (1 + HELD_BY_ALLOCATOR))
+    resident = rings * max(0, min(layers, left * layers // rings)) // layers
+    tails = count * tail_bytes(tile, compute) if parking is Parking.HOST else 0
+    held = int(HELD_BY_ALLOCATOR * resident)
+    needed = replace(needed, state=needed.state + resident, working=needed.working + held)
     return TilePlaces(parking, resident, needed, rings - resident + tails)
+
+
+def tail_bytes(stream: StreamConfig, compute: str) -> int:
+    """Bytes of what encoding and decoding carry."""
+    carried = carried_tensors(stage_signatures(stream))
+    return _sum(tuple(spec for spec in carried if spec.role is not Role.RING), compute)
+
+
+def _place_bytes(stream: StreamConfig, compute: str, kv_cache: str) -> int:
+    """Where layers of FP8 rings run, one after another."""
+    return 0 if kv_cache == "auto" else ring_bytes(stream, compute) // stream.preset.network.dit.layers
 
 
 def ring_bytes(stream: StreamConfig, compute: str, kv_cache: str = "auto") -> int:
@@ -181,75 +208,23 @@ def ring_bytes(stream: StreamConfig, compute: str, kv_cache: str = "auto") -> in
     return sum(map(math.prod, kept)) + _sum(tuple(means), compute) + sum(scales)
 
 
-def _whole_frames_bytes(plan: TilePlan) -> int:
-    """Upscaled bytes of a unit, float32 frames in which tiles are blended, bytes that leave, and weights."""
-    frame = 3 * plan.canvas[0] * plan.canvas[1]
-    one_at_a_time = 6 * 4 * frame
-    weights = 4 * len(plan.tiles) * plan.tile[0] * plan.tile[1]
-    return UNIT_FRAMES * frame * (1 + 4 + 2) + one_at_a_time + weights
-
-
 def _sum(specs: tuple[TensorSpec, ...], compute: str) -> int:
     return sum(spec.size_bytes(compute) for spec in specs)
 
 
-def _encode_bytes(stream: StreamConfig, compute: str) -> int:
-    """The upscaler's integer frames, or the stacked input of the larger convolution."""
-    pixels = stream.geometry.target[0] * stream.geometry.target[1]
-    upscaling = 4 * 3 * UNIT_FRAMES * pixels * 4
-    hidden = max(PIXEL_CHANNELS, stream.preset.network.projector.hidden[0])
-    stacked = 3 * UNIT_FRAMES * 2 * hidden * (stream.geometry.unit_tokens // 2) * DTYPE_BYTES[compute]
-    return upscaling + stacked
-
-
-def _dit_bytes(stream: StreamConfig, compute: str, units: int) -> int:
-    """The activations of one layer; new K/V goes straight into the ring."""
-    config, geometry = stream.preset.network.dit, stream.geometry
-    tokens = units * geometry.unit_tokens
-    activations = tokens * (2 * config.ffn_dim + 12 * config.dim) * DTYPE_BYTES[compute]
-    key_units = stream.preset.attention.ring_slots + units
-    keys = 2 * key_units * geometry.unit_tokens * config.dim * DTYPE_BYTES[compute]
-    scores = config.heads * WINDOW_TOKENS * key_units * geometry.unit_tokens * 4
-    blocks = 4 * config.heads * units * geometry.unit_windows**2 * key_units * 8
-    return activations + keys + scores + blocks
-
-
-def _decode_bytes(stream: StreamConfig, compute: str, frame_by_frame: bool) -> int:
-    """Three full-resolution feature maps of a unit, or of two frames and what these grow from; its pixels."""
-    pixels = stream.geometry.target[0] * stream.geometry.target[1]
-    frames = 3 if pixels // 4 >= ALONE_PIXELS or frame_by_frame else UNIT_FRAMES
-    features = stream.preset.network.decoder.channels[2]
-    return pixels * (frames * 3 * features * DTYPE_BYTES[compute] + UNIT_FRAMES * 6 * 3 * 4)
-
-
-def estimate_onnxruntime_memory(stream: StreamConfig, weights_bytes: int, compute: str) -> MemoryEstimate:
-    """What ONNX Runtime needs on the host: it keeps the state twice, and dense attention's scores whole.
-
-    The factors are of runs at 256x256 to 1024x768, whose peak is within a tenth of this but for the smallest.
-    """
-    torch = estimate_memory(stream, 0, compute)
+def estimate_onnxruntime_memory(
+    stream: StreamConfig, plan: TilePlan | None, weights_bytes: int, compute: str
+) -> MemoryEstimate:
+    """What ONNX Runtime needs on the host, in tiles or in one piece: it keeps the state twice."""
+    tile, tiles = (plan.tile_stream(stream), len(plan.tiles)) if plan else (stream, 1)
+    torch = estimate_memory(tile, 0, compute, on_gpu=False)
     units, attention = stream.schedule.first_units, stream.preset.attention
     scores = 0
     if attention.sparse_ratio is None:
-        tokens, keys = units, attention.ring_slots + units
-        scores = 2 * stream.preset.network.dit.heads * tokens * keys * stream.geometry.unit_tokens**2 * 4
+        keys = attention.ring_slots + units
+        scores = 2 * stream.preset.network.dit.heads * units * keys * tile.geometry.unit_tokens**2 * 4
     working = torch.working * 6 // 5 + scores + ONNXRUNTIME_BYTES
-    return MemoryEstimate(weights_bytes, 2 * torch.state, working)
-
-
-def estimate_onnxruntime_tiled_memory(
-    stream: StreamConfig, plan: TilePlan, weights_bytes: int, compute: str
-) -> MemoryEstimate:
-    """As `estimate_onnxruntime_memory`, for a stream in tiles: conditions are kept as well as tokens."""
-    tile = plan.tile_stream(stream)
-    one, count, first_units = (
-        estimate_onnxruntime_memory(tile, weights_bytes, compute),
-        len(plan.tiles),
-        stream.schedule.first_units,
-    )
-    made = _sum(stage_signatures(tile)[ENCODE].outputs, compute)
-    working = one.working + (count - 1) * first_units * made + _whole_frames_bytes(plan)
-    return MemoryEstimate(one.weights, count * one.state, working)
+    return MemoryEstimate(weights_bytes, 2 * tiles * torch.state, working)
 
 
 def check_fits(

@@ -21,11 +21,11 @@ from flashvsr_trt.kernels.calls import runs_references
 from flashvsr_trt.kernels.conv_relu import conv_relu
 from flashvsr_trt.kernels.conv_to_rgb import ConvToRGB
 from flashvsr_trt.kernels.split_frames import split_frames
-from flashvsr_trt.memory import ALONE_PIXELS
 from flashvsr_trt.model.balanced_rounding import round_balanced
 from flashvsr_trt.model.communicator import ONE_PROCESS, Communicator
 from flashvsr_trt.model.decoder import CONDITION_CHANNELS, Decoder, MemBlock, TGrow, condition_cells
 from flashvsr_trt.model.halo import with_halo
+from flashvsr_trt.stage_memory import ALONE_PIXELS
 
 HALO = 2
 """Rows of half the output's size that one of the output sees on either side: of a 4x4 and two 3x3 kernels."""

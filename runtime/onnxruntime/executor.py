@@ -27,11 +27,7 @@ from flashvsr_trt.config.signatures import (
 )
 from flashvsr_trt.config.tiles import TilePlan
 from flashvsr_trt.errors import DeviceError
-from flashvsr_trt.memory import (
-    MemoryEstimate,
-    estimate_onnxruntime_memory,
-    estimate_onnxruntime_tiled_memory,
-)
+from flashvsr_trt.memory import MemoryEstimate, estimate_onnxruntime_memory
 from flashvsr_trt.notices import Notify
 from flashvsr_trt.runtime.choose_tiles import choose_tiles
 from flashvsr_trt.runtime.executor import DeviceTensors, GraphExecutor, HostArrays
@@ -247,9 +243,7 @@ def open_onnxruntime_executor(
         weights = bundle.weights.file.size_bytes
 
         def estimate(stream: StreamConfig, plan: TilePlan | None) -> MemoryEstimate:
-            if plan:
-                return estimate_onnxruntime_tiled_memory(stream, plan, weights, dtype)
-            return estimate_onnxruntime_memory(stream, weights, dtype)
+            return estimate_onnxruntime_memory(stream, plan, weights, dtype)
 
         chosen = choose_tiles(stream, request.tiles, estimate, free_host_memory(), "this machine", notify)
         if chosen != plan:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4
 """Parameters of glibc's `mallopt` (see its manual page, mallopt(3))."""
 
 NEVER = 2**31 - 1
@@ -19,6 +19,16 @@ def keep_freed_memory() -> bool:
     """Freed blocks stay in the heap from now on, so memory in use never falls; False without glibc."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     return mallopt is not None and bool(mallopt(M_MMAP_MAX, 0)) and bool(mallopt(M_TRIM_THRESHOLD, NEVER))
+
+
+KEPT_ON_HOST = 2.5
+"""Memory that is kept lies in pieces: so many times as much is taken as is in use at a time, at most."""
+
+
+def return_freed_memory() -> bool:
+    """Blocks of 1 MiB and more go back when they are freed: slower, but no more is taken than is in use."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    return mallopt is not None and bool(mallopt(M_MMAP_THRESHOLD, 2**20))
 
 
 CGROUPS = Path("/sys/fs/cgroup")

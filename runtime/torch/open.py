@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from flashvsr_trt.errors import UsageError
-from flashvsr_trt.memory import GIB, Parking
+from flashvsr_trt.memory import GIB, Parking, TilePlaces
 from flashvsr_trt.model.network import build_network
 from flashvsr_trt.model.weights.load import describe, load_weights, resolve_weights
 from flashvsr_trt.notices import Notify
@@ -21,7 +21,11 @@ from flashvsr_trt.runtime.torch.device import (
     tile_places,
 )
 from flashvsr_trt.runtime.torch.executor import TorchExecutor
-from flashvsr_trt.runtime.torch.host_memory import keep_freed_memory
+from flashvsr_trt.runtime.torch.host_memory import (
+    KEPT_ON_HOST,
+    keep_freed_memory,
+    return_freed_memory,
+)
 from flashvsr_trt.runtime.torch.precision import fp8_products, read_calibration
 from flashvsr_trt.runtime.torch.tiles import in_tiles
 
@@ -42,23 +46,23 @@ def open_torch_executor(request: ExecutorRequest, notify: Notify) -> TorchExecut
     if device.type == "cuda" and request.torch.attention == "auto":
         check_kernels(device)
     fp8 = fp8_products(request.torch, device, dtype, request.stream.preset.network.dit.layers)
-    if device.type == "cpu":
-        keep_freed_memory()
     network = request.stream.preset.network
     source = resolve_weights(request.weights, network)
-    free = free_memory(device)
-    plan = choose_tiles(
-        request.stream,
-        request.tiles,
-        estimate_on(device, dtype, request.torch.kv_cache),
-        free,
-        str(device),
-        notify,
-    )
+    free, estimate = free_memory(device), estimate_on(device, dtype, request.torch.kv_cache)
+    plan = choose_tiles(request.stream, request.tiles, estimate, free, str(device), notify)
     if plan and len(plan.tiles) == 1:
         notify("one tile covers the frame: it runs in one piece")
         plan = None
     budget = min(free, request.tiles.vram or free)
+    if device.type == "cpu" and not plan and KEPT_ON_HOST * estimate(request.stream, None).total <= budget:
+        keep_freed_memory()
+    elif device.type == "cpu":
+        return_freed_memory()
+    places = None
+    if device.type == "cuda" and plan:
+        places = tile_places(request.stream, dtype, plan, budget, request.torch.kv_cache)
+        budget = places.needed.total
+        _say_where(places, request.torch.cuda_graphs, notify)
     if device.type == "cuda" and (plan or request.tiles.vram):
         bound_memory(device, budget)
     notify(describe(source))
@@ -70,17 +74,20 @@ def open_torch_executor(request: ExecutorRequest, notify: Notify) -> TorchExecut
     if plan is None:
         return TorchExecutor(loaded, request.stream, request.torch)
     executor = TorchExecutor(loaded, plan.tile_stream(request.stream), request.torch)
-    if device.type == "cpu":
+    if places is None:
         return in_tiles(executor, request.stream, plan)
-    places = tile_places(request.stream, dtype, plan, budget, request.torch.kv_cache)
-    if places.parking is not Parking.GPU:
-        if request.torch.cuda_graphs:
-            raise UsageError(
-                "tiles that wait on the host run without CUDA graphs; leave out --cuda-graphs, "
-                "or give more --vram"
-            )
-        notify(
-            f"tiles wait in {places.on_host / GIB:.1f} GiB of host memory, and run without CUDA graphs; "
-            f"{places.resident / GIB:.1f} GiB of K/V rings stay on the GPU"
-        )
     return in_tiles(executor, request.stream, plan, places.parking, places.resident)
+
+
+def _say_where(places: TilePlaces, cuda_graphs: bool | None, notify: Notify) -> None:
+    if places.parking is Parking.GPU:
+        return
+    if cuda_graphs:
+        raise UsageError(
+            "tiles that wait on the host run without CUDA graphs; leave out --cuda-graphs, "
+            "or give more --vram"
+        )
+    notify(
+        f"tiles wait in {places.on_host / GIB:.1f} GiB of host memory, {places.resident / GIB:.1f} GiB of "
+        f"their K/V rings stay on the GPU; a layer's ring at a time comes there, without CUDA graphs"
+    )
