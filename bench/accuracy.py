@@ -1,11 +1,15 @@
-"""How far bfloat16 is from float32 at full size: python -m bench.accuracy [--scene WxH] [--chunks 10].
+"""How far bfloat16 is from float32, or FP8 from bfloat16, at full size: python -m bench.accuracy.
 
-The same clip (moving gradients, discs and gratings, not noise) runs through the float32 references and
-through the bfloat16 kernels. PSNR of the frames chunk by chunk, relative errors of tokens and latents, and
-the decoder alone, fed with the float32 latents.
+    [--scene WxH] [--chunks 10] [--candidate bfloat16|fp8|fp8-attention] [--weights W] [--products]
+
+The same clip (moving gradients, discs and gratings, not noise) runs both ways: bfloat16 against the float32
+references, FP8 against the bfloat16 kernels. PSNR of the frames chunk by chunk, relative errors of tokens and
+latents, the decoder alone, fed with the wanted latents, and which blocks attention keeps. `--products` takes
+each product alone in FP8 and names the worst.
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,19 +21,30 @@ import torch
 from bench.gpu_timing import require_gpu
 from bench.kernel_problems import SCENES
 from bench.pipeline import stream_for
-from bench.steady_stages import load_random
+from bench.steady_stages import WEIGHTS, load_random
 from flashvsr_trt.config.presets import DEFAULT_PRESET, UNIT_FRAMES
 from flashvsr_trt.config.signatures import StreamConfig
+from flashvsr_trt.kernels.select_blocks import expand_mask
+from flashvsr_trt.model.attention import SparseAttention
+from flashvsr_trt.parity.calibrate import product_errors, record
 from flashvsr_trt.parity.tensor_error import psnr
 from flashvsr_trt.runtime.executor import ReadyFrames
-from flashvsr_trt.runtime.request import TorchOptions
+from flashvsr_trt.runtime.request import DIT_PRECISIONS, TorchOptions
 from flashvsr_trt.runtime.session import Session
 from flashvsr_trt.runtime.torch.executor import TorchExecutor
+
+FP8_GATE = 40.0
+"""Decibels that every chunk has to have against bfloat16."""
+
+FIRST_FRAMES = 25
+"""Of the official schedule's first step, which is three units."""
+
+SHOWN_PRODUCTS = 10
 
 
 @dataclass(frozen=True)
 class ChunkError:
-    """bfloat16 against float32 in one steady chunk. Errors are norms relative to the float32 tensor's."""
+    """Of one steady chunk. Errors are norms relative to the wanted tensor's."""
 
     chunk: int
     psnr: float
@@ -46,6 +61,8 @@ class Record:
     latents: list[torch.Tensor] = field(default_factory=list)
     conditions: list[torch.Tensor] = field(default_factory=list)
     frames: list[np.ndarray] = field(default_factory=list)
+    kept: list[torch.Tensor] = field(default_factory=list)
+    """Blocks that attention keeps, bool, layer after layer and step after step."""
 
 
 class RecordingExecutor(TorchExecutor):
@@ -54,6 +71,16 @@ class RecordingExecutor(TorchExecutor):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self.record = Record()
+        if isinstance(self.dit_stage.attention, SparseAttention):
+            self.dit_stage.attention.select = self._recorded(self.dit_stage.attention.select)
+
+    def _recorded(self, select: Callable[..., tuple[torch.Tensor, torch.Tensor]]) -> Callable:
+        def recorded(*arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
+            chosen = select(*arguments)
+            self.record.kept.append(expand_mask(*chosen).cpu())
+            return chosen
+
+        return recorded
 
     def encode(self, *arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """See `Executor.encode`."""
@@ -91,12 +118,29 @@ def structured_frame(index: int, height: int, width: int) -> np.ndarray:
     return (picture.clip(0, 1) * 255).round().astype(np.uint8).transpose(1, 2, 0)
 
 
+@dataclass(frozen=True)
+class Side:
+    """One of the two that are compared; `attention` and `precision` as in `TorchOptions`."""
+
+    dtype: torch.dtype
+    attention: str = "auto"
+    precision: str = DIT_PRECISIONS[0]
+
+
+CANDIDATES = {
+    "bfloat16": (Side(torch.float32, "reference"), Side(torch.bfloat16)),
+    **{name: (Side(torch.bfloat16), Side(torch.bfloat16, precision=name)) for name in DIT_PRECISIONS[1:]},
+}
+"""What is wanted, and what is held against it."""
+
+
 def record_clip(
-    stream: StreamConfig, dtype: torch.dtype, attention: str, chunks: int, device: torch.device
+    stream: StreamConfig, side: Side, chunks: int, device: torch.device, weights: str = WEIGHTS
 ) -> Record:
-    """The whole clip through an executor of that dtype; `attention` as in `TorchOptions`."""
-    network = load_random(stream.preset.network, dtype, device)
-    executor = RecordingExecutor(network, stream, TorchOptions(attention=attention, cuda_graphs=False))
+    """The whole clip through an executor of that side."""
+    network = load_random(stream.preset.network, side.dtype, device, side.precision, weights)
+    options = TorchOptions(attention=side.attention, cuda_graphs=False, precision=side.precision)
+    executor = RecordingExecutor(network, stream, options)
     session = Session(executor)
     height, width = stream.geometry.height, stream.geometry.width
     for first in range(0, chunks * UNIT_FRAMES, UNIT_FRAMES):
@@ -106,10 +150,14 @@ def record_clip(
 
 
 def decode_latents(
-    stream: StreamConfig, latents: list[torch.Tensor], conditions: list[torch.Tensor], device: torch.device
+    stream: StreamConfig,
+    latents: list[torch.Tensor],
+    conditions: list[torch.Tensor],
+    device: torch.device,
+    weights: str = WEIGHTS,
 ) -> list[np.ndarray]:
     """Frames of the bfloat16 decoder on latents from elsewhere."""
-    network = load_random(stream.preset.network, torch.bfloat16, device)
+    network = load_random(stream.preset.network, torch.bfloat16, device, source=weights)
     executor = TorchExecutor(network, stream, TorchOptions(cuda_graphs=False))
     state = executor.new_state()
     pairs = zip(latents, conditions, strict=True)
@@ -145,21 +193,60 @@ def drift(errors: list[ChunkError]) -> float:
     return float(np.polyfit([error.chunk for error in errors], [error.psnr for error in errors], 1)[0])
 
 
-def measure_stream(stream: StreamConfig, chunks: int, device: torch.device) -> list[ChunkError]:
-    """Every chunk's errors; on a CPU both sides are the references, in their dtypes."""
-    wanted = record_clip(stream, torch.float32, "reference", chunks, device)
-    got = record_clip(stream, torch.bfloat16, "auto", chunks, device)
-    return compare(wanted, got, decode_latents(stream, wanted.latents, wanted.conditions, device))
+def blocks_lost(wanted: Record, got: Record, layers: int) -> list[float]:
+    """By layer: which part of the blocks that are wanted is not kept, over all steps; empty without masks."""
+    lost, kept = (torch.zeros(layers, dtype=torch.int64) for _ in range(2))
+    for place, (mask, other) in enumerate(zip(wanted.kept, got.kept, strict=True)):
+        lost[place % layers] += (mask & ~other).sum()
+        kept[place % layers] += mask.sum()
+    return (lost / kept).tolist() if wanted.kept else []
 
 
-def measure(scene: str, preset: str, chunks: int) -> dict:
+def measure_stream(
+    stream: StreamConfig,
+    chunks: int,
+    device: torch.device,
+    candidate: str = "bfloat16",
+    weights: str = WEIGHTS,
+) -> tuple[list[ChunkError], list[float]]:
+    """Every chunk's errors and `blocks_lost`; on a CPU both sides are the references, in their dtypes."""
+    wanted, got = (record_clip(stream, side, chunks, device, weights) for side in CANDIDATES[candidate])
+    decoded = decode_latents(stream, wanted.latents, wanted.conditions, device, weights)
+    layers = stream.preset.network.dit.layers
+    return compare(wanted, got, decoded), blocks_lost(wanted, got, layers)
+
+
+def measure_products(
+    stream: StreamConfig, device: torch.device, weights: str, dtype: torch.dtype = torch.bfloat16
+) -> dict[str, float]:
+    """Error of the latents by product, where this alone is in FP8, over the first steps; the worst first."""
+    network = load_random(stream.preset.network, dtype, device, source=weights)
+    height, width = stream.geometry.height, stream.geometry.width
+    frames = np.stack([structured_frame(index, height, width) for index in range(FIRST_FRAMES)])
+    errors = product_errors(network, [record(network, stream, frames)])
+    return dict(sorted(errors.items(), key=lambda item: -item[1]))
+
+
+def measure(
+    scene: str,
+    preset: str,
+    chunks: int,
+    candidate: str = "bfloat16",
+    weights: str = WEIGHTS,
+    products: bool = False,
+) -> dict:
     """Every chunk's errors, the worst PSNR and the drift."""
     device = require_gpu()
     # cuDNN would use TF32 in the reference, which has 10 bits of mantissa.
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    errors = measure_stream(stream_for(scene, preset), chunks, torch.device("cuda"))
+    stream = stream_for(scene, preset)
+    errors, lost = measure_stream(stream, chunks, torch.device("cuda"), candidate, weights)
     return {
         "device": device,
+        "candidate": candidate,
+        "weights": weights,
+        "blocks_lost": lost,
+        "products": measure_products(stream, torch.device("cuda"), weights) if products else {},
         "torch": torch.__version__,
         "scene": scene,
         "preset": preset,
@@ -173,7 +260,8 @@ def table(report: dict) -> str:
     """The report as a Markdown table."""
     lines = [
         f"{report['device']}, torch {report['torch']}, {report['preset']}, LR frame {report['scene']}: "
-        f"bfloat16 against float32, worst chunk {report['worst_psnr']:.1f} dB, drift "
+        f"{report['candidate']} against {'float32' if report['candidate'] == 'bfloat16' else 'bfloat16'}, "
+        f"weights {report['weights']}, worst chunk {report['worst_psnr']:.1f} dB, drift "
         f"{report['drift_db_a_chunk']:+.3f} dB a chunk.",
         "",
         "| chunk | PSNR, dB | decoder alone, dB | tokens, relative error | latent, relative error |",
@@ -184,6 +272,13 @@ def table(report: dict) -> str:
         f"| {row['latent_error']:.2e} |"
         for row in report["chunks"]
     ]
+    if lost := report["blocks_lost"]:
+        worst = max(range(len(lost)), key=lost.__getitem__)
+        mean = sum(lost) / len(lost)
+        lines.append(f"\nOf the kept blocks {mean:.2%} differ; most in layer {worst}, {lost[worst]:.2%}.")
+    if products := report["products"]:
+        lines += ["", "| product alone in FP8 | latent, relative error |", "| --- | ---: |"]
+        lines += [f"| {name} | {error:.2e} |" for name, error in list(products.items())[:SHOWN_PRODUCTS]]
     return "\n".join(lines)
 
 
@@ -191,13 +286,26 @@ def table(report: dict) -> str:
 @click.option("--scene", type=click.Choice(list(SCENES)), default="704x384", show_default=True)
 @click.option("--preset", default=DEFAULT_PRESET, show_default=True)
 @click.option("--chunks", type=click.IntRange(min=3), default=10, show_default=True)
+@click.option("--candidate", type=click.Choice(list(CANDIDATES)), default="bfloat16", show_default=True)
+@click.option("--weights", default=WEIGHTS, show_default=True, help="As of `flashvsr-trt run`.")
+@click.option("--products", is_flag=True, help="Take each product alone in FP8, and name the worst.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the figures to this file.")
-def main(scene: str, preset: str, chunks: int, json_file: Path | None) -> None:
-    """Print the table; write JSON where asked."""
-    report = measure(scene, preset, chunks)
+def main(
+    scene: str,
+    preset: str,
+    chunks: int,
+    candidate: str,
+    weights: str,
+    products: bool,
+    json_file: Path | None,
+) -> None:
+    """Print the table; write JSON where asked. Ends with status 1 where FP8 has a chunk below the gate."""
+    report = measure(scene, preset, chunks, candidate, weights, products)
     click.echo(table(report))
     if json_file:
         json_file.write_text(json.dumps(report, indent=1) + "\n")
+    if candidate in DIT_PRECISIONS and not report["worst_psnr"] >= FP8_GATE:
+        raise SystemExit(f"the worst chunk has less than {FP8_GATE} dB: see `flashvsr-trt calibrate`")
 
 
 if __name__ == "__main__":

@@ -18,10 +18,14 @@ WEIGHTS = "random:0"
 
 
 def load_random(
-    config: NetworkConfig, dtype: torch.dtype, device: str | torch.device, precision: str = DIT_PRECISIONS[0]
+    config: NetworkConfig,
+    dtype: torch.dtype,
+    device: str | torch.device,
+    precision: str = DIT_PRECISIONS[0],
+    source: str = WEIGHTS,
 ) -> Network:
-    """A network with seeded weights; `precision` as in `TorchOptions`."""
-    weights = load_weights(resolve_weights(WEIGHTS, config), config, dtype)
+    """A network with seeded weights, or those of `source`; `precision` as in `TorchOptions`."""
+    weights = load_weights(resolve_weights(source, config), config, dtype)
     device = torch.device(device)
     fp8 = fp8_products(TorchOptions(precision=precision), device, dtype, config.dit.layers)
     return build_network(config, weights, device, dtype, fp8)
