@@ -19,8 +19,13 @@ from bench.kernel_problems import SCENES, AttentionProblem, attention_problem, i
 from flashvsr_trt.config.presets import DEFAULT_PRESET, UNIT_FRAMES, WINDOW_TOKENS, find_preset
 from flashvsr_trt.kernels.add_norm import add_norm, add_norm_reference
 from flashvsr_trt.kernels.block_sparse_attention import block_sparse_attention_reference
+from flashvsr_trt.kernels.block_sparse_attention_fp8 import (
+    AttentionScales,
+    block_sparse_attention_fp8,
+    store_values,
+)
 from flashvsr_trt.kernels.finish_frames import finish_frames, finish_frames_reference
-from flashvsr_trt.kernels.fp8 import fp8_product, gelu_rows, quantise_rows
+from flashvsr_trt.kernels.fp8 import E4M3, LARGEST, fp8_product, gelu_rows, quantise_rows, to_e4m3
 from flashvsr_trt.kernels.linear_gelu import linear_gelu
 from flashvsr_trt.kernels.norm_rope import norm_rope, norm_rope_reference
 from flashvsr_trt.kernels.select_blocks import select_blocks_reference
@@ -86,6 +91,24 @@ def attention_lines(scene: str, problem: AttentionProblem, ceilings: Ceilings, f
         instead["twin"] = median_microseconds(lambda: block_sparse_attention_reference(*tensors), calls=1)
     name = f"block_sparse_attention ({attention_setting(problem.q).implementation})"
     yield ceilings.compute(scene, name, lambda: block_sparse_attention(*tensors), flop, instead)
+
+
+def fp8_attention_line(scene: str, problem: AttentionProblem, ceilings: Ceilings) -> Line:
+    """Attention of one layer over a ring in e4m3, of the same blocks."""
+    problem = in_ring(problem)
+    index, count = select_blocks(problem.probability, problem.slot_valid, problem.top_k)
+    # The problem's values are within 8: such a bound is as loose as a layer's weights make theirs.
+    scales = AttentionScales(*[64 / LARGEST] * 3, problem.q.dtype)
+    q, ring_k = to_e4m3(problem.q / scales.q), to_e4m3(problem.ring_k / scales.k)
+    ring_v = torch.empty_like(problem.ring_v, dtype=E4M3)
+    store_values(problem.ring_v.flatten(0, 1), scales.v, ring_v)
+    tensors = problem.q, problem.k, problem.v, problem.ring_k, problem.ring_v, index, count
+    instead = {"bfloat16": median_microseconds(lambda: block_sparse_attention(*tensors))}
+    flop = int(count.sum()) * 4 * WINDOW_TOKENS**2 * problem.q.shape[-1]
+    arguments = q, ring_k, ring_v, index, count, scales
+    return ceilings.compute(
+        scene, "block_sparse_attention_fp8", lambda: block_sparse_attention_fp8(*arguments), flop, instead
+    )
 
 
 def fused_lines(scene: str, problem: AttentionProblem, ceilings: Ceilings) -> Iterator[Line]:
@@ -170,6 +193,7 @@ def measure(scenes: list[str], flex_scenes: list[str]) -> dict:
         lines += fused_lines(scene, problem, ceilings)
         if torch.cuda.get_device_capability() >= (8, 9):
             lines += fp8_lines(scene, problem, ceilings)
+            lines.append(fp8_attention_line(scene, problem, ceilings))
         del problem
         torch.cuda.empty_cache()
     return {

@@ -1,0 +1,85 @@
+"""Every FP8 kernel compiles for the architectures that have FP8, and keeps all it has in registers."""
+
+import pytest
+
+from flashvsr_trt.kernels.catalogue import BLOCK
+from flashvsr_trt.kernels.compile import PTX_VERSION
+from flashvsr_trt.kernels.fp8 import LARGEST, SMALLEST
+from flashvsr_trt.kernels.ptx import assemble
+from flashvsr_trt.kernels.tuning import SHARED_LIMIT, capability_number, setting_for
+
+triton = pytest.importorskip("triton", reason="compiling kernels needs Triton (extra 'kernels')")
+
+POINTERS = {
+    **dict.fromkeys(("x", "v", "out", "branch", "gate", "weight", "bias", "total"), "*bf16"),
+    **dict.fromkeys(("q", "ring_k", "ring_v", "values", "normed"), "*fp8e4nv"),
+    **dict.fromkeys(("index", "count"), "*i32"),
+    "scales": "*fp32",
+}
+NUMBERS = dict.fromkeys(("score_scale", "value_scale", "inverse", "eps"), "fp32")
+
+
+def compiled(function, architecture, setting, gluon=False, **constants):
+    """Its PTX's cubin, and shared memory of a program."""
+    from triton import knobs
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+    from triton.experimental.gluon._runtime import GluonASTSource
+
+    names, number = function.arg_names, capability_number(architecture)
+    types = POINTERS | NUMBERS
+    if "inverse" in names:
+        types = types | {"out": "*fp8e4nv"}
+    signature = {name: "constexpr" if name in constants else types.get(name, "i32") for name in names}
+    aligned = [name for name in names if signature[name].startswith("*")]
+    source = (GluonASTSource if gluon else ASTSource)(
+        function,
+        signature,
+        {(names.index(name),): value for name, value in constants.items()},
+        {(names.index(name),): [["tt.divisibility", 16]] for name in aligned},
+    )
+    launch = {"num_warps": setting.num_warps, "num_stages": setting.num_stages}
+    options = launch | {"ptx_version": PTX_VERSION, "enable_fp_fusion": True}
+    made = triton.compile(source, target=GPUTarget("cuda", number, 32), options=options)
+    target = f"{architecture}a" if number >= 90 else architecture
+    return assemble(made.asm["ptx"], target, knobs.nvidia.ptxas.path), made.metadata.shared
+
+
+@pytest.mark.parametrize("architecture", ["sm_89", "sm_90", "sm_120"])
+def test_attention_compiles_without_spills(architecture):
+    from triton.language import float8e4nv
+
+    from flashvsr_trt.kernels import block_sparse_attention_fp8_hopper as hopper
+    from flashvsr_trt.kernels import block_sparse_attention_fp8_triton as portable
+
+    setting = setting_for("block_sparse_attention_fp8", architecture, 128)
+    sizes = {"HEAD_DIM": 128, "BLOCK": BLOCK, "LOG2_LARGEST": 8, **setting.constants}
+    if setting.implementation == "hopper":
+        function = hopper.block_sparse_attention_fp8_hopper
+    else:
+        function = portable.block_sparse_attention_fp8
+        sizes |= {"GROUP": 16, "MULTIPLIED": float8e4nv}
+    assembled, shared = compiled(function, architecture, setting, architecture == "sm_90", **sizes)
+    assert assembled.spill_bytes == 0
+    assert shared <= SHARED_LIMIT[architecture]
+
+
+@pytest.mark.parametrize("architecture", ["sm_89", "sm_90", "sm_120"])
+def test_what_writes_operands_compiles_without_spills(architecture):
+    from flashvsr_trt.kernels.add_norm_triton import add_norm
+    from flashvsr_trt.kernels.block_sparse_attention_fp8 import store_values_kernel
+    from flashvsr_trt.kernels.fp8 import quantise_rows_kernel
+
+    e4m3 = {"LARGEST": LARGEST, "SMALLEST": SMALLEST}
+    rows = {"WIDTH": 8960, "PADDED": 16384, "ROWS": 1, "GELU": True, **e4m3}
+    norm = {"WIDTH": 1536, "PADDED": 2048, "HAS_GATE": True, "QUANTISED": True, **e4m3}
+    for function, name, constants in (
+        (quantise_rows_kernel, "quantise_rows", rows),
+        (add_norm, "add_norm", norm),
+        (store_values_kernel, "store_values", {"HEAD_DIM": 128, "BLOCK": BLOCK, "GROUP": 16}),
+    ):
+        setting = setting_for(name, architecture)
+        if name == "add_norm":
+            constants = constants | setting.constants
+        assembled, _ = compiled(function, architecture, setting, **constants)
+        assert assembled.spill_bytes == 0
