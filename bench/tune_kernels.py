@@ -15,15 +15,13 @@ from triton.runtime.errors import OutOfResources
 
 from bench.gpu_timing import median_microseconds, require_gpu
 from bench.kernel_problems import attention_problem, in_ring
-from flashvsr_trt.kernels.add_norm import add_norm_reference
-from flashvsr_trt.kernels.add_norm_triton import launch_add_norm
+from flashvsr_trt.kernels.add_norm import add_norm, add_norm_reference
 from flashvsr_trt.kernels.attention_launch import launch_attention
 from flashvsr_trt.kernels.block_sparse_attention import block_sparse_attention_reference
+from flashvsr_trt.kernels.calls import architecture_of
 from flashvsr_trt.kernels.conv_to_rgb import conv_to_rgb_reference, launch_conv_to_rgb, tap_columns
-from flashvsr_trt.kernels.device import architecture_of
-from flashvsr_trt.kernels.finish_frames import finish_frames_reference, launch_finish_frames
-from flashvsr_trt.kernels.norm_rope import norm_rope_reference
-from flashvsr_trt.kernels.norm_rope_triton import launch_norm_rope
+from flashvsr_trt.kernels.finish_frames import finish_frames, finish_frames_reference
+from flashvsr_trt.kernels.norm_rope import norm_rope, norm_rope_reference
 from flashvsr_trt.kernels.select_blocks import select_blocks_reference
 from flashvsr_trt.kernels.select_blocks_triton import launch_select_blocks
 from flashvsr_trt.kernels.tuning import TABLE, Setting
@@ -122,7 +120,7 @@ def tune_norm_rope(_: str) -> Setting:
     angle = torch.rand(tokens, head_dim // 2, device="cuda")
     cos, sin = angle.cos(), angle.sin()
     q_out, k_out, expected_out = (torch.empty_like(problem.q) for _ in range(3))
-    inner = _launches(launch_norm_rope, q, k, weight, weight, cos, sin, 1e-6, q_out, k_out, (1.0, 1.0))
+    inner = _launches(norm_rope, q, k, weight, weight, cos, sin, 1e-6, q_out, k_out, (1.0, 1.0))
     means = norm_rope_reference(q, weight, cos, sin, 1e-6, expected_out)
     settings = _grid((2, 4, 8), TOKENS=(1, 2, 4), PARTS=(2, 4, 8))
     return fastest(
@@ -136,7 +134,7 @@ def tune_add_norm(_: str) -> Setting:
     x, branch = problem.q.flatten(1), problem.k.flatten(1)
     gate, weight, bias = torch.randn(3, x.shape[1], device="cuda")
     arguments = (x, branch, gate, weight, bias, 1e-6)
-    run = _launches(launch_add_norm, *arguments)
+    run = _launches(add_norm, *arguments, False)
     return fastest(
         "add_norm", _grid((1, 2, 4, 8), TOKENS=(1, 2, 4)), run, add_norm_reference(*arguments), **BF16
     )
@@ -145,7 +143,7 @@ def tune_add_norm(_: str) -> Setting:
 def tune_finish_frames(_: str) -> Setting:
     """Pixels a program."""
     frames, reference = torch.randn(2, 8, 3, 768, 1280, device="cuda").mul(0.5).bfloat16()
-    run = _launches(launch_finish_frames, frames, reference)
+    run = _launches(finish_frames, frames, reference)
     expected = (finish_frames_reference(frames, reference),)
 
     settings = _grid((4, 8), PIXELS=(1024, 2048, 4096, 8192))

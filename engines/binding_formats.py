@@ -1,8 +1,5 @@
 """In which memory format an engine takes its state: what only it reads and writes needs no fixed one."""
 
-from types import ModuleType
-from typing import Any
-
 from flashvsr_trt.bundle import Bundle
 from flashvsr_trt.config.signatures import Role, TensorSpec
 
@@ -33,12 +30,3 @@ def channels_last(bundle: Bundle, graph: str) -> frozenset[str]:
     signature = bundle.signatures[graph]
     read = {spec.name for spec in signature.graph_inputs if kept_so(spec)}
     return frozenset(read | {spec.name for spec in signature.graph_outputs if kept_so(spec.becomes)})
-
-
-def set_formats(trt: ModuleType, network: Any, names: frozenset[str]) -> None:
-    """Ask for HWC8 for the inputs and outputs of these names."""
-    bindings = [network.get_input(i) for i in range(network.num_inputs)]
-    bindings += [network.get_output(i) for i in range(network.num_outputs)]
-    for tensor in bindings:
-        if tensor.name in names:
-            tensor.allowed_formats = 1 << int(trt.TensorFormat.HWC8)

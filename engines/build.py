@@ -35,7 +35,7 @@ from flashvsr_trt.engines.manifest import (
     open_engines,
 )
 from flashvsr_trt.engines.manifest import write_manifest as write_engine_manifest
-from flashvsr_trt.engines.onnxruntime_file import check_onnxruntime_build, write_session_file
+from flashvsr_trt.engines.onnxruntime_graph import check_onnxruntime_build, write_session_file
 from flashvsr_trt.engines.options import DEFAULT_OPTIONS, BuildOptions
 from flashvsr_trt.engines.progress_monitor import ReportPhase
 from flashvsr_trt.engines.timing_cache import timing_cache_path
@@ -45,7 +45,7 @@ from flashvsr_trt.files.new import whole_folder
 from flashvsr_trt.kernels.manifest import MANIFEST as KERNEL_MANIFEST
 from flashvsr_trt.kernels.tuning import PLAIN_SHARED_LIMIT, SHARED_LIMIT
 from flashvsr_trt.notices import Notify
-from flashvsr_trt.plugins.op_kernels import compile_operator_kernels, read_plugin_kernels
+from flashvsr_trt.plugins.op_kernels import OperatorKernels
 from flashvsr_trt.plugins.sparse_attention import OPERATORS
 from flashvsr_trt.plugins.tensorrt_plugin import plugin_id, register_plugins
 
@@ -90,7 +90,7 @@ def find_or_build_engines(
         found = find_engines(root, bundle, key)
         if found is not None:
             found.check_contents()
-            found.check_engines()
+            found.check_files(found.manifest.engines)
         return found
 
     def make() -> EngineSet:
@@ -243,9 +243,8 @@ def _registered_plugins(
         return None
     if not needed_kernels(bundle, target):
         return PLUGINS
-    head_dim = bundle.stream.preset.network.dit.head_dim
     limit = SHARED_LIMIT[target.architecture] if options.large_shared_memory else PLAIN_SHARED_LIMIT
-    kernels = read_plugin_kernels(target.architecture, bundle.precision, head_dim, folder / KERNELS, limit)
+    kernels = OperatorKernels.of(bundle, target.architecture).read(folder / KERNELS, limit)
     without = [operator for operator, tactics in kernels.items() if not tactics]
     if without:
         notify(
@@ -259,8 +258,8 @@ def _registered_plugins(
 
 def _add_kernels(root: Path, bundle: Bundle, target: Target, folder: Path, notify: Notify) -> None:
     """Compile the kernels once for all sizes, and link them into the folder."""
-    head_dim = bundle.stream.preset.network.dit.head_dim
-    store = root / KERNELS / f"{target.architecture}-{bundle.precision}-d{head_dim}"
+    kernels = OperatorKernels.of(bundle, target.architecture)
+    store = root / KERNELS / f"{kernels.architecture}-{kernels.precision}-d{kernels.head_dim}"
     with making(store, notify):
-        compile_operator_kernels(target.architecture, bundle.precision, head_dim, store)
+        kernels.compile(store)
         shutil.copytree(store, folder / KERNELS)

@@ -9,12 +9,12 @@ from pathlib import Path
 from flashvsr_trt import __version__
 from flashvsr_trt.bundle import Bundle
 from flashvsr_trt.cache.entries import is_set_aside
-from flashvsr_trt.engines.flavours import Target
+from flashvsr_trt.engines.flavours import FLAVOURS, Target, installed_version
 from flashvsr_trt.engines.manifest import FORMAT_VERSION, MANIFEST, EngineKey, EngineSet, open_engines
 from flashvsr_trt.engines.options import BuildOptions
 from flashvsr_trt.errors import EngineError
 from flashvsr_trt.imported_sources import sources_digest
-from flashvsr_trt.plugins.op_kernels import kernel_hashes
+from flashvsr_trt.plugins.op_kernels import OperatorKernels
 
 _DIGEST_CHARACTERS = 32
 
@@ -47,15 +47,33 @@ def engine_key(bundle: Bundle, target: Target, options: BuildOptions) -> EngineK
 
 def needed_kernels(bundle: Bundle, target: Target) -> dict[str, str]:
     """Kernel name -> source hash, of those that the custom nodes run as; none for dense attention."""
-    preset = bundle.stream.preset
-    if preset.attention.sparse_ratio is None:
+    if bundle.stream.preset.attention.sparse_ratio is None:
         return {}
-    return kernel_hashes(target.architecture, bundle.precision, preset.network.dit.head_dim)
+    return OperatorKernels.of(bundle, target.architecture).hashes()
 
 
 def lowering_hash() -> str:
     """Of the sources that turn graphs into engines, as imports name them."""
     return sources_digest(_BUILDER)
+
+
+def why_stale(engines: EngineSet) -> str | None:
+    """Why this release, with the builder that is installed, would build them again; None if it would not."""
+    manifest = engines.manifest
+    flavour = FLAVOURS[manifest.key.flavour]
+    installed = installed_version(flavour)
+    if manifest.key.release != __version__:
+        return f"built by release {manifest.key.release}, and this is {__version__}"
+    if manifest.key.lowering != lowering_hash():
+        return "graphs are lowered differently now"
+    if installed and installed != manifest.key.version:
+        return f"built by {flavour.title} {manifest.key.version}, and {installed} is installed"
+    target = Target(flavour, manifest.key.version, manifest.key.capability, manifest.device)
+    try:
+        kernels = needed_kernels(engines.bundle, target)
+    except EngineError as error:
+        return str(error)
+    return None if kernels == manifest.key.kernels else "the kernels' source has changed"
 
 
 def engine_folder(root: Path, bundle: Bundle, key: EngineKey) -> Path:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import onnx
 
-from flashvsr_trt.engines.binding_formats import set_formats
 from flashvsr_trt.engines.cancellation import Cancellation
 from flashvsr_trt.engines.flavours import Target
 from flashvsr_trt.engines.layers import write_layers
@@ -24,6 +23,7 @@ from flashvsr_trt.engines.tensorrt_api import (
     check_bindings,
     configure,
     create_network,
+    keep_channels_last,
     load_module,
     logger_of,
     network_bindings,
@@ -84,7 +84,7 @@ def build_engine_file(
         problems = one_line(parse_errors(parser) or logger.errors)
         raise EngineError(f"{target.flavour.title} cannot parse {model_path.name}: {problems}")
     check_bindings(network_bindings(trt, network), bindings, model_path.name, "export the bundle again")
-    set_formats(trt, network, channels_last)
+    keep_channels_last(trt, network, channels_last)
     config = builder.create_builder_config()
     configure(trt, config, target, setting.options)
     monitor = progress_monitor(trt, cancellation, report)

@@ -104,7 +104,6 @@ class Target:
 
     @property
     def architecture(self) -> str:
-        """The capability as kernels name it: "sm_89"."""
         return architecture_of(self.capability)
 
 
@@ -114,7 +113,6 @@ def architecture_of(capability: str) -> str:
 
 
 def installed_version(flavour: Flavour) -> str | None:
-    """The version that is installed; None if none is."""
     if importlib.util.find_spec(flavour.module) is None:
         return None
     try:

@@ -27,6 +27,9 @@ SYNCHRONISING = ("signal", "wait")
 MOVEMENTS = frozenset({"Tran", "Resh", "Slic", "Spli", "Conc", "Move", "Cast", "Gath", "Repl"})
 """What the name of a generated kernel says of steps that compute nothing."""
 
+Shapes = Mapping[str, tuple[int, ...]]
+"""Tensor name -> shape."""
+
 _BUILD_AGAIN = "build the engines again with `flashvsr-trt engines build`"
 
 _LINE = re.compile(
@@ -52,19 +55,14 @@ class Layer:
     kind: str
     tactic: str
     steps: tuple[str, ...]
-    inputs: Mapping[str, tuple[int, ...]]
-    outputs: Mapping[str, tuple[int, ...]]
+    inputs: Shapes
+    outputs: Shapes
     nodes: tuple[str, ...]
 
     @property
     def copies(self) -> bool:
         """Whether it only moves data or changes its type."""
         return bool(self.steps) and MOVEMENTS.issuperset(self.steps)
-
-    @property
-    def transposes(self) -> bool:
-        """Whether it changes the order of a tensor's axes."""
-        return "Tran" in self.steps
 
 
 def layers_of_log(messages: list[str]) -> tuple[Layer, ...]:
@@ -73,7 +71,7 @@ def layers_of_log(messages: list[str]) -> tuple[Layer, ...]:
     if not lists:
         return ()
     lines = map(_LINE.match, lists[-1].splitlines())
-    return tuple(_layer(**line.groupdict()) for line in lines if line and line["kind"] not in SYNCHRONISING)
+    return tuple(_logged(line) for line in lines if line and line["kind"] not in SYNCHRONISING)
 
 
 def layers_of_inspector(text: str) -> tuple[Layer, ...]:
@@ -107,42 +105,28 @@ def read_layers(folder: Path, engine: str) -> tuple[Layer, ...]:
         raise EngineError(f"{folder / name} is damaged ({error}): {_BUILD_AGAIN}") from error
 
 
-def _layer(name: str, kind: str, inputs: str, outputs: str, tactic: str, onnx: str) -> Layer:
-    return Layer(
-        name=name,
-        kind=kind,
-        tactic=tactic,
-        steps=_steps(name),
-        inputs=dict(_tensors(inputs)),
-        outputs=dict(_tensors(outputs)),
-        nodes=_nodes(onnx),
-    )
+def _logged(line: re.Match[str]) -> Layer:
+    inputs, outputs = (dict(_tensors(line[key])) for key in ("inputs", "outputs"))
+    return _layer(line["name"], line["kind"], line["tactic"], inputs, outputs, line["onnx"])
 
 
 def _inspected(layer: Mapping[str, Any]) -> Layer:
-    def tensors(key: str) -> dict[str, tuple[int, ...]]:
-        return {tensor["Name"]: tuple(tensor.get("Dimensions", ())) for tensor in layer.get(key, ())}
-
-    return Layer(
-        name=layer["Name"],
-        kind=layer.get("LayerType", ""),
-        tactic=layer.get("TacticName", ""),
-        steps=_steps(layer["Name"]),
-        inputs=tensors("Inputs"),
-        outputs=tensors("Outputs"),
-        nodes=_nodes(layer.get("Metadata", "")),
+    inputs, outputs = (
+        {tensor["Name"]: tuple(tensor.get("Dimensions", ())) for tensor in layer.get(key, ())}
+        for key in ("Inputs", "Outputs")
     )
+    kind, tactic, onnx = (layer.get(key, "") for key in ("LayerType", "TacticName", "Metadata"))
+    return _layer(layer["Name"], kind, tactic, inputs, outputs, onnx)
 
 
-def _steps(name: str) -> tuple[str, ...]:
+def _layer(name: str, kind: str, tactic: str, inputs: Shapes, outputs: Shapes, onnx: str) -> Layer:
+    """A layer, with what its name says of its steps and its metadata of ONNX nodes."""
     generated = _GENERATED.match(name)
-    return tuple(re.findall("[A-Z][a-z]+", generated["steps"])) if generated else ()
+    steps = tuple(re.findall("[A-Z][a-z]+", generated["steps"])) if generated else ()
+    nodes = tuple(re.findall(r"\[ONNX Layer: ([^\]]*)\]", onnx))
+    return Layer(name, kind, tactic, steps, inputs, outputs, nodes)
 
 
 def _tensors(text: str) -> Iterator[tuple[str, tuple[int, ...]]]:
     for tensor in _TENSOR.finditer(text):
         yield tensor["name"], tuple(int(size) for size in tensor["shape"].split(",") if size)
-
-
-def _nodes(metadata: str) -> tuple[str, ...]:
-    return tuple(re.findall(r"\[ONNX Layer: ([^\]]*)\]", metadata))

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
-from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto, helper
+from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
+from onnx.utils import Extractor
 
 from flashvsr_trt.engines.plan import BEFORE, EngineStep, KernelStep, PlanTensor, SegmentPlan, Step
 from flashvsr_trt.errors import EngineError
@@ -40,10 +41,9 @@ def lower_graph(path: Path) -> LoweredGraph:
     model = onnx.load(path, load_external_data=False)
     model = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
     cut = _Cut(model.graph, path.stem)
+    whole = Extractor(model)
     segments = {
-        step.engine: _segment_model(model, step, nodes)
-        for step, nodes in zip(cut.steps, cut.step_nodes, strict=True)
-        if isinstance(step, EngineStep)
+        step.engine: _segment_model(whole, step) for step in cut.steps if isinstance(step, EngineStep)
     }
     plan = SegmentPlan(
         graph=path.stem,
@@ -94,16 +94,14 @@ class _Cut:
         waves = self._waves()
         self._materialise(waves)
         self.steps: list[Step] = []
-        self.step_nodes: list[list[NodeProto]] = []
-        pieces = [self._live_nodes(wave) for wave in waves]
-        engines = [nodes for nodes in pieces if nodes and not _is_custom(nodes[0])]
-        names = iter([name] if len(engines) == 1 else [f"{name}.{n:02d}" for n in range(len(engines))])
-        for nodes in pieces:
-            if nodes and _is_custom(nodes[0]):
-                for node in nodes:
-                    self._add(self._kernel_step(node), [node])
-            elif nodes:
-                self._add(self._engine_step(next(names), nodes), nodes)
+        live = [nodes for nodes in map(self._live_nodes, waves) if nodes]
+        engines = sum(not _is_custom(nodes[0]) for nodes in live)
+        names = iter([name] if engines == 1 else [f"{name}.{n:02d}" for n in range(engines)])
+        for nodes in live:
+            if _is_custom(nodes[0]):
+                self.steps += map(self._kernel_step, nodes)
+            else:
+                self.steps.append(self._engine_step(next(names), nodes))
 
     def tensors(self) -> dict[str, PlanTensor]:
         """Every tensor that a step binds, with its lifetime."""
@@ -197,10 +195,6 @@ class _Cut:
             attributes={attribute.name: attribute.i for attribute in node.attribute},
         )
 
-    def _add(self, step: Step, nodes: list[NodeProto]) -> None:
-        self.steps.append(step)
-        self.step_nodes.append(nodes)
-
 
 def _view_roots(graph: GraphProto) -> dict[str, str]:
     """Every tensor's name -> the tensor that it is a view of, through any number of views; else itself."""
@@ -212,27 +206,14 @@ def _view_roots(graph: GraphProto) -> dict[str, str]:
     return roots
 
 
-def _segment_model(model: ModelProto, step: EngineStep, nodes: list[NodeProto]) -> ModelProto:
-    """A model on its own of some nodes; its weights are the same references as the whole graph's."""
-    graph = model.graph
-    values = {v.name: v for v in (*graph.input, *graph.value_info, *graph.output)}
-    read = {name for node in nodes for name in node.input}
-    inner = [name for node in nodes for name in node.output if name not in step.outputs]
-    segment = helper.make_graph(
-        nodes,
-        step.engine,
-        [values[name] for name in step.inputs],
-        [values[name] for name in step.outputs],
-        [tensor for tensor in graph.initializer if tensor.name in read],
-        value_info=[values[name] for name in inner if name in values],
-    )
-    return helper.make_model(
-        segment,
-        ir_version=model.ir_version,
-        opset_imports=[opset for opset in model.opset_import if opset.domain in STANDARD_DOMAINS],
-        producer_name=model.producer_name,
-        producer_version=model.producer_version,
-    )
+def _segment_model(whole: Extractor, step: EngineStep) -> ModelProto:
+    """A model on its own of one step; its weights are the same references as the whole graph's."""
+    model, segment = whole.model, whole.extract_model(list(step.inputs), list(step.outputs))
+    segment.graph.name = step.engine
+    segment.producer_name, segment.producer_version = model.producer_name, model.producer_version
+    for opset in [opset for opset in segment.opset_import if opset.domain not in STANDARD_DOMAINS]:
+        segment.opset_import.remove(opset)
+    return segment
 
 
 def _plan_tensor(value: ValueInfoProto, storage: str | None, written: int, last_read: int) -> PlanTensor:

@@ -9,7 +9,7 @@ from pathlib import Path
 from flashvsr_trt.bundle import MANIFEST as BUNDLE_MANIFEST
 from flashvsr_trt.bundle import Bundle, graph_content, read_bundle
 from flashvsr_trt.engines.flavours import FLAVOURS, architecture_of
-from flashvsr_trt.engines.layers import Layer, layers_name, read_layers
+from flashvsr_trt.engines.layers import layers_name
 from flashvsr_trt.engines.options import BuildOptions
 from flashvsr_trt.engines.plan import SegmentPlan, check_plan
 from flashvsr_trt.errors import BundleError, EngineError, UsageError
@@ -39,6 +39,9 @@ FORMAT_VERSION = 5
 
 KERNELS = "kernels"
 """Folder of the compiled kernels, with their own manifest, where a plan launches any."""
+
+WEIGHTS_KEY = "flashvsr_trt.weights"
+"""In a session file's metadata: input -> its bytes' {"file", "offset", "size_bytes", "dtype", "shape"}."""
 
 _CAPABILITY = re.compile(r"\d{1,2}\.\d")
 
@@ -80,7 +83,6 @@ class EngineKey:
 
     @property
     def architecture(self) -> str:
-        """The capability as kernels name it: "sm_89"."""
         return architecture_of(self.capability)
 
 
@@ -116,7 +118,6 @@ class EngineManifest:
 
     @property
     def size_bytes(self) -> int:
-        """Of all engines."""
         return sum(file.size_bytes for file in self.engines.values())
 
 
@@ -129,7 +130,6 @@ class EngineSet:
     bundle: Bundle
 
     def engine_path(self, name: str) -> Path:
-        """Where an engine's file is."""
         return self.folder / self.manifest.engines[name].name
 
     def model_path(self, name: str) -> Path:
@@ -138,7 +138,6 @@ class EngineSet:
 
     @property
     def kernels_folder(self) -> Path:
-        """Where the compiled kernels and their manifest are."""
         return self.folder / KERNELS
 
     def signature_bindings(self, graph: str) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -152,18 +151,10 @@ class EngineSet:
         with _file_errors():
             return read_checked(self.folder, self.manifest.engines[name])
 
-    def check_engines(self) -> None:
-        """Raise EngineError if an engine's bytes are not those that were built; see `checked_files`."""
-        self._check(self.manifest.engines)
-
     def check_segment(self, name: str) -> None:
         """Raise EngineError if an engine's model is not what was written, or keeps tensors elsewhere."""
         with _file_errors():
             graph_content(self.folder, self.manifest.segments[name], self.bundle.weights.file.name)
-
-    def read_layers(self, name: str) -> tuple[Layer, ...]:
-        """What the builder made of an engine's graph. Raises EngineError."""
-        return read_layers(self.folder, name)
 
     def check_contents(self) -> None:
         """Raise EngineError if any file but the engines is not what was written.
@@ -177,14 +168,11 @@ class EngineSet:
             raise EngineError(f"the engines in {self.folder} are damaged: {error}; {BUILD_AGAIN}") from error
         for name in self.manifest.segments:
             self.check_segment(name)
-        self.check_layers()
+        self.check_files(self.manifest.layers)
         self.check_kernels()
 
-    def check_layers(self) -> None:
-        """Raise EngineError if a list of layers is not what was written."""
-        self._check(self.manifest.layers)
-
-    def _check(self, files: Mapping[str, NamedFile]) -> None:
+    def check_files(self, files: Mapping[str, NamedFile]) -> None:
+        """Raise EngineError if engines, or lists of layers, are not what was written; see `checked_files`."""
         with _file_errors():
             for file in files.values():
                 check_contents(self.folder, file)

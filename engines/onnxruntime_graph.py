@@ -1,5 +1,6 @@
-"""What ONNX Runtime's CUDA provider cannot take in the form that all others can, in a form that it can.
+"""One segment to the file that an ONNX Runtime session opens. Building is rewriting: it needs no GPU.
 
+What ONNX Runtime's CUDA provider cannot take in the form that all others can is put in a form that it can.
 Its kernels of some operators lack int32. Its concatenation and split of unequal parts read a table from host
 memory that is gone when a CUDA graph is replayed. Large matrices become inputs: whoever runs a segment binds
 them, so that segments which share a matrix share its memory.
@@ -7,15 +8,24 @@ them, so that segments which share a matrix share its memory.
 
 import json
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 from onnx import ModelProto
 from onnx_ir.tape import Tape
 
-from flashvsr_trt.engines.onnxruntime_keys import WEIGHTS_KEY
-from flashvsr_trt.errors import EngineError
+from flashvsr_trt.bundle import Bundle
+from flashvsr_trt.engines.flavours import ONNXRUNTIME
+from flashvsr_trt.engines.layers import write_layers
+from flashvsr_trt.engines.manifest import WEIGHTS_KEY, EngineFile
+from flashvsr_trt.engines.options import BuildOptions
+from flashvsr_trt.errors import EngineError, UsageError
+from flashvsr_trt.files.folder import sha256_of
 
 SHARED_BYTES = 1 << 16
 """Matrices of at least this size become inputs."""
@@ -27,6 +37,32 @@ _FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16)
 
 Rewrite = Callable[[Tape, ir.Node], Sequence[ir.Value]]
 """Puts the nodes on a tape that stand for a node, and gives what its outputs become."""
+
+
+def check_onnxruntime_build(bundle: Bundle, options: BuildOptions) -> None:
+    """Raise EngineError for a precision that the CUDA provider lacks, UsageError for TensorRT's options."""
+    if bundle.precision not in ONNXRUNTIME.precisions:
+        raise EngineError(
+            f"{ONNXRUNTIME.title} cannot run the {bundle.precision} bundle {bundle.folder}: it has no "
+            f"transposed convolution in that; export it with --precision {ONNXRUNTIME.precisions[0]}"
+        )
+    refused = replace(options, cut=False).words
+    if refused:
+        raise UsageError(f"{', '.join(refused)}: the {ONNXRUNTIME.name} flavour has no such option")
+
+
+def write_session_file(segment: ModelProto, path: Path) -> EngineFile:
+    """Adapt a segment and write it; its weights stay in the bundle's file, beside it.
+
+    Raises:
+        EngineError: the segment cannot be adapted.
+    """
+    started = time.perf_counter()
+    onnx.save(adapt_for_onnxruntime(segment), path)
+    # Its kernels are chosen when a session is opened.
+    write_layers(path.parent, path.stem, ())
+    seconds = round(time.perf_counter() - started, 3)
+    return EngineFile(path.name, sha256_of(path), path.stat().st_size, seconds)
 
 
 def adapt_for_onnxruntime(segment: ModelProto) -> ModelProto:

@@ -35,7 +35,6 @@ class PlanTensor:
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of its elements."""
         return math.prod(self.shape) * ITEM_BYTES[self.dtype]
 
 
@@ -77,17 +76,14 @@ class SegmentPlan:
 
     @property
     def engines(self) -> tuple[str, ...]:
-        """The engines it runs, in order."""
         return tuple(step.engine for step in self.engine_steps)
 
     @property
     def engine_steps(self) -> tuple[EngineStep, ...]:
-        """The steps that run an engine, in order."""
         return tuple(step for step in self.steps if isinstance(step, EngineStep))
 
     @property
     def kernels(self) -> tuple[KernelStep, ...]:
-        """The kernels it runs, in order."""
         return tuple(step for step in self.steps if isinstance(step, KernelStep))
 
     @property

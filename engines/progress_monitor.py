@@ -44,7 +44,6 @@ def progress_monitor(trt: ModuleType, cancellation: Cancellation, report: Report
                 self.failure = error
 
         def raise_failure(self) -> None:
-            """Raise what a report raised, if one did."""
             if self.failure is not None:
                 raise self.failure
 

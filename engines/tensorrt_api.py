@@ -133,14 +133,22 @@ def parse_errors(parser: Any) -> list[str]:
 
 
 def network_bindings(trt: ModuleType, network: Any) -> Bindings:
-    """The inputs and outputs of a parsed network."""
-    tensors = [network.get_input(i) for i in range(network.num_inputs)]
-    tensors += [network.get_output(i) for i in range(network.num_outputs)]
-    return {t.name: (tensor_dtype(trt, t.dtype), tuple(t.shape)) for t in tensors}
+    return {t.name: (tensor_dtype(trt, t.dtype), tuple(t.shape)) for t in _edge(network)}
+
+
+def keep_channels_last(trt: ModuleType, network: Any, names: frozenset[str]) -> None:
+    """Ask for HWC8 for the inputs and outputs of these names."""
+    for tensor in _edge(network):
+        if tensor.name in names:
+            tensor.allowed_formats = 1 << int(trt.TensorFormat.HWC8)
+
+
+def _edge(network: Any) -> list[Any]:
+    inputs = [network.get_input(i) for i in range(network.num_inputs)]
+    return inputs + [network.get_output(i) for i in range(network.num_outputs)]
 
 
 def engine_bindings(trt: ModuleType, engine: Any) -> Bindings:
-    """The inputs and outputs of a loaded engine."""
     names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
     return {
         name: (tensor_dtype(trt, engine.get_tensor_dtype(name)), tuple(engine.get_tensor_shape(name)))

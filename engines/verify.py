@@ -8,13 +8,12 @@ from dataclasses import dataclass
 import onnx
 
 from flashvsr_trt.bundle import read_bundle
+from flashvsr_trt.engines.cache import why_stale
 from flashvsr_trt.engines.device import Device
 from flashvsr_trt.engines.flavours import FLAVOURS, ONNXRUNTIME
 from flashvsr_trt.engines.lowering import custom_nodes
-from flashvsr_trt.engines.manifest import BUILD_AGAIN, MANIFEST, EngineSet
-from flashvsr_trt.engines.onnxruntime_keys import WEIGHTS_KEY
+from flashvsr_trt.engines.manifest import BUILD_AGAIN, MANIFEST, WEIGHTS_KEY, EngineSet
 from flashvsr_trt.engines.plan import EngineStep, SegmentPlan
-from flashvsr_trt.engines.stale import why_stale
 from flashvsr_trt.engines.tensorrt_api import (
     check_bindings,
     engine_bindings,
@@ -25,7 +24,7 @@ from flashvsr_trt.engines.tensorrt_api import (
 )
 from flashvsr_trt.errors import EngineError, FlashVSRError
 from flashvsr_trt.plugins.onnx_values import dtype_of, shape_of
-from flashvsr_trt.plugins.op_kernels import read_operator_kernels
+from flashvsr_trt.plugins.op_kernels import OperatorKernels
 
 SESSION_TYPES = {
     f"tensor({name})": {"float": "float32", "double": "float64"}.get(name, name)
@@ -74,7 +73,7 @@ def _files(engines: EngineSet) -> str:
     for name in engines.manifest.engines:
         engines.read_engine(name)
         engines.check_segment(name)
-    engines.check_layers()
+    engines.check_files(engines.manifest.layers)
     return f"{len(engines.manifest.engines)} engines, their models and layers, every sha256 matches"
 
 
@@ -151,13 +150,10 @@ def _sessions(engines: EngineSet) -> str:
 
 
 def _kernels(engines: EngineSet) -> str:
-    manifest, network = engines.manifest, engines.bundle.stream.preset.network
     engines.check_kernels()
-    architecture = manifest.key.architecture
-    found = read_operator_kernels(
-        architecture, manifest.key.precision, network.dit.head_dim, engines.kernels_folder
-    )
-    return f"{', '.join(artifact.name for artifact in found.values())} for {architecture}"
+    architecture = engines.manifest.key.architecture
+    found = OperatorKernels.of(engines.bundle, architecture).read(engines.kernels_folder)
+    return f"{', '.join(fastest.name for fastest, *_ in found.values())} for {architecture}"
 
 
 def _deserialise(engines: EngineSet) -> str:
@@ -178,12 +174,12 @@ def _deserialise(engines: EngineSet) -> str:
 
 def _open_sessions(engines: EngineSet) -> str:
     """Open and run each session on zeros: one of other bindings, or with nodes on the host, is refused."""
-    from flashvsr_trt.runtime.onnxruntime.engine import OnnxRuntimeSessions
+    from flashvsr_trt.runtime.onnxruntime.engine import OnnxRuntimeRunner
     from flashvsr_trt.runtime.tensorrt.cuda_device import CudaDevice
 
     device = CudaDevice()
     stream = device.new_stream()
-    sessions = OnnxRuntimeSessions(engines, device)
+    sessions = OnnxRuntimeRunner(engines, device)
     for name in engines.manifest.engines:
         sessions.load(name, stream).close()
     device.destroy_stream(stream)

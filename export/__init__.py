@@ -3,15 +3,11 @@
 May import: model, plugins.
 """
 
-from flashvsr_trt.errors import MissingDependencyError
+from flashvsr_trt.errors import named_missing_parts
 
-try:
+with named_missing_parts():
     import onnx
     import onnx_ir
     import onnxscript
-except ImportError as error:
-    raise MissingDependencyError(
-        f"exporting needs {error.name}: pip install 'flashvsr-trt[export,cpu]'"
-    ) from error
 
 __all__ = ["onnx", "onnx_ir", "onnxscript"]

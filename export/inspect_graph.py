@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from flashvsr_trt.config.presets import WINDOW_TOKENS
 from flashvsr_trt.config.signatures import TensorSpec
 from flashvsr_trt.errors import BundleError
 from flashvsr_trt.plugins.sparse_attention import BLOCK_SPARSE_ATTENTION, DOMAIN
+
+_ATTENTION = f"{DOMAIN}::{BLOCK_SPARSE_ATTENTION.name}"
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,6 @@ class GraphReport:
     """Of the bundle's declared state; None for a graph on its own, which does not say what is state."""
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
         return asdict(self)
 
 
@@ -82,32 +83,25 @@ def inspect_file(
 
 def node_flops(node: ir.Node) -> int:
     """Multiply-adds of matrix products, convolutions and attention, times two; 0 for all other nodes."""
-    count = _FLOPS.get(_label(node))
-    return count(node) if count else 0
+    kind = _label(node)
+    if kind == _ATTENTION:
+        return _attention_flops(node)
+    if kind == "Einsum":
+        terms = node.attributes["equation"].as_string().partition("->")[0].split(",")
+        sizes: dict[str, int] = {}
+        for term, value in zip(terms, node.inputs, strict=True):
+            sizes |= dict(zip(term.strip(), _shape(value), strict=True))
+        return 2 * math.prod(sizes.values())
+    if kind == "Conv":
+        summed = math.prod(_shape(node.inputs[1])[1:])
+    elif kind in ("Gemm", "MatMul"):
+        summed = _shape(node.inputs[0])[0 if node.attributes.get_int("transA", 0) else -1]
+    else:
+        return 0
+    return 2 * math.prod(_shape(node.outputs[0])) * summed
 
 
-def _conv_flops(node: ir.Node) -> int:
-    return 2 * math.prod(_shape(node.outputs[0])) * math.prod(_shape(node.inputs[1])[1:])
-
-
-def _gemm_flops(node: ir.Node) -> int:
-    inner = _shape(node.inputs[0])[0 if node.attributes.get_int("transA", 0) else 1]
-    return 2 * math.prod(_shape(node.outputs[0])) * inner
-
-
-def _matmul_flops(node: ir.Node) -> int:
-    return 2 * math.prod(_shape(node.outputs[0])) * _shape(node.inputs[0])[-1]
-
-
-def _einsum_flops(node: ir.Node) -> int:
-    terms = node.attributes["equation"].as_string().partition("->")[0].split(",")
-    sizes: dict[str, int] = {}
-    for term, value in zip(terms, node.inputs, strict=True):
-        sizes |= dict(zip(term.strip(), _shape(value), strict=True))
-    return 2 * math.prod(sizes.values())
-
-
-def _sparse_attention_flops(node: ir.Node) -> int:
+def _attention_flops(node: ir.Node) -> int:
     """Of all blocks its selection may keep, which the node that selects them knows."""
     index = node.inputs[5]
     selecting = index.producer() if index else None
@@ -116,15 +110,6 @@ def _sparse_attention_flops(node: ir.Node) -> int:
     heads, units, windows, key_windows = _shape(selecting.inputs[0])
     kept = min(selecting.attributes["top_k"].as_int(), windows * key_windows - 1)
     return heads * units * kept * 4 * WINDOW_TOKENS * WINDOW_TOKENS * _shape(node.inputs[0])[-1]
-
-
-_FLOPS: dict[str, Callable[[ir.Node], int]] = {
-    "Conv": _conv_flops,
-    "Gemm": _gemm_flops,
-    "MatMul": _matmul_flops,
-    "Einsum": _einsum_flops,
-    f"{DOMAIN}::{BLOCK_SPARSE_ATTENTION.name}": _sparse_attention_flops,
-}
 
 
 def _label(node: ir.Node) -> str:

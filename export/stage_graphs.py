@@ -1,6 +1,7 @@
 """The stages with flat arguments: tensors in and out in the order of their signatures."""
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -21,12 +22,30 @@ CACHE_PARTS = 3
 """Keys, values and key means: what each layer has of each cache."""
 
 
-class DenoiseGraph(nn.Module):
-    """`Denoise` with the ring's tensors one by one."""
+class StageGraph(nn.Module):
+    """A stage whose arguments and results are the tensors of its signature, one by one.
+
+    `kind` is the stage's class.
+    """
+
+    kind: type[nn.Module]
 
     def __init__(self, network: Network, stream: StreamConfig) -> None:
         super().__init__()
-        self.stage = Denoise(network, stream)
+        self.stage: Any = self.kind(network, stream)
+
+
+class EncodeGraph(StageGraph):
+    kind = Encode
+
+    def forward(
+        self, frames: torch.Tensor, first: torch.Tensor, *state: torch.Tensor
+    ) -> tuple[torch.Tensor, ...]:
+        return self.stage(frames, first, *state)
+
+
+class DenoiseGraph(StageGraph):
+    kind = Denoise
 
     def forward(
         self,
@@ -37,23 +56,17 @@ class DenoiseGraph(nn.Module):
         slot_valid: torch.Tensor,
         *ring: torch.Tensor,
     ) -> tuple[torch.Tensor, ...]:
-        """See `dit_signature`."""
         caches = [LayerCache(*ring[at : at + CACHE_PARTS]) for at in range(0, len(ring), CACHE_PARTS)]
         latent, new = self.stage(noise, tokens, time_cos, time_sin, slot_valid, caches)
         return latent, *(part for cache in new for part in (cache.keys, cache.values, cache.key_means))
 
 
-class DecodeGraph(nn.Module):
-    """`Decode` with its memory one by one."""
-
-    def __init__(self, network: Network, stream: StreamConfig) -> None:
-        super().__init__()
-        self.stage = Decode(network, stream)
+class DecodeGraph(StageGraph):
+    kind = Decode
 
     def forward(
         self, latent: torch.Tensor, condition: torch.Tensor, *memory: torch.Tensor
     ) -> tuple[torch.Tensor, ...]:
-        """See `decode_signature`."""
         frames, next_memory = self.stage(latent, condition, list(memory))
         return frames, *next_memory
 
@@ -64,23 +77,8 @@ class DecodeTileGraph(DecodeGraph):
     def forward(
         self, latent: torch.Tensor, condition: torch.Tensor, *memory: torch.Tensor
     ) -> tuple[torch.Tensor, ...]:
-        """See `decode_tile_signature`."""
         frames, next_memory = self.stage.decode(latent, condition, list(memory))
         return frames.float(), *next_memory
-
-
-class EncodeGraph(nn.Module):
-    """`Encode`, whose arguments are flat already."""
-
-    def __init__(self, network: Network, stream: StreamConfig) -> None:
-        super().__init__()
-        self.stage = Encode(network, stream)
-
-    def forward(
-        self, frames: torch.Tensor, first: torch.Tensor, *state: torch.Tensor
-    ) -> tuple[torch.Tensor, ...]:
-        """See `encode_signature`."""
-        return self.stage(frames, first, *state)
 
 
 GRAPHS = {

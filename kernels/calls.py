@@ -1,14 +1,20 @@
 """Which implementation of an operator runs, and how often each did: a silent fallback cannot pass a test."""
 
+import functools
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
+from typing import TypeVar
 
 import torch
 
-from flashvsr_trt.kernels.device import architecture_of
 from flashvsr_trt.kernels.tuning import Setting, setting_for
+
+INTERPRETED = "sm_80"
+"""The architecture whose settings CPU tensors take: they only meet a kernel under Triton's interpreter."""
+
+T = TypeVar("T")
 
 _process_calls: Counter[str] = Counter()
 _calls: ContextVar[Counter[str]] = ContextVar("flashvsr_calls", default=_process_calls)
@@ -16,13 +22,18 @@ _references_only: ContextVar[bool] = ContextVar("flashvsr_references_only", defa
 
 
 @contextmanager
-def reference_kernels() -> Iterator[None]:
-    """Within it the operators run their references on every device (`--attention reference`)."""
-    token = _references_only.set(True)
+def _within(variable: ContextVar[T], value: T) -> Iterator[T]:
+    """The variable's value within it."""
+    token = variable.set(value)
     try:
-        yield
+        yield value
     finally:
-        _references_only.reset(token)
+        variable.reset(token)
+
+
+def reference_kernels() -> AbstractContextManager[bool]:
+    """Within it the operators run their references on every device (`--attention reference`)."""
+    return _within(_references_only, True)
 
 
 def runs_kernel(tensor: torch.Tensor) -> bool:
@@ -59,14 +70,9 @@ def record_calls(calls: Counter[str]) -> None:
     _calls.get().update(calls)
 
 
-@contextmanager
-def counted_calls() -> Iterator[Counter[str]]:
+def counted_calls() -> AbstractContextManager[Counter[str]]:
     """Counts what is called within it in a counter of its own, and nowhere else."""
-    token = _calls.set(Counter())
-    try:
-        yield _calls.get()
-    finally:
-        _calls.reset(token)
+    return _within(_calls, Counter())
 
 
 def kernel_calls() -> dict[str, int]:
@@ -78,5 +84,13 @@ def kernel_calls() -> dict[str, int]:
 
 
 def reset_kernel_calls() -> None:
-    """Starts counting anew."""
     _calls.get().clear()
+
+
+@functools.cache
+def architecture_of(device: torch.device) -> str:
+    """ "sm_90" for a Hopper device, and so on."""
+    if device.type != "cuda":
+        return INTERPRETED
+    major, minor = torch.cuda.get_device_capability(device)
+    return f"sm_{major}{minor}"

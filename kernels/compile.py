@@ -14,7 +14,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from types import ModuleType
 
-from flashvsr_trt.errors import MissingDependencyError, UsageError
+from flashvsr_trt.errors import UsageError, named_missing_parts
 from flashvsr_trt.files.folder import BadFileError, describe_file, read_checked
 from flashvsr_trt.files.new import new_folder, write_errors
 from flashvsr_trt.imported_sources import sources_digest
@@ -252,10 +252,6 @@ def _hash(spec: KernelSpec, architecture: str, version: str) -> str:
 
 
 def _triton_version() -> str:
-    try:
+    with named_missing_parts():
         import triton
-    except ImportError as error:
-        raise MissingDependencyError(
-            "compiling kernels needs Triton; install the extra: pip install 'flashvsr-trt[kernels]'"
-        ) from error
     return triton.__version__

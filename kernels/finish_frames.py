@@ -6,12 +6,10 @@ Of the two kernels one makes the statistics, the other the pixels.
 
 import torch
 
+from flashvsr_trt.config.pictures import EPSILON
 from flashvsr_trt.kernels.calls import kernel_setting
 from flashvsr_trt.kernels.optional_triton import tl, triton
 from flashvsr_trt.kernels.tuning import Setting
-
-EPSILON = 1e-5
-"""Added to a channel's variance."""
 
 
 def finish_frames_reference(frames: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
@@ -31,14 +29,6 @@ def finish_frames_reference(frames: torch.Tensor, reference: torch.Tensor) -> to
     )
     matched = (frames - mean) / deviation * wanted_deviation + wanted_mean
     return ((matched.clamp(-1, 1) + 1) * 127.5).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
-
-
-def finish_frames(frames: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
-    """`finish_frames_reference`, by the kernels where there is a GPU."""
-    setting = kernel_setting("finish_frames", frames)
-    if setting is None:
-        return finish_frames_reference(frames, reference)
-    return launch_finish_frames(frames, reference, setting)
 
 
 @triton.jit
@@ -112,12 +102,17 @@ def finish_frames_kernel(
         tl.store(out + (frame.to(tl.int64) * pixels + offset) * 3 + channel, byte, mask=inside)
 
 
-def launch_finish_frames(frames: torch.Tensor, reference: torch.Tensor, setting: Setting) -> torch.Tensor:
-    """`finish_frames_reference` in two launches: arguments and results are its but for rounding.
+def finish_frames(
+    frames: torch.Tensor, reference: torch.Tensor, setting: Setting | None = None
+) -> torch.Tensor:
+    """`finish_frames_reference`, by the kernels where there is a GPU or a `setting` is given.
 
     Raises:
-        ValueError: a tensor is not contiguous, or the shapes differ.
+        ValueError: the kernels are to read a tensor that is not contiguous, or the shapes differ.
     """
+    setting = setting or kernel_setting("finish_frames", frames)
+    if setting is None:
+        return finish_frames_reference(frames, reference)
     if frames.shape != reference.shape or not (frames.is_contiguous() and reference.is_contiguous()):
         raise ValueError(f"frames {tuple(frames.shape)} and reference must be contiguous and of one shape")
     count, channels, height, width = frames.shape

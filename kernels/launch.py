@@ -12,7 +12,7 @@ from flashvsr_trt.kernels.manifest import SCRATCH_WORD_BYTES, Argument, Artifact
 
 @dataclass(frozen=True)
 class LoadedKernel:
-    """A kernel of the current CUDA context. It lives as long as its library, which `unload` frees."""
+    """A kernel of the current CUDA context. It lives as long as its library."""
 
     artifact: Artifact
     library: Any
@@ -96,11 +96,6 @@ def launch_prepared(launch: PreparedLaunch, stream: int, pointers: Mapping[str, 
     detail = f"with grid {list(launch.grid)}"
     function = launch.kernel.function
     call("cuLaunchKernel", function, *sizes, stream, arguments, 0, detail=detail, about=_about(artifact))
-
-
-def unload_kernel(kernel: LoadedKernel) -> None:
-    """Frees the kernel's library; nothing may be running it."""
-    call("cuLibraryUnload", kernel.library, about=_about(kernel.artifact))
 
 
 def output_shape(

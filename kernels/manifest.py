@@ -92,7 +92,6 @@ class Artifact:
 
     @property
     def files(self) -> tuple[NamedFile, NamedFile]:
-        """What the kernel is on disk."""
         return self.ptx, self.cubin
 
 

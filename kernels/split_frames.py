@@ -24,16 +24,6 @@ def split_frames_reference(grown: torch.Tensor, frames: int, relu: bool) -> torc
     return split.flatten(0, 1).permute(0, 3, 1, 2)
 
 
-def split_frames(grown: torch.Tensor, frames: int, relu: bool = False) -> torch.Tensor:
-    """`split_frames_reference`, by the kernel where there is a GPU."""
-    if frames == 1:
-        return grown.relu_() if relu else grown
-    setting = kernel_setting("split_frames", grown)
-    if setting is None:
-        return split_frames_reference(grown, frames, relu)
-    return launch_split_frames(grown, frames, relu, setting)
-
-
 @triton.jit
 def split_frames_kernel(
     grown,
@@ -62,12 +52,19 @@ def split_frames_kernel(
     tl.store(out + target, moved, mask=inside)
 
 
-def launch_split_frames(grown: torch.Tensor, frames: int, relu: bool, setting: Setting) -> torch.Tensor:
-    """`split_frames_reference` in one launch: arguments and results are its.
+def split_frames(
+    grown: torch.Tensor, frames: int, relu: bool = False, setting: Setting | None = None
+) -> torch.Tensor:
+    """`split_frames_reference`, by the kernel where there is a GPU or a `setting` is given.
 
     Raises:
-        ValueError: `grown` is not in channels-last memory.
+        ValueError: the kernel is to read `grown`, which is not in channels-last memory.
     """
+    if frames == 1:
+        return grown.relu_() if relu else grown
+    setting = setting or kernel_setting("split_frames", grown)
+    if setting is None:
+        return split_frames_reference(grown, frames, relu)
     held, channels, height, width = grown.shape
     channels //= frames
     if not grown.is_contiguous(memory_format=torch.channels_last):

@@ -25,14 +25,6 @@ def stack_frames_reference(tail: torch.Tensor, x: torch.Tensor, first: torch.Ten
     return torch.cat([frames[:-2:2], frames[1:-1:2], frames[2::2], frames[3::2]], dim=1)
 
 
-def stack_frames(tail: torch.Tensor, x: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
-    """`stack_frames_reference`, by the kernel where there is a GPU; x is in channels-last memory there."""
-    setting = kernel_setting("stack_frames", x)
-    if setting is None:
-        return stack_frames_reference(tail, x, first)
-    return launch_stack_frames(tail.contiguous(memory_format=torch.channels_last), x, first, setting)
-
-
 @triton.jit
 def stack_frames_kernel(
     tail,
@@ -76,17 +68,21 @@ def stack_frames_kernel(
         tl.store(out + target, value, mask=inside)
 
 
-def launch_stack_frames(
-    tail: torch.Tensor, x: torch.Tensor, first: torch.Tensor, setting: Setting
+def stack_frames(
+    tail: torch.Tensor, x: torch.Tensor, first: torch.Tensor, setting: Setting | None = None
 ) -> torch.Tensor:
-    """`stack_frames_reference` in one launch: arguments and results are its.
+    """`stack_frames_reference`, by the kernel where there is a GPU or a `setting` is given.
 
     Raises:
-        ValueError: a tensor is not in channels-last memory.
+        ValueError: the kernel is to read x, which is not in channels-last memory.
     """
+    setting = setting or kernel_setting("stack_frames", x)
+    if setting is None:
+        return stack_frames_reference(tail, x, first)
     layout = torch.channels_last
-    if not (tail.is_contiguous(memory_format=layout) and x.is_contiguous(memory_format=layout)):
-        raise ValueError("tail and x must be in channels-last memory")
+    if not x.is_contiguous(memory_format=layout):
+        raise ValueError(f"x {tuple(x.shape)} must be in channels-last memory")
+    tail = tail.contiguous(memory_format=layout)
     count, channels, height, width = x.shape
     outputs = count // 2
     size = (outputs, FRAMES * channels, height + 2, width + 2)

@@ -10,8 +10,7 @@ import torch
 
 from flashvsr_trt.kernels.attention_launch import launch_attention
 from flashvsr_trt.kernels.block_sparse_attention import block_sparse_attention_reference
-from flashvsr_trt.kernels.calls import kernel_setting, record_call, runs_kernel
-from flashvsr_trt.kernels.device import architecture_of
+from flashvsr_trt.kernels.calls import architecture_of, kernel_setting, record_call, runs_kernel
 from flashvsr_trt.kernels.select_blocks import select_blocks_reference
 from flashvsr_trt.kernels.tuning import Setting, setting_for
 

@@ -69,7 +69,7 @@ def upsample_frames(
     x = tl.minimum(out_column + left, width * SCALE - 1)
     column = x // SCALE
     phase = x % SCALE
-    # As `model.upsample.first_tap`, of which the dividend is made positive: this division truncates.
+    # As `config.pictures.first_tap`, of which the dividend is made positive: this division truncates.
     first = column + (2 * phase + 1 + SCALE) // (2 * SCALE) - 2
     weights = column_table + phase * 4 * width + column
     weight0 = tl.load(weights)

@@ -58,14 +58,13 @@ class Attention(Protocol):
         self,
         q: torch.Tensor,
         q_means: torch.Tensor,
-        own: LayerCache,
-        ring: LayerCache,
+        cache: StepCache,
         slot_valid: torch.Tensor | None,
         scales: AttentionScales | None = None,
     ) -> torch.Tensor:
         """Queries [units*tokens, heads, head_dim] to the step's own units and the ring's valid slots.
 
-        `q_means` are the window means of q; `own` is empty where the ring holds the step's units.
+        `q_means` are the window means of q; `slot_valid` [slots] is None where all slots are valid.
         """
         ...
 
@@ -84,24 +83,24 @@ class SparseAttention(Attention):
         self,
         q: torch.Tensor,
         q_means: torch.Tensor,
-        own: LayerCache,
-        ring: LayerCache,
+        cache: StepCache,
         slot_valid: torch.Tensor | None,
         scales: AttentionScales | None = None,
     ) -> torch.Tensor:
-        """See `Attention.attend`."""
+        own, ring = cache.own, cache.ring
         # Only dense attention is ever without one.
-        index, count = self.select(q_means, own, ring, cast(torch.Tensor, slot_valid))
+        selected = self.select(q_means, cache, cast(torch.Tensor, slot_valid))
         if scales:
-            return block_sparse_attention_fp8(q, ring.keys, ring.values, index, count, scales)
+            return block_sparse_attention_fp8(q, ring.keys, ring.values, *selected, scales)
         return block_sparse_attention(
-            q, own.keys.flatten(0, 1), own.values.flatten(0, 1), ring.keys, ring.values, index, count
+            q, own.keys.flatten(0, 1), own.values.flatten(0, 1), ring.keys, ring.values, *selected
         )
 
     def select(
-        self, q_means: torch.Tensor, own: LayerCache, ring: LayerCache, slot_valid: torch.Tensor
+        self, q_means: torch.Tensor, cache: StepCache, slot_valid: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The kept blocks as (index, count); see `kernels.select_blocks`."""
+        own, ring = cache.own, cache.ring
         k_means = torch.cat([ring.key_means, own.key_means]) if len(own.key_means) else ring.key_means
         k_means = k_means.flatten(0, 1)
         probability = block_probability(q_means, k_means, slot_valid, self.neighbourhood)
@@ -119,13 +118,12 @@ class DenseAttention(Attention):
         self,
         q: torch.Tensor,
         q_means: torch.Tensor,
-        own: LayerCache,
-        ring: LayerCache,
+        cache: StepCache,
         slot_valid: torch.Tensor | None,
         scales: AttentionScales | None = None,
     ) -> torch.Tensor:
-        """See `Attention.attend`; `q_means` are not read. `slot_valid` is None where all slots are valid."""
         record_call("dense_attention", "torch")
+        own, ring = cache.own, cache.ring
         keys, values = ring.keys, ring.values
         if len(own.keys):
             keys, values = torch.cat([keys, own.keys]), torch.cat([values, own.values])
@@ -159,7 +157,6 @@ def heads_first(cache: torch.Tensor) -> torch.Tensor:
 def self_attention_for(
     geometry: Geometry, attention: AttentionConfig, device: torch.device | str = "cpu"
 ) -> Attention:
-    """The self-attention a preset asks for."""
     if attention.sparse_ratio is None:
         return DenseAttention()
     return SparseAttention(geometry, attention, device)

@@ -3,11 +3,10 @@
 import torch
 import torch.nn.functional as F
 
+from flashvsr_trt.config.pictures import WAVELET_LEVELS
 from flashvsr_trt.config.signatures import COLOR_FIXES
 from flashvsr_trt.kernels import finish_frames as finish_frames_operator
 from flashvsr_trt.model.communicator import ONE_PROCESS, Communicator, replicate, statistics
-
-WAVELET_LEVELS = 5
 
 
 def adain(frames: torch.Tensor, reference: torch.Tensor, communicator: Communicator) -> torch.Tensor:

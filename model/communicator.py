@@ -11,8 +11,7 @@ from contextlib import contextmanager
 import torch
 import torch.nn.functional as F
 
-EPSILON = 1e-5
-"""Added to a variance before its root (official `ColorCorrectorWavelet`)."""
+from flashvsr_trt.config.pictures import EPSILON
 
 HALO, STATISTICS = "halo", "statistics"
 """Kinds of traffic, by which a communicator counts what is sent."""

@@ -1,6 +1,6 @@
-"""TC decoder: latents and upscaled frames to frames (official `TCDecoder.py`, a TAEHV decoder).
+"""The TC decoder's layers as published: latents and upscaled frames to frames (official `TCDecoder.py`).
 
-This is the network as published; `fused_decoder.py` runs the same weights faster.
+Weights are loaded into them; `fused_decoder.py` makes of them the form that runs and is exported.
 
 Time is the batch axis: every layer sees all frames of the call at once, and a MemBlock's past is the same
 batch moved by one frame behind its carried memory.
@@ -63,7 +63,7 @@ def condition_cells(condition: torch.Tensor) -> torch.Tensor:
 
 
 class Decoder(nn.Module):
-    """The flat Sequential of the published file, run with explicit memory."""
+    """The flat Sequential of the published file, a TAEHV decoder."""
 
     def __init__(self, network: NetworkConfig) -> None:
         super().__init__()
@@ -94,27 +94,3 @@ class Decoder(nn.Module):
             TGrow(channels, time_stride),
             nn.Conv2d(channels, next_channels, 3, padding=1, bias=False),
         ]
-
-    def forward(
-        self, latent: torch.Tensor, condition: torch.Tensor, memory: list[torch.Tensor]
-    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """One call over T latent frames.
-
-        Args:
-            latent: [T, 16, tH/8, tW/8].
-            condition: [4T, 3, tH, tW] in [-1, 1], the upscaled frames of these latents.
-            memory: one [1, C, h, w] per MemBlock, zeros at the start of a clip.
-
-        Returns:
-            frames [4T, 3, tH, tW], about [0, 1], and the next memory.
-        """
-        x = torch.cat([condition_cells(condition), latent], dim=1)
-        remaining = list(memory)
-        next_memory = []
-        for layer in self.decoder:
-            if isinstance(layer, MemBlock):
-                x, carried = layer(x, remaining.pop(0))
-                next_memory.append(carried)
-            else:
-                x = layer(x)
-        return x, next_memory

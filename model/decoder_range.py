@@ -13,7 +13,7 @@ from torch import nn
 
 from flashvsr_trt.config.presets import LATENT_CHANNELS, LATENT_STRIDE, UNIT_FRAMES, UNIT_LATENT_FRAMES
 from flashvsr_trt.errors import WeightsError
-from flashvsr_trt.model.decoder import Decoder, MemBlock
+from flashvsr_trt.model.decoder import Decoder, MemBlock, condition_cells
 
 LARGEST_KEPT = 2.0**13
 """A decoder whose activations stay below is left as it is: an eighth of what float16 holds."""
@@ -52,11 +52,7 @@ def activations(decoder: Decoder) -> tuple[list[float], float]:
     side = PROBE_SIDE * LATENT_STRIDE
     condition = torch.rand(UNIT_FRAMES, 3, side, side, generator=random) * 2 - 1
     latent = 3 * torch.randn(UNIT_LATENT_FRAMES, LATENT_CHANNELS, PROBE_SIDE, PROBE_SIDE, generator=random)
-    memory, height = [], PROBE_SIDE
-    for layer in decoder.decoder:
-        if isinstance(layer, MemBlock):
-            memory.append(torch.zeros(1, layer.conv[0].in_channels // 2, height, height, device=device))
-        height *= 2 if isinstance(layer, nn.Upsample) else 1
+    x = torch.cat([condition_cells(condition), latent], dim=1).to(device)
     largest: dict[nn.Module, float] = {}
 
     def keep(layer: nn.Module, _: object, made: torch.Tensor) -> None:
@@ -65,7 +61,8 @@ def activations(decoder: Decoder) -> tuple[list[float], float]:
     convolutions = [module for module in decoder.modules() if isinstance(module, nn.Conv2d)]
     hooks = [module.register_forward_hook(keep) for module in convolutions]
     try:
-        decoder(latent.to(device), condition.to(device), memory)
+        for layer in decoder.decoder:
+            x = layer(x, torch.zeros_like(x[:1]))[0] if isinstance(layer, MemBlock) else layer(x)
     finally:
         for hook in hooks:
             hook.remove()

@@ -1,7 +1,5 @@
 """The TC decoder that runs: on one device, on a rank's rows, and as a graph.
 
-`decoder.Decoder` is its reference.
-
 Between two groups of MemBlocks stand a nearest 2x upsampling, a 1x1 TGrow and a 3x3 convolution, with no
 bias and nothing non-linear between them. Together they are one transposed convolution, which does 4/9 of the
 multiplications and never makes the upsampled input.
@@ -128,7 +126,7 @@ class Grow(nn.Module):
 
 
 class FusedDecoder(nn.Module):
-    """Same inputs, state and outputs as `Decoder`; frames are float32, but in a graph.
+    """`Decoder`, whose weights are folded into it; frames are float32, but in a graph.
 
     Args:
         decoder: float32. Its weights are folded, and then rounded once.
@@ -166,7 +164,18 @@ class FusedDecoder(nn.Module):
         communicator: Communicator = ONE_PROCESS,
         frame_rows: int | None = None,
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """See `Decoder.forward`. Of a rank, tensors have its rows, and `frame_rows` is tH/8 of the frame."""
+        """One call over T latent frames.
+
+        Args:
+            latent: [T, 16, tH/8, tW/8].
+            condition: [4T, 3, tH, tW] in [-1, 1], the upscaled frames of these latents.
+            memory: one [1, C, h, w] per MemBlock, zeros at the start of a clip.
+            communicator: of a rank, tensors have its rows.
+            frame_rows: tH/8 of the frame, for a rank.
+
+        Returns:
+            frames [4T, 3, tH, tW], about [0, 1], and the next memory.
+        """
         # Of the whole frame, so that all ranks run, and trade rows, alike.
         pixels = (frame_rows or latent.shape[2]) * latent.shape[3]
         together = 1 if pixels >= self.alone_pixels else len(latent)

@@ -53,9 +53,9 @@ def build_network(
         RuntimeError: the weights do not fit the modules (`load_weights` has checked that they do).
         WeightsError: what they compute is beyond the range of `dtype`.
     """
-    projector = FusedProjector(_load(Projector, config, weights.projector, device, dtype))
-    dit = _load(DiT, config, weights.dit, device, dtype)
-    decoder = in_range(_load(Decoder, config, weights.decoder, device, torch.float32), dtype)
+    projector = FusedProjector(_load(Projector, config, weights.parts["projector"], device, dtype))
+    dit = _load(DiT, config, weights.parts["dit"], device, dtype)
+    decoder = in_range(_load(Decoder, config, weights.parts["decoder"], device, torch.float32), dtype)
     running_dit = RunningDiT(dit, dit.constants(weights.prompt.to(device)))
     if fp8:
         running_dit.quantise(fp8)

@@ -170,9 +170,7 @@ class RunningBlock(nn.Module):
         means = norm_rope(*parts, *weights, *rope, self.eps, q, k, *([scales[:2]] if scales else []))
         q, q_means = tokens.to_heads((q, k, v), means, cache.new)
         # A rank without heads has tokens all the same.
-        attended = q
-        if q.shape[1]:
-            attended = attention.attend(q, q_means, cache.own, cache.ring, slot_valid, scales)
+        attended = attention.attend(q, q_means, cache, slot_valid, scales) if q.shape[1] else q
         return layer.o(tokens.to_tokens(attended).flatten(1))
 
 

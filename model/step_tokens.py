@@ -62,15 +62,12 @@ class AllTokens(StepTokens):
         self.grid = grid
 
     def to_windows(self, x: torch.Tensor) -> torch.Tensor:
-        """See `StepTokens.to_windows`."""
         return to_windows(x, self.grid)
 
     def to_rows(self, x: torch.Tensor) -> torch.Tensor:
-        """See `StepTokens.to_rows`."""
         return from_windows(x, self.grid)
 
     def of_windows(self, table: torch.Tensor) -> torch.Tensor:
-        """See `StepTokens.of_windows`."""
         return table
 
     def projections(self, h: torch.Tensor, new: LayerCache) -> Projections:
@@ -81,13 +78,11 @@ class AllTokens(StepTokens):
     def to_heads(
         self, projections: Projections, means: Means, new: LayerCache
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """See `StepTokens.to_heads`."""
         q_means, k_means = means
         new.key_means.copy_(k_means.view_as(new.key_means))
         return projections[0], q_means
 
     def to_tokens(self, attended: torch.Tensor) -> torch.Tensor:
-        """See `StepTokens.to_tokens`."""
         return attended
 
 
@@ -118,19 +113,15 @@ class RankTokens(StepTokens):
         self.in_windows = [place_by_window[moving(other, self.rank)].to(device) for other in ranks]
 
     def to_windows(self, x: torch.Tensor) -> torch.Tensor:
-        """See `StepTokens.to_windows`."""
         return self._move(x, self.in_rows, self.in_windows)
 
     def to_rows(self, x: torch.Tensor) -> torch.Tensor:
-        """See `StepTokens.to_rows`."""
         return self._move(x, self.in_windows, self.in_rows)
 
     def of_windows(self, table: torch.Tensor) -> torch.Tensor:
-        """See `StepTokens.of_windows`."""
         return table[self.tokens[self.rank]]
 
     def projections(self, h: torch.Tensor, new: LayerCache) -> Projections:
-        """See `StepTokens.projections`."""
         q, k, v = h.new_empty(3, h.shape[0], self.heads[-1].stop, new.keys.shape[-1]).unbind()
         return q, k, v
 
@@ -155,7 +146,6 @@ class RankTokens(StepTokens):
         return q, q_means
 
     def to_tokens(self, attended: torch.Tensor) -> torch.Tensor:
-        """See `StepTokens.to_tokens`."""
         own = length(self.tokens[self.rank])
         parts = [attended.new_empty(own, length(run), attended.shape[2]) for run in self.heads]
         exchange(self.communicator, [[attended[run]] for run in self.tokens], [[x] for x in parts], ATTENTION)

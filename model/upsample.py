@@ -1,48 +1,20 @@
 """Bicubic upscaling of 8-bit frames and the fit to the network's target size."""
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from flashvsr_trt.config.pictures import FIXED_POINT_BITS, TAPS, bicubic_weights, first_tap
 from flashvsr_trt.config.presets import TOKEN_STRIDE
 from flashvsr_trt.config.signatures import UPSAMPLERS, StreamConfig
-from flashvsr_trt.kernels.calls import record_call, runs_kernel
-from flashvsr_trt.kernels.device import architecture_of
-from flashvsr_trt.kernels.tuning import setting_for
+from flashvsr_trt.kernels.calls import kernel_setting, runs_kernel
 from flashvsr_trt.model.fused_projector import unshuffle
-
-TAPS = 4
-FIXED_POINT_BITS = 22
-"""Fraction bits of PIL's 8-bit resampling weights (Pillow `Resample.c`, PRECISION_BITS)."""
-
-
-def first_tap(phase: int, scale: int) -> int:
-    """Offset from a source pixel to the first of the four taps of its output `phase`."""
-    return (2 * phase + 1 - scale) // (2 * scale) - 1
-
-
-def bicubic_weights(size: int, phase: int, scale: int) -> torch.Tensor:
-    """PIL's fixed-point weights [4, size] int32 of one output phase, a = -0.5.
-
-    Taps outside the image weigh nothing and the others are renormalised, as PIL does at borders.
-    """
-    source = torch.arange(size, dtype=torch.float64)
-    centre = (phase + 0.5) / scale - 0.5
-    offsets = first_tap(phase, scale) + torch.arange(TAPS, dtype=torch.float64)
-    distance = (offsets - centre).abs()
-    near = (1.5 * distance - 2.5) * distance**2 + 1
-    far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
-    weights = torch.where(distance < 1, near, far)[:, None]
-    position = source + offsets[:, None]
-    weights = torch.where((position >= 0) & (position < size), weights, 0.0)
-    # Multiplied by the reciprocal, as PIL does: a quotient can round the other way.
-    fixed = weights * (1 / weights.sum(dim=0)) * 2**FIXED_POINT_BITS
-    return torch.trunc(fixed + torch.where(fixed < 0, -0.5, 0.5)).to(torch.int32)
 
 
 def bicubic_table(size: int, scale: int) -> torch.Tensor:
     """`bicubic_weights` of every phase: [scale, 4, size] int32, on the CPU."""
-    return torch.stack([bicubic_weights(size, phase, scale) for phase in range(scale)])
+    return torch.from_numpy(np.stack([bicubic_weights(size, phase, scale) for phase in range(scale)]))
 
 
 def upsample_axis_8bit(x: torch.Tensor, table: torch.Tensor, dim: int) -> torch.Tensor:
@@ -148,7 +120,9 @@ class Upscaler(nn.Module):
             The upscaled frames, about [-1, 1], and the pixels, `unshuffle` of them in `dtype`.
         """
         tables = self.row_table, self.column_table
-        if self.upsampler != "pil" or self.scale == 1 or not runs_kernel(frames):
+        has_kernel = self.upsampler == "pil" and self.scale > 1 and runs_kernel(frames)
+        setting = kernel_setting("upsample_frames", frames) if has_kernel else None
+        if setting is None:
             upscaled = upsample(frames, self.scale, self.upsampler, tables)
             upscaled = fit_to_target(upscaled, self.corner, self.target)
             upscaled = upscaled if out is None else out.copy_(upscaled)
@@ -157,8 +131,6 @@ class Upscaler(nn.Module):
 
         if out is None:
             out = frames.new_empty((len(frames), 3, *self.target), dtype=torch.float32)
-        record_call("upsample_frames", "triton")
-        setting = setting_for("upsample_frames", architecture_of(frames.device))
         pixels = launch_upsample_frames(
             frames, tables, self.corner, FIXED_POINT_BITS, TOKEN_STRIDE, out, dtype, setting
         )

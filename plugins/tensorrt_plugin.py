@@ -18,9 +18,8 @@ import numpy
 
 from flashvsr_trt.errors import EngineError, MissingDependencyError
 from flashvsr_trt.kernels.manifest import Argument, Artifact, evaluate
-from flashvsr_trt.plugins.kernel_contract import POINTER_DTYPES
 from flashvsr_trt.plugins.sparse_attention import DOMAIN, OPERATORS, Operator
-from flashvsr_trt.plugins.tactics import Tactic, read_tactics
+from flashvsr_trt.plugins.tactics import POINTER_DTYPES, Tactic, read_tactics
 
 TRT_DTYPES = {
     "float": "FLOAT",

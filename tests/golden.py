@@ -67,14 +67,16 @@ def golden_preset(attention: AttentionConfig) -> Preset:
 
 def end_to_end_weights(case: Case) -> Weights:
     return Weights(
-        projector=case.under("projector.weights."),
-        dit=case.under("dit.weights."),
-        decoder=case.under("tcdecoder.weights."),
-        prompt=case["dit.prompt"],
+        parts={
+            "projector": case.under("projector.weights."),
+            "dit": case.under("dit.weights."),
+            "decoder": case.under("tcdecoder.weights."),
+            "prompt": {"prompt": case["dit.prompt"]},
+        },
         source="golden vectors",
         version="golden",
-        fingerprint="golden",
         sha256={},
+        content_sha256=dict.fromkeys(("projector", "dit", "decoder", "prompt"), "golden"),
     )
 
 

@@ -22,7 +22,7 @@ from flashvsr_trt.config.presets import (
 from flashvsr_trt.config.rope import space_table, time_table
 from flashvsr_trt.config.signatures import PIXEL_CHANNELS, PROJECTOR_TAIL, StreamConfig
 from flashvsr_trt.kernels.select_blocks import local_neighbourhood
-from flashvsr_trt.model.attention import Attention, LayerCache
+from flashvsr_trt.model.attention import Attention, StepCache
 from flashvsr_trt.model.color import fix_color
 from flashvsr_trt.model.decoder import WARM_UP_FRAMES, Decoder, MemBlock, TGrow, condition_cells
 from flashvsr_trt.model.fused_decoder import fold_grow
@@ -157,14 +157,16 @@ class ClipAttention(Attention):
         self.seen = seen.reshape(units, self.windows, units * self.windows)
 
     def attend(
-        self, q: torch.Tensor, q_means: torch.Tensor, own: LayerCache, ring: None, slot_valid: None
+        self, q: torch.Tensor, q_means: torch.Tensor, cache: StepCache, slot_valid: None
     ) -> torch.Tensor:
         """Queries [clips*tokens, heads, head_dim] -> the same shape."""
-        keep = self.keep(q_means, own.key_means)
+        keep = self.keep(q_means, cache.own.key_means)
         nothing = ~keep.any(dim=-1, keepdim=True)
         tokens = (keep | nothing).repeat_interleave(WINDOW_TOKENS, dim=-1)
         tokens = tokens.repeat_interleave(WINDOW_TOKENS, dim=-2)
-        split = [x.unflatten(0, (self.clips, -1)).transpose(1, 2) for x in (q, own.keys, own.values)]
+        split = [
+            x.unflatten(0, (self.clips, -1)).transpose(1, 2) for x in (q, cache.own.keys, cache.own.values)
+        ]
         attended = F.scaled_dot_product_attention(*split, attn_mask=tokens)
         attended = attended * ~nothing.repeat_interleave(WINDOW_TOKENS, dim=-2)
         return attended.transpose(1, 2).flatten(0, 1)

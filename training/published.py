@@ -1,4 +1,4 @@
-"""Projector and DiT as published, layer by layer: what has gradients, and is held to golden vectors.
+"""The networks as published, layer by layer: what has gradients, and is held to golden vectors.
 
 `model/` has their parameters under the official names, and one form of each that runs. Tests hold that form,
 and this one, to the same vectors.
@@ -11,7 +11,8 @@ from torch import nn
 from flashvsr_trt.config.presets import PATCH, TOKEN_STRIDE, WINDOW_TOKENS
 from flashvsr_trt.config.signatures import PROJECTOR_TAIL
 from flashvsr_trt.kernels.select_blocks import window_means
-from flashvsr_trt.model.attention import Attention, LayerCache
+from flashvsr_trt.model.attention import Attention, LayerCache, StepCache
+from flashvsr_trt.model.decoder import Decoder, MemBlock, condition_cells
 from flashvsr_trt.model.dit import Block, BlockConstants, DiT, DiTConstants, from_patches, to_patches
 from flashvsr_trt.model.projector import ChannelNorm, Projector
 from flashvsr_trt.model.windows import from_windows, to_windows
@@ -123,7 +124,7 @@ def run_block(
     q = apply_rope(split(layer.norm_q(layer.q(h))), *rope)
     k = apply_rope(split(layer.norm_k(layer.k(h))), *rope)
     new = kept(k, split(layer.v(h)), ring)
-    attended = attention.attend(q, window_means(q, WINDOW_TOKENS), new, ring, slot_valid)
+    attended = attention.attend(q, window_means(q, WINDOW_TOKENS), StepCache(new, ring, new), slot_valid)
     x = x + gate1 * layer.o(attended.flatten(1))
 
     layer = block.cross_attn
@@ -152,3 +153,22 @@ def apply_rope(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.T
 def modulated_norm(x: torch.Tensor, shift: torch.Tensor, scale: torch.Tensor, eps: float) -> torch.Tensor:
     """LayerNorm without affine, then * (1 + scale) + shift."""
     return F.layer_norm(x, x.shape[-1:], eps=eps) * (1 + scale) + shift
+
+
+class PublishedDecoder(Decoder):
+    """`Decoder` that runs, layer by layer."""
+
+    def forward(
+        self, latent: torch.Tensor, condition: torch.Tensor, memory: list[torch.Tensor]
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """`FusedDecoder.forward` of one process."""
+        x = torch.cat([condition_cells(condition), latent], dim=1)
+        remaining = list(memory)
+        next_memory = []
+        for layer in self.decoder:
+            if isinstance(layer, MemBlock):
+                x, carried = layer(x, remaining.pop(0))
+                next_memory.append(carried)
+            else:
+                x = layer(x)
+        return x, next_memory

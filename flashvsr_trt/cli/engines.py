@@ -137,8 +137,8 @@ def show(name: str, root: Path | None, layers: bool, as_json: bool) -> None:
 def prune(root: Path | None, everything: bool, dry_run: bool) -> None:
     """Remove engines that are damaged, or that would be built again, and unfinished ones."""
     from flashvsr_trt.cache.contents import WHOLE, CacheEntry, list_entries
+    from flashvsr_trt.engines.cache import why_stale
     from flashvsr_trt.engines.manifest import open_engines
-    from flashvsr_trt.engines.stale import why_stale
 
     def why(entry: CacheEntry) -> str | None:
         if entry.state != WHOLE:
@@ -199,7 +199,9 @@ def _open(name: str, root: Path | None) -> "EngineSet":
 
 
 def _show_layers(found: "EngineSet", as_json: bool) -> None:
-    listed = {name: found.read_layers(name) for name in found.manifest.engines}
+    from flashvsr_trt.engines.layers import read_layers
+
+    listed = {name: read_layers(found.folder, name) for name in found.manifest.engines}
     if as_json:
         click.echo(json.dumps({name: [asdict(layer) for layer in each] for name, each in listed.items()}))
         return

@@ -117,7 +117,7 @@ def _engine_parity(
             "--bisect looks inside a graph, and an engine has no inside: use it without --engines"
         )
     from flashvsr_trt.parity.check import bundle_network, check_engines
-    from flashvsr_trt.parity.open_engines import open_engines_of
+    from flashvsr_trt.parity.engine_stages import open_engines_of
 
     kept = cache_folder("engines")
     folder = kept if engines is None else Path(engines) if Path(engines).is_dir() else kept / engines

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from flashvsr_trt.bundle import Bundle
-from flashvsr_trt.errors import ParityError, UsageError
+from flashvsr_trt.errors import ParityError
 from flashvsr_trt.export.export_bundle import compute_dtype
 from flashvsr_trt.model.network import Network, build_network
 from flashvsr_trt.model.weights.load import load_weights, resolve_weights
@@ -16,7 +16,6 @@ from flashvsr_trt.parity.bisect import Divergence, find_divergence
 from flashvsr_trt.parity.compare import (
     END_TO_END,
     ParityReport,
-    compare_clips,
     compare_graphs,
     run_clip,
     synthetic_frames,
@@ -24,7 +23,7 @@ from flashvsr_trt.parity.compare import (
 from flashvsr_trt.parity.engine_stages import EngineStages
 from flashvsr_trt.parity.onnxruntime_stages import OnnxRuntimeStages
 from flashvsr_trt.parity.stage_runner import Arrays, StageExecutor, StageRunner
-from flashvsr_trt.parity.tensor_error import thresholds_for
+from flashvsr_trt.parity.tensor_error import TensorError, thresholds_for
 from flashvsr_trt.parity.torch_stages import TorchStages
 from flashvsr_trt.runtime.executor import Executor
 from flashvsr_trt.runtime.tensorrt.executor import TensorRTExecutor
@@ -71,7 +70,7 @@ def check_parity(bundle: Bundle, network: Network, frame_count: int, bisect: boo
     if bundle.precision == "bf16":
         wide = Network(network.projector.float(), network.dit.float(), network.decoder.float())
         return check_parity(replace(bundle, precision="fp32"), wide, frame_count, bisect)
-    frames = clip_of(bundle, frame_count)
+    frames = synthetic_frames(bundle, frame_count)
     stages = TorchStages(network, bundle.stream)
     candidate = StageExecutor(OnnxRuntimeStages(bundle), bundle)
     report = compare_with_torch(bundle, network, stages, OnnxRuntimeStages(bundle), candidate, frames)
@@ -92,7 +91,7 @@ def check_engines(executor: TensorRTExecutor, network: Network, frame_count: int
         network: of `bundle_network`, on any device.
     """
     bundle = executor.bundle
-    frames = clip_of(bundle, frame_count)
+    frames = synthetic_frames(bundle, frame_count)
     with closing(EngineStages(executor)) as candidate:
         stages = TorchStages(network, bundle.stream)
         return ParityResult(compare_with_torch(bundle, network, stages, candidate, executor, frames))
@@ -109,21 +108,15 @@ def compare_with_torch(
     """Every graph on the inputs of the reference, then the whole clip by each on its own."""
     reference = TorchExecutor(network, bundle.stream)
     tensors = compare_graphs(bundle, reference_stages, candidate_stages, frames)
-    tensors.append(compare_clips(reference, candidate, frames))
+    clips = TensorError(END_TO_END, "frames")
+    clips.add(run_clip(reference, frames), run_clip(candidate, frames))
     return ParityReport(
         precision=bundle.precision,
         thresholds=thresholds_for(bundle.precision),
         reference=reference.describe(),
         candidate=candidate.describe(),
-        tensors=tensors,
+        tensors=[*tensors, clips],
     )
-
-
-def clip_of(bundle: Bundle, frame_count: int) -> np.ndarray:
-    """The synthetic clip. Raises UsageError for none."""
-    if not frame_count:
-        raise UsageError(f"--frames {frame_count} compares nothing; give at least 1")
-    return synthetic_frames(bundle, frame_count)
 
 
 class InputsOf:

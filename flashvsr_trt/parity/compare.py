@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from flashvsr_trt.bundle import Bundle
+from flashvsr_trt.errors import UsageError
 from flashvsr_trt.parity.stage_runner import Arrays, StageExecutor, StageRunner
 from flashvsr_trt.parity.tensor_error import TensorError, Thresholds
 from flashvsr_trt.runtime.executor import Executor
@@ -32,7 +33,6 @@ class ParityReport:
 
     @property
     def exceeded(self) -> list[TensorError]:
-        """Tensors beyond the thresholds."""
         return [tensor for tensor in self.tensors if tensor.exceeds(self.thresholds)]
 
     @property
@@ -74,13 +74,6 @@ def compare_graphs(
     return list(comparing.errors.values())
 
 
-def compare_clips(reference: Executor, candidate: Executor, frames: np.ndarray) -> TensorError:
-    """The frames that come out of two backends, each running on its own."""
-    error = TensorError(END_TO_END, "frames")
-    error.add(run_clip(reference, frames), run_clip(candidate, frames))
-    return error
-
-
 def run_clip(executor: Executor, frames: np.ndarray) -> np.ndarray:
     """One clip through a session with the default noise."""
     session = Session(executor)
@@ -88,7 +81,13 @@ def run_clip(executor: Executor, frames: np.ndarray) -> np.ndarray:
 
 
 def synthetic_frames(bundle: Bundle, count: int) -> np.ndarray:
-    """A moving picture with edges, gradients and noise, uint8 [count, H, W, 3], the same every time."""
+    """A moving picture with edges, gradients and noise, uint8 [count, H, W, 3], the same every time.
+
+    Raises:
+        UsageError: none are asked for.
+    """
+    if not count:
+        raise UsageError(f"--frames {count} compares nothing; give at least 1")
     geometry = bundle.stream.geometry
     row, column = np.mgrid[: geometry.height, : geometry.width]
     noise = np.random.default_rng(0)

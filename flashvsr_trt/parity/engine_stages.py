@@ -1,20 +1,60 @@
-"""Engines one graph at a time on host arrays, as a backend that parity compares. No torch."""
+"""The engines that a bundle is compared with: opened on the GPU, and run one graph at a time. No torch."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import ml_dtypes  # noqa: F401 - numpy then knows "bfloat16"
 import numpy as np
 
+from flashvsr_trt.bundle import Bundle
 from flashvsr_trt.config.signatures import DECODE, stage_of
+from flashvsr_trt.engines.manifest import EngineSet
 from flashvsr_trt.engines.plan import KernelStep, PlanTensor, SegmentPlan
+from flashvsr_trt.errors import EngineError
+from flashvsr_trt.notices import Notify
 from flashvsr_trt.parity.onnxruntime_stages import expand_blocks
 from flashvsr_trt.parity.stage_runner import BLOCKS, Arrays
 from flashvsr_trt.plugins.sparse_attention import SELECT_BLOCKS
-from flashvsr_trt.runtime.tensorrt.arena import Layout, place_side_by_side
+from flashvsr_trt.runtime.tensorrt import open as tensorrt_open
+from flashvsr_trt.runtime.tensorrt.arena import place_side_by_side
 from flashvsr_trt.runtime.tensorrt.cuda_device import CudaDevice
 from flashvsr_trt.runtime.tensorrt.engine_runner import EngineRunner
 from flashvsr_trt.runtime.tensorrt.executor import TensorRTExecutor
+from flashvsr_trt.runtime.tensorrt.named_engines import find_named_engines
+
+
+def open_engines_of(bundle: Bundle, folder: Path, flavour: str, notify: Notify) -> TensorRTExecutor:
+    """An executor on engines of a bundle.
+
+    Args:
+        folder: of one set of engines, or of several, of which the best is taken.
+        flavour: theirs, or "auto".
+
+    Raises:
+        DeviceError: no GPU, or too little memory on it.
+        EngineError: none of that bundle, or none that this machine can run; says why not.
+        UsageError: no such folder.
+        MissingDependencyError: their flavour is not installed.
+    """
+    device = tensorrt_open.find_device("auto")
+    engines = find_named_engines(folder, device, flavour, partial(check_bundle, bundle), notify)
+    return tensorrt_open.open_engines_on(tensorrt_open.CudaDevice(0), engines)
+
+
+def check_bundle(bundle: Bundle, engines: EngineSet) -> None:
+    """Raise EngineError if engines were built of another bundle."""
+    own = {name: file.sha256 for name, file in bundle.graphs.items()} | {
+        "weights": bundle.weights.file.sha256
+    }
+    built = dict(engines.manifest.key.graphs) | {"weights": engines.manifest.key.weights}
+    differ = sorted(name for name in own | built if own.get(name) != built.get(name))
+    if differ:
+        raise EngineError(
+            f"{engines.folder} holds engines of another bundle than {bundle.folder}: "
+            f"{differ[0]} differs; build them with `flashvsr-trt engines build --bundle {bundle.folder}`"
+        )
 
 
 class EngineStages:
@@ -40,7 +80,7 @@ class EngineStages:
         if not graphs.is_loaded(graph):
             graphs.load(graph)
         if graph not in self.edges:
-            self.edges[graph] = GraphEdge.allocate(device, plan)
+            self.edges[graph] = GraphEdge(device, plan)
         edge = self.edges[graph]
         for name in plan.inputs:
             np.copyto(edge.array(name), inputs[name], casting="no")
@@ -52,33 +92,24 @@ class EngineStages:
         return {name: edge.array(name).copy() for name in plan.outputs} | recorder.blocks
 
     def close(self) -> None:
-        """Give the memory of inputs and outputs back."""
         for edge in self.edges.values():
             edge.release(self.executor.device)
         self.edges.clear()
 
 
-@dataclass(frozen=True)
 class GraphEdge:
-    """A graph's inputs and outputs, all in one block on the host and one on the device."""
+    """A graph's inputs and outputs, all in one block on the host and one on the device.
 
-    tensors: Mapping[str, PlanTensor]
-    layout: Layout
-    host: np.ndarray
-    address: int
+    Raises:
+        DeviceError: there is no room.
+    """
 
-    @classmethod
-    def allocate(cls, device: CudaDevice, plan: SegmentPlan) -> "GraphEdge":
-        """Raises DeviceError where there is no room."""
-        tensors = {name: plan.tensors[name] for name in (*plan.inputs, *plan.outputs)}
-        layout = place_side_by_side({name: tensor.size_bytes for name, tensor in tensors.items()})
-        address = device.allocate(layout.size)
-        return cls(tensors, layout, device.allocate_pinned((layout.size,), np.dtype(np.uint8)), address)
-
-    @property
-    def addresses(self) -> dict[str, int]:
-        """On the device, by name."""
-        return {name: self.address + offset for name, offset in self.layout.offsets.items()}
+    def __init__(self, device: CudaDevice, plan: SegmentPlan) -> None:
+        self.tensors = {name: plan.tensors[name] for name in (*plan.inputs, *plan.outputs)}
+        self.layout = place_side_by_side({name: tensor.size_bytes for name, tensor in self.tensors.items()})
+        self.address = device.allocate(self.layout.size)
+        self.host = device.allocate_pinned((self.layout.size,), np.dtype(np.uint8))
+        self.addresses = {name: self.address + offset for name, offset in self.layout.offsets.items()}
 
     def array(self, name: str) -> np.ndarray:
         """A tensor's place on the host."""
@@ -87,7 +118,6 @@ class GraphEdge:
         return part.view(np.dtype(tensor.dtype)).reshape(tensor.shape)
 
     def release(self, device: CudaDevice) -> None:
-        """Give both blocks back."""
         device.free_pinned(self.host)
         device.free(self.address)
 

@@ -40,8 +40,8 @@ class TorchStages:
     def _record_blocks(self, attention: SparseAttention) -> None:
         select = attention.select
 
-        def recorded(q_means, own, ring, slot_valid):
-            index, count = select(q_means, own, ring, slot_valid)
+        def recorded(q_means, cache, slot_valid):
+            index, count = select(q_means, cache, slot_valid)
             self.blocks.append(expand_mask(index, count))
             return index, count
 

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -53,31 +53,29 @@ UNPUBLISHED = "unpublished"
 
 @dataclass(frozen=True)
 class Weights:
-    """State dicts under the official key names, on the CPU; `prompt` is [1, text_tokens, text_dim].
+    """State dicts under the official key names, on the CPU, by part; the prompt's has the one key `prompt`.
 
-    `source` says in one line where they come from. `fingerprint` is for cache keys: 64 hex digits, equal
-    for four files and the bundle that was made of them. `version` is "v1.1", RANDOM, UNVERIFIED or
-    UNPUBLISHED. `sha256` is, per part, of the file it came from (of the recipe, for random weights).
+    `source` says in one line where they come from. `version` is "v1.1", RANDOM, UNVERIFIED or UNPUBLISHED.
+    `sha256` is, per part, of the file it came from (of the recipe, for random weights), and `content_sha256`
+    of its tensors.
     """
 
-    projector: Mapping[str, torch.Tensor]
-    dit: Mapping[str, torch.Tensor]
-    decoder: Mapping[str, torch.Tensor]
-    prompt: torch.Tensor
+    parts: Mapping[str, Mapping[str, torch.Tensor]]
     source: str
-    fingerprint: str
-    version: str = UNPUBLISHED
-    sha256: Mapping[str, str] = field(default_factory=dict)
+    version: str
+    sha256: Mapping[str, str]
+    content_sha256: Mapping[str, str]
 
     @property
-    def parts(self) -> dict[str, Mapping[str, torch.Tensor]]:
-        """Part -> state dict, the prompt as one of the single key `prompt`."""
-        return {
-            "projector": self.projector,
-            "dit": self.dit,
-            "decoder": self.decoder,
-            PROMPT: {PROMPT: self.prompt},
-        }
+    def prompt(self) -> torch.Tensor:
+        """[1, text_tokens, text_dim]."""
+        return self.parts[PROMPT][PROMPT]
+
+    @property
+    def fingerprint(self) -> str:
+        """For cache keys: 64 hex digits, equal for four files and the bundle that was made of them."""
+        lines = "".join(f"{part} {self.content_sha256[part]}\n" for part in PARTS)
+        return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def load_weights(
@@ -132,7 +130,7 @@ def convert_weights(
         source=describe(source),
         network=network_json(network),
         sha256=dict(weights.sha256),
-        content_sha256={part: content_sha256(tensors) for part, tensors in weights.parts.items()},
+        content_sha256=dict(weights.content_sha256),
     )
     write_bundle(path, weights.parts, info, overwrite)
     return weights
@@ -149,7 +147,7 @@ def _load_files(source: PublishedFiles, network: NetworkConfig, allow_unverified
         sha256 = dict(zip(paths, pool.map(_sha256_of, paths.values()), strict=True))
         content = dict(zip(paths, pool.map(_content_of, paths.values(), parts.values()), strict=True))
     version = _version(paths, sha256, allow_unverified) if is_published(network) else UNPUBLISHED
-    return _weights(parts, f"{describe(source)} ({version})", version, sha256, content)
+    return Weights(parts, f"{describe(source)} ({version})", version, sha256, content)
 
 
 def _load_bundle(source: BundleFile, network: NetworkConfig) -> Weights:
@@ -163,16 +161,15 @@ def _load_bundle(source: BundleFile, network: NetworkConfig) -> Weights:
     for part in PARTS:
         _check_part(str(path), part, parts[part], expected)
     check_content(path, parts, info)
-    return _weights(
-        parts, f"{describe(source)} ({info.version})", info.version, info.sha256, info.content_sha256
-    )
+    source_line = f"{describe(source)} ({info.version})"
+    return Weights(parts, source_line, info.version, info.sha256, info.content_sha256)
 
 
 def _draw(seed: int, network: NetworkConfig, dtype: torch.dtype) -> Weights:
     parts = random_weights(network, seed, dtype)
     sha256 = {part: random_digest(part, network, seed) for part in PARTS}
     content = {part: content_sha256(tensors) for part, tensors in parts.items()}
-    return _weights(parts, describe(RandomSeed(seed)), RANDOM, sha256, content)
+    return Weights(parts, describe(RandomSeed(seed)), RANDOM, sha256, content)
 
 
 def _check_part(
@@ -207,30 +204,9 @@ def _content_of(path: Path, tensors: Mapping[str, torch.Tensor]) -> str:
     return remembered(path.stat(), path, "content_sha256 of one part", lambda: content_sha256(tensors))
 
 
-def _weights(
-    parts: Mapping, source: str, version: str, sha256: Mapping[str, str], content: Mapping[str, str]
-) -> Weights:
-    return Weights(
-        projector=parts["projector"],
-        dit=parts["dit"],
-        decoder=parts["decoder"],
-        prompt=parts[PROMPT][PROMPT],
-        source=source,
-        fingerprint=_fingerprint(content),
-        version=version,
-        sha256=sha256,
-    )
-
-
-def _fingerprint(content: Mapping[str, str]) -> str:
-    lines = "".join(f"{part} {content[part]}\n" for part in PARTS)
-    return hashlib.sha256(lines.encode()).hexdigest()
-
-
 def _cast(weights: Weights, dtype: torch.dtype) -> Weights:
-    cast = {
+    parts = {
         part: {key: tensor if part in FOLDED else tensor.to(dtype) for key, tensor in tensors.items()}
         for part, tensors in weights.parts.items()
     }
-    prompt = cast.pop(PROMPT)[PROMPT]
-    return replace(weights, **cast, prompt=prompt)
+    return replace(weights, parts=parts)

@@ -61,5 +61,4 @@ FILES = {file.part: file for file in (*NETWORK_FILES, PROMPT_FILE)}
 
 
 def is_published(network: NetworkConfig) -> bool:
-    """Whether weights of these sizes are published."""
     return any(preset.published and preset.network == network for preset in PRESETS)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -40,12 +40,12 @@ class PartReport:
     part: str
     path: str
     format: str | None = None
+    version: str | None = None
+    sha256: str | None = None
     tensors: int = 0
     parameters: int = 0
     dtypes: tuple[str, ...] = ()
     sizes: Mapping[str, int | tuple[int, ...]] | None = None
-    version: str | None = None
-    sha256: str | None = None
     difference: Difference | None = None
     problem: str | None = None
 
@@ -66,7 +66,6 @@ class WeightsReport:
         return own + [f"{part.part}: {part.problem}" for part in self.parts if part.problem]
 
     def as_dict(self) -> dict:
-        """For JSON."""
         return asdict(self) | {"loads": not self.problems}
 
 
@@ -113,7 +112,7 @@ def _report_file(part: str, path: Path, network: NetworkConfig) -> PartReport:
         version = VERSION
     else:
         version = UNVERIFIED if is_published(network) else UNPUBLISHED
-    return _report_tensors(part, path, kind, tensors, network, version, sha256)
+    return _with_tensors(PartReport(part, str(path), kind, version, sha256), tensors, network)
 
 
 def _report_bundle(path: Path, network: NetworkConfig) -> WeightsReport:
@@ -123,7 +122,9 @@ def _report_bundle(path: Path, network: NetworkConfig) -> WeightsReport:
     except WeightsError as error:
         return WeightsReport(str(path), (), problem=str(error))
     reports = tuple(
-        _report_tensors(part, path, "bundle", parts[part], network, info.version, info.sha256.get(part))
+        _with_tensors(
+            PartReport(part, str(path), "bundle", info.version, info.sha256.get(part)), parts[part], network
+        )
         for part in PARTS
     )
     damaged = [part for part in PARTS if content_sha256(parts[part]) != info.content_sha256.get(part)]
@@ -136,27 +137,16 @@ def _report_bundle(path: Path, network: NetworkConfig) -> WeightsReport:
     return WeightsReport(str(path), reports, info.version, problem)
 
 
-def _report_tensors(
-    part: str,
-    path: Path,
-    kind: str,
-    tensors: Mapping[str, torch.Tensor],
-    network: NetworkConfig,
-    version: str,
-    sha256: str | None,
+def _with_tensors(
+    report: PartReport, tensors: Mapping[str, torch.Tensor], network: NetworkConfig
 ) -> PartReport:
-    shapes = shapes_of(tensors)
-    expected = state_shapes(network)[part]
-    return PartReport(
-        part=part,
-        path=str(path),
-        format=kind,
+    shapes, expected = shapes_of(tensors), state_shapes(network)[report.part]
+    return replace(
+        report,
         tensors=len(tensors),
         parameters=sum(math.prod(shape) for shape in shapes.values()),
         dtypes=tuple(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()})),
-        sizes=sizes_of(part, shapes),
-        version=version,
-        sha256=sha256,
+        sizes=sizes_of(report.part, shapes),
         difference=difference(shapes, expected),
-        problem=misfit(part, shapes, expected),
+        problem=misfit(report.part, shapes, expected),
     )

@@ -12,9 +12,7 @@ from typing import Any
 import numpy as np
 
 from flashvsr_trt.config.signatures import DIT, stage_of
-from flashvsr_trt.engines.manifest import BUILD_AGAIN, EngineSet
-from flashvsr_trt.engines.onnxruntime_keys import WEIGHTS_KEY
-from flashvsr_trt.engines.plan import EngineStep, PlanTensor
+from flashvsr_trt.engines.manifest import BUILD_AGAIN, WEIGHTS_KEY, EngineSet
 from flashvsr_trt.errors import EngineError, MissingDependencyError
 from flashvsr_trt.runtime.onnxruntime.memory import MeasuringRegion, ScratchRegion, SessionMemory
 from flashvsr_trt.runtime.onnxruntime.session import CUDA, onnxruntime, onnxruntime_errors, session_options
@@ -22,7 +20,7 @@ from flashvsr_trt.runtime.onnxruntime.weights import SharedWeights
 from flashvsr_trt.runtime.tensorrt.aot_kernels import AotKernels
 from flashvsr_trt.runtime.tensorrt.arena import place_side_by_side
 from flashvsr_trt.runtime.tensorrt.cuda_device import CudaDevice
-from flashvsr_trt.runtime.tensorrt.engine_runner import ReportLayer
+from flashvsr_trt.runtime.tensorrt.engine_runner import ReportLayer, check_bound
 
 TABLE_MAKER = "GatherSliceToSplitFusion"
 """An optimiser that makes slices one split of unequal parts again, whose table lies in host memory."""
@@ -33,8 +31,8 @@ _memories: dict[int, SessionMemory] = {}
 """By GPU: ONNX Runtime takes one allocator a process and GPU, and keeps it."""
 
 
-class OnnxRuntimeSessions:
-    """Opens the sessions of a folder of engines.
+class OnnxRuntimeRunner(AotKernels):
+    """The sessions and kernels of one folder. Implements `runtime.engine_runner.EngineRunner`.
 
     Args:
         index: of the GPU, as CUDA numbers them.
@@ -42,6 +40,7 @@ class OnnxRuntimeSessions:
 
     Raises:
         MissingDependencyError: the installed package has not the provider.
+        EngineError, UsageError, DeviceError: as `AotKernels`.
     """
 
     keeps_host_memory = False
@@ -55,16 +54,12 @@ class OnnxRuntimeSessions:
                 f"this onnxruntime {onnxruntime.__version__} has no {provider}: pip uninstall onnxruntime, "
                 "then pip install --force-reinstall onnxruntime-gpu"
             )
+        super().__init__(engines)
         self.engines, self.device, self.index, self.provider = engines, device, index, provider
         self.memory = _session_memory(device, index) if provider == CUDA else None
         self.weights: SharedWeights | None = None
-        plans = engines.manifest.plans
-        self.dit_engines = {
-            name for graph, plan in plans.items() if stage_of(graph) == DIT for name in plan.engines
-        }
-        self.steps: dict[str, tuple[EngineStep, Mapping[str, PlanTensor]]] = {
-            step.engine: (step, plan.tensors) for plan in plans.values() for step in plan.engine_steps
-        }
+        plans = engines.manifest.plans.values()
+        self.steps = {step.engine: (plan, step) for plan in plans for step in plan.engine_steps}
 
     def keep_compiled(self) -> None:
         """Nothing is compiled that could be kept."""
@@ -86,8 +81,7 @@ class OnnxRuntimeSessions:
                 disabled_optimizers=[TABLE_MAKER],
             )
         _check_provider(engine, session, self.provider)
-        step, tensors = self.steps[engine]
-        loaded = SessionEngine(self, self.weights, step, tensors, session, stream)
+        loaded = SessionEngine(self, self.weights, engine, session, stream)
         loaded.measure()
         return loaded
 
@@ -109,7 +103,8 @@ class OnnxRuntimeSessions:
         Without TF32 ONNX Runtime bars tensor cores to convolutions in float16 as well (its
         `CreateCudnnFeExecutionPlan`). The DiT has no convolution, and its block scores are float32.
         """
-        return self.engines.manifest.key.precision != "fp32" and engine not in self.dit_engines
+        plan, _ = self.steps[engine]
+        return self.engines.manifest.key.precision != "fp32" and stage_of(plan.graph) != DIT
 
     def _providers(self, engine: str, stream: int) -> list:
         if self.provider != CUDA:
@@ -124,31 +119,15 @@ class OnnxRuntimeSessions:
         return [(CUDA, settings)]
 
 
-class OnnxRuntimeRunner(AotKernels, OnnxRuntimeSessions):
-    """The sessions and kernels of one folder. Implements `runtime.engine_runner.EngineRunner`.
-
-    Raises:
-        MissingDependencyError, EngineError, UsageError, DeviceError: as `OnnxRuntimeSessions`, `AotKernels`.
-    """
-
-    def __init__(self, engines: EngineSet, device: CudaDevice, index: int = 0) -> None:
-        AotKernels.__init__(self, engines)
-        OnnxRuntimeSessions.__init__(self, engines, device, index)
-
-
 class SessionEngine:
     """A session and the matrices that it reads. Implements `runtime.engine_runner.Engine`."""
 
     def __init__(
-        self,
-        owner: OnnxRuntimeSessions,
-        weights: SharedWeights,
-        step: EngineStep,
-        tensors: Mapping[str, PlanTensor],
-        session: Any,
-        stream: int,
+        self, owner: OnnxRuntimeRunner, weights: SharedWeights, engine: str, session: Any, stream: int
     ) -> None:
-        self.owner, self.weights, self.step, self.tensors, self.stream = owner, weights, step, tensors, stream
+        self.owner, self.weights, self.stream = owner, weights, stream
+        plan, self.step = owner.steps[engine]
+        self.tensors = plan.tensors
         self.session: Any = session
         self.places = json.loads(session.get_modelmeta().custom_metadata_map[WEIGHTS_KEY])
         self.matrices = {name: weights.take(place) for name, place in self.places.items()}
@@ -221,12 +200,7 @@ class SessionContext:
 
     def bind(self, addresses: Mapping[str, int]) -> None:
         step = self.engine.step
-        wanted = {*step.inputs, *step.outputs}
-        if wanted != set(addresses):
-            raise EngineError(
-                f"{step.engine} binds {', '.join(sorted(wanted ^ set(addresses)))} otherwise than its plan; "
-                f"{BUILD_AGAIN}"
-            )
+        check_bound(step.engine, {*step.inputs, *step.outputs}, addresses)
         key = tuple(addresses.values())
         if key not in self.bindings:
             self.bindings[key] = self.engine.binding(addresses)

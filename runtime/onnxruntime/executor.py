@@ -60,7 +60,6 @@ class OrtTensor:
 
     @property
     def pointer(self) -> int:
-        """Address of the first element."""
         return self.owner.data_ptr() + self.offset
 
     def part(self, rows: slice) -> "OrtTensor":

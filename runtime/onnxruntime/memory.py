@@ -9,7 +9,6 @@ import ctypes
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
 
 from flashvsr_trt.errors import EngineError
 from flashvsr_trt.runtime.tensorrt.arena import aligned, lowest_gap
@@ -18,18 +17,6 @@ from flashvsr_trt.runtime.tensorrt.cuda_device import CudaDevice
 ALLOC_TYPE = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_size_t)
 FREE_TYPE = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 EMPTY_TYPE = ctypes.CFUNCTYPE(None)
-
-
-class Region(Protocol):
-    """Where allocations come from for a while."""
-
-    def take(self, size: int) -> int:
-        """Address of `size` bytes, aligned to 256; 0 where there is no room."""
-        ...
-
-    def give(self, address: int) -> bool:
-        """Take an address back; False if it is none of this region's."""
-        ...
 
 
 class Gaps:
@@ -66,10 +53,12 @@ class ScratchRegion:
         self.base, self.gaps = base, Gaps(size)
 
     def take(self, size: int) -> int:
+        """Address of `size` bytes, aligned to 256; 0 where there is no room."""
         offset = self.gaps.take(size)
         return 0 if offset is None else self.base + offset
 
     def give(self, address: int) -> bool:
+        """Take an address back; False if it is none of this region's."""
         if not 0 <= address - self.base < (self.gaps.size or 1):
             return False
         self.gaps.give(address - self.base)
@@ -123,7 +112,7 @@ class SessionMemory:
         }
 
     @contextmanager
-    def serving(self, region: Region | None) -> Iterator[None]:
+    def serving(self, region: ScratchRegion | MeasuringRegion | None) -> Iterator[None]:
         """This thread's allocations come from `region`; None is the device.
 
         Raises:

@@ -1,5 +1,6 @@
 """The large matrices of ONNX Runtime's segments on the device: each once, however many segments read it."""
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from flashvsr_trt.errors import EngineError
 from flashvsr_trt.runtime.tensorrt.cuda_device import CudaDevice
 
 Place = Mapping[str, Any]
-"""Where a matrix is, as `engines.onnxruntime_keys` describes it."""
+"""Where a matrix is, as `engines.manifest.WEIGHTS_KEY` says."""
 
 
 class SharedWeights:
@@ -24,7 +25,7 @@ class SharedWeights:
     def __init__(self, device: CudaDevice, folder: Path, stream: int) -> None:
         self.device, self.folder, self.stream = device, folder, stream
         self.addresses: dict[tuple, int] = {}
-        self.readers: dict[tuple, int] = {}
+        self.readers: Counter[tuple] = Counter()
 
     def take(self, place: Place) -> int:
         """Address of a matrix, which is copied to the device for its first reader.
@@ -36,7 +37,6 @@ class SharedWeights:
         key = _key(place)
         if key not in self.addresses:
             self.addresses[key] = self._upload(place)
-            self.readers[key] = 0
         self.readers[key] += 1
         return self.addresses[key]
 
@@ -45,7 +45,6 @@ class SharedWeights:
         key = _key(place)
         self.readers[key] -= 1
         if not self.readers[key]:
-            del self.readers[key]
             self.device.free(self.addresses.pop(key))
 
     def _upload(self, place: Place) -> int:

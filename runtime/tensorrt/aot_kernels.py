@@ -12,7 +12,7 @@ from flashvsr_trt.kernels.launch import (
     prepare_launch,
     scratch_bytes,
 )
-from flashvsr_trt.plugins.op_kernels import read_operator_kernels
+from flashvsr_trt.plugins.op_kernels import OperatorKernels
 
 
 class AotKernels:
@@ -29,11 +29,9 @@ class AotKernels:
         self._prepared: dict[tuple[str, ...], PreparedLaunch] = {}
         if not any(plan.kernels for plan in manifest.plans.values()):
             return
-        architecture = manifest.key.architecture
-        head_dim = engines.bundle.stream.preset.network.dit.head_dim
         folder = engines.kernels_folder
-        artifacts = read_operator_kernels(architecture, manifest.key.precision, head_dim, folder)
-        self.loaded = {name: load_kernel(artifact, folder) for name, artifact in artifacts.items()}
+        found = OperatorKernels.of(engines.bundle, manifest.key.architecture).read(folder)
+        self.loaded = {name: load_kernel(fastest, folder) for name, (fastest, *_) in found.items()}
 
     def scratch_bytes(self, plan: SegmentPlan, step: KernelStep) -> int:
         return scratch_bytes(self.loaded[step.operator].artifact, _shapes(plan, step), dict(step.attributes))

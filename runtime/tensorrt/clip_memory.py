@@ -101,7 +101,6 @@ class ClipMemory:
         return self.addresses[name] + first_row * (spec.size_bytes(self.compute) // spec.shape[0])
 
     def size(self, name: str) -> int:
-        """Bytes of a buffer."""
         return self.specs[name].size_bytes(self.compute)
 
     def release(self) -> None:

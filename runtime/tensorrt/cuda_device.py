@@ -45,7 +45,6 @@ class CudaDevice:
         call("cuCtxSetCurrent", self.context)
 
     def free_and_total_memory(self) -> tuple[int, int]:
-        """Bytes of device memory."""
         return call("cuMemGetInfo")
 
     def allocate(self, size: int) -> int:
@@ -69,7 +68,6 @@ class CudaDevice:
         call("cuMemFreeHost", array.ctypes.data)
 
     def zero(self, address: int, size: int, stream: int) -> None:
-        """Fill with zero bytes."""
         call("cuMemsetD8Async", address, 0, size, stream)
 
     def upload(self, source: np.ndarray, target: int, stream: int) -> None:
@@ -81,7 +79,6 @@ class CudaDevice:
         call("cuMemcpyDtoHAsync", target.ctypes.data, source, target.nbytes, stream)
 
     def copy(self, source: int, target: int, size: int, stream: int) -> None:
-        """Device memory to device memory."""
         call("cuMemcpyDtoDAsync", target, source, size, stream)
 
     def new_stream(self) -> int:
@@ -89,7 +86,6 @@ class CudaDevice:
         return int(call("cuStreamCreate", int(driver().CUstream_flags.CU_STREAM_NON_BLOCKING)))
 
     def destroy_stream(self, stream: int) -> None:
-        """Give a stream back."""
         call("cuStreamDestroy", stream)
 
     def new_event(self) -> int:
@@ -97,7 +93,6 @@ class CudaDevice:
         return int(call("cuEventCreate", int(driver().CUevent_flags.CU_EVENT_DEFAULT)))
 
     def destroy_event(self, event: int) -> None:
-        """Give an event back."""
         call("cuEventDestroy", event)
 
     def record(self, event: int, stream: int) -> None:
@@ -162,7 +157,6 @@ class CudaDevice:
             cuda.cuGraphDestroy(graph)
 
     def launch(self, graph: int, stream: int) -> None:
-        """Run a graph's work on the stream."""
         call("cuGraphLaunch", graph, stream)
 
     def destroy_graph(self, graph: int) -> None:

@@ -1,11 +1,48 @@
-"""CUDA graphs of bound graphs: one for each set of addresses, captured after one plain run, then replayed."""
+"""Graphs of the stream with every tensor at its address: run once plainly, then captured and replayed."""
 
-from collections.abc import Callable, Hashable
+from collections import Counter
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 
+from flashvsr_trt.engines.plan import EngineStep, SegmentPlan
 from flashvsr_trt.errors import DeviceError
-from flashvsr_trt.runtime.tensorrt.bound_graph import BoundGraph
 from flashvsr_trt.runtime.tensorrt.cuda_device import CudaDevice
+from flashvsr_trt.runtime.tensorrt.engine_runner import EngineContext, EngineRunner
+
+
+@dataclass(frozen=True)
+class BoundGraph:
+    """A plan's steps on fixed addresses: the same work every time it is enqueued.
+
+    Attributes:
+        contexts: one for each engine, which all bindings share: each sets its addresses before it runs.
+        bindings: engine -> the addresses of its inputs and outputs.
+        addresses: of every tensor of the plan; `scratch` is that of the kernels' scratch memory.
+        calls: what one run counts: {"dit/engine": 5, "select_blocks/aot": 4, ...}.
+    """
+
+    plan: SegmentPlan
+    runner: EngineRunner
+    contexts: Mapping[str, EngineContext]
+    bindings: Mapping[str, Mapping[str, int]]
+    addresses: Mapping[str, int]
+    scratch: int
+    calls: Counter[str]
+
+    def enqueue(self, stream: int) -> None:
+        """Every step in order: on one stream, each sees what those before it wrote."""
+        for step in self.plan.steps:
+            if isinstance(step, EngineStep):
+                context = self.contexts[step.engine]
+                context.bind(self.bindings[step.engine])
+                context.enqueue(stream)
+            else:
+                ports = {**step.inputs, **step.outputs}
+                addresses = {port: self.addresses[name] for port, name in ports.items()}
+                self.runner.launch(self.plan, step, addresses, self.scratch, stream)
+
+    def can_capture(self, stream: int) -> bool:
+        return all(self.contexts[engine].can_capture(stream) for engine in self.bindings)
 
 
 @dataclass(frozen=True)
@@ -30,7 +67,7 @@ class GraphCache:
     def run(
         self, key: Hashable, bind: Callable[[], BoundGraph], stream: int, comes_again: bool = True
     ) -> BoundGraph:
-        """Put one run on the stream. A key's first binds, runs plainly, and is captured if it comes again.
+        """Put one run on the stream. A key's first binds and runs plainly; it is kept if it comes again.
 
         Raises:
             DeviceError: an engine cannot be captured, or CUDA cannot.
@@ -40,18 +77,15 @@ class GraphCache:
         if found is None:
             bound = bind()
             bound.enqueue(stream)
-            graph = self._capture(key, bound, stream) if self.capture and comes_again else None
-            self.replays[key] = Replay(bound, graph)
+            if comes_again:
+                graph = self._capture(key, bound, stream) if self.capture else None
+                self.replays[key] = Replay(bound, graph)
             return bound
         if found.cuda_graph is None:
             found.bound.enqueue(stream)
         else:
             self.device.launch(found.cuda_graph, stream)
         return found.bound
-
-    def forget(self, key: Hashable) -> None:
-        """Drop a bound graph that was never captured."""
-        del self.replays[key]
 
     def release(self) -> None:
         """Give all graphs back; none may be running."""

@@ -6,19 +6,8 @@ from dataclasses import replace
 from flashvsr_trt.config.signatures import DECODE, StreamConfig, stage_of
 from flashvsr_trt.engines.plan import SegmentPlan
 from flashvsr_trt.memory import MemoryEstimate, check_fits
-from flashvsr_trt.runtime.tensorrt.arena import aligned, place_by_lifetime
-from flashvsr_trt.runtime.tensorrt.bound_graph import GraphMemory
+from flashvsr_trt.runtime.tensorrt.arena import place_by_lifetime
 from flashvsr_trt.runtime.tensorrt.clip_memory import clip_layout
-from flashvsr_trt.runtime.tensorrt.engine_runner import Engine, EngineRunner
-
-
-def graph_memory(plan: SegmentPlan, runner: EngineRunner, engines: Mapping[str, Engine]) -> GraphMemory:
-    """What one graph needs of its stage's arena, once its engines are loaded."""
-    return GraphMemory(
-        carried=place_by_lifetime(plan),
-        kernel_scratch=aligned(max((runner.scratch_bytes(plan, step) for step in plan.kernels), default=0)),
-        engine_scratch=aligned(max((engines[name].memory_bytes for name in plan.engines), default=0)),
-    )
 
 
 def arena_sizes(graphs: Mapping[str, int]) -> dict[bool, int]:

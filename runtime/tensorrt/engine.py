@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from flashvsr_trt.engines.flavours import FLAVOURS
-from flashvsr_trt.engines.manifest import BUILD_AGAIN, EngineSet
+from flashvsr_trt.engines.manifest import EngineSet
 from flashvsr_trt.engines.tensorrt_api import load_engine, load_module, logger_of
 from flashvsr_trt.errors import EngineError
 from flashvsr_trt.runtime.tensorrt.aot_kernels import AotKernels
-from flashvsr_trt.runtime.tensorrt.engine_runner import ReportLayer
+from flashvsr_trt.runtime.tensorrt.engine_runner import ReportLayer, check_bound
 from flashvsr_trt.runtime.tensorrt.runtime_cache import RUNTIME_CACHE, RuntimeCache
 
 _MILLISECOND = 1e-3
@@ -90,11 +90,7 @@ class BoundContext:
         if addresses == self.bound:
             return
         engine, logger = self.owner.name, self.owner.logger
-        if self.names != set(addresses):
-            raise EngineError(
-                f"{engine} binds {', '.join(sorted(self.names ^ set(addresses)))} otherwise than "
-                f"its plan; {BUILD_AGAIN}"
-            )
+        check_bound(engine, self.names, addresses)
         self.bound = {}
         for name, address in addresses.items():
             logger.clear()

@@ -7,10 +7,19 @@ tests.
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
+from flashvsr_trt.engines.manifest import BUILD_AGAIN
 from flashvsr_trt.engines.plan import KernelStep, SegmentPlan
+from flashvsr_trt.errors import EngineError
 
 ReportLayer = Callable[[str, str, float], None]
 """Gets the engine, one of its layers, and the seconds that the layer took."""
+
+
+def check_bound(engine: str, wanted: set[str], addresses: Mapping[str, int]) -> None:
+    """Raise EngineError unless addresses are those of an engine's inputs and outputs."""
+    if wanted != set(addresses):
+        differ = ", ".join(sorted(wanted ^ set(addresses)))
+        raise EngineError(f"{engine} binds {differ} otherwise than its plan; {BUILD_AGAIN}")
 
 
 class EngineContext(Protocol):

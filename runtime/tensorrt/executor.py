@@ -21,9 +21,9 @@ from flashvsr_trt.errors import DeviceError
 from flashvsr_trt.memory import MemoryEstimate
 from flashvsr_trt.runtime.executor import GraphExecutor, HostArrays
 from flashvsr_trt.runtime.ring import RingStep
-from flashvsr_trt.runtime.tensorrt.bound_graph import BoundGraph
 from flashvsr_trt.runtime.tensorrt.clip_memory import ClipMemory, buffer_name, clip_layout, state_name
 from flashvsr_trt.runtime.tensorrt.cuda_device import CudaDevice
+from flashvsr_trt.runtime.tensorrt.cuda_graphs import BoundGraph
 from flashvsr_trt.runtime.tensorrt.device_memory import check_device_memory
 from flashvsr_trt.runtime.tensorrt.engine_runner import EngineRunner
 from flashvsr_trt.runtime.tensorrt.loaded_graphs import LoadedGraphs
@@ -228,8 +228,6 @@ class TensorRTExecutor(GraphExecutor):
         with self.timer.measure(stage_of(graph), stream):
             bound = state.graphs.run(key, bind, stream, comes_again=graph != DIT_FIRST)
         self.kernel_calls.update(bound.calls)
-        if graph == DIT_FIRST:
-            state.graphs.forget(key)
 
 
 def _places(tensors: Mapping[str, UnitTensor | list[UnitTensor]]) -> list[UnitPlace]:

@@ -1,14 +1,29 @@
 """The engines of a stream's graphs on the device: loaded, given one context each, and given back."""
 
+from collections import Counter
 from collections.abc import Mapping
-from functools import partial
+from dataclasses import dataclass
 
 from flashvsr_trt.config.signatures import DECODE, stage_of
 from flashvsr_trt.engines.plan import SegmentPlan
 from flashvsr_trt.errors import DeviceError
-from flashvsr_trt.runtime.tensorrt.bound_graph import BoundGraph, GraphMemory, bind_graph
-from flashvsr_trt.runtime.tensorrt.device_memory import arena_sizes, graph_memory
+from flashvsr_trt.runtime.tensorrt.arena import Layout, aligned, place_by_lifetime
+from flashvsr_trt.runtime.tensorrt.cuda_graphs import BoundGraph
+from flashvsr_trt.runtime.tensorrt.device_memory import arena_sizes
 from flashvsr_trt.runtime.tensorrt.engine_runner import Engine, EngineContext, EngineRunner, ReportLayer
+
+
+@dataclass(frozen=True)
+class GraphMemory:
+    """How one graph uses its stage's arena: tensors between steps, then scratch of kernels and engines."""
+
+    carried: Layout
+    kernel_scratch: int
+    engine_scratch: int
+
+    @property
+    def size(self) -> int:
+        return self.carried.size + self.kernel_scratch + self.engine_scratch
 
 
 class LoadedGraphs:
@@ -36,7 +51,6 @@ class LoadedGraphs:
         self.arena_sizes = arena_sizes({graph: memory.size for graph, memory in self.memory.items()})
 
     def is_loaded(self, graph: str) -> bool:
-        """Whether its engines are on the device."""
         return all(name in self.engines for name in self.plans[graph].engines)
 
     def use_arenas(self, arenas: Mapping[bool, int]) -> None:
@@ -76,13 +90,29 @@ class LoadedGraphs:
 
     def bind(self, graph: str, edge: Mapping[str, int]) -> BoundGraph:
         """Give every tensor of a graph its address; `edge` has those of inputs and outputs."""
-        arena = self.arenas[stage_of(graph) == DECODE]
-        return bind_graph(self.plans[graph], self.runner, self.contexts, self.memory[graph], arena, edge)
+        plan, memory, arena = self.plans[graph], self.memory[graph], self.arenas[stage_of(graph) == DECODE]
+        own = dict(edge) | {name: arena + offset for name, offset in memory.carried.offsets.items()}
+        addresses = {name: own[plan.memory_of(name)] for name in plan.tensors}
+        bindings = {
+            step.engine: {name: addresses[name] for name in (*step.inputs, *step.outputs)}
+            for step in plan.engine_steps
+        }
+        calls = Counter(f"{step.operator}/aot" for step in plan.kernels)
+        calls[f"{graph}/engine"] = len(bindings)
+        contexts = {engine: self.contexts[engine] for engine in bindings}
+        kernel_scratch = arena + memory.carried.size
+        return BoundGraph(plan, self.runner, contexts, bindings, addresses, kernel_scratch, calls)
 
     def _load_engines(self, graph: str) -> None:
-        load = partial(self.runner.load, stream=self.streams[graph])
-        self.engines |= {name: load(name) for name in self.plans[graph].engines}
-        self.memory[graph] = graph_memory(self.plans[graph], self.runner, self.engines)
+        plan, runner, stream = self.plans[graph], self.runner, self.streams[graph]
+        loaded = {name: runner.load(name, stream) for name in plan.engines}
+        self.engines |= loaded
+        kernels = [runner.scratch_bytes(plan, step) for step in plan.kernels]
+        self.memory[graph] = GraphMemory(
+            carried=place_by_lifetime(plan),
+            kernel_scratch=aligned(max(kernels, default=0)),
+            engine_scratch=aligned(max((engine.memory_bytes for engine in loaded.values()), default=0)),
+        )
 
     def _make_contexts(self, graph: str) -> None:
         memory = self.memory[graph]

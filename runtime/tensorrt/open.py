@@ -22,12 +22,9 @@ from flashvsr_trt.engines.cache import (
 from flashvsr_trt.engines.device import Device, current_device
 from flashvsr_trt.engines.flavours import (
     BFLOAT16_CAPABILITY,
-    FLAVOURS,
     ONNXRUNTIME,
     Target,
     choose_target,
-    installed_version,
-    supported_version,
 )
 from flashvsr_trt.engines.manifest import BUILD_AGAIN, MANIFEST, EngineSet, open_engines
 from flashvsr_trt.engines.options import BuildOptions
@@ -42,10 +39,11 @@ from flashvsr_trt.runtime.tensorrt.engine import TensorRTRunner
 from flashvsr_trt.runtime.tensorrt.engine_runner import EngineRunner
 from flashvsr_trt.runtime.tensorrt.executor import TensorRTExecutor
 from flashvsr_trt.runtime.tensorrt.named_engines import (
-    check_flavour,
+    check_engines,
     check_precision,
     check_weights,
     find_named_engines,
+    first_that_fits,
     said_options,
 )
 from flashvsr_trt.runtime.tensorrt.run_profile import RunProfile
@@ -67,13 +65,8 @@ def open_tensorrt_executor(request: ExecutorRequest, notify: Notify) -> TensorRT
         )
     whole = request.stream
     request, plan = _in_tiles(request)
-    if request.engines.folder:
-        found = find_device(request.device)
-        device = CudaDevice(device_index(request.device))
-        engines = _named(request, found, notify)
-    else:
-        device, target = request_target(request, notify)
-        engines = _engines(request, target, notify)
+    engines = (_named if request.engines.folder else _engines)(request, notify)
+    device = CudaDevice(device_index(request.device))
     profile = RunProfile() if request.engines.profile else None
     executor = open_engines_on(device, engines, request.torch.cuda_graphs is not False, profile)
     if plan is None:
@@ -132,7 +125,7 @@ def open_engines_on(
         MissingDependencyError: their flavour is not installed.
     """
     manifest, bundle = engines.manifest, engines.bundle
-    check_engines(engines, device.name, device.capability)
+    check_engines(engines, device)
     stored = manifest.size_bytes
     if manifest.key.options.strip_weights or manifest.key.flavour == ONNXRUNTIME.name:
         stored += bundle.weights.file.size_bytes
@@ -156,29 +149,7 @@ def _runner(engines: EngineSet, device: CudaDevice) -> EngineRunner:
     return OnnxRuntimeRunner(engines, device, device.index)
 
 
-def check_engines(engines: EngineSet, device: str, capability: str) -> None:
-    """Raise EngineError if engines are for another GPU, or another version than is installed."""
-    key, built_on = engines.manifest.key, engines.manifest.device
-    flavour = FLAVOURS[key.flavour]
-    if key.capability != capability:
-        raise EngineError(
-            f"{engines.folder} holds engines for compute capability {key.capability}, and {device} has "
-            f"{capability}; {BUILD_AGAIN}"
-        )
-    if not flavour.portable and built_on != device:
-        raise EngineError(
-            f"{engines.folder} holds engines for {built_on}, and this GPU is {device}; {BUILD_AGAIN}"
-        )
-    version = installed_version(flavour)
-    if version is not None and version != key.version:
-        raise EngineError(
-            f"{engines.folder} holds engines of {flavour.title} {key.version}, and {version} is "
-            f"installed; {BUILD_AGAIN}"
-        )
-
-
 def check_stream(engines: EngineSet, stream: StreamConfig) -> None:
-    """Raise EngineError if engines are of another stream."""
     own = engines.bundle.stream
     if own != stream:
         raise EngineError(
@@ -201,14 +172,7 @@ def _find_for_gpu(request: ExecutorRequest) -> EngineSet | None:
     return _find(request, target, lambda line: None)
 
 
-def request_target(request: ExecutorRequest, notify: Notify) -> tuple[CudaDevice, Target]:
-    """The GPU that a request names, and what engines for it are built for."""
-    target = choose_target(request.engines.flavour, None, find_device(request.device), notify)
-    return CudaDevice(device_index(request.device)), target
-
-
 def build_command(request: ExecutorRequest, precision: str, flavour: str) -> str:
-    """The command that builds a request's engines."""
     stream = request.stream
     geometry = stream.geometry
     options = {
@@ -233,25 +197,21 @@ def build_command(request: ExecutorRequest, precision: str, flavour: str) -> str
     return shlex.join(["flashvsr-trt", "engines", "build", *words])
 
 
-def _named(request: ExecutorRequest, device: Device, notify: Notify) -> EngineSet:
+def _named(request: ExecutorRequest, notify: Notify) -> EngineSet:
     """The engines that --engines names. Raises why they do not fit the request."""
 
     def check(engines: EngineSet) -> None:
-        supported_version(FLAVOURS[engines.manifest.key.flavour])
-        check_flavour(engines, request.engines.flavour)
         check_stream(engines, request.stream)
-        check_engines(engines, device.name, device.capability)
         check_precision(engines, request.dtype)
         check_weights(engines, request.weights)
-        engines.check_contents()
 
-    found = find_named_engines(Path(request.engines.folder or ""), check, notify)
-    mark_in_use(found.folder)
-    return found
+    folder, device = Path(request.engines.folder or ""), find_device(request.device)
+    return find_named_engines(folder, device, request.engines.flavour, check, notify)
 
 
-def _engines(request: ExecutorRequest, target: Target, notify: Notify) -> EngineSet:
+def _engines(request: ExecutorRequest, notify: Notify) -> EngineSet:
     """The engines that match, or new ones if the request lets them be built."""
+    target = choose_target(request.engines.flavour, None, find_device(request.device), notify)
     precision = _precision(request, target)
     found = (
         _build(request, target, precision, notify)
@@ -273,8 +233,7 @@ def _find(request: ExecutorRequest, target: Target, notify: Notify) -> EngineSet
         return None
     found = find_engines(_root(), bundle, engine_key(bundle, target, BuildOptions()))
     if found:
-        mark_in_use(found.folder)
-        found.check_contents()
+        _use(found)
     return found or _with_other_options(bundle, target, notify)
 
 
@@ -294,19 +253,17 @@ def _build(request: ExecutorRequest, target: Target, precision: str, notify: Not
 
 def _with_other_options(bundle: Bundle, target: Target, notify: Notify) -> EngineSet | None:
     """The newest whole engines that were built with other options than the defaults, announced."""
-    key = engine_key(bundle, target, BuildOptions())
-    for found in find_engines_of_any_options(_root(), bundle, key):
-        try:
-            if isinstance(found, EngineError):
-                raise found
-            mark_in_use(found.folder)
-            found.check_contents()
-        except EngineError as error:
-            notify(f"left aside: {error}")
-            continue
+    kept = find_engines_of_any_options(_root(), bundle, engine_key(bundle, target, BuildOptions()))
+    found = first_that_fits(kept, _use, lambda error: notify(f"left aside: {error}"))
+    if found:
         notify(f"engines {found.folder.name}{said_options(found)}: none are there of the default options")
-        return found
-    return None
+    return found
+
+
+def _use(engines: EngineSet) -> None:
+    """Mark engines as in use, and raise EngineError if they are damaged."""
+    mark_in_use(engines.folder)
+    engines.check_contents()
 
 
 def _root() -> Path:

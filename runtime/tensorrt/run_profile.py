@@ -15,8 +15,6 @@ _MICROSECONDS = 1e6
 
 @dataclass(frozen=True)
 class Layer:
-    """One run of one layer of an engine."""
-
     engine: str
     name: str
     seconds: float
@@ -34,7 +32,6 @@ class RunProfile:
         self.started.append([])
 
     def add_layer(self, engine: str, name: str, seconds: float) -> None:
-        """See `engine_runner.ReportLayer`."""
         self.started[-1].append(Layer(engine, name, seconds))
 
     def add_span(self, span: Span) -> None:
@@ -57,7 +54,7 @@ class RunProfile:
         lines += [f"{engine:<12} {_times(seconds)}  {name}" for (engine, name), seconds in longest]
         return lines
 
-    def chrome_trace(self) -> dict[str, Any]:
+    def trace_text(self) -> str:
         """Stages where they ran; layers end to end from their stage's begin: only their length is known."""
         events = []
         for span, ran in self.spans:
@@ -66,11 +63,7 @@ class RunProfile:
             for layer in ran:
                 events.append(_event(layer.name, f"{span.stage} layers", begin, layer.seconds, layer.engine))
                 begin += layer.seconds
-        return {"traceEvents": events, "displayTimeUnit": "ms"}
-
-    def trace_text(self) -> str:
-        """The trace as the content of a file."""
-        return json.dumps(self.chrome_trace()) + "\n"
+        return json.dumps({"traceEvents": events, "displayTimeUnit": "ms"}) + "\n"
 
 
 def _times(seconds: list[float]) -> str:

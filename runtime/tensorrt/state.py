@@ -78,7 +78,6 @@ class UnitPlace:
         return self.number % 2
 
     def buffer(self, graph: str, tensor: str) -> str:
-        """Name of the place's buffer."""
         return buffer_name(graph, tensor, self.number)
 
 
@@ -136,7 +135,6 @@ class ClipState:
         self.encoded_units = 0
 
     def next_place(self) -> UnitPlace:
-        """The place of the unit that is encoded next."""
         place = self.places[self.encoded_units % len(self.places)]
         self.encoded_units += 1
         return place

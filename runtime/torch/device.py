@@ -14,7 +14,7 @@ from flashvsr_trt.config.presets import NetworkConfig
 from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.config.tiles import TilePlan
 from flashvsr_trt.errors import DeviceError, MissingDependencyError, UsageError
-from flashvsr_trt.kernels.device import architecture_of
+from flashvsr_trt.kernels.calls import architecture_of
 from flashvsr_trt.kernels.tuning import setting_for
 from flashvsr_trt.memory import (
     LIBRARY_BYTES,

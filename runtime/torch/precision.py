@@ -8,7 +8,7 @@ import torch
 
 from flashvsr_trt.errors import DeviceError, UsageError
 from flashvsr_trt.files.manifest_reader import BadManifestError, dump_manifest, read_manifest, record_of
-from flashvsr_trt.kernels.device import architecture_of
+from flashvsr_trt.kernels.calls import architecture_of
 from flashvsr_trt.kernels.tuning import capability_number
 from flashvsr_trt.model.running_dit import ATTENTION, product_names
 from flashvsr_trt.runtime.request import DIT_PRECISIONS, TorchOptions

@@ -2,6 +2,7 @@
 
 import torch
 
+from flashvsr_trt.config.pictures import WAVELET_LEVELS
 from flashvsr_trt.config.presets import (
     LATENT_CHANNELS,
     LATENT_STRIDE,
@@ -11,7 +12,6 @@ from flashvsr_trt.config.presets import (
     NetworkConfig,
 )
 from flashvsr_trt.config.signatures import PIXEL_CHANNELS, PROJECTOR_TAIL
-from flashvsr_trt.model.color import WAVELET_LEVELS
 from flashvsr_trt.model.decoder import CONDITION_CHANNELS
 from flashvsr_trt.model.sharding import Sharding, length
 from flashvsr_trt.model.step_tokens import row_owners, window_owners

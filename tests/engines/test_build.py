@@ -22,7 +22,7 @@ from flashvsr_trt.engines.timing_cache import keep_timings
 from flashvsr_trt.engines.verify import verify_engines
 from flashvsr_trt.errors import DeviceError, EngineError, UsageError
 from flashvsr_trt.files.folder import sha256_of
-from flashvsr_trt.plugins.op_kernels import read_operator_kernels
+from flashvsr_trt.plugins.op_kernels import OperatorKernels
 from tests.engines.conftest import KINDS, SMALLEST, SPARSE
 from tests.exported import ignore
 
@@ -59,9 +59,9 @@ def test_a_manifest_says_what_was_built(engines_of, rtx_target):
 
 def test_the_kernels_lie_beside_the_engines(engines_of):
     engines = engines_of("sparse-low-latency-4x")
-    kernels = read_operator_kernels("sm_89", "bf16", 32, engines.kernels_folder)
+    kernels = OperatorKernels("sm_89", "bf16", 32).read(engines.kernels_folder)
     for step in engines.manifest.plans["dit"].kernels:
-        artifact = kernels[step.operator]
+        (artifact,) = kernels[step.operator]
         ports = {a.name for a in artifact.arguments if a.role in ("input", "output")}
         assert ports == {*step.inputs, *step.outputs}
 

@@ -6,17 +6,17 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from flashvsr_trt.engines import cache, stale
-from flashvsr_trt.engines.cache import engine_key, find_engines, list_engines
+from flashvsr_trt.engines import cache
+from flashvsr_trt.engines.cache import engine_key, find_engines, list_engines, why_stale
 from flashvsr_trt.engines.flavours import RTX, TENSORRT, Target
 from flashvsr_trt.engines.manifest import FORMAT_VERSION, MANIFEST, open_engines
 from flashvsr_trt.engines.options import BuildOptions
-from flashvsr_trt.engines.stale import why_stale
 from flashvsr_trt.engines.verify import verify_engines
 from flashvsr_trt.errors import EngineError
 from flashvsr_trt.files.manifest_reader import dump_manifest
 from flashvsr_trt.files.new import whole_folder
 from flashvsr_trt.imported_sources import sources_digest, sources_of
+from flashvsr_trt.plugins.op_kernels import OperatorKernels
 from tests.engines.conftest import SMALLEST, SPARSE
 
 
@@ -63,7 +63,8 @@ def test_what_would_make_an_engine_wrong_misses(
         case "options":
             options = BuildOptions(optimization_level=1)
         case "kernels":
-            monkeypatch.setattr(cache, "kernel_hashes", lambda *_: {"select_blocks": "other source"})
+            other = {"select_blocks": "other source"}
+            monkeypatch.setattr(OperatorKernels, "hashes", lambda self: other)
         case "lowering":
             monkeypatch.setattr(cache, "lowering_hash", lambda: "other source")
     assert find_engines(engines_root, bundle, engine_key(bundle, target, options)) is None
@@ -78,7 +79,6 @@ def test_every_source_of_the_builder_is_in_the_key():
         "engines/lowering.py",
         "engines/progress_monitor.py",
         "engines/binding_formats.py",
-        "plugins/kernel_contract.py",
         "plugins/tactics.py",
         "plugins/tensorrt_plugin.py",
         "kernels/manifest.py",
@@ -190,10 +190,10 @@ def test_a_folder_that_cannot_be_made_is_one_error(tmp_path):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda patch: patch.setattr(stale, "lowering_hash", lambda: "other"), "lowered differently"),
-        (lambda patch: patch.setattr(stale, "__version__", "9.9"), "this is 9.9"),
-        (lambda patch: patch.setattr(stale, "installed_version", lambda _: "1.9"), "1.9 is installed"),
-        (lambda patch: patch.setattr(stale, "needed_kernels", lambda *_: {"x": "y"}), "source has changed"),
+        (lambda patch: patch.setattr(cache, "lowering_hash", lambda: "other"), "lowered differently"),
+        (lambda patch: patch.setattr(cache, "__version__", "9.9"), "this is 9.9"),
+        (lambda patch: patch.setattr(cache, "installed_version", lambda _: "1.9"), "1.9 is installed"),
+        (lambda patch: patch.setattr(cache, "needed_kernels", lambda *_: {"x": "y"}), "source has changed"),
     ],
 )
 def test_why_engines_are_out_of_use(change, reason, engines_of, monkeypatch):

@@ -4,6 +4,7 @@ import json
 import random
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -11,7 +12,6 @@ from hypothesis import strategies as st
 
 from flashvsr_trt.bundle import read_bundle
 from flashvsr_trt.engines import build as building
-from flashvsr_trt.engines import verify
 from flashvsr_trt.engines.flavours import RTX, Target
 from flashvsr_trt.engines.layers import write_layers
 from flashvsr_trt.engines.manifest import KERNELS, MANIFEST, EngineFile, open_engines
@@ -22,6 +22,7 @@ from flashvsr_trt.files.manifest_reader import dump_manifest
 from flashvsr_trt.kernels.manifest import MANIFEST as KERNEL_MANIFEST
 from flashvsr_trt.kernels.manifest import check_kernels
 from flashvsr_trt.kernels.manifest import read_manifest as read_kernels
+from flashvsr_trt.plugins.op_kernels import OperatorKernels
 from tests.drawn_manifest import change_one_value
 from tests.exported import ignore
 from tests.kernels.test_manifest import write_kernels
@@ -107,7 +108,8 @@ INTEGRITY = ("files", "bundle", "kernels")
 
 def test_engines_are_refused_by_verify(engines_folder, monkeypatch):
     # That these are the kernels of the presets is another check: the stand-in has one of no preset.
-    monkeypatch.setattr(verify, "read_operator_kernels", lambda *_: {})
+    none = SimpleNamespace(read=lambda folder: {})
+    monkeypatch.setattr(OperatorKernels, "of", lambda bundle, architecture: none)
 
     def use():
         for check in verify_engines(open_engines(engines_folder), None):

@@ -44,7 +44,7 @@ CELLS = "decoder.clamp"
 
 
 def layers_of(engines: EngineSet, engine: str) -> tuple[Layer, ...]:
-    return engines.read_layers(engine)
+    return read_layers(engines.folder, engine)
 
 
 def moves_frames(layer: Layer) -> bool:
@@ -62,10 +62,10 @@ def assert_decode_moves_no_more(layers: tuple[Layer, ...], interleaved: int) -> 
     Two transpositions are part of layers that compute: the condition's, which becomes cells as it is
     clamped, and that of the frames, which become bytes.
     """
-    grown = [layer for layer in layers if of(layer, GROW) and layer.transposes]
+    grown = [layer for layer in layers if of(layer, GROW) and "Tran" in layer.steps]
     assert len(grown) == interleaved
     assert [layer.name for layer in layers if moves_frames(layer) and layer not in grown] == []
-    transposing = [layer for layer in layers if layer.transposes and layer not in grown]
+    transposing = [layer for layer in layers if "Tran" in layer.steps and layer not in grown]
     assert [of(layer, CELLS) or "frames" in layer.outputs for layer in transposing] == [True, True]
 
 

@@ -51,8 +51,8 @@ def test_every_session_opens_on_a_cpu(built):
 def test_on_a_gpu_every_session_is_opened_and_its_memory_given_back(built, monkeypatch):
     device = HostDevice()
     monkeypatch.setattr(cuda_device, "CudaDevice", lambda: device)
-    sessions = partial(onnxruntime_engine.OnnxRuntimeSessions, provider=CPU)
-    monkeypatch.setattr(onnxruntime_engine, "OnnxRuntimeSessions", sessions)
+    sessions = partial(onnxruntime_engine.OnnxRuntimeRunner, provider=CPU)
+    monkeypatch.setattr(onnxruntime_engine, "OnnxRuntimeRunner", sessions)
     check = {check.name: check for check in verify_engines(built, GPU)}["deserialise"]
     assert check.passed, check
     assert device.taken == 0

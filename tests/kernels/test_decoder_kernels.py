@@ -4,18 +4,19 @@ import pytest
 import torch
 
 from flashvsr_trt.config.geometry import Geometry
+from flashvsr_trt.config.pictures import FIXED_POINT_BITS
 from flashvsr_trt.config.presets import TOKEN_STRIDE
 from flashvsr_trt.kernels.calls import counted_calls, reference_kernels
 from flashvsr_trt.kernels.conv_relu import conv_relu, conv_relu_reference
 from flashvsr_trt.kernels.conv_to_rgb import ConvToRGB, conv_to_rgb_reference
 from flashvsr_trt.kernels.norm_silu import convolve_by_frame, launch_norm_silu, norm_silu_reference
-from flashvsr_trt.kernels.split_frames import launch_split_frames, split_frames_reference
-from flashvsr_trt.kernels.stack_frames import launch_stack_frames, stack_frames, stack_frames_reference
+from flashvsr_trt.kernels.split_frames import split_frames, split_frames_reference
+from flashvsr_trt.kernels.stack_frames import stack_frames, stack_frames_reference
 from flashvsr_trt.kernels.tuning import Setting
 from flashvsr_trt.model.decoder import condition_cells
 from flashvsr_trt.model.fused_decoder import decoder_input, one_frame_earlier
 from flashvsr_trt.model.fused_projector import unshuffle
-from flashvsr_trt.model.upsample import FIXED_POINT_BITS, bicubic_table, fit_to_target, upsample
+from flashvsr_trt.model.upsample import bicubic_table, fit_to_target, upsample
 
 VALUES = Setting(num_warps=4, constants={"VALUES": 256})
 CELLS = Setting(num_warps=4, constants={"PIXELS": 16, "CHANNELS": 32})
@@ -33,7 +34,7 @@ def channels_innermost(*shape, seed=0):
 
 
 def launch_split(*arguments):
-    return launch_split_frames(*arguments, VALUES)
+    return split_frames(*arguments, VALUES)
 
 
 @pytest.mark.parametrize("relu", [True, False])
@@ -47,7 +48,7 @@ def test_split_frames_moves_what_the_reference_moves(run_kernel, channels, frame
 
 
 def launch_stack(*arguments):
-    return launch_stack_frames(*arguments, CELLS)
+    return stack_frames(*arguments, CELLS)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +78,7 @@ def test_a_tail_of_another_layout_is_read_as_what_it_holds():
 
 
 def test_a_layout_that_stack_frames_cannot_read_is_refused(run_kernel):
-    tail, x, first = random(2, 8, 3, 5), channels_innermost(4, 8, 3, 5), torch.tensor(False)
+    tail, x, first = channels_innermost(2, 8, 3, 5), random(4, 8, 3, 5), torch.tensor(False)
     with pytest.raises(ValueError, match="channels-last"):
         run_kernel(launch_stack, tail, x, first)
 

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from flashvsr_trt.kernels.add_norm import add_norm_reference
-from flashvsr_trt.kernels.finish_frames import finish_frames_reference
-from flashvsr_trt.kernels.norm_rope import norm_rope_reference
+from flashvsr_trt.kernels.add_norm import add_norm, add_norm_reference
+from flashvsr_trt.kernels.finish_frames import finish_frames, finish_frames_reference
+from flashvsr_trt.kernels.norm_rope import norm_rope, norm_rope_reference
 from flashvsr_trt.kernels.tuning import Setting
 
 EPS = 1e-6
@@ -18,12 +18,10 @@ def random(*shape, seed=0):
 
 def launch_into_ring(qkv, q_weight, k_weight, cos, sin, ring, slot, scales=(1.0, 1.0)):
     """q and k as columns of a fused projection; k goes straight into a slot of the ring."""
-    from flashvsr_trt.kernels.norm_rope_triton import launch_norm_rope
-
     q, k, _ = qkv.chunk(3, dim=1)
     q_out, ring = torch.empty_like(ring[slot]), ring.clone()
     return (
-        *launch_norm_rope(q, k, q_weight, k_weight, cos, sin, EPS, q_out, ring[slot], scales, PARTS),
+        *norm_rope(q, k, q_weight, k_weight, cos, sin, EPS, q_out, ring[slot], scales, PARTS),
         q_out,
         ring,
     )
@@ -63,9 +61,7 @@ def test_norm_rope_divides_by_scales_and_not_its_means(run_kernel):
 
 
 def launch_add(*arguments):
-    from flashvsr_trt.kernels.add_norm_triton import launch_add_norm
-
-    return launch_add_norm(*arguments, False, TOKENS)
+    return add_norm(*arguments, False, TOKENS)
 
 
 @pytest.mark.parametrize("gated", [True, False])
@@ -79,9 +75,7 @@ def test_add_norm_gives_the_references_sum_and_norm(run_kernel, tokens, width, g
 
 
 def launch_finish(*arguments):
-    from flashvsr_trt.kernels.finish_frames import launch_finish_frames
-
-    return launch_finish_frames(*arguments, PIXELS)
+    return finish_frames(*arguments, PIXELS)
 
 
 @pytest.mark.parametrize("kind", ["random", "one colour", "saturated"])

@@ -6,20 +6,20 @@ import torch.nn.functional as F
 
 from bench.kernel_problems import SCENES, attention_problem, in_ring
 from flashvsr_trt.config.geometry import Geometry
+from flashvsr_trt.config.pictures import FIXED_POINT_BITS
 from flashvsr_trt.config.presets import TOKEN_STRIDE
 from flashvsr_trt.kernels.add_norm import add_norm, add_norm_reference
 from flashvsr_trt.kernels.block_sparse_attention import block_sparse_attention_reference
-from flashvsr_trt.kernels.calls import kernel_calls, reset_kernel_calls
+from flashvsr_trt.kernels.calls import architecture_of, kernel_calls, reset_kernel_calls
 from flashvsr_trt.kernels.conv_relu import conv_relu, conv_relu_reference
 from flashvsr_trt.kernels.conv_to_rgb import ConvToRGB
-from flashvsr_trt.kernels.device import architecture_of
+from flashvsr_trt.kernels.cuda_driver import call
 from flashvsr_trt.kernels.finish_frames import finish_frames, finish_frames_reference
 from flashvsr_trt.kernels.launch import (
     launch_prepared,
     load_kernel,
     output_shape,
     prepare_launch,
-    unload_kernel,
 )
 from flashvsr_trt.kernels.linear_gelu import linear_gelu
 from flashvsr_trt.kernels.manifest import find_artifact
@@ -31,7 +31,7 @@ from flashvsr_trt.kernels.stack_frames import stack_frames, stack_frames_referen
 from flashvsr_trt.kernels.torch_ops import attention_setting, block_sparse_attention, select_blocks
 from flashvsr_trt.kernels.tuning import setting_for
 from flashvsr_trt.model.fused_projector import unshuffle
-from flashvsr_trt.model.upsample import FIXED_POINT_BITS, bicubic_table, fit_to_target, upsample
+from flashvsr_trt.model.upsample import bicubic_table, fit_to_target, upsample
 
 pytestmark = pytest.mark.gpu
 
@@ -301,7 +301,7 @@ def run_cubin(built, name, inputs, values=None):
     pointers = {key: tensor.data_ptr() for key, tensor in (inputs | outputs).items()}
     launch_prepared(prepare_launch(kernel, shapes, values), stream.cuda_stream, pointers)
     stream.synchronize()
-    unload_kernel(kernel)
+    call("cuLibraryUnload", kernel.library)
     return [tensor for key, tensor in outputs.items() if key != "scratch"]
 
 

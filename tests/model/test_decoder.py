@@ -6,18 +6,19 @@ from torch import nn
 
 from flashvsr_trt.config.presets import AttentionConfig
 from flashvsr_trt.model.communicator import ONE_PROCESS
-from flashvsr_trt.model.decoder import WARM_UP_FRAMES, Decoder, MemBlock, TGrow
+from flashvsr_trt.model.decoder import WARM_UP_FRAMES, MemBlock, TGrow
 from flashvsr_trt.model.exported_decoder import exported_decoder
 from flashvsr_trt.model.fused_decoder import FusedDecoder, Grow
 from tests.golden import assert_close_to_max, golden_preset, load_case
+from training.published import PublishedDecoder
 
 CASE = "tcdecoder_32x32"
 MEM_BLOCKS = (5, 6, 7, 11, 12, 13, 17, 18, 19)
 
 
 @pytest.fixture
-def decoder() -> Decoder:
-    module = Decoder(golden_preset(AttentionConfig(sparse_ratio=None)).network)
+def decoder() -> PublishedDecoder:
+    module = PublishedDecoder(golden_preset(AttentionConfig(sparse_ratio=None)).network)
     module.load_state_dict(load_case(CASE).under("weights."))
     return module.eval().requires_grad_(False)
 

@@ -10,22 +10,23 @@ from flashvsr_trt.config.geometry import Geometry
 from flashvsr_trt.config.presets import find_preset, find_schedule
 from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.errors import WeightsError
-from flashvsr_trt.model.decoder import Decoder, MemBlock
+from flashvsr_trt.model.decoder import MemBlock
 from flashvsr_trt.model.decoder_range import LARGEST_KEPT, LARGEST_MADE, activations, in_range, scaled_layers
 from flashvsr_trt.model.network import build_network
 from flashvsr_trt.model.weights.load import load_weights, resolve_weights
 from flashvsr_trt.parity.tensor_error import psnr
 from flashvsr_trt.runtime.session import Session
 from flashvsr_trt.runtime.torch.executor import TorchExecutor
+from training.published import PublishedDecoder
 
 NANO = find_preset("nano").network
 
 
-def decoder_of(weights: str | None) -> Decoder:
+def decoder_of(weights: str | None) -> PublishedDecoder:
     """In float32, as it is before it is rounded."""
     loaded = load_weights(resolve_weights(weights, NANO), NANO, torch.float32)
-    decoder = Decoder(NANO)
-    decoder.load_state_dict(dict(loaded.decoder))
+    decoder = PublishedDecoder(NANO)
+    decoder.load_state_dict(dict(loaded.parts["decoder"]))
     return decoder.eval().requires_grad_(False)
 
 
@@ -77,9 +78,9 @@ def test_ordinary_weights_stay_as_they_are():
 
 def test_loaded_weights_are_not_changed():
     loaded = load_weights(resolve_weights(None, NANO), NANO, torch.float32)
-    before = {name: tensor.clone() for name, tensor in loaded.decoder.items()}
+    before = {name: tensor.clone() for name, tensor in loaded.parts["decoder"].items()}
     build_network(NANO, loaded, torch.device("cpu"), torch.float32)
-    assert all(torch.equal(tensor, before[name]) for name, tensor in loaded.decoder.items())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in loaded.parts["decoder"].items())
 
 
 @pytest.mark.parametrize(("dtype", "fits"), [(torch.float16, False), (torch.bfloat16, True)])

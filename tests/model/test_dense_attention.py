@@ -7,7 +7,7 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from flashvsr_trt.model import attention
-from flashvsr_trt.model.attention import DenseAttention, LayerCache, fused_attention, heads_first
+from flashvsr_trt.model.attention import DenseAttention, LayerCache, StepCache, fused_attention, heads_first
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_a_gpu_runs_cudnn_or_flash(dtype, heads):
     q = torch.randn(tokens, heads, head_dim, device="cuda", dtype=dtype)
     means = torch.zeros(tokens // 128, heads, head_dim, device="cuda")
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as recorded:
-        made = DenseAttention().attend(q, means, ring.part(slice(0)), ring, None)
+        made = DenseAttention().attend(q, means, StepCache(ring, ring, ring.part(slice(0))), None)
         torch.cuda.synchronize()
     kernels = [entry.key.lower() for entry in recorded.key_averages() if entry.device_type == DeviceType.CUDA]
     assert [name for name in kernels if "flash" in name or "sdpa" in name], kernels

@@ -9,7 +9,7 @@ from flashvsr_trt.config.geometry import Geometry
 from flashvsr_trt.config.presets import PRESETS, TOKEN_STRIDE, WINDOW_TOKENS, AttentionConfig
 from flashvsr_trt.config.rope import space_table, time_table
 from flashvsr_trt.kernels.select_blocks import block_probability, expand_mask, window_means
-from flashvsr_trt.model.attention import DenseAttention, LayerCache, SparseAttention
+from flashvsr_trt.model.attention import DenseAttention, LayerCache, SparseAttention, StepCache
 from flashvsr_trt.model.windows import from_windows, to_windows
 from flashvsr_trt.runtime.ring import KVRing
 from tests.golden import Case, assert_close_to_max, golden_preset, load_case
@@ -37,15 +37,15 @@ class RecordingAttention(SparseAttention):
         self.queries: list[torch.Tensor] = []
         self.outputs: list[torch.Tensor] = []
 
-    def attend(self, q, q_means, own, ring, slot_valid):
-        index, count = self.select(q_means, own, ring, slot_valid)
+    def attend(self, q, q_means, cache, slot_valid):
+        index, count = self.select(q_means, cache, slot_valid)
         self.masks.append(expand_mask(index, count))
-        k_means = torch.cat([ring.key_means, own.key_means]).flatten(0, 1)
+        k_means = torch.cat([cache.ring.key_means, cache.own.key_means]).flatten(0, 1)
         self.probabilities.append(
             block_probability(q_means, k_means, slot_valid, self.neighbourhood).flatten(1, 2)
         )
         self.queries.append(q)
-        self.outputs.append(super().attend(q, q_means, own, ring, slot_valid))
+        self.outputs.append(super().attend(q, q_means, cache, slot_valid))
         return self.outputs[-1]
 
 
@@ -203,10 +203,10 @@ def test_a_slot_that_is_not_valid_is_never_read():
     q, new, ring = torch.randn(geometry.unit_tokens, 2, 32), cache(1), cache(config.ring_slots)
     valid = torch.tensor([True, False, True, False])
     q_means = window_means(q, WINDOW_TOKENS)
-    expected = attention.attend(q, q_means, new, ring, valid)
+    expected = attention.attend(q, q_means, StepCache(new, ring, new), valid)
     spoiled = replace(
         ring, keys=ring.keys.clone(), values=ring.values.clone(), key_means=ring.key_means.clone()
     )
     for part in (spoiled.keys, spoiled.values, spoiled.key_means):
         part[~valid] = 1e6
-    assert torch.equal(attention.attend(q, q_means, new, spoiled, valid), expected)
+    assert torch.equal(attention.attend(q, q_means, StepCache(new, spoiled, new), valid), expected)

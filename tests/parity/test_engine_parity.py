@@ -16,6 +16,7 @@ from flashvsr_trt.engines.plan import BEFORE, EngineStep, PlanTensor, SegmentPla
 from flashvsr_trt.parity.check import check_engines
 from flashvsr_trt.parity.stage_runner import BLOCKS
 from flashvsr_trt.parity.torch_stages import TorchStages
+from flashvsr_trt.runtime.tensorrt import named_engines
 from flashvsr_trt.runtime.tensorrt import open as tensorrt_open
 from flashvsr_trt.runtime.tensorrt.executor import TensorRTExecutor
 from tests.cli.command import assert_refused, call
@@ -133,10 +134,8 @@ def machine(monkeypatch):
     monkeypatch.setattr(tensorrt_open, "current_device", lambda: GPU)
     monkeypatch.setattr(tensorrt_open, "CudaDevice", lambda index: HostDevice(name="a GPU", capability="9.0"))
     monkeypatch.setattr(tensorrt_open, "_runner", runner)
-    for module in ("parity.open_engines", "runtime.tensorrt.open"):
-        names = {"supported_version", "installed_version"}
-        for name in names:
-            monkeypatch.setattr(f"flashvsr_trt.{module}.{name}", lambda flavour: VERSION, raising=False)
+    for name in ("supported_version", "installed_version"):
+        monkeypatch.setattr(named_engines, name, lambda flavour: VERSION)
 
 
 def test_the_command_compares_engines_end_to_end(machine, engines, dense_bundle, capfd):

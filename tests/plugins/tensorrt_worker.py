@@ -17,7 +17,7 @@ import numpy as np
 
 from flashvsr_trt.kernels.tuning import PLAIN_SHARED_LIMIT, SHARED_LIMIT
 from flashvsr_trt.plugins import tensorrt_plugin
-from flashvsr_trt.plugins.op_kernels import read_plugin_kernels
+from flashvsr_trt.plugins.op_kernels import OperatorKernels
 from flashvsr_trt.plugins.sparse_attention import DOMAIN
 from flashvsr_trt.plugins.tensorrt_plugin import register_plugins
 from tests.plugins.builder_double import ExpressionBuilder, ExtraArguments, LaunchParameters, Registry
@@ -148,7 +148,8 @@ def main() -> None:
         tensorrt_plugin.ATTRIBUTE = int
     limit = SHARED_LIMIT[job["architecture"]] if job["large"] else PLAIN_SHARED_LIMIT
     folder = Path(job["kernels"])
-    kernels = read_plugin_kernels(job["architecture"], job["precision"], job["head_dim"], folder, limit)
+    known = OperatorKernels(job["architecture"], job["precision"], job["head_dim"])
+    kernels = known.read(folder, limit)
     register_plugins(kernels, folder)
     builder = ExpressionBuilder(trt)
     found = [

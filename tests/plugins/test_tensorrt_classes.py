@@ -10,7 +10,7 @@ from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.kernels.manifest import evaluate
 from flashvsr_trt.kernels.ptx import read_signature
 from flashvsr_trt.kernels.tuning import ARCHITECTURES, PLAIN_SHARED_LIMIT, SHARED_LIMIT
-from flashvsr_trt.plugins.op_kernels import read_plugin_kernels
+from flashvsr_trt.plugins.op_kernels import OperatorKernels
 from flashvsr_trt.plugins.sparse_attention import DOMAIN, OPERATORS
 from tests.plugins.stand_in import OLDEST, bindings_folder, run_in_tensorrt, stand_in_libraries
 
@@ -123,7 +123,7 @@ def check_nodes(answers, nodes, kernels):
 def test_nodes_of_a_bundle_are_launched_as_the_kernels_say(
     architecture, tensorrt, bundle_nodes, compiled_kernels
 ):
-    kernels = read_plugin_kernels(architecture, "bf16", 32, compiled_kernels, PLAIN_SHARED_LIMIT)
+    kernels = OperatorKernels(architecture, "bf16", 32).read(compiled_kernels, PLAIN_SHARED_LIMIT)
     check_nodes(tensorrt(architecture, bundle_nodes, 32, large=False), bundle_nodes, kernels)
 
 
@@ -132,7 +132,7 @@ def test_full_size_nodes_have_both_tactics_where_large_ones_are_asked_for(
     architecture, tensorrt, compiled_kernels
 ):
     nodes = [*full_size_nodes(1), *full_size_nodes(3)]
-    kernels = read_plugin_kernels(architecture, "bf16", 128, compiled_kernels, SHARED_LIMIT[architecture])
+    kernels = OperatorKernels(architecture, "bf16", 128).read(compiled_kernels, SHARED_LIMIT[architecture])
     assert len(kernels["block_sparse_attention"]) == 2
     check_nodes(tensorrt(architecture, nodes, 128, large=True), nodes, kernels)
 
@@ -140,7 +140,7 @@ def test_full_size_nodes_have_both_tactics_where_large_ones_are_asked_for(
 @pytest.mark.parametrize("architecture", ["sm_90", "sm_100"])
 def test_by_default_no_launch_takes_more_than_48_kilobytes(architecture, tensorrt, compiled_kernels):
     nodes = full_size_nodes(1)
-    kernels = read_plugin_kernels(architecture, "bf16", 128, compiled_kernels, PLAIN_SHARED_LIMIT)
+    kernels = OperatorKernels(architecture, "bf16", 128).read(compiled_kernels, PLAIN_SHARED_LIMIT)
     answers = tensorrt(architecture, nodes, 128, large=False)
     check_nodes(answers, nodes, kernels)
     shared = [launch["launch"]["shared_mem"] for answer in answers for launch in answer["launches"]]

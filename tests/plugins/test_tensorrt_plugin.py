@@ -13,12 +13,10 @@ from flashvsr_trt.errors import EngineError, MissingDependencyError
 from flashvsr_trt.files.folder import NamedFile
 from flashvsr_trt.kernels.manifest import Argument
 from flashvsr_trt.kernels.ptx import assemble, read_signature
-from flashvsr_trt.kernels.tuning import SHARED_LIMIT
 from flashvsr_trt.plugins import tensorrt_plugin
-from flashvsr_trt.plugins.kernel_contract import check_contract
-from flashvsr_trt.plugins.op_kernels import read_operator_kernels, read_plugin_kernels
+from flashvsr_trt.plugins.op_kernels import OperatorKernels
 from flashvsr_trt.plugins.sparse_attention import BLOCK_SPARSE_ATTENTION, DOMAIN, OPERATORS, SELECT_BLOCKS
-from flashvsr_trt.plugins.tactics import read_tactics
+from flashvsr_trt.plugins.tactics import check_contract, read_tactics
 from flashvsr_trt.plugins.tensorrt_plugin import ATTRIBUTE, plugin_functions, plugin_id, register_plugins
 from tests.plugins.recorded_plugin import (
     AutoTuneCombination,
@@ -60,11 +58,9 @@ TOP_K = 17
 def compiled(compiled_kernels):
     """(architecture, head_dim) -> the compiled kernels by operator, and where they are."""
     return {
-        (architecture, head_dim): (
-            read_operator_kernels(architecture, "bf16", head_dim, compiled_kernels),
-            compiled_kernels,
-        )
-        for architecture, head_dim in KINDS
+        kind: ({operator: fastest for operator, (fastest, *_) in read.items()}, compiled_kernels)
+        for kind in KINDS
+        for read in [OperatorKernels(kind[0], "bf16", kind[1]).read(compiled_kernels)]
     }
 
 
@@ -318,8 +314,7 @@ def test_tactics_must_have_the_same_outputs(compiled):
 def test_tactics_without_scratch_take_the_scratch_of_the_others(compiled_kernels):
     from triton import knobs
 
-    kernels = read_plugin_kernels("sm_90", "bf16", 128, compiled_kernels, SHARED_LIMIT["sm_90"])
-    artifacts = kernels["block_sparse_attention"]
+    artifacts = OperatorKernels("sm_90", "bf16", 128).read(compiled_kernels)["block_sparse_attention"]
     large, small = read_tactics(BLOCK_SPARSE_ATTENTION, artifacts, compiled_kernels)
     assert [tactic.artifact.arguments[-1].role for tactic in (large, small)] == ["scratch", "scratch"]
     assert "scratch" not in [argument.role for argument in artifacts[1].arguments]

@@ -1,10 +1,10 @@
 """The runner of ONNX Runtime's sessions as it is, on the device double."""
 
-from flashvsr_trt.runtime.onnxruntime.engine import OnnxRuntimeSessions
+from flashvsr_trt.runtime.onnxruntime.engine import OnnxRuntimeRunner
 from tests.runtime.engine_double import ComputingRunner
 
 
-class QueuedRunner(OnnxRuntimeSessions):
+class QueuedRunner(OnnxRuntimeRunner):
     """The runner as it is, but a run waits in the device double's queue as it would on a GPU's stream."""
 
     def load(self, engine, stream):

@@ -123,7 +123,7 @@ def test_weights_load_where_the_package_loads_weights(tmp_path, monkeypatch):
     path = tmp_path / "weights.safetensors"
     write_weights(network, "nano", "a test", path)
     weights = load_weights(resolve_weights(str(path), SMALL), SMALL, torch.float32)
-    stored = weights.decoder["decoder.1.weight"].float()
+    stored = weights.parts["decoder"]["decoder.1.weight"].float()
     assert torch.allclose(stored, network.decoder.decoder[1].weight, atol=1e-3)
 
 

@@ -72,9 +72,9 @@ class TestFiles:
     def test_all_parts_come_back_as_stored(self, tmp_path):
         parts = write_files(tmp_path)
         found = load(tmp_path)
-        assert_same(found.dit, parts["dit"])
-        assert_same(found.decoder, parts["decoder"])
-        assert_same(found.projector, {key: x.bfloat16() for key, x in parts["projector"].items()})
+        assert_same(found.parts["dit"], parts["dit"])
+        assert_same(found.parts["decoder"], parts["decoder"])
+        assert_same(found.parts["projector"], {key: x.bfloat16() for key, x in parts["projector"].items()})
         torch.testing.assert_close(found.prompt, parts["prompt"]["prompt"], rtol=0, atol=0)
         assert str(tmp_path) in found.source
 
@@ -94,7 +94,7 @@ class TestFiles:
         lines = Path("/proc/self/maps").read_text().splitlines()
         maps = [line.split()[0].split("-") for line in lines if str(tmp_path) in line]
         ranges = [(int(start, 16), int(end, 16)) for start, end in maps]
-        for tensors in (found.dit, found.decoder, found.projector):
+        for tensors in (found.parts[part] for part in ("dit", "decoder", "projector")):
             address = next(iter(tensors.values())).data_ptr()
             assert any(start <= address < end for start, end in ranges)
 
@@ -106,7 +106,7 @@ class TestFiles:
     def test_a_state_dict_in_a_wrapper_is_unwrapped(self, tmp_path):
         parts = write_files(tmp_path)
         torch.save({"state_dict": parts["decoder"], "epoch": 3}, tmp_path / FILES["decoder"].name)
-        assert_same(load(tmp_path).decoder, parts["decoder"])
+        assert_same(load(tmp_path).parts["decoder"], parts["decoder"])
 
     def test_a_view_of_a_larger_storage_is_read_as_the_view(self, tmp_path):
         parts = write_files(tmp_path)
@@ -115,12 +115,12 @@ class TestFiles:
             parts["decoder"] | {name: torch.cat([torch.zeros(7), tensor])[7:]},
             tmp_path / FILES["decoder"].name,
         )
-        assert_same(load(tmp_path).decoder, parts["decoder"])
+        assert_same(load(tmp_path).parts["decoder"], parts["decoder"])
 
     def test_the_old_torch_format_is_read_too(self, tmp_path):
         parts = write_files(tmp_path)
         torch.save(parts["decoder"], tmp_path / FILES["decoder"].name, _use_new_zipfile_serialization=False)
-        assert_same(load(tmp_path).decoder, parts["decoder"])
+        assert_same(load(tmp_path).parts["decoder"], parts["decoder"])
 
     @pytest.mark.parametrize("part", ["projector", "dit", "decoder"])
     def test_a_missing_key_is_named(self, tmp_path, part):

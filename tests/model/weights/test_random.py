@@ -7,7 +7,6 @@ import torch
 
 from flashvsr_trt.config.presets import NANO, WINDOW_TOKENS
 from flashvsr_trt.model.attention import DenseAttention, LayerCache, StepCache
-from flashvsr_trt.model.decoder import Decoder
 from flashvsr_trt.model.fused_projector import unshuffle
 from flashvsr_trt.model.network import build_network
 from flashvsr_trt.model.state_shapes import FOLDED, shapes_of, state_shapes
@@ -16,6 +15,7 @@ from flashvsr_trt.model.weights import random as module
 from flashvsr_trt.model.weights.load import RandomSeed, load_weights
 from flashvsr_trt.model.weights.random import random_weights
 from tests.model.weights_files import NARROW, TINY
+from training.published import PublishedDecoder
 
 
 @pytest.mark.parametrize("network", [TINY, NANO], ids=["tiny", "nano"])
@@ -59,7 +59,7 @@ def test_fingerprints_differ_by_seed_and_by_network():
 @pytest.mark.parametrize("seed", range(3))
 def test_decoded_frames_stay_in_range(seed):
     """In [-1, 2] before the map to pixels, with contrast, over two calls with carried memory."""
-    decoder = Decoder(NANO)
+    decoder = PublishedDecoder(NANO)
     decoder.load_state_dict(random_weights(NANO, seed)["decoder"])
     memory = [
         torch.zeros(1, channels, 8 * scale, 8 * scale)

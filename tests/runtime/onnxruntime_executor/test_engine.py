@@ -10,12 +10,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from flashvsr_trt.engines.build import build_engines
 from flashvsr_trt.engines.flavours import ONNXRUNTIME, Target
+from flashvsr_trt.engines.manifest import WEIGHTS_KEY
 from flashvsr_trt.engines.onnxruntime_graph import SHARED_BYTES, adapt_for_onnxruntime
-from flashvsr_trt.engines.onnxruntime_keys import WEIGHTS_KEY
 from flashvsr_trt.engines.options import BuildOptions
 from flashvsr_trt.errors import EngineError, UsageError
 from flashvsr_trt.parity.tensor_error import psnr
-from flashvsr_trt.runtime.onnxruntime.engine import OnnxRuntimeSessions
+from flashvsr_trt.runtime.onnxruntime.engine import OnnxRuntimeRunner
 from flashvsr_trt.runtime.onnxruntime.executor import OnnxRuntimeExecutor
 from flashvsr_trt.runtime.onnxruntime.session import CPU, CUDA
 from flashvsr_trt.runtime.session import Session
@@ -54,7 +54,7 @@ def test_frames_are_those_of_the_whole_graphs(engines, dense_bundle, cuda_graphs
 
 def test_a_matrix_that_two_segments_read_is_on_the_device_once(engines):
     device = HostDevice()
-    runner = OnnxRuntimeSessions(engines, device, provider=CPU)
+    runner = OnnxRuntimeRunner(engines, device, provider=CPU)
     name = engines.manifest.plans["dit"].engines[0]
     first = runner.load(name, device.new_stream())
     taken = device.taken
@@ -69,13 +69,13 @@ def test_a_matrix_that_two_segments_read_is_on_the_device_once(engines):
 
 def test_a_session_runs_on_its_own_stream_only(engines):
     device = HostDevice()
-    engine = OnnxRuntimeSessions(engines, device, provider=CPU).load("decode", 7)
+    engine = OnnxRuntimeRunner(engines, device, provider=CPU).load("decode", 7)
     with pytest.raises(EngineError, match="decode was loaded for another stream"):
         engine.new_context(0, None).enqueue(8)
 
 
 def test_on_a_gpu_float32_is_computed_as_float32_on_the_executors_stream(engines):
-    runner = OnnxRuntimeSessions(engines, HostDevice(), index=1, provider=CPU)
+    runner = OnnxRuntimeRunner(engines, HostDevice(), index=1, provider=CPU)
     runner.provider = CUDA
     ((provider, settings),) = runner._providers(engines.manifest.plans["decode"].engines[0], 7)
     assert (provider, settings["device_id"], settings["user_compute_stream"]) == (CUDA, "1", "7")
@@ -86,7 +86,7 @@ def test_a_node_that_the_provider_does_not_run_is_named(engines, monkeypatch):
     from flashvsr_trt.runtime.onnxruntime import engine as onnxruntime_engine
 
     device = HostDevice()
-    runner = OnnxRuntimeSessions(engines, device, provider=CPU)
+    runner = OnnxRuntimeRunner(engines, device, provider=CPU)
     check = onnxruntime_engine._check_provider
     monkeypatch.setattr(
         onnxruntime_engine,
@@ -102,7 +102,7 @@ def test_an_engine_that_was_changed_is_refused(dense_bundle, tmp_path):
     path = made.engine_path("decode")
     path.write_bytes(path.read_bytes()[:-1] + b"?")
     with pytest.raises(EngineError, match=r"decode\.engine was changed"):
-        OnnxRuntimeSessions(made, HostDevice(), provider=CPU).load("decode", 1)
+        OnnxRuntimeRunner(made, HostDevice(), provider=CPU).load("decode", 1)
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_a_concatenation_that_no_rewrite_fits_is_named():
 def test_float16_convolutions_keep_tensor_cores_and_scores_their_bits(engines, graph, precision, tf32):
     key = replace(engines.manifest.key, precision=precision)
     of_precision = replace(engines, manifest=replace(engines.manifest, key=key))
-    sessions = OnnxRuntimeSessions(of_precision, HostDevice(), provider=CPU)
+    sessions = OnnxRuntimeRunner(of_precision, HostDevice(), provider=CPU)
     sessions.provider = CUDA
     for engine in engines.manifest.plans[graph].engines:
         ((_, settings),) = sessions._providers(engine, stream=1)

@@ -19,9 +19,11 @@ from flashvsr_trt.errors import DeviceError, EngineError, UsageError
 from flashvsr_trt.runtime.backends import open_executor
 from flashvsr_trt.runtime.request import EngineOptions, ExecutorRequest
 from flashvsr_trt.runtime.tensorrt import engine as tensorrt_engine
+from flashvsr_trt.runtime.tensorrt import named_engines
 from flashvsr_trt.runtime.tensorrt import open as tensorrt_open
 from flashvsr_trt.runtime.tensorrt.cuda_device import device_index
-from flashvsr_trt.runtime.tensorrt.open import build_command, check_engines, check_stream, open_engines_on
+from flashvsr_trt.runtime.tensorrt.named_engines import check_engines
+from flashvsr_trt.runtime.tensorrt.open import build_command, check_stream, open_engines_on
 from tests.runtime.device_double import DeviceDouble
 
 STREAM = StreamConfig(find_preset("nano"), Geometry(64, 96, 2), find_schedule("low-latency"))
@@ -62,16 +64,16 @@ OTHERS = {
 @pytest.mark.parametrize("name", OTHERS)
 def test_engines_of_another_gpu_or_version_are_refused(name, dense_bundle, tmp_path, monkeypatch):
     changes, message = OTHERS[name]
-    monkeypatch.setattr(tensorrt_open, "installed_version", lambda flavour: "1.7.1")
-    check_engines(engine_set(dense_bundle, tmp_path), GPU.name, GPU.capability)
+    monkeypatch.setattr(named_engines, "installed_version", lambda flavour: "1.7.1")
+    check_engines(engine_set(dense_bundle, tmp_path), GPU)
     with pytest.raises(EngineError, match=message) as error:
-        check_engines(engine_set(dense_bundle, tmp_path, **changes), GPU.name, GPU.capability)
+        check_engines(engine_set(dense_bundle, tmp_path, **changes), GPU)
     assert "build them again" in str(error.value)
 
 
 def test_portable_engines_run_on_any_gpu_of_their_capability(dense_bundle, tmp_path, monkeypatch):
-    monkeypatch.setattr(tensorrt_open, "installed_version", lambda flavour: "1.7.1")
-    check_engines(engine_set(dense_bundle, tmp_path, device=None), "another GPU", "8.9")
+    monkeypatch.setattr(named_engines, "installed_version", lambda flavour: "1.7.1")
+    check_engines(engine_set(dense_bundle, tmp_path, device=None), replace(GPU, name="another GPU"))
 
 
 def test_engines_of_another_stream_name_both(dense_bundle, tmp_path):
@@ -82,7 +84,7 @@ def test_engines_of_another_stream_name_both(dense_bundle, tmp_path):
 
 
 def test_engines_that_cannot_fit_are_refused_before_they_are_loaded(dense_bundle, tmp_path, monkeypatch):
-    monkeypatch.setattr(tensorrt_open, "installed_version", lambda flavour: "1.7.1")
+    monkeypatch.setattr(named_engines, "installed_version", lambda flavour: "1.7.1")
     monkeypatch.setattr(tensorrt_open, "TensorRTRunner", lambda engines: pytest.fail("they were loaded"))
     device = DeviceDouble(total=2**20, name="a GPU")
     with pytest.raises(DeviceError, match="GiB are missing"):

@@ -48,7 +48,7 @@ def test_steps_in_place_equal_the_published_blocks(network, sparse_ratio, schedu
     rope_table = executor.dit_stage.rope_table
     weights = end_to_end_weights(load_case("e2e_official"))
     published = PublishedDiT(config.preset.network)
-    published.load_state_dict(weights.dit)
+    published.load_state_dict(weights.parts["dit"])
     constants = published.constants(weights.prompt)
     whole = self_attention_for(config.geometry, config.preset.attention)
     state, plain = executor.new_state(), executor.new_state()
