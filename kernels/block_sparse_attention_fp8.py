@@ -25,7 +25,10 @@ GROUP = 16
 
 
 class AttentionScales(NamedTuple):
-    """What a layer's e4m3 queries, keys and values are multiplied by, and the dtype of what is attended."""
+    """What a layer's e4m3 queries, keys and values are multiplied by, and the dtype of what is attended.
+
+    In e4m3 what is attended has the scale of values: it is a mean of some.
+    """
 
     q: float
     k: float
@@ -72,6 +75,7 @@ def block_sparse_attention_fp8_reference(
     order = value_order(torch.arange(BLOCK)).argsort()
     values = ring_v.reshape(-1, heads, head_dim, BLOCK).float()[..., order].permute(1, 0, 3, 2).flatten(1, 2)
     mask, scale = expand_mask(index, count), scales.q * scales.k / math.sqrt(head_dim)
+    out_scale = 1.0 if scales.dtype == E4M3 else scales.v
     out = q.new_empty(q.shape, dtype=scales.dtype)
     for row in range(count.shape[1]):
         visible = mask[:, row].repeat_interleave(BLOCK, dim=-1)[:, None]
@@ -81,7 +85,8 @@ def block_sparse_attention_fp8_reference(
         probability = (scores - highest).exp()
         total = probability.sum(dim=-1, keepdim=True)
         weighted = to_e4m3(probability * 2**LOG2_LARGEST).float() @ values
-        attended = weighted * (scales.v / 2**LOG2_LARGEST) / torch.where(total > 0, total, 1.0)
+        attended = weighted * (out_scale / 2**LOG2_LARGEST) / torch.where(total > 0, total, 1.0)
+        attended = to_e4m3(attended) if out.dtype == E4M3 else attended
         out[row * BLOCK : (row + 1) * BLOCK] = attended.transpose(0, 1)
     return out
 
@@ -197,7 +202,7 @@ def launch_attention_fp8(
         count,
         ring_windows,
         scales.q * scales.k * math.log2(math.e) / math.sqrt(head_dim),
-        scales.v,
+        1.0 if out.dtype == E4M3 else scales.v,
         out,
         HEAD_DIM=head_dim,
         BLOCK=BLOCK,

@@ -159,6 +159,8 @@ class RunningBlock(nn.Module):
         layer = self.self_attn
         # A ring in e4m3 asks for attention in FP8.
         scales = self.scales if cache.new.keys.dtype == E4M3 else None
+        if scales and isinstance(layer.o, Fp8Linear):
+            scales = scales._replace(dtype=E4M3)
         q, k, v = tokens.projections(x, cache.new)
         # Straight to where it is kept, so v is no part of the product that makes q and k.
         made = torch.empty_like(x) if scales else v.view(x.shape)
@@ -171,7 +173,10 @@ class RunningBlock(nn.Module):
         q, q_means = tokens.to_heads((q, k, v), means, cache.new)
         # A rank without heads has tokens all the same.
         attended = attention.attend(q, q_means, cache, slot_valid, scales) if q.shape[1] else q
-        return layer.o(tokens.to_tokens(attended).flatten(1))
+        attended = tokens.to_tokens(attended).flatten(1)
+        if attended.dtype == E4M3:
+            attended = Quantised(attended, x.new_full((len(x), 1), scales.v, dtype=torch.float32))
+        return layer.o(attended)
 
 
 class RunningDiT(nn.Module):

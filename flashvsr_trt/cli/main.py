@@ -86,7 +86,7 @@ for command in (weights, kernels, export, parity, inspect, engines, cache, compa
 @choice(
     "--precision",
     DIT_PRECISIONS,
-    "Of the DiT's products: fp8 is faster and less exact, fp8-attention more so.",
+    "Of the DiT: fp8 is faster and less exact; fp8-attention has not run on a GPU yet.",
 )
 @click.option("--calibration", metavar="FILE", help="What `calibrate` wrote: products that fp8 leaves out.")
 @click.option("--compile", is_flag=True, help="torch.compile for encoding and the decoder.")
