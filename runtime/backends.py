@@ -2,7 +2,7 @@
 in its factory."""
 
 import importlib.util
-from collections.abc import Callable
+import pkgutil
 from dataclasses import replace
 
 from flashvsr_trt.cache.bundle import find_bundle
@@ -16,37 +16,18 @@ from flashvsr_trt.runtime.executor import Executor
 from flashvsr_trt.runtime.request import EngineOptions, ExecutorRequest, TileOptions, TorchOptions
 from flashvsr_trt.runtime.session import Session
 
-
-def open_torch(request: ExecutorRequest, notify: Notify) -> Executor:
-    """The PyTorch reference path, on one device or on every rank of a torchrun job."""
-    if torchrun_place():
-        from flashvsr_trt.runtime.distributed.executor import open_distributed_executor
-
-        return open_distributed_executor(request, notify)
-    from flashvsr_trt.runtime.torch.open import open_torch_executor
-
-    return open_torch_executor(request, notify)
-
-
-def open_onnxruntime(request: ExecutorRequest, notify: Notify) -> Executor:
-    """The exported graphs on the CPU or CUDA; a stream that was not exported yet is, once."""
-    from flashvsr_trt.runtime.onnxruntime.executor import open_onnxruntime_executor
-
-    return open_onnxruntime_executor(request, notify)
-
-
-def open_tensorrt(request: ExecutorRequest, notify: Notify) -> Executor:
-    """Engines of TensorRT or TensorRT-RTX on a GPU; those that are missing are built, once."""
-    from flashvsr_trt.runtime.tensorrt.open import open_tensorrt_executor
-
-    return open_tensorrt_executor(request, notify)
-
-
-FACTORIES: dict[str, Callable[[ExecutorRequest, Notify], Executor]] = {
-    "torch": open_torch,
-    "onnxruntime": open_onnxruntime,
-    "tensorrt": open_tensorrt,
+FACTORIES = {
+    # PyTorch, on one device; the reference path of all others.
+    "torch": "flashvsr_trt.runtime.torch.open:open_torch_executor",
+    # The exported graphs on the CPU or CUDA; a stream that was not exported yet is, once.
+    "onnxruntime": "flashvsr_trt.runtime.onnxruntime.executor:open_onnxruntime_executor",
+    # Engines of TensorRT or TensorRT-RTX on a GPU; those that are missing are built, once.
+    "tensorrt": "flashvsr_trt.runtime.tensorrt.open:open_tensorrt_executor",
 }
+"""What opens an executor of a backend for an ExecutorRequest, imported when it is asked for."""
+
+OPEN_ON_RANKS = "flashvsr_trt.runtime.distributed.executor:open_distributed_executor"
+"""The torch backend on every rank of a torchrun job."""
 
 BACKENDS = ("auto", *FACTORIES)
 
@@ -67,7 +48,8 @@ def open_executor(backend: str, request: ExecutorRequest, notify: Notify = log_n
         raise UsageError(f"no backend '{backend}'; choose one of: {', '.join(BACKENDS)}")
     _check_options(backend, request)
     with named_missing_parts():
-        return FACTORIES[backend](request, notify)
+        on_ranks = backend == "torch" and torchrun_place()
+        return pkgutil.resolve_name(OPEN_ON_RANKS if on_ranks else FACTORIES[backend])(request, notify)
 
 
 def _check_options(backend: str, request: ExecutorRequest) -> None:

@@ -20,6 +20,10 @@ DeviceTensor = Any
 """A tensor on the executor's device; a session only hands it from one stage to the next."""
 
 
+Rope = tuple[np.ndarray, np.ndarray]
+"""cos and sin of latent frames' positions in time, each float32 [latent_frames, pairs]."""
+
+
 class PendingFrames(Protocol):
     """One unit's frames, perhaps still being made."""
 
@@ -63,12 +67,7 @@ class Executor(ABC):
 
     @abstractmethod
     def dit(
-        self,
-        noise: np.ndarray,
-        tokens: list[DeviceTensor],
-        rope: tuple[np.ndarray, np.ndarray],
-        step: RingStep,
-        state: State,
+        self, noise: np.ndarray, tokens: list[DeviceTensor], rope: Rope, step: RingStep, state: State
     ) -> list[DeviceTensor]:
         """Noise float32 [2*units, 16, h, w] and each unit's tokens -> each unit's latent."""
 
@@ -121,12 +120,7 @@ class GraphExecutor(Executor):
         return made["condition"], made["tokens"]
 
     def dit(
-        self,
-        noise: np.ndarray,
-        tokens: list[DeviceTensor],
-        rope: tuple[np.ndarray, np.ndarray],
-        step: RingStep,
-        state: State,
+        self, noise: np.ndarray, tokens: list[DeviceTensor], rope: Rope, step: RingStep, state: State
     ) -> list[DeviceTensor]:
         """The new K/V is written into the step's slots of the ring."""
         graph = DIT if len(tokens) == 1 else DIT_FIRST

@@ -51,14 +51,8 @@ class CacheEntry:
     age_seconds: float
 
     def as_dict(self) -> dict:
-        return {
-            "kind": self.kind,
-            "name": self.path.name,
-            "state": self.state,
-            "size_bytes": self.size_bytes,
-            "age_seconds": round(self.age_seconds),
-            "path": str(self.path),
-        }
+        shown = {"name": self.path.name, "path": str(self.path), "age_seconds": round(self.age_seconds)}
+        return vars(self) | shown
 
 
 def list_entries(folders: dict[str, Path]) -> list[CacheEntry]:

@@ -71,7 +71,10 @@ def making(folder: Path, notify: Notify) -> Iterator[None]:
             notify(f"another process is making {folder.name}: waiting for it")
             lock = take_lock(file, seconds=-1)
     except (OSError, NotImplementedError) as error:
-        raise _cannot_be_written(folder, error) from error
+        reason = getattr(error, "strerror", None) or error
+        raise CacheError(
+            f"the cache {folder.parent} cannot be written ({reason}): set FLASHVSR_CACHE to a folder that can"
+        ) from error
     try:
         yield
     finally:
@@ -108,7 +111,7 @@ def is_set_aside(name: str) -> bool:
 def mark_in_use(folder: Path) -> None:
     """Keep `prune` from an entry for as long as this process lives, where the cache can be written."""
     if folder not in _HELD:
-        with suppress(OSError, NotImplementedError, CacheError):
+        with suppress(OSError, NotImplementedError):
             _HELD[folder] = take_lock(_lock_path(folder, f"{os.getpid()}-{secrets.token_hex(4)}.reader"))
 
 
@@ -129,15 +132,5 @@ def is_in_use(folder: Path) -> bool:
 
 def _lock_path(folder: Path, end: str) -> Path:
     locks = folder.parent / LOCKS
-    try:
-        locks.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _cannot_be_written(folder, error) from error
+    locks.mkdir(parents=True, exist_ok=True)
     return locks / f"{folder.name}.{end}"
-
-
-def _cannot_be_written(folder: Path, error: Exception) -> CacheError:
-    reason = getattr(error, "strerror", None) or error
-    return CacheError(
-        f"the cache {folder.parent} cannot be written ({reason}): set FLASHVSR_CACHE to a folder that can"
-    )

@@ -30,6 +30,7 @@ def compare(a: str, b: str, json_file: str | None, html_file: str | None, overwr
     """
     from flashvsr_trt.quality.compare import compare_videos
     from flashvsr_trt.quality.page import ShownFrames, comparison_page
+    from flashvsr_trt.quality.report import LABELS, TABLE_COLUMNS, remarks, summarise
 
     if html_file == STANDARD_STREAM:
         raise UsageError(f"--html {html_file}: the page needs a file of its own; name one, like compare.html")
@@ -62,7 +63,9 @@ def compare(a: str, b: str, json_file: str | None, html_file: str | None, overwr
     if json_file == STANDARD_STREAM:
         click.echo(json_text(comparison), nl=False)
     else:
-        _print_comparison(comparison)
+        print_table(TABLE_COLUMNS, [summarise(comparison.frames, measure) for measure in LABELS])
+        for line in remarks(comparison):
+            click.echo(line)
     if truncated := [str(error) for error in comparison.truncated if error]:
         raise TruncatedInputError("; ".join(truncated))
 
@@ -71,11 +74,3 @@ def json_text(comparison: "Comparison") -> str:
     from flashvsr_trt.quality.report import comparison_json
 
     return json.dumps(comparison_json(comparison), indent=2, allow_nan=False) + "\n"
-
-
-def _print_comparison(comparison: "Comparison") -> None:
-    from flashvsr_trt.quality.report import LABELS, TABLE_COLUMNS, remarks, summarise
-
-    print_table(TABLE_COLUMNS, [summarise(comparison.frames, measure) for measure in LABELS])
-    for line in remarks(comparison):
-        click.echo(line)

@@ -236,25 +236,20 @@ def stream_of(
     """What STREAM_OPTIONS ask for, but --precision and --weights. Raises UsageError."""
     if tile and (size or input_size):
         raise UsageError("--tile is for frames of every size: leave out --size and --input-size")
-    geometry = tile_geometry(tile) if tile else _geometry_of(size, input_size, scale, fit)
-    return StreamConfig(find_preset(preset), geometry, find_schedule(schedule), upsampler, color_fix)
-
-
-def _geometry_of(
-    size: tuple[int, int] | None, input_size: tuple[int, int] | None, scale: int, fit: str
-) -> Geometry:
-    """The geometry that --size, or --input-size and --fit, ask for. Raises UsageError."""
     if size and input_size:
         raise UsageError(
             "--size is of the upscaled frame and --input-size of the one before: give one of them"
         )
-    if input_size:
-        return Geometry(*input_size, scale, fit)
     height, width = size or _DEFAULT_SIZE
-    if height % SIZE_MULTIPLE or width % SIZE_MULTIPLE or not height * width:
+    if tile:
+        geometry = tile_geometry(tile)
+    elif input_size:
+        geometry = Geometry(*input_size, scale, fit)
+    elif height % SIZE_MULTIPLE or width % SIZE_MULTIPLE or not height * width:
         raise UsageError(
             f"--size {width}x{height} is not in multiples of {SIZE_MULTIPLE}; the nearest is "
-            f"{nearest_size(height, width)}, or give "
-            "the size of the input with --input-size"
+            f"{nearest_size(height, width)}, or give the size of the input with --input-size"
         )
-    return Geometry(height // scale, width // scale, scale)
+    else:
+        geometry = Geometry(height // scale, width // scale, scale)
+    return StreamConfig(find_preset(preset), geometry, find_schedule(schedule), upsampler, color_fix)

@@ -15,7 +15,7 @@ from flashvsr_trt.errors import WeightsError
 
 if TYPE_CHECKING:
     # The commands import torch themselves, so that `--help` does not wait for it.
-    from flashvsr_trt.model.weights.report import PartReport, WeightsReport
+    from flashvsr_trt.model.weights.report import PartReport
 
 _COLUMNS: "dict[str, Callable[[PartReport], str]]" = {
     "part": lambda part: part.part,
@@ -65,7 +65,10 @@ def check(path: Path, preset: str, prompt: Path | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(report.as_dict(), indent=2))
     else:
-        _print_report(report)
+        print_table(_COLUMNS, report.parts)
+        for problem in report.problems:
+            click.echo(f"problem: {problem}")
+        click.echo(f"{path}: {'would not load' if report.problems else f'loads as {report.version}'}")
     if report.problems:
         sys.exit(WeightsError.exit_code)
 
@@ -92,10 +95,3 @@ def convert(
         allow_unverified=allow_unverified,
     )
     click.echo(f"{output}: {written.source}, fingerprint {written.fingerprint}")
-
-
-def _print_report(report: "WeightsReport") -> None:
-    print_table(_COLUMNS, report.parts)
-    for problem in report.problems:
-        click.echo(f"problem: {problem}")
-    click.echo(f"{report.path}: {'would not load' if report.problems else f'loads as {report.version}'}")

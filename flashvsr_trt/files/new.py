@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Self
 
 from flashvsr_trt.errors import FileError, FlashVSRError, UsageError
-from flashvsr_trt.files.renames import merge_into, rename_new, swap_folders, sync_file, sync_folder, sync_tree
+from flashvsr_trt.files.renames import rename_new, swap_folders, sync_file, sync_folder, sync_tree
 from flashvsr_trt.files.staging import Staging, is_unfinished, open_staging
 from flashvsr_trt.signals import signals_wait
 
@@ -168,7 +168,7 @@ class NewFolder(_Unfinished):
                 if not self._owns(name):
                     rename_new(os.path.join(replaced, name), os.path.join(self._target, name))
         else:
-            merge_into(self._staging, self._target, stale, self._overwrite)
+            self._staging.merge_into(self._target, stale, self._overwrite)
             sync_folder(self._target)
         sync_folder(self._staging.folder)
 

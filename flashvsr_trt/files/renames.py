@@ -7,7 +7,6 @@ import json
 import os
 import sys
 from functools import cache
-from typing import Protocol
 
 _AT_FDCWD = -100
 _NOREPLACE, _EXCHANGE = 1, 2
@@ -127,65 +126,6 @@ def _linux_call():
 
 CONTENT, MERGE = "content", "merge.json"
 """In a staging folder: what was made, and the note of a merge that is under way."""
-
-
-class Staged(Protocol):
-    """What is moved: a staging folder, what was made in it, and the folder that it is for."""
-
-    folder: str
-    path: str
-    content: str
-
-    def leave(self) -> None: ...
-
-
-def merge_into(staging: Staged, folder: str, stale: list[str], overwrite: bool) -> None:
-    """Move what is in the staging folder's content into an existing folder, file by file.
-
-    A note in the staging folder says that everything is there, so that what a killed run began is finished by
-    `remove_leftovers`. Other files of the folder are not touched.
-
-    Args:
-        folder: the staging folder's own folder, or the one of its target's name beside it.
-        stale: names in `folder` that go, where nothing new takes their place.
-
-    Raises:
-        FileExistsError: without `overwrite`, a name is taken; nothing was moved.
-        OSError: the folder cannot be written. What was not moved stays in the staging folder, and the next
-            run that writes there tries again.
-    """
-    names = sorted(os.listdir(staging.content))
-    for name in names:
-        if os.path.isdir(os.path.join(folder, name)):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.path.join(folder, name))
-    into = "" if folder == staging.folder else os.path.basename(folder)
-    note = {"into": into, "stale": sorted(set(stale) - set(names)), "overwrite": overwrite}
-    path = os.path.join(staging.path, MERGE)
-    with open(path, "x", encoding="utf-8") as file:
-        json.dump(note, file)
-        file.flush()
-        os.fsync(file.fileno())
-    if overwrite:
-        try:
-            finish_merge(staging.path, staging.folder)
-        except OSError:
-            staging.leave()
-            raise
-        except BaseException:  # Ctrl-C: what has begun is finished
-            finish_merge(staging.path, staging.folder)
-            raise
-        return
-    moved: list[str] = []
-    try:
-        for name in names:
-            rename_new(os.path.join(staging.content, name), os.path.join(folder, name))
-            moved.append(name)
-    except BaseException:
-        for name in moved:
-            os.replace(os.path.join(folder, name), os.path.join(staging.content, name))
-        os.unlink(path)
-        raise
-    os.unlink(path)
 
 
 def finish_merge(path: str, folder: str) -> None:

@@ -92,6 +92,54 @@ class Staging:
             LOG.warning("%s stays, and can be removed: %s", self.path, error.strerror)
         del UNFINISHED[self.path]
 
+    def merge_into(self, folder: str, stale: list[str], overwrite: bool) -> None:
+        """Move what was made into an existing folder, file by file.
+
+        A note in the staging folder says that everything is there, so that what a killed run began is
+        finished by `remove_leftovers`. Other files of the folder are not touched.
+
+        Args:
+            folder: the staging folder's own folder, or the one of its target's name beside it.
+            stale: names in `folder` that go, where nothing new takes their place.
+
+        Raises:
+            FileExistsError: without `overwrite`, a name is taken; nothing was moved.
+            OSError: the folder cannot be written. What was not moved stays in the staging folder, and the
+                next run that writes there tries again.
+        """
+        names = sorted(os.listdir(self.content))
+        for name in names:
+            if os.path.isdir(os.path.join(folder, name)):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.path.join(folder, name))
+        into = "" if folder == self.folder else os.path.basename(folder)
+        note = {"into": into, "stale": sorted(set(stale) - set(names)), "overwrite": overwrite}
+        path = os.path.join(self.path, MERGE)
+        with open(path, "x", encoding="utf-8") as file:
+            json.dump(note, file)
+            file.flush()
+            os.fsync(file.fileno())
+        if overwrite:
+            try:
+                finish_merge(self.path, self.folder)
+            except OSError:
+                self.leave()
+                raise
+            except BaseException:  # Ctrl-C: what has begun is finished
+                finish_merge(self.path, self.folder)
+                raise
+            return
+        moved: list[str] = []
+        try:
+            for name in names:
+                rename_new(os.path.join(self.content, name), os.path.join(folder, name))
+                moved.append(name)
+        except BaseException:
+            for name in moved:
+                os.replace(os.path.join(folder, name), os.path.join(self.content, name))
+            os.unlink(path)
+            raise
+        os.unlink(path)
+
     def leave(self) -> None:
         """Leaves the folder for another run to settle."""
         if UNFINISHED.pop(self.path, None) is self and self._lock is not None:

@@ -51,8 +51,8 @@ def compare_videos(
 ) -> Comparison:
     """Compares the frames that A and B both have, whatever their timestamps.
 
-    `a` and `b` are what `open_input` takes. `notify` gets one line for each thing a user should know,
-    `progress(done, total)` the frames compared.
+    `a` and `b` are what `open_input` takes; interlaced frames are compared as they are stored. `notify` gets
+    one line for each thing a user should know, `progress(done, total)` the frames compared.
 
     Raises:
         VideoError: one of them cannot be read.
@@ -61,7 +61,8 @@ def compare_videos(
     """
     if a == b == STDIN:
         raise UsageError("both inputs are -, and there is one pipe; name a file for one of them")
-    with _open(a, notify) as source_a, _open(b, notify) as source_b:
+    as_stored = InputOptions(deinterlace=False)
+    with open_input(a, as_stored, notify) as source_a, open_input(b, as_stored, notify) as source_b:
         _check_sizes(source_a.info, source_b.info)
         announced = [source.info.frames for source in (source_a, source_b) if source.info.frames]
         reads = _Reading(source_a), _Reading(source_b)
@@ -104,11 +105,6 @@ class _Reading:
                 yield frame
         except TruncatedInputError as error:
             self.truncated = error
-
-
-def _open(path: str, notify: Notify) -> VideoInput:
-    """Interlaced frames are compared as they are stored."""
-    return open_input(path, InputOptions(deinterlace=False), notify)
 
 
 def _check_sizes(a: VideoInfo, b: VideoInfo) -> None:

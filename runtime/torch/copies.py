@@ -17,7 +17,6 @@ class ArrivingFrames:
     arrived: torch.cuda.Event
 
     def read(self) -> np.ndarray:
-        """See `PendingFrames.read`."""
         self.arrived.synchronize()
         return self.frames.numpy()
 

@@ -156,7 +156,6 @@ class TorchExecutor(GraphExecutor):
         self.cuda_graphs, self.encoding, self.decoding = False, None, None
 
     def reset_state(self, state: TorchState) -> None:
-        """See `Executor.reset_state`."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         with torch.inference_mode():
@@ -212,7 +211,6 @@ class TorchExecutor(GraphExecutor):
         return None, partial(self._denoise, state, step), state.graphs if steady else None
 
     def stage_seconds(self) -> dict[str, float]:
-        """See `Executor.stage_seconds`."""
         return self.clock.read()
 
     def describe(self) -> dict[str, Any]:

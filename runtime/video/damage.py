@@ -18,11 +18,10 @@ from fractions import Fraction
 import av
 from av.container import InputContainer
 
-from flashvsr_trt.runtime.video.clock_jumps import JUMPING_FORMATS
 from flashvsr_trt.runtime.video.ffmpeg_log import FFmpegLog, Speech, listen
 from flashvsr_trt.runtime.video.frame_gaps import FrameGaps
 from flashvsr_trt.runtime.video.media_open import SLOT_FORMATS
-from flashvsr_trt.runtime.video.packet_times import clock_unit, decoded_at, shown_at
+from flashvsr_trt.runtime.video.packet_times import JUMPING_FORMATS, clock_unit, decoded_at, shown_at
 
 INDEXED_FORMATS = ("mov",)
 """Formats (FFmpeg's names begin so) with an index of all samples."""

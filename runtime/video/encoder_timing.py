@@ -13,10 +13,9 @@ import av
 from av.error import FFmpegError
 
 from flashvsr_trt.notices import Notify
-from flashvsr_trt.runtime.video.clock_jumps import ClockJumps
 from flashvsr_trt.runtime.video.info import VideoInfo
 from flashvsr_trt.runtime.video.media_open import discard_others, open_media
-from flashvsr_trt.runtime.video.packet_times import MuxerClock, move, shown_at
+from flashvsr_trt.runtime.video.packet_times import ClockJumps, MuxerClock, move, shown_at
 from flashvsr_trt.runtime.video.stream_copy import StreamCopy
 
 STANDARD_RATES = (
@@ -33,29 +32,6 @@ LONGEST_PAUSE = 50_000
 
 READ_PACKETS = 20_000
 """Packets whose times are looked at: minutes of video."""
-
-
-class FrameGrid:
-    """Gives frames in display order their slots, counted from the time at which the output begins."""
-
-    def __init__(self, rate: Fraction) -> None:
-        self.rate = rate
-        self.begun = False
-        self._start, self._next = Fraction(0), 0
-
-    def begin(self, start: Fraction) -> None:
-        """Says when the output begins, in seconds; before the first frame."""
-        self._start, self.begun = start, True
-
-    def slot(self, time: Fraction) -> int:
-        """The slot of a frame that is shown at `time` seconds. The first frame is on slot 0."""
-        if self._next:
-            slot = round((time - self._start) * self.rate)
-            slot = min(max(slot, self._next), self._next + LONGEST_PAUSE)
-        else:  # nothing can come before the first frame: it is shown from the beginning
-            slot = 0
-        self._next = slot + 1
-        return slot
 
 
 def choose_rate(info: VideoInfo) -> Fraction:
@@ -100,8 +76,8 @@ def _video_times(info: VideoInfo) -> list[Fraction]:
 class EncoderTiming:
     """Stamps the frames that go into an encoder, and completes the packets that come out.
 
-    `grid` is set for containers that store frames in slots: these have no times at which streams begin, so
-    the earliest stream begins at 0, and the others are brought in step with it.
+    `slot_rate` is set for containers that store frames in slots: these have no times at which streams begin,
+    so the earliest stream begins at 0, and the others are brought in step with it.
     """
 
     def __init__(
@@ -109,12 +85,15 @@ class EncoderTiming:
         info: VideoInfo,
         stream: av.VideoStream,
         clock: MuxerClock,
-        grid: FrameGrid | None,
+        slot_rate: Fraction | None,
         copy: StreamCopy | None,
         notify: Notify,
     ) -> None:
         self._info, self._stream, self._clock = info, stream, clock
-        self._grid, self._copy, self._notify = grid, copy, notify
+        self._slot_rate, self._copy, self._notify = slot_rate, copy, notify
+        self._first_slot: Fraction | None = None
+        """When the output begins, in seconds; known with the first frame."""
+        self._next_slot = 0
         self._last_tick: int | None = None
         self._durations: dict[int, int] = {}
         self._first_dts: int | None = None
@@ -125,12 +104,12 @@ class EncoderTiming:
         """Gives a frame its pts; `pts` and `duration` are in the input's time base."""
         unit = self._info.time_base
         self.end = (pts + duration) * unit
-        if self._grid:
-            if not self._grid.begun:
-                self._begin_grid(self._grid, pts * unit)
+        if self._slot_rate:
+            if self._first_slot is None:
+                self._first_slot = self._begin_slots(pts * unit, 1 / (2 * self._slot_rate))
             # One slot: the container's header counts a longer last frame whose empty slots never come.
-            pts, duration = self._grid.slot(pts * unit), 1
-            unit = 1 / self._grid.rate
+            pts, duration = self._slot((pts * unit - self._first_slot) * self._slot_rate), 1
+            unit = 1 / self._slot_rate
         else:
             pts = self._spaced(pts)
         frame.pts, frame.duration, frame.time_base = pts, duration, unit
@@ -146,18 +125,26 @@ class EncoderTiming:
         self._last_tick = place
         return pts
 
+    def _slot(self, place: Fraction) -> int:
+        """The slot of a frame that belongs at `place`; the first is on 0, as nothing can come before it."""
+        slot = round(place) if self._next_slot else 0
+        slot = min(max(slot, self._next_slot), self._next_slot + LONGEST_PAUSE)
+        self._next_slot = slot + 1
+        return slot
+
     def complete(self, packet: av.Packet) -> None:
         """Gives a packet of the encoder the duration of its frame, and in slots its place from 0 on."""
         # Some encoders lose durations when they reorder; the last one says how long the video is.
         if packet.pts in self._durations:
             packet.duration = self._durations.pop(packet.pts)
-        if self._grid:
+        if self._slot_rate:
             # B-frames begin before 0. Their container would move every stream for that, and sound with them.
             self._first_dts = packet.dts if self._first_dts is None else self._first_dts
             move(packet, -(self._first_dts or 0))
 
-    def _begin_grid(self, grid: FrameGrid, first: Fraction) -> None:
-        begin, half = first, 1 / (2 * grid.rate)
+    def _begin_slots(self, first: Fraction, half: Fraction) -> Fraction:
+        """When the output begins whose first frame is at `first`; half a slot is as good as no time."""
+        begin = first
         sound = self._copy.first_time() if self._copy else None
         if sound is not None and sound < first - half:
             begin = max(sound, min(first, Fraction(0)))  # sound before 0 primes its decoder, unheard
@@ -166,6 +153,6 @@ class EncoderTiming:
                 f"{self._stream.container.format.name} stores no time at which sound begins: "
                 f"what begins at {float(sound - first):.2f} s is heard from the beginning"
             )
-        grid.begin(begin)
         if self._copy:
             self._copy.begin = begin
+        return begin

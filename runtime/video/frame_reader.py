@@ -8,10 +8,10 @@ from av.container import InputContainer
 from av.error import FFmpegError
 
 from flashvsr_trt.notices import Notify
-from flashvsr_trt.runtime.video.clock_jumps import ClockJumps
 from flashvsr_trt.runtime.video.damage import DamageWatch
 from flashvsr_trt.runtime.video.ffmpeg_log import FFmpegLog
 from flashvsr_trt.runtime.video.media_open import error_reason, read_packets
+from flashvsr_trt.runtime.video.packet_times import ClockJumps
 
 LIBVPX = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 """Decoders that read alpha in VP8 and VP9, a second picture in each packet, which FFmpeg's own skip."""
@@ -85,10 +85,9 @@ def _decode(
     log: FFmpegLog,
 ) -> list[av.VideoFrame]:
     """The frames that a packet completes; with None those still inside the decoder."""
-    frames: list[av.VideoFrame] = []
     try:
         with log.listening():
-            frames += decoder.decode(packet)
+            return decoder.decode(packet)
     except FFmpegError:
         watch.saw_undecodable(packet)
-    return frames
+        return []

@@ -63,7 +63,8 @@ class ImageOutput(FrameOutput):
         self,
         path: str,
         info: VideoInfo,
-        upscaled: tuple[int, int] | None,
+        size: tuple[int, int],
+        upscaled: tuple[int, int],
         options: OutputOptions,
         notify: Notify,
     ) -> None:
@@ -78,14 +79,14 @@ class ImageOutput(FrameOutput):
         ):
             if lost:
                 notify(f"{path} is a PNG sequence: {what}")
-        self._info, self._upscaled = info, upscaled
+        self._info = info
         self._format = options.pixel_format or PIXEL_FORMATS[info.bits > 8, info.alpha]
         if self._format not in PIXEL_FORMATS.values():
             raise UsageError(f"no {self._format} in PNG; use one of {', '.join(PIXEL_FORMATS.values())}")
         announce_losses("PNG", self._format, info, notify)
-        self._pictures: PictureWriter | None = None
-        self._encoder: av.VideoCodecContext | None = None
-        self._threads, self._written = options.threads, 0
+        self._pictures = PictureWriter(info, size, upscaled, self._format, "left")
+        self._encoder = self._open_encoder(size, options.threads)
+        self._written = 0
         names = numbered_names(self._pattern)
         with write_errors(self._pattern, VideoError):
             self._new = new_folder(
@@ -96,28 +97,23 @@ class ImageOutput(FrameOutput):
 
     def write(self, pixels: np.ndarray, pts: int, duration: int, beside: Beside = NOTHING) -> None:
         """Encodes one frame. The timestamps order the files and are not kept."""
-        if self._encoder is None or self._pictures is None:
-            size = pixels.shape[0], pixels.shape[1]
-            self._encoder = self._open_encoder(*size)
-            self._pictures = PictureWriter(self._info, size, self._upscaled or size, self._format, "left")
         frame = self._pictures.frame(pixels, beside)
         frame.pts, frame.duration, frame.time_base = pts, duration, self._info.time_base
         self._save(self._encoder.encode(frame))
 
     def finish(self) -> None:
-        if self._encoder is not None:
-            self._save(self._encoder.encode(None))
+        self._save(self._encoder.encode(None))
         with write_errors(self._pattern, VideoError):
             self._new.finish()
 
     def abort(self) -> None:
         self._new.abort()
 
-    def _open_encoder(self, height: int, width: int) -> av.VideoCodecContext:
+    def _open_encoder(self, size: tuple[int, int], threads: int) -> av.VideoCodecContext:
         encoder = av.CodecContext.create("png", "w")
-        encoder.height, encoder.width, encoder.pix_fmt = height, width, self._format
+        encoder.height, encoder.width, encoder.pix_fmt = *size, self._format
         encoder.time_base = self._info.time_base
-        encoder.thread_count, encoder.thread_type = self._threads, "FRAME"
+        encoder.thread_count, encoder.thread_type = threads, "FRAME"
         if self._info.sample_aspect_ratio:
             encoder.sample_aspect_ratio = self._info.sample_aspect_ratio
         return encoder

@@ -20,7 +20,6 @@ from flashvsr_trt.files.targets import local_path
 from flashvsr_trt.notices import Notify, log_notice
 from flashvsr_trt.runtime.request import INPUT_DEFAULTS, InputOptions
 from flashvsr_trt.runtime.video.beside import side_data
-from flashvsr_trt.runtime.video.clock_jumps import JUMPING_FORMATS
 from flashvsr_trt.runtime.video.container_rules import stream_kind
 from flashvsr_trt.runtime.video.damage import DamageWatch
 from flashvsr_trt.runtime.video.ffmpeg_log import FFmpegLog
@@ -36,7 +35,7 @@ from flashvsr_trt.runtime.video.frame_filter import progressive_frames
 from flashvsr_trt.runtime.video.frame_reader import read_frames
 from flashvsr_trt.runtime.video.info import DecodedFrame, VideoInfo, VideoInput
 from flashvsr_trt.runtime.video.media_open import error_reason, exact_fraction, is_url, open_media
-from flashvsr_trt.runtime.video.packet_times import clock_unit
+from flashvsr_trt.runtime.video.packet_times import JUMPING_FORMATS, clock_unit
 from flashvsr_trt.runtime.video.picture import PictureReader, container_crop, display_matrix
 
 DEFAULT_RATE = Fraction(24)

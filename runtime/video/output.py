@@ -18,7 +18,7 @@ from flashvsr_trt.runtime.video.beside import NOTHING, Beside, LossReport, loade
 from flashvsr_trt.runtime.video.color import has_alpha
 from flashvsr_trt.runtime.video.container_rules import holds_video
 from flashvsr_trt.runtime.video.encoder import EncoderSettings, choose_encoder
-from flashvsr_trt.runtime.video.encoder_timing import EncoderTiming, FrameGrid, choose_rate
+from flashvsr_trt.runtime.video.encoder_timing import EncoderTiming, choose_rate
 from flashvsr_trt.runtime.video.image_output import ImageOutput, is_image_output
 from flashvsr_trt.runtime.video.info import FrameOutput, VideoInfo, VideoInput
 from flashvsr_trt.runtime.video.media_open import SLOT_FORMATS, create_media, open_media
@@ -64,13 +64,13 @@ def open_output(
 
     A pipe that is there takes the video as it is made, if its container can do without seeking (.mkv, .ts).
     """
-    info, path = source.info, local_path(path)
+    info, path, upscaled = source.info, local_path(path), upscaled or size
     if is_image_output(path):
-        return ImageOutput(path, info, upscaled, options, notify)
+        return ImageOutput(path, info, size, upscaled, options, notify)
     check_outputs({"the output": path}, [info.name], options.overwrite)
     container_format = options.container or _container_format(path)
     settings = choose_encoder(container_format, size, info, options, notify)
-    pictures = PictureWriter(info, size, upscaled or size, settings.pixel_format, settings.chroma_location)
+    pictures = PictureWriter(info, size, upscaled, settings.pixel_format, settings.chroma_location)
     with write_errors(path, VideoError):
         file = new_file(path, overwrite=options.overwrite)
         try:
@@ -118,10 +118,9 @@ class VideoOutput(FrameOutput):
         self._container = create_media(
             new.file, format_name=container_format, options=options, buffer_size=WRITE_BUFFER
         )
-        slots = choose_rate(info) if container_format in SLOT_FORMATS else None
+        self._slot_rate = choose_rate(info) if container_format in SLOT_FORMATS else None
         if container_format == "yuv4mpegpipe":
-            slots = info.rate
-        self._grid = FrameGrid(slots) if slots else None
+            self._slot_rate = info.rate
         self._stream = self._add_video_stream(self._container, size, wanted.threads)
         add_trial, codec = partial(self._add_video_stream, threads=1), self._stream.codec_context.codec
         video = holds_video(container_format, options, add_trial, codec.canonical_name, size)
@@ -142,15 +141,15 @@ class VideoOutput(FrameOutput):
             notify(
                 f"{info.name} can be read only once: its {info.other_streams} other streams are not copied"
             )
-        self._timing = EncoderTiming(info, self._stream, self._mux, self._grid, self._copy, notify)
+        self._timing = EncoderTiming(info, self._stream, self._mux, self._slot_rate, self._copy, notify)
 
     def _add_video_stream(
         self, output: OutputContainer, size: tuple[int, int], threads: int
     ) -> av.VideoStream:
         info, settings = self._info, self._settings
         rate, time_base = info.rate, info.time_base
-        if self._grid:
-            rate, time_base = self._grid.rate, 1 / self._grid.rate
+        if self._slot_rate:
+            rate, time_base = self._slot_rate, 1 / self._slot_rate
         try:
             options = dict(settings.options)
             made = output.add_stream(settings.codec, rate=rate, options=options, time_base=time_base)
@@ -168,7 +167,7 @@ class VideoOutput(FrameOutput):
             encoder.sample_aspect_ratio = info.sample_aspect_ratio
         if output.format.name in ("mp4", "mov") and encoder.codec.canonical_name == "hevc":
             encoder.codec_tag = APPLE_HEVC_TAG
-        if self._grid and "bf" not in settings.options:
+        if self._slot_rate and "bf" not in settings.options:
             # Slots are in the order of decoding: nothing says when B-frames are shown.
             encoder.max_b_frames = 0
         stream.set_display_matrix(info.display_matrix)

@@ -1,5 +1,6 @@
-"""When a packet is due: its times in seconds, moved, and on the clock of the container that gets it."""
+"""When a packet is due: its times in seconds, by one clock, and on that of the container that gets it."""
 
+from dataclasses import dataclass
 from fractions import Fraction
 
 import av
@@ -8,6 +9,15 @@ from av.format import Flags
 from av.stream import Stream
 
 from flashvsr_trt.runtime.video.media_open import exact_fraction
+
+JUMPING_FORMATS = ("mpegts", "mpeg")
+"""Formats that are joined byte by byte and whose clock may start anywhere."""
+
+FORWARD_SECONDS = 10
+"""A clock that is this far ahead of where it should be has jumped; less is a pause that stays."""
+
+BACKWARD_SECONDS = Fraction(1, 10)
+"""A clock that is this far behind has jumped; less is the overlap of interleaved streams."""
 
 
 def clock_unit(timed: Stream | av.Packet) -> Fraction:
@@ -78,3 +88,96 @@ def _rounded(ticks: Fraction) -> int:
     """As FFmpeg rounds: half away from 0."""
     rounded = int(abs(ticks) + Fraction(1, 2))
     return rounded if ticks >= 0 else -rounded
+
+
+@dataclass(frozen=True)
+class StreamTime:
+    """How far one stream has got, in seconds of the corrected clock."""
+
+    last: Fraction
+    expected: Fraction
+    duration: Fraction
+
+
+@dataclass(frozen=True)
+class Jump:
+    """From somewhere between two byte positions on, `offset` seconds are added to the file's clock."""
+
+    after: int
+    until: int
+    offset: Fraction
+
+
+class ClockJumps:
+    """One clock for a file whose own clock jumps: MPEG streams joined end to end, or past their 33 bits.
+
+    Takes the jumps out of the packets of one reading of a file, in the order of `demux`. As FFmpeg's own
+    command does it (`ts_discontinuity_detect` in fftools/ffmpeg_demux.c): a jump is closed, so that what
+    follows it goes on where the clock stood, with the same shift for every stream.
+
+    Every reading of one file must show it the packets of all streams: then all find the same jumps.
+    """
+
+    def __init__(self, format_name: str) -> None:
+        self._active = format_name in JUMPING_FORMATS
+        self._streams: dict[int, StreamTime] = {}
+        self._positions: dict[int, int] = {}
+        self._jumps = [Jump(-1, -1, Fraction(0))]
+        self.joins: list[Fraction] = []
+        """When the clock goes on behind each jump, in corrected seconds; grows with the jumps found."""
+
+    def correct(self, packet: av.Packet) -> None:
+        seconds = decoded_at(packet)
+        if not self._active or seconds is None:
+            return
+        index = packet.stream.index
+        position = self._positions.get(index, 0) if packet.pos is None or packet.pos < 0 else packet.pos
+        offset = self._offset(index, position, seconds)
+        if packet.stream.type in ("video", "audio"):
+            if position >= self._jumps[-1].until and self._jumps_at(index, seconds + offset):
+                offset = self._close_jump(index, position, seconds)
+            self._note(packet, seconds + offset)
+            self._positions[index] = position
+        if offset:
+            move(packet, round(offset / clock_unit(packet)))
+
+    def _offset(self, index: int, position: int, seconds: Fraction) -> Fraction:
+        """What is added to the clock of a packet. Where a jump may lie before or after it, its time tells.
+
+        A demuxer gives a video packet when it sees the next begin: sound from behind a jump may come first.
+        """
+        number = next(n for n in reversed(range(len(self._jumps))) if position > self._jumps[n].after)
+        jump, own = self._jumps[number], self._streams.get(index)
+        if position >= jump.until or own is None:
+            return jump.offset
+        choices = (jump.offset, self._jumps[number - 1].offset)
+        return min(choices, key=lambda offset: abs(seconds + offset - own.expected))
+
+    def _jumps_at(self, index: int, now: Fraction) -> bool:
+        """Whether a packet of a stream that is due at `now` comes from behind a jump."""
+        own = self._streams.get(index)
+        if own is not None:
+            return not own.last - BACKWARD_SECONDS <= now <= own.expected + FORWARD_SECONDS
+        reached = [stream.last for stream in self._streams.values()]
+        return bool(reached) and not (min(reached) - FORWARD_SECONDS <= now <= max(reached) + FORWARD_SECONDS)
+
+    def _close_jump(self, index: int, position: int, seconds: Fraction) -> Fraction:
+        """Lets the clock go on behind a jump where it stood before; gives what is added from there on."""
+        # One more video packet from before the jump may still be inside the demuxer.
+        reached = max(
+            stream.expected + (0 if number == index else stream.duration)
+            for number, stream in self._streams.items()
+        )
+        jump = Jump(max(self._positions.values(), default=-1), position, reached - seconds)
+        self._jumps.append(jump)
+        self.joins.append(reached)
+        return jump.offset
+
+    def _note(self, packet: av.Packet, now: Fraction) -> None:
+        duration = (packet.duration or 0) * clock_unit(packet)
+        before = self._streams.get(packet.stream.index)
+        if not duration and before and before.last < now <= before.last + 1:
+            duration = now - before.last
+        elif not duration and before:
+            duration = before.duration
+        self._streams[packet.stream.index] = StreamTime(now, now + duration, duration)

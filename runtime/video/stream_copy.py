@@ -11,11 +11,18 @@ from av.error import FFmpegError, InvalidDataError
 from av.stream import Stream
 
 from flashvsr_trt.notices import Notify
-from flashvsr_trt.runtime.video.clock_jumps import JUMPING_FORMATS, ClockJumps
 from flashvsr_trt.runtime.video.container_rules import Sample, stream_kind
 from flashvsr_trt.runtime.video.conversion import AudioConversion, SubtitleConversion
 from flashvsr_trt.runtime.video.media_open import discard_others, open_media, read_packets
-from flashvsr_trt.runtime.video.packet_times import MuxerClock, clock_unit, due, move, shown_at
+from flashvsr_trt.runtime.video.packet_times import (
+    JUMPING_FORMATS,
+    ClockJumps,
+    MuxerClock,
+    clock_unit,
+    due,
+    move,
+    shown_at,
+)
 from flashvsr_trt.runtime.video.stream_plan import PlannedStream, open_conversion
 from flashvsr_trt.runtime.video.tags import content_metadata
 

@@ -124,8 +124,7 @@ class StreamPlanner:
             return self._convert_as_told(index, sample, wanted)
         for route in ROUTES.get(kind, ()):
             if self._holds(part := copied_part(sample, route)):
-                self._held.append(part)
-                return PlannedStream(index, sample.packets, route)
+                return self._keep(index, sample, part, route)
         line = f"{stream} is not copied: {self._format} cannot hold it"
         encoder = self._fitting_encoder(sample) if kind in CANDIDATES else None
         if encoder is None:
@@ -136,7 +135,7 @@ class StreamPlanner:
             self._notify(f"{line}; --{kind}-codec {AUTO} converts it to {encoder}")
             return None
         self._notify(f"{stream} is converted to {encoder}: {self._format} cannot hold it")
-        return self._convert(index, sample, encoder)
+        return self._keep(index, sample, converted_part(sample, encoder), encoder)
 
     def _convert_as_told(self, index: int, sample: Sample, name: str) -> PlannedStream | None:
         kind, stream = sample.stream.type, described(sample.stream)
@@ -144,14 +143,14 @@ class StreamPlanner:
             self._notify(f"{stream} is not kept: bitmaps cannot be converted to {name}")
             return None
         encoder = (find_audio_encoder(name) if kind == "audio" else find_subtitle_encoder(name)).name
-        if not self._holds(converted_part(sample, encoder)):
+        if not self._holds(part := converted_part(sample, encoder)):
             fitting = self._fitting_encoder(sample) or f"--{kind}-codec {DROP} or another extension"
             raise UsageError(f"{self._format} cannot hold {stream} as {encoder}; use {fitting}")
-        return self._convert(index, sample, encoder)
+        return self._keep(index, sample, part, encoder)
 
-    def _convert(self, index: int, sample: Sample, encoder: str) -> PlannedStream:
-        self._held.append(converted_part(sample, encoder))
-        return PlannedStream(index, sample.packets, encoder)
+    def _keep(self, index: int, sample: Sample, part: Part, way: Route | str) -> PlannedStream:
+        self._held.append(part)
+        return PlannedStream(index, sample.packets, way)
 
     def _holds(self, part: Part) -> bool:
         return holds(self._format, self._muxer, [*self._held, part])
