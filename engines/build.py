@@ -13,14 +13,12 @@ import onnx
 from flashvsr_trt.bundle import MANIFEST as BUNDLE_MANIFEST
 from flashvsr_trt.bundle import Bundle, read_bundle
 from flashvsr_trt.cache.entries import find_or_make, making
-from flashvsr_trt.engines.binding_formats import channels_last
 from flashvsr_trt.engines.cache import (
     engine_folder,
     engine_key,
     find_engines,
     needed_kernels,
 )
-from flashvsr_trt.engines.cancellation import Cancellation, cancel_on_interrupt
 from flashvsr_trt.engines.device import current_device
 from flashvsr_trt.engines.engine_file import BuildSetting, build_engine_file
 from flashvsr_trt.engines.flavours import ONNXRUNTIME, Target
@@ -37,7 +35,8 @@ from flashvsr_trt.engines.manifest import (
 from flashvsr_trt.engines.manifest import write_manifest as write_engine_manifest
 from flashvsr_trt.engines.onnxruntime_graph import check_onnxruntime_build, write_session_file
 from flashvsr_trt.engines.options import DEFAULT_OPTIONS, BuildOptions
-from flashvsr_trt.engines.progress_monitor import ReportPhase
+from flashvsr_trt.engines.progress_monitor import Cancellation, ReportPhase, cancel_on_interrupt
+from flashvsr_trt.engines.tensorrt_api import channels_last
 from flashvsr_trt.engines.timing_cache import timing_cache_path
 from flashvsr_trt.errors import DeviceError, EngineError, UsageError
 from flashvsr_trt.files.folder import describe_file

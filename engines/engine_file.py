@@ -10,13 +10,12 @@ from pathlib import Path
 
 import onnx
 
-from flashvsr_trt.engines.cancellation import Cancellation
 from flashvsr_trt.engines.flavours import Target
 from flashvsr_trt.engines.layers import write_layers
 from flashvsr_trt.engines.lowering import custom_nodes
 from flashvsr_trt.engines.manifest import EngineFile
 from flashvsr_trt.engines.options import DEFAULT_OPTIONS, BuildOptions
-from flashvsr_trt.engines.progress_monitor import ReportPhase, progress_monitor
+from flashvsr_trt.engines.progress_monitor import Cancellation, ReportPhase, progress_monitor
 from flashvsr_trt.engines.tensorrt_api import (
     Bindings,
     built_layers,

@@ -4,14 +4,41 @@ It calls from native code, where an exception ends the process: none leaves thes
 the builder is stopped at its next step, and `raise_failure` raises it afterwards.
 """
 
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
-from flashvsr_trt.engines.cancellation import Cancellation
+from flashvsr_trt.signals import Ended, handled_by
 
 ReportPhase = Callable[[str, int, int], None]
 """Gets a phase of the builder, how many of its steps are done, and how many there are."""
+
+
+class Cancellation:
+    """Whether the user wants to stop. Builders run long in native code, where no exception can be raised."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self.signal = int(signal.SIGINT)
+
+    def check(self) -> None:
+        """Raise Ended, a KeyboardInterrupt, if it was asked for."""
+        if self.requested:
+            raise Ended(self.signal)
+
+
+@contextmanager
+def cancel_on_interrupt() -> Iterator[Cancellation]:
+    """While inside, Ctrl-C, SIGTERM and SIGHUP only make the request. In other threads nothing changes."""
+    cancellation = Cancellation()
+
+    def request(number: int, frame: object) -> None:
+        cancellation.requested, cancellation.signal = True, number
+
+    with handled_by(request):
+        yield cancellation
 
 
 def progress_monitor(trt: ModuleType, cancellation: Cancellation, report: ReportPhase) -> Any:

@@ -64,7 +64,7 @@ def bundle_network(bundle: Bundle, weights: str | None = None, device: str = "cp
 def check_parity(bundle: Bundle, network: Network, frame_count: int, bisect: bool = False) -> ParityResult:
     """Compare ONNX Runtime with torch by graph and end to end; with `bisect`, inside the first bad graph.
 
-    A bfloat16 bundle is compared in float32, of weights that were rounded to bfloat16; see `widened`. Its
+    A bfloat16 bundle is compared in float32, of weights that were rounded to bfloat16; see `widen`. Its
     network's modules are changed.
     """
     if bundle.precision == "bf16":

@@ -27,8 +27,7 @@ from flashvsr_trt.runtime.tensorrt.cuda_graphs import BoundGraph
 from flashvsr_trt.runtime.tensorrt.device_memory import check_device_memory
 from flashvsr_trt.runtime.tensorrt.engine_runner import EngineRunner
 from flashvsr_trt.runtime.tensorrt.loaded_graphs import LoadedGraphs
-from flashvsr_trt.runtime.tensorrt.run_profile import RunProfile
-from flashvsr_trt.runtime.tensorrt.stage_timer import StageTimer
+from flashvsr_trt.runtime.tensorrt.run_profile import RunProfile, StageTimer
 from flashvsr_trt.runtime.tensorrt.state import ClipState, DecodingFrames, HostInputs, UnitPlace, UnitTensor
 
 

@@ -11,12 +11,12 @@ from onnx import TensorProto, helper
 
 from flashvsr_trt.engines import build as building
 from flashvsr_trt.engines.build import build_engines, find_or_build_engines
-from flashvsr_trt.engines.cancellation import Cancellation, cancel_on_interrupt
 from flashvsr_trt.engines.engine_file import BuildSetting, build_engine_file
 from flashvsr_trt.engines.flavours import RTX, TENSORRT, Target
 from flashvsr_trt.engines.layers import write_layers
 from flashvsr_trt.engines.manifest import EngineFile, open_engines
 from flashvsr_trt.engines.options import BuildOptions
+from flashvsr_trt.engines.progress_monitor import Cancellation, cancel_on_interrupt
 from flashvsr_trt.engines.tensorrt_api import load_module, logger_of
 from flashvsr_trt.engines.timing_cache import keep_timings
 from flashvsr_trt.engines.verify import verify_engines

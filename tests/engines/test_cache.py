@@ -78,7 +78,7 @@ def test_every_source_of_the_builder_is_in_the_key():
         "engines/flavours.py",
         "engines/lowering.py",
         "engines/progress_monitor.py",
-        "engines/binding_formats.py",
+        "engines/tensorrt_api.py",
         "plugins/tactics.py",
         "plugins/tensorrt_plugin.py",
         "kernels/manifest.py",

@@ -9,7 +9,7 @@ import pytest
 from flashvsr_trt.config.geometry import Geometry
 from flashvsr_trt.config.presets import find_preset, find_schedule
 from flashvsr_trt.config.signatures import COMPUTE, Role, StreamConfig, stage_signatures
-from flashvsr_trt.engines.binding_formats import channels_last
+from flashvsr_trt.engines.tensorrt_api import channels_last
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/engines.md"
 

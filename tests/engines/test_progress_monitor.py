@@ -4,8 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from flashvsr_trt.engines.cancellation import Cancellation
-from flashvsr_trt.engines.progress_monitor import progress_monitor
+from flashvsr_trt.engines.progress_monitor import Cancellation, progress_monitor
 
 TRT = SimpleNamespace(IProgressMonitor=object)
 

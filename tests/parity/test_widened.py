@@ -6,7 +6,7 @@ import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
-from flashvsr_trt.parity.widened import widen
+from flashvsr_trt.parity.onnxruntime_stages import widen
 
 
 def test_weights_of_a_file_that_bundles_share_are_widened_bit_by_bit(tmp_path):
