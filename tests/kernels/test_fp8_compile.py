@@ -66,7 +66,7 @@ def test_attention_compiles_without_spills(architecture):
 
 @pytest.mark.parametrize("architecture", ["sm_89", "sm_90", "sm_120"])
 def test_what_writes_operands_compiles_without_spills(architecture):
-    from flashvsr_trt.kernels.add_norm_triton import add_norm
+    from flashvsr_trt.kernels.add_norm import add_norm_kernel
     from flashvsr_trt.kernels.block_sparse_attention_fp8 import store_values_kernel
     from flashvsr_trt.kernels.fp8 import quantise_rows_kernel
 
@@ -75,7 +75,7 @@ def test_what_writes_operands_compiles_without_spills(architecture):
     norm = {"WIDTH": 1536, "PADDED": 2048, "HAS_GATE": True, "QUANTISED": True, **e4m3}
     for function, name, constants in (
         (quantise_rows_kernel, "quantise_rows", rows),
-        (add_norm, "add_norm", norm),
+        (add_norm_kernel, "add_norm", norm),
         (store_values_kernel, "store_values", {"HEAD_DIM": 128, "BLOCK": BLOCK, "GROUP": 16}),
     ):
         setting = setting_for(name, architecture)
