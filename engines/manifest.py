@@ -172,7 +172,7 @@ class EngineSet:
         self.check_kernels()
 
     def check_files(self, files: Mapping[str, NamedFile]) -> None:
-        """Raise EngineError if engines, or lists of layers, are not what was written; see `checked_files`."""
+        """Raise EngineError if engines, or lists of layers, are not what was written; see `remembered`."""
         with _file_errors():
             for file in files.values():
                 check_contents(self.folder, file)

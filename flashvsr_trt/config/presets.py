@@ -127,43 +127,27 @@ NANO = NetworkConfig(
     decoder=DecoderConfig(channels=(192, 56, 24, 16)),
 )
 
+_PUBLISHED = (
+    ("sparse-2.0", "sparse-ratio-2.0", 2.0, "sparse attention, ratio 2.0: the most stable"),
+    ("sparse-1.5", "sparse-ratio-1.5", 1.5, "sparse attention, ratio 1.5: faster, a little less stable"),
+    ("full-attn", "full-attn", None, "dense attention over the same cache; for several GPUs"),
+)
+"""Name, published name, sparse ratio (None is dense), description."""
+
+_PACKAGED = (
+    ("nano", 2.0, "the same classes at a few MB: shows the toolchain at work on a CPU, not for quality"),
+    ("nano-full-attn", None, "nano with dense attention"),
+)
+"""Name, sparse ratio, description."""
+
 PRESETS = (
-    Preset(
-        name="sparse-2.0",
-        description="sparse attention, ratio 2.0: the most stable",
-        network=FLASHVSR,
-        attention=AttentionConfig(sparse_ratio=2.0),
-        aliases=("flashvsr-v1.1-sparse-ratio-2.0",),
+    *(
+        Preset(name, about, FLASHVSR, AttentionConfig(ratio), aliases=(f"flashvsr-v1.1-{published}",))
+        for name, published, ratio, about in _PUBLISHED
     ),
-    Preset(
-        name="sparse-1.5",
-        description="sparse attention, ratio 1.5: faster, a little less stable",
-        network=FLASHVSR,
-        attention=AttentionConfig(sparse_ratio=1.5),
-        aliases=("flashvsr-v1.1-sparse-ratio-1.5",),
-    ),
-    Preset(
-        name="full-attn",
-        description="dense attention over the same cache; for several GPUs",
-        network=FLASHVSR,
-        attention=AttentionConfig(sparse_ratio=None),
-        aliases=("flashvsr-v1.1-full-attn",),
-    ),
-    Preset(
-        name="nano",
-        description="the same classes at a few MB: shows the toolchain at work on a CPU, not for quality",
-        network=NANO,
-        attention=AttentionConfig(sparse_ratio=2.0),
-        published=False,
-        packaged_weights=NANO_WEIGHTS,
-    ),
-    Preset(
-        name="nano-full-attn",
-        description="nano with dense attention",
-        network=NANO,
-        attention=AttentionConfig(sparse_ratio=None),
-        published=False,
-        packaged_weights=NANO_WEIGHTS,
+    *(
+        Preset(name, about, NANO, AttentionConfig(ratio), published=False, packaged_weights=NANO_WEIGHTS)
+        for name, ratio, about in _PACKAGED
     ),
 )
 

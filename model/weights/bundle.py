@@ -122,7 +122,7 @@ def read_bundle(path: Path) -> dict[str, dict[str, torch.Tensor]]:
 
 
 def check_content(path: Path, parts: Parts, info: BundleInfo) -> None:
-    """Raise WeightsError unless a bundle's tensors are those that were written; see `checked_files`."""
+    """Raise WeightsError unless a bundle's tensors are those that were written, as far as is `remembered`."""
     found = json.loads(remembered(path.stat(), path, "content_sha256", lambda: _content_of(parts)))
     changed = [part for part in PARTS if found.get(part) != info.content_sha256.get(part)]
     if changed:
