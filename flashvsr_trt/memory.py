@@ -29,7 +29,7 @@ from flashvsr_trt.stage_memory import (
 
 GIB = 2**30
 
-ONNXRUNTIME_BYTES = 64 << 20
+ONNXRUNTIME_BYTES = 80 << 20
 """What ONNX Runtime takes for itself and its graphs."""
 
 TORCH_HOST_BYTES = 60 << 20
@@ -215,7 +215,11 @@ def _sum(specs: tuple[TensorSpec, ...], compute: str) -> int:
 def estimate_onnxruntime_memory(
     stream: StreamConfig, plan: TilePlan | None, weights_bytes: int, compute: str
 ) -> MemoryEstimate:
-    """What ONNX Runtime needs on the host, in tiles or in one piece: it keeps the state twice."""
+    """What ONNX Runtime needs on the host: it keeps the state twice, and its arena more than torch takes.
+
+    The factor is of runs of `nano` at 128x128 to 256x192. In tiles conditions are kept as well as tokens, and
+    whole frames are upscaled, blended and made bytes in numpy.
+    """
     tile, tiles = (plan.tile_stream(stream), len(plan.tiles)) if plan else (stream, 1)
     torch = estimate_memory(tile, 0, compute, on_gpu=False)
     units, attention = stream.schedule.first_units, stream.preset.attention
@@ -223,7 +227,11 @@ def estimate_onnxruntime_memory(
     if attention.sparse_ratio is None:
         keys = attention.ring_slots + units
         scores = 2 * stream.preset.network.dit.heads * units * keys * tile.geometry.unit_tokens**2 * 4
-    working = torch.working * 6 // 5 + scores + ONNXRUNTIME_BYTES
+    working = torch.working * 43 // 25 + scores + ONNXRUNTIME_BYTES
+    if plan:
+        made = waiting_bytes(tile, compute, conditions=False) + FLOAT_FRAMES * pixels_of(tile)
+        working += (tiles - 1) * units * made
+        working += plan.canvas[0] * plan.canvas[1] * (BYTE_FRAMES * (units + 1) + FLOAT_FRAMES)
     return MemoryEstimate(weights_bytes, 2 * tiles * torch.state, working)
 
 

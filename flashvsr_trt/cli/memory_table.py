@@ -86,7 +86,7 @@ def _row(name: str, size: tuple[int, int], budget: int) -> Row:
         tiles=len(plan.tiles),
         total=places.needed.total / GIB,
         host=places.on_host / GIB,
-        speed=SPEEDS[places.parking],
+        speed=SPEEDS[places.parking if places.on_host else Parking.GPU],
     )
 
 

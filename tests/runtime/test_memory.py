@@ -33,6 +33,15 @@ def test_2000_frames_of_128x128_need_the_memory_of_200(tmp_path):
     assert long < short * 1.1
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("clip", ["192 256 256 256 official", "150 200 256 384 low-latency"])
+def test_tiles_take_what_is_predicted_and_at_most_a_twentieth_less(clip):
+    command = [sys.executable, "-m", "tests.runtime.taken_memory", *clip.split()]
+    printed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split()
+    predicted, taken = map(int, printed)
+    assert taken <= predicted <= 1.05 * taken
+
+
 def stream(preset: str, height: int, width: int, schedule: str = "official") -> StreamConfig:
     return StreamConfig(find_preset(preset), Geometry(height, width, 2), find_schedule(schedule))
 

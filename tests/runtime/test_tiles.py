@@ -20,6 +20,8 @@ from flashvsr_trt.model.color import fix_color, quantise
 from flashvsr_trt.model.network import Network, build_network
 from flashvsr_trt.model.upsample import fit_to_target, upsample
 from flashvsr_trt.model.weights.load import load_weights, resolve_weights
+from flashvsr_trt.parity.tensor_error import psnr
+from flashvsr_trt.runtime.request import KV_CACHES, TorchOptions
 from flashvsr_trt.runtime.ring import KVRing, RingStep
 from flashvsr_trt.runtime.session import Session
 from flashvsr_trt.runtime.tile_states import OwnStates
@@ -234,6 +236,16 @@ def test_tiles_that_wait_elsewhere_keep_what_is_theirs(inert_cuda, schedule, way
 def test_the_layers_that_stay_are_spread_over_the_step(inert_cuda):
     states = LayersFromHost(SlotExecutor(), 3, Parking.RINGS_ON_HOST, resident=3 * 2 * RING_BYTES)
     assert states.parked == [0, 1, 3]
+
+
+@pytest.mark.parametrize("schedule", ["official", "low-latency"])
+def test_rings_in_fp8_change_frames_a_little(schedule):
+    stream, shown = stream_of(60, 70, schedule), clip(29, 60, 70)
+    expected, made = (
+        stream_through(Session(TorchExecutor(network(), stream, TorchOptions(kv_cache=kind))), shown, 29)
+        for kind in KV_CACHES
+    )
+    assert 35 < psnr(expected, made) < 120
 
 
 @pytest.mark.gpu
