@@ -12,6 +12,7 @@ if find_spec("torch"):  # `make test-newest` runs what needs none, in an environ
     from tests.compiled_kernels import compiled_kernels  # noqa: F401
     from tests.exported import (  # noqa: F401
         bfloat16_bundle,
+        bfloat16_low_latency_bundle,
         bundles_folder,
         dense_bundle,
         session_folder,

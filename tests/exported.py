@@ -63,9 +63,16 @@ def sparse_bundle(bundles_folder: Path) -> Bundle:
 
 @pytest.fixture(scope="session")
 def bfloat16_bundle(bundles_folder: Path) -> Bundle:
-    """Official schedule, two windows; bf16."""
+    """Official schedule, two windows, nano's own weights: trained scores decide what is seen; bf16."""
     stream = StreamConfig(thin_preset(), Geometry(64, 128, 2), find_schedule("official"))
-    return export_once(export_bundle, stream, "random:1", "bf16", folder=bundles_folder / "bfloat16")
+    return export_once(export_bundle, stream, None, "bf16", folder=bundles_folder / "bfloat16")
+
+
+@pytest.fixture(scope="session")
+def bfloat16_low_latency_bundle(bundles_folder: Path) -> Bundle:
+    """Low-latency schedule, 4x, two windows, nano's own weights; bf16."""
+    stream = StreamConfig(thin_preset(), Geometry(32, 64, 4), find_schedule("low-latency"))
+    return export_once(export_bundle, stream, None, "bf16", folder=bundles_folder / "bfloat16-low-latency")
 
 
 @pytest.fixture(scope="session")
@@ -89,12 +96,10 @@ def golden_stream(case_name: str, schedule: str, upsampler: str) -> StreamConfig
     return StreamConfig(preset, Geometry(height, width, 2), find_schedule(schedule), upsampler)
 
 
-def export_golden(folder: Path, case_name: str, schedule: str, upsampler: str, precision: str) -> Bundle:
-    """An end-to-end golden case's network, exported; once to a folder."""
+def export_golden(folder: Path, case_name: str, schedule: str, upsampler: str) -> Bundle:
+    """An end-to-end golden case's network, exported in fp32; once to a folder."""
     stream = golden_stream(case_name, schedule, upsampler)
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
     weights = end_to_end_weights(load_case(case_name))
-    network = build_network(stream.preset.network, weights, torch.device("cpu"), dtype)
+    network = build_network(stream.preset.network, weights, torch.device("cpu"), torch.float32)
     origin = WeightsOrigin(None, weights.source, weights.version, "golden")
-    output = folder / f"{case_name}-{precision}"
-    return export_once(export_network, network, stream, origin, precision, folder=output)
+    return export_once(export_network, network, stream, origin, "fp32", folder=folder / case_name)

@@ -14,20 +14,17 @@ from flashvsr_trt.engines.manifest import EngineSet
 from flashvsr_trt.export.export_bundle import export_bundle
 from tests.exported import export_once, ignore
 
-KINDS = {
-    "sparse-low-latency-4x": ("nano", "low-latency", Geometry(32, 32, 4), "bf16"),
-    "dense-official-2x": ("nano-full-attn", "official", Geometry(64, 64, 2), "fp16"),
-}
-"""Bundles that are exported here; names say what they are."""
+FLOAT16 = "dense-official-2x"
+"""Exported here with nano's own weights, whose decoder must be scaled to fit float16."""
 
-OWN_WEIGHTS = "dense-official-2x"
-"""Has nano's own weights, whose decoder must be scaled to fit float16; the others have random ones."""
-
-SPARSE = "sparse-official-2x"
-"""The session's `bfloat16_bundle`."""
+SPARSE, SPARSE_4X = "sparse-official-2x", "sparse-low-latency-4x"
+"""The session's `bfloat16_bundle` and `bfloat16_low_latency_bundle`."""
 
 SMALLEST = "dense-low-latency-4x"
 """The session's `dense_bundle`, in fp32."""
+
+KINDS = (SPARSE, SPARSE_4X, FLOAT16, SMALLEST)
+"""All bundles that engines are built of; names say what they are."""
 
 
 @pytest.fixture(scope="session")
@@ -40,20 +37,23 @@ def rtx_target() -> Target:
 
 
 @pytest.fixture(scope="session")
-def bundle_of(bundles_folder: Path, request: pytest.FixtureRequest):
+def float16_bundle(bundles_folder: Path) -> Bundle:
+    stream = StreamConfig(find_preset("nano-full-attn"), Geometry(64, 64, 2), find_schedule("official"))
+    return export_once(export_bundle, stream, None, "fp16", folder=bundles_folder / FLOAT16)
+
+
+@pytest.fixture(scope="session")
+def bundle_of(request: pytest.FixtureRequest):
     """A kind's bundle, by its name."""
-    made: dict[str, Bundle] = {}
-    shared = {SPARSE: "bfloat16_bundle", SMALLEST: "dense_bundle"}
+    session = {
+        SPARSE: "bfloat16_bundle",
+        SPARSE_4X: "bfloat16_low_latency_bundle",
+        SMALLEST: "dense_bundle",
+        FLOAT16: "float16_bundle",
+    }
 
     def bundle(kind: str) -> Bundle:
-        if kind in shared:
-            return request.getfixturevalue(shared[kind])
-        if kind not in made:
-            preset, schedule, geometry, precision = KINDS[kind]
-            stream = StreamConfig(find_preset(preset), geometry, find_schedule(schedule))
-            weights = None if kind == OWN_WEIGHTS else "random:1"
-            made[kind] = export_once(export_bundle, stream, weights, precision, folder=bundles_folder / kind)
-        return made[kind]
+        return request.getfixturevalue(session[kind])
 
     return bundle
 

@@ -23,11 +23,11 @@ from flashvsr_trt.engines.verify import verify_engines
 from flashvsr_trt.errors import DeviceError, EngineError, UsageError
 from flashvsr_trt.files.folder import sha256_of
 from flashvsr_trt.plugins.op_kernels import OperatorKernels
-from tests.engines.conftest import KINDS, SMALLEST, SPARSE
+from tests.engines.conftest import FLOAT16, KINDS, SMALLEST, SPARSE, SPARSE_4X
 from tests.exported import ignore
 
 
-@pytest.mark.parametrize("kind", [SPARSE, *KINDS, SMALLEST])
+@pytest.mark.parametrize("kind", KINDS)
 def test_every_graph_is_built_and_verifies(kind, engines_of):
     engines = engines_of(kind)
     assert set(engines.manifest.plans) == set(engines.bundle.graphs)
@@ -58,7 +58,7 @@ def test_a_manifest_says_what_was_built(engines_of, rtx_target):
 
 
 def test_the_kernels_lie_beside_the_engines(engines_of):
-    engines = engines_of("sparse-low-latency-4x")
+    engines = engines_of(SPARSE_4X)
     kernels = OperatorKernels("sm_89", "bf16", 32).read(engines.kernels_folder)
     for step in engines.manifest.plans["dit"].kernels:
         (artifact,) = kernels[step.operator]
@@ -242,7 +242,7 @@ def test_bf16_bundles_have_no_transposed_convolutions_and_others_one_a_frame(bun
         return [node.op_type for node in model.graph.node]
 
     assert "ConvTranspose" not in operators(SPARSE)
-    assert operators("dense-official-2x").count("ConvTranspose") == 14
+    assert operators(FLOAT16).count("ConvTranspose") == 14
 
 
 @pytest.fixture
@@ -272,7 +272,7 @@ HOPPER = Target(TENSORRT, "11.0.0", "9.0", "NVIDIA H100 80GB HBM3", "13.0")
 def test_tensorrt_keeps_custom_nodes_for_plugins_that_are_registered_first(
     bundle_of, tmp_path, tensorrt_build
 ):
-    bundle = bundle_of("sparse-low-latency-4x")
+    bundle = bundle_of(SPARSE_4X)
     engines = build_engines(tmp_path, bundle, HOPPER, notify=ignore)
     (what, kernels), *built = tensorrt_build
     assert what == "register"
@@ -297,7 +297,7 @@ def test_tensorrt_keeps_custom_nodes_for_plugins_that_are_registered_first(
 def test_tensorrt_is_offered_only_what_it_can_launch_unless_asked(
     bundle_of, tmp_path, tensorrt_build, monkeypatch
 ):
-    bundle = bundle_of("sparse-low-latency-4x")
+    bundle = bundle_of(SPARSE_4X)
     monkeypatch.setattr(building, "PLAIN_SHARED_LIMIT", 1024)
     notices = []
     engines = build_engines(tmp_path, bundle, HOPPER, notify=notices.append)
@@ -316,11 +316,11 @@ def test_large_shared_memory_is_refused_where_kernels_are_launched_between_engin
     target = HOPPER if cut else Target(RTX, "1.7.1", "8.9")
     options = BuildOptions(cut=cut, large_shared_memory=True)
     with pytest.raises(UsageError, match="--large-shared-memory is for kernels inside engines"):
-        build_engines(tmp_path, bundle_of("sparse-low-latency-4x"), target, options, ignore)
+        build_engines(tmp_path, bundle_of(SPARSE_4X), target, options, ignore)
 
 
 def test_tensorrt_cuts_when_asked_to(bundle_of, tmp_path, tensorrt_build):
-    bundle = bundle_of("sparse-low-latency-4x")
+    bundle = bundle_of(SPARSE_4X)
     engines = build_engines(tmp_path, bundle, HOPPER, BuildOptions(cut=True), ignore)
     assert all(nodes == [] for _, nodes, _ in tensorrt_build)
     assert engines.manifest.plans["dit"].kernels

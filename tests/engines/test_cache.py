@@ -17,7 +17,7 @@ from flashvsr_trt.files.manifest_reader import dump_manifest
 from flashvsr_trt.files.new import whole_folder
 from flashvsr_trt.imported_sources import sources_digest, sources_of
 from flashvsr_trt.plugins.op_kernels import OperatorKernels
-from tests.engines.conftest import SMALLEST, SPARSE
+from tests.engines.conftest import SMALLEST, SPARSE, SPARSE_4X
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_what_would_make_an_engine_wrong_misses(
             bundle = replace(bundle, weights=replace(bundle.weights, file=file))
         case "size":
             # Another size is other graphs.
-            bundle = replace(bundle, graphs=bundle_of("sparse-low-latency-4x").graphs)
+            bundle = replace(bundle, graphs=bundle_of(SPARSE_4X).graphs)
         case "precision":
             bundle = replace(bundle, precision="fp16")
         case "flavour":

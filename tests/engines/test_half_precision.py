@@ -10,7 +10,7 @@ from flashvsr_trt.runtime.onnxruntime.session import CPU
 from flashvsr_trt.runtime.request import ExecutorRequest
 from flashvsr_trt.runtime.session import Session
 from flashvsr_trt.runtime.tensorrt.executor import TensorRTExecutor
-from tests.engines.conftest import OWN_WEIGHTS
+from tests.engines.conftest import FLOAT16
 from tests.exported import ignore
 from tests.runtime.host_device import HostDevice
 from tests.runtime.queued_runner import QueuedRunner
@@ -19,7 +19,7 @@ FRAMES = 21
 
 
 def test_frames_of_float16_engines_are_those_of_torch_in_float32(bundle_of, tmp_path):
-    bundle = bundle_of(OWN_WEIGHTS)
+    bundle = bundle_of(FLOAT16)
     height, width = bundle.stream.geometry.height, bundle.stream.geometry.width
     row, column = np.mgrid[:height, :width]
     frames = np.stack([np.stack([column * 2 + t, row * 3, row + column], -1) for t in range(FRAMES)])

@@ -29,7 +29,7 @@ from flashvsr_trt.engines.manifest import EngineSet
 from flashvsr_trt.engines.tensorrt_api import built_layers
 from flashvsr_trt.errors import EngineError
 from flashvsr_trt.export.export_bundle import export_bundle
-from tests.engines.conftest import SPARSE
+from tests.engines.conftest import FLOAT16, SPARSE, SPARSE_4X
 from tests.exported import ignore
 
 GROWN_FRAMES = UNIT_LATENT_FRAMES + 2 * UNIT_LATENT_FRAMES + UNIT_FRAMES
@@ -71,7 +71,7 @@ def assert_decode_moves_no_more(layers: tuple[Layer, ...], interleaved: int) -> 
 
 @pytest.mark.parametrize(
     ("kind", "interleaved"),
-    [(SPARSE, GROWN_FRAMES), ("sparse-low-latency-4x", GROWN_FRAMES), ("dense-official-2x", 0)],
+    [(SPARSE, GROWN_FRAMES), (SPARSE_4X, GROWN_FRAMES), (FLOAT16, 0)],
 )
 def test_decode_of_nano_moves_no_frames_but_grown_ones_in_bfloat16(engines_of, kind, interleaved):
     assert_decode_moves_no_more(layers_of(engines_of(kind), "decode"), interleaved)

@@ -119,7 +119,7 @@ def test_the_pieces_give_what_the_whole_gives(name, request):
 
 def test_the_official_clip_comes_out_of_the_pieces(bundles_folder):
     case = load_case("e2e_official")
-    bundle = export_golden(bundles_folder, "e2e_official", "official", "pil", "fp32")
+    bundle = export_golden(bundles_folder, "e2e_official", "official", "pil")
     session = Session(StageExecutor(SegmentStages(bundle), bundle), noise=golden_noise(case))
     frames = np.concatenate([session.push(case["lr"].numpy()), session.flush()])
     assert_within_levels(frames[::2], case["frames_u8_some"].numpy())
@@ -128,7 +128,7 @@ def test_the_official_clip_comes_out_of_the_pieces(bundles_folder):
 
 def test_the_streaming_clip_and_its_masks_come_out_of_the_pieces(bundles_folder):
     case = load_case("e2e_streaming")
-    bundle = export_golden(bundles_folder, "e2e_streaming", "low-latency", "torch", "fp32")
+    bundle = export_golden(bundles_folder, "e2e_streaming", "low-latency", "torch")
     stages, masks = SegmentStages(bundle), []
     executor = StageExecutor(stages, bundle)
     session = Session(

@@ -17,7 +17,7 @@ def golden_noise(case):
 
 def test_the_official_clip_comes_out_of_the_graphs(bundles_folder):
     case = load_case("e2e_official")
-    bundle = export_golden(bundles_folder, "e2e_official", "official", "pil", "fp32")
+    bundle = export_golden(bundles_folder, "e2e_official", "official", "pil")
     session = Session(OnnxRuntimeExecutor(bundle), noise=golden_noise(case))
     frames = np.concatenate([session.push(case["lr"].numpy()), session.flush()])
     expected = case["frames_u8_some"].numpy()
@@ -27,7 +27,7 @@ def test_the_official_clip_comes_out_of_the_graphs(bundles_folder):
 
 def test_the_streaming_clip_comes_out_of_the_graphs(bundles_folder):
     case = load_case("e2e_streaming")
-    bundle = export_golden(bundles_folder, "e2e_streaming", "low-latency", "torch", "fp32")
+    bundle = export_golden(bundles_folder, "e2e_streaming", "low-latency", "torch")
     session = Session(
         OnnxRuntimeExecutor(bundle),
         noise=golden_noise(case),
@@ -38,8 +38,8 @@ def test_the_streaming_clip_comes_out_of_the_graphs(bundles_folder):
     assert (frames != case["frames_u8"].numpy()).mean() < 1e-3
 
 
-def test_a_bf16_bundle_checks_and_is_strongly_typed(bundles_folder):
-    bundle = export_golden(bundles_folder, "e2e_streaming", "low-latency", "pil", "bf16")
+def test_a_bf16_bundle_checks_and_is_strongly_typed(bfloat16_bundle):
+    bundle = bfloat16_bundle
     bfloat16 = onnx.TensorProto.BFLOAT16
     for name in bundle.graphs:
         model = onnx.shape_inference.infer_shapes(
