@@ -72,8 +72,9 @@ def check_parity(bundle: Bundle, network: Network, frame_count: int, bisect: boo
         return check_parity(replace(bundle, precision="fp32"), wide, frame_count, bisect)
     frames = synthetic_frames(bundle, frame_count)
     stages = TorchStages(network, bundle.stream)
-    candidate = StageExecutor(OnnxRuntimeStages(bundle), bundle)
-    report = compare_with_torch(bundle, network, stages, OnnxRuntimeStages(bundle), candidate, frames)
+    candidate = OnnxRuntimeStages(bundle)
+    executor = StageExecutor(candidate, bundle)
+    report = compare_with_torch(bundle, network, stages, candidate, executor, frames)
     graph = report.first_diverging
     if not bisect or graph in (None, END_TO_END):
         return ParityResult(report)

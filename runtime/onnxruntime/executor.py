@@ -103,7 +103,7 @@ class OnnxRuntimeExecutor(GraphExecutor):
     Args:
         bundle: of precision fp32 or fp16.
         device: "cpu", "cuda" or "cuda:N".
-        threads: of one operator; None is ONNX Runtime's choice.
+        threads: of one operator; see `session_options`.
 
     Raises:
         DeviceError: the provider is not installed, or cannot run the bundle's precision.

@@ -1,5 +1,6 @@
 """Opening ONNX Runtime's sessions, and what it says went wrong as an error of ours."""
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,15 +34,20 @@ def session_options(folder: Path | None = None, threads: int | None = None) -> A
 
     Args:
         folder: of the weights that a graph refers to, where it is not read from a file beside them.
-        threads: of one operator; None is ONNX Runtime's choice.
+        threads: of one operator; None is what OMP_NUM_THREADS says, or else ONNX Runtime's choice.
     """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _FATAL_ONLY
     if folder:
         options.add_session_config_entry(_EXTERNAL_FOLDER, str(folder))
-    if threads:
-        options.intra_op_num_threads = threads
+    options.intra_op_num_threads = threads or _threads_of_environment()
     return options
+
+
+def _threads_of_environment() -> int:
+    """What torch and numpy follow too: idle threads of ONNX Runtime spin. 0 where nothing is said."""
+    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return int(first) if first.isdecimal() else 0
 
 
 def open_session(

@@ -2,7 +2,6 @@
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 from hypothesis import given, settings
@@ -22,6 +21,7 @@ from flashvsr_trt.plugins.sparse_attention import (
     SELECT_BLOCKS,
     Operator,
 )
+from flashvsr_trt.runtime.onnxruntime.session import open_session, session_options
 
 FUNCTIONS = {SELECT_BLOCKS.name: select_blocks, BLOCK_SPARSE_ATTENTION.name: block_sparse_attention}
 TYPES = {"float": onnx.TensorProto.FLOAT, "int32": onnx.TensorProto.INT32, "bool": onnx.TensorProto.BOOL}
@@ -55,7 +55,7 @@ def one_node_session(operator: Operator, compute: str = "float", **attributes: i
         ir_version=10,
     )
     onnx.checker.check_model(model, full_check=True)
-    return onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return open_session(model.SerializeToString(), operator.name, session_options())
 
 
 @pytest.mark.parametrize("operator", OPERATORS, ids=lambda operator: operator.name)

@@ -16,7 +16,7 @@ from flashvsr_trt.parity.compare import synthetic_frames
 from flashvsr_trt.parity.tensor_error import psnr
 from flashvsr_trt.runtime.backends import open_executor
 from flashvsr_trt.runtime.onnxruntime.executor import OnnxRuntimeExecutor
-from flashvsr_trt.runtime.onnxruntime.session import onnxruntime_errors
+from flashvsr_trt.runtime.onnxruntime.session import onnxruntime_errors, session_options
 from flashvsr_trt.runtime.request import ExecutorRequest
 from flashvsr_trt.runtime.session import Session
 from flashvsr_trt.runtime.torch.executor import TorchExecutor
@@ -188,6 +188,15 @@ def test_what_onnxruntime_raises_is_an_error_of_ours(dense_bundle, tmp_path):
     wrong = np.zeros((8, 16, 16, 3), np.uint8)
     with pytest.raises(DeviceError, match="ONNX Runtime failed in encode"):
         executor.encode(wrong, True, executor.new_state())
+
+
+@pytest.mark.parametrize(("said", "threads"), [("3", 3), ("2,4", 2), ("", 0), ("many", 0), (None, 0)])
+def test_threads_are_those_of_torch_unless_said(said, threads, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if said is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", said)
+    assert session_options().intra_op_num_threads == threads
+    assert session_options(threads=1).intra_op_num_threads == 1
 
 
 def test_other_errors_pass():
