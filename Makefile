@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install test oldest-tensorrt lint format demo engines bench clean
+.PHONY: install test oldest-tensorrt lint format demo engines bench gate gate-cpu gate-selftest clean
 
 install: $(INSTALLED)
 
@@ -83,6 +83,17 @@ engines: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m bench.cpu
+
+# This checkout beside commit BASE (docs/gate.md); GATE_OPTIONS="--markdown gate.md". The part for every machine has
+# no GPU's cases and times nothing.
+gate: $(INSTALLED)
+	$(BIN)/flashvsr-trt gate $(if $(BASE),--base $(BASE)) $(GATE_CASES) $(GATE_OPTIONS)
+
+gate-cpu: GATE_CASES := --case 'counts/*' --case 'parity/*' --case 'memory/*'
+gate-cpu: gate
+
+gate-selftest: $(INSTALLED)
+	$(BIN)/python -m bench.gate.selftest --times 20
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache

@@ -13,6 +13,7 @@ from flashvsr_trt.cli.calibrate import calibrate
 from flashvsr_trt.cli.compare import compare
 from flashvsr_trt.cli.engines import engines
 from flashvsr_trt.cli.export import export, inspect, parity
+from flashvsr_trt.cli.gate import gate
 from flashvsr_trt.cli.kernels import kernels
 from flashvsr_trt.cli.options import (
     COLOR_FIX,
@@ -62,7 +63,7 @@ def cli(debug: bool) -> None:
     """FlashVSR v1.1 video super-resolution."""
 
 
-for command in (weights, kernels, export, parity, inspect, engines, cache, compare, calibrate):
+for command in (weights, kernels, export, parity, inspect, engines, cache, compare, calibrate, gate):
     cli.add_command(command)
 
 

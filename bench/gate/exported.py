@@ -1,0 +1,80 @@
+"""The exported graphs: one small bundle of the golden network, its nodes and its engines."""
+
+import tempfile
+import time
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from bench.gate.measure import Metrics, Sample
+from flashvsr_trt import imported_sources
+from flashvsr_trt.bundle import Bundle
+from flashvsr_trt.config.geometry import Geometry
+from flashvsr_trt.config.presets import AttentionConfig, find_schedule
+from flashvsr_trt.config.signatures import StreamConfig
+from flashvsr_trt.engines.cache import engine_key, find_engines
+from flashvsr_trt.engines.flavours import RTX, Target
+from flashvsr_trt.engines.lowering import lower_graph
+from flashvsr_trt.engines.options import BuildOptions
+from flashvsr_trt.export.export_bundle import WeightsOrigin, export_network
+from flashvsr_trt.export.inspect_graph import inspect_bundle
+from flashvsr_trt.model.network import build_network
+from tests.golden import end_to_end_weights, golden_preset, load_case
+
+
+@cache
+def _folder() -> tempfile.TemporaryDirectory:
+    """Of this process, and gone with it."""
+    return tempfile.TemporaryDirectory(prefix="flashvsr-gate-")
+
+
+@cache
+def golden_bundle() -> Bundle:
+    """The streaming case's network in float32, exported once a process."""
+    case = load_case("e2e_streaming")
+    _, height, width, _ = case["lr"].shape
+    preset = golden_preset(AttentionConfig(sparse_ratio=2.0))
+    stream = StreamConfig(preset, Geometry(height, width, 2), find_schedule("low-latency"), "torch")
+    network = build_network(preset.network, end_to_end_weights(case), torch.device("cpu"), torch.float32)
+    origin = WeightsOrigin(None, "golden vectors", "golden", "golden")
+    return export_network(network, stream, origin, "fp32", Path(_folder().name) / "bundle", lambda line: None)
+
+
+def graph_nodes(preset: str) -> Sample:
+    """Nodes by graph and kind, `dit.MatMul`."""
+
+    def sample() -> Metrics:
+        reports = inspect_bundle(golden_bundle())
+        return {f"{r.name}.{kind}": count for r in reports for kind, count in r.node_counts.items()}
+
+    return sample
+
+
+def engine_counts(preset: str) -> Sample:
+    """Engines that each graph is cut into, and kernels between them: what a manifest's plans list."""
+
+    def sample() -> Metrics:
+        bundle = golden_bundle()
+        plans = {name: lower_graph(bundle.graph_path(name)).plan for name in bundle.graphs}
+        counted = {f"{name}.engines": len(plan.engines) for name, plan in plans.items()}
+        return counted | {f"{name}.kernels": len(plan.kernels) for name, plan in plans.items()}
+
+    return sample
+
+
+def engine_lookup(preset: str) -> Sample:
+    """Processor seconds until a new process knows that there are no engines: the key, and a look."""
+    bundle, root = golden_bundle(), Path(_folder().name) / "engines"
+    target = Target(RTX, "1.7.0", "8.9")
+
+    def sample() -> Metrics:
+        for cached in (imported_sources.sources_of, imported_sources.sources_digest, imported_sources._spec):
+            cached.cache_clear()
+        started = time.process_time()
+        found = find_engines(root, bundle, engine_key(bundle, target, BuildOptions()))
+        if found:
+            raise RuntimeError(f"engines were found in {root}, where there are none")
+        return {"lookup": time.process_time() - started}
+
+    return sample

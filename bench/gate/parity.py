@@ -1,0 +1,203 @@
+"""Parity: the stages, the exported graphs, tiles and FP8 against the official frames or the plain way."""
+
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+import torch
+
+from bench.gate.exported import golden_bundle
+from bench.gate.measure import Metrics, Sample
+from bench.moving_clip import moving_frames
+from flashvsr_trt.config.geometry import Geometry
+from flashvsr_trt.config.presets import AttentionConfig, find_schedule
+from flashvsr_trt.config.signatures import StreamConfig
+from flashvsr_trt.config.tiles import TilePlan
+from flashvsr_trt.kernels.select_blocks import expand_mask
+from flashvsr_trt.model.network import build_network
+from flashvsr_trt.quality.seams import seam_sigmas, tile_borders
+from flashvsr_trt.runtime.onnxruntime.executor import OnnxRuntimeExecutor
+from flashvsr_trt.runtime.request import TorchOptions
+from flashvsr_trt.runtime.session import Session
+from flashvsr_trt.runtime.torch.executor import TorchExecutor
+from flashvsr_trt.runtime.torch.precision import fp8_products
+from flashvsr_trt.runtime.torch.tiles import in_tiles
+from tests.golden import Case, end_to_end_weights, golden_preset, load_case
+
+HIGHEST_DB = 100.0
+"""What is closer than this is rounding, which another order of sums changes."""
+
+CPU = torch.device("cpu")
+
+
+def decibels(reference: np.ndarray, made: np.ndarray, peak: float | None = None) -> float:
+    """Signal to noise, of the largest value if no peak is given; at most HIGHEST_DB, and 0 for no numbers."""
+    wide = reference.astype(np.float64)
+    square = np.mean((wide - made.astype(np.float64)) ** 2)
+    if not np.isfinite(square):
+        return 0.0
+    peak = peak or float(np.abs(wide).max())
+    return HIGHEST_DB if square == 0 else float(min(HIGHEST_DB, 10 * np.log10(peak**2 / square)))
+
+
+def frames_against(expected: np.ndarray, made: np.ndarray) -> Metrics:
+    """PSNR and the largest difference in levels, of the frames that both have."""
+    shared = min(len(expected), len(made))
+    expected, made = expected[:shared].astype(np.int16), made[:shared].astype(np.int16)
+    return {
+        "frames_db": decibels(expected, made, 255.0) if shared else 0.0,
+        "levels": float(np.abs(expected - made).max()) if shared else 255.0,
+    }
+
+
+class RecordingExecutor(TorchExecutor):
+    """Keeps each step's tokens and latents, and every layer's block mask."""
+
+    def __init__(self, *arguments) -> None:
+        super().__init__(*arguments)
+        self.tokens: list[torch.Tensor] = []
+        self.latents: list[torch.Tensor] = []
+        self.masks: list[torch.Tensor] = []
+        select = self.dit_stage.attention.select
+
+        def recorded(*arguments):
+            index, count = select(*arguments)
+            self.masks.append(expand_mask(index, count))
+            return index, count
+
+        self.dit_stage.attention.select = recorded
+
+    def dit(self, noise, tokens, rope, step, state):
+        latents = super().dit(noise, tokens, rope, step, state)
+        self.tokens += tokens
+        self.latents += latents
+        return latents
+
+
+def golden(preset: str, vectors: str, schedule: str, upsampler: str) -> Sample:
+    """A clip of the official code: what each stage makes of it, by `Session` as users run it."""
+    case = load_case(vectors)
+    stream = golden_stream(case, schedule, upsampler)
+    network = build_network(stream.preset.network, end_to_end_weights(case), CPU, torch.float32)
+
+    def sample() -> Metrics:
+        executor = RecordingExecutor(network, stream)
+        made = golden_frames(executor, case, schedule)
+        every = 2 if "frames_u8_some" in case.tensors else 1
+        expected = case["frames_u8_some" if every == 2 else "frames_u8"].numpy()
+        return {
+            "tokens_db": worst_db(case, "lq", [x[None] for x in executor.tokens], lambda x: x[:, ::2]),
+            "latent_db": worst_db(
+                case,
+                "latent",
+                [x.transpose(0, 1)[None] for x in executor.latents],
+                lambda x: x[..., ::2, ::2],
+            ),
+            "mask_bits": mask_bits(case, executor.masks[:: stream.preset.network.dit.layers]),
+            "frames": len(made),
+        } | frames_against(expected, made[::every])
+
+    return sample
+
+
+def golden_stream(case: Case, schedule: str, upsampler: str) -> StreamConfig:
+    """The stream of an end-to-end case."""
+    _, height, width, _ = case["lr"].shape
+    preset = golden_preset(AttentionConfig(sparse_ratio=2.0))
+    return StreamConfig(preset, Geometry(height, width, 2), find_schedule(schedule), upsampler)
+
+
+def golden_frames(executor, case: Case, schedule: str) -> np.ndarray:
+    """All frames of the case's clip, with its noise and positions."""
+    position = None if schedule == "official" else (lambda latent: latent if latent < 2 else latent + 2)
+    noise = lambda latent: case[f"noise.{latent // 2}"][0, :, latent % 2].numpy()  # noqa: E731
+    session = Session(executor, noise=noise, position=position)
+    return np.concatenate([session.push(case["lr"].numpy()), session.flush()])
+
+
+def worst_db(case: Case, name: str, made: list[torch.Tensor], half: Callable) -> float:
+    """The least of all units that the case has, in full or as every second entry."""
+    found = []
+    for unit, tensor in enumerate(made):
+        if f"{name}.{unit}" in case.tensors:
+            found.append(decibels(case[f"{name}.{unit}"].numpy(), tensor.numpy()))
+        if f"{name}_even.{unit}" in case.tensors:
+            found.append(decibels(case[f"{name}_even.{unit}"].numpy(), half(tensor).numpy()))
+    return min(found)
+
+
+def mask_bits(case: Case, masks: list[torch.Tensor]) -> int:
+    """Bits of the first layer's masks that differ. Slots that are empty yet must show no block."""
+    differ = 0
+    for call, mask in enumerate(masks):
+        if f"dbg.mask.{call}.0" in case.tensors:
+            expected = case[f"dbg.mask.{call}.0"][0]
+            seen = expected.shape[-1]
+            differ += int((mask[..., :seen] != expected).sum()) + int(mask[..., seen:].sum())
+    return differ
+
+
+def exported(preset: str) -> Sample:
+    """The exported graphs in ONNX Runtime against the official frames."""
+    bundle, case = golden_bundle(), load_case("e2e_streaming")
+
+    def sample() -> Metrics:
+        made = golden_frames(OnnxRuntimeExecutor(bundle), case, "low-latency")
+        return {"frames": len(made)} | frames_against(case["frames_u8"].numpy(), made)
+
+    return sample
+
+
+@cache
+def small_clip() -> np.ndarray:
+    """A clip that wants two tiles each way."""
+    return moving_frames(192, 160, 29)
+
+
+def through(executor) -> np.ndarray:
+    """The small clip through an executor."""
+    with Session(executor) as session:
+        return np.concatenate([session.push(small_clip()), session.flush()])
+
+
+def tiles(preset: str) -> Sample:
+    """Tiles against one piece, and the worst line along a border of tiles."""
+    case = load_case("e2e_official")
+    golden = golden_preset(AttentionConfig(sparse_ratio=2.0))
+    network = build_network(golden.network, end_to_end_weights(case), CPU, torch.float32)
+    stream = StreamConfig(golden, Geometry(*small_clip().shape[1:3], 2), find_schedule("official"))
+    plan = TilePlan(stream.geometry, (256, 256))
+
+    def sample() -> Metrics:
+        # In one piece first: tiles set the network's decoder to take bands.
+        whole = through(TorchExecutor(network, stream))
+        made = through(in_tiles(TorchExecutor(network, plan.tile_stream(stream)), stream, plan))
+        sigmas = [
+            worst
+            for axis, (starts, tile) in enumerate(zip(plan.corners, plan.tile, strict=True))
+            for worst in seam_sigmas(made, tile_borders(starts, tile), axis).values()
+        ]
+        frames_db = frames_against(whole, made)["frames_db"]
+        return {"frames": len(made), "frames_db": frames_db, "seam_sigmas": max(sigmas)}
+
+    return sample
+
+
+def fp8(preset: str) -> Sample:
+    """Products, products with attention, and the K/V ring in FP8 against float32."""
+    weights = end_to_end_weights(load_case("e2e_official"))
+    golden = golden_preset(AttentionConfig(sparse_ratio=2.0))
+    stream = StreamConfig(golden, Geometry(*small_clip().shape[1:3], 2), find_schedule("official"))
+
+    def frames(**options: str) -> np.ndarray:
+        chosen = TorchOptions(**options)
+        products = fp8_products(chosen, CPU, torch.float32, golden.network.dit.layers)
+        network = build_network(golden.network, weights, CPU, torch.float32, products)
+        return through(TorchExecutor(network, stream, chosen))
+
+    def sample() -> Metrics:
+        plain = frames()
+        made = {"products_db": {"precision": "fp8"}, "cache_db": {"kv_cache": "fp8"}}
+        return {name: decibels(plain, frames(**options), 255.0) for name, options in made.items()}
+
+    return sample

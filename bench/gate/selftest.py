@@ -1,0 +1,112 @@
+"""The gate's own test: each planted fault fails its lines and no others, and nothing at all passes.
+
+    python -m bench.gate.selftest [--fault NAME ...] [--times 20]
+
+Every fault is planted in a measuring process of this checkout, beside a clean one. Minutes, so `make test`
+plants them in one process, and all but the slow stage.
+"""
+
+from collections.abc import Iterable
+
+import click
+
+from bench.gate.cases import read_cases, read_thresholds
+from bench.gate.compare import compare_trees
+from bench.gate.measure import ROOT, Metrics
+from bench.gate.trees import Worker
+from bench.gate.verdict import Line, Verdict
+
+GOLDEN = ("parity/golden-official", "parity/golden-streaming")
+
+MASK_CLIPS = frozenset(
+    f"{case}:{line}" for case in GOLDEN for line in ("mask_bits", "latent_db", "frames_db", "levels")
+)
+
+EXPECTED: dict[str, frozenset[str]] = {
+    "slow-stage": frozenset({"latency/stages:dit"}),
+    "dropped-kernel": frozenset(
+        {
+            "counts/chunk:calls.conv_relu/onednn",
+            "counts/chunk:calls.conv_relu/reference",
+            "counts/chunk:operators",
+            "memory/chunk:peak_bytes",
+        }
+    ),
+    "host-read": frozenset({"counts/chunk:host_reads"}),
+    "mask-bit": MASK_CLIPS,
+    "shifted-rope": MASK_CLIPS,
+    "lost-frame": frozenset({"parity/golden-official:frames", "parity/tiles:frames"}),
+    "doubled-memory": frozenset({"memory/chunk:state_bytes"}),
+}
+"""Fault -> the lines that must fail; those of `slow-attention` need a GPU."""
+
+TIMED = {"slow-stage": ("latency/stages",)}
+"""Cases that a fault of time is looked for in, beside all that are counted."""
+
+
+class CleanTree(Worker):
+    """Measures what is counted once, since it does not change."""
+
+    def __init__(self, once: Iterable[str]) -> None:
+        super().__init__(ROOT)
+        self.known: dict[str, Metrics] = {name: self.sample(name) for name in once}
+        self.asked: list[str] = []
+
+    def ask(self, case: str) -> None:
+        """See `Worker.ask`."""
+        if case in getattr(self, "known", ()):
+            self.asked.append(case)
+        else:
+            super().ask(case)
+
+    def answer(self) -> Metrics:
+        """See `Worker.answer`."""
+        return self.known[self.asked.pop()] if getattr(self, "asked", None) else super().answer()
+
+
+def failed(lines: Iterable[Line]) -> frozenset[str]:
+    """Names of lines that are not as the base's."""
+    return frozenset(line.name for line in lines if line.verdict not in (Verdict.PASS, Verdict.NEW))
+
+
+@click.command()
+@click.option("--fault", "faults", multiple=True, type=click.Choice(list(EXPECTED)), help="Only these.")
+@click.option("--times", type=int, default=0, help="Also compare the stages' times with themselves so often.")
+def main(faults: tuple[str, ...], times: int) -> None:
+    """Print a line a fault; exit 1 where one fails other lines than its own."""
+    cases, thresholds = read_cases(ROOT), read_thresholds(ROOT)
+    counted = [case for case in cases.values() if case.kind != "latency" and not case.needs]
+    wrong = 0
+    with CleanTree(case.name for case in counted) as clean:
+        for fault in faults or EXPECTED:
+            chosen = [*counted, *(cases[name] for name in TIMED.get(fault, ()))]
+            with Worker(ROOT, fault=fault) as broken:
+                lines = compare_trees(clean, broken, chosen, cases, thresholds, lambda line: None)
+            found, expected = failed(lines), EXPECTED[fault]
+            wrong += found != expected
+            click.echo(f"{fault}: {'as expected' if found == expected else 'NOT as expected'}")
+            for line in sorted(lines, key=lambda line: line.name):
+                if line.name in found:
+                    ratio = f", ratio {line.ratio.median:.3f}" if line.ratio else ""
+                    click.echo(
+                        f"  {line.name}: {line.verdict}, {line.base} -> {line.head}{ratio}; {line.why}"
+                    )
+            for name in sorted(expected - found):
+                click.echo(f"  {name}: should have failed")
+        if times:
+            with Worker(ROOT) as same:
+                stages = [cases["latency/stages"]]
+                runs = [
+                    compare_trees(clean, same, stages, cases, thresholds, lambda line: None)
+                    for _ in range(times)
+                ]
+            passed = sum(not failed(lines) for lines in runs)
+            wrong += passed < 0.95 * times
+            click.echo(f"A against A: {passed} of {times} passed")
+            for lines in runs:
+                click.echo("  " + ", ".join(f"{x.metric} {x.ratio.median:.3f}" for x in lines if x.ratio))
+    raise SystemExit(wrong > 0)
+
+
+if __name__ == "__main__":
+    main()

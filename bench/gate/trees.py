@@ -1,0 +1,149 @@
+"""The trees that are compared: a worktree of the base, and a measuring process in each."""
+
+import hashlib
+import json
+import os
+import select
+import subprocess
+import sys
+import tempfile
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bench.gate.measure import Metrics
+from flashvsr_trt.errors import FlashVSRError
+from flashvsr_trt.notices import Notify
+
+ANSWER_SECONDS = 900
+"""What no sample takes."""
+
+
+class MeasureError(FlashVSRError):
+    """A case could not be measured in a tree."""
+
+
+def git(root: Path, *arguments: str) -> str | None:
+    """What git prints, without the last line's end; None where it fails or is not there."""
+    try:
+        ran = subprocess.run(
+            ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:
+        return None
+    return ran.stdout.strip() if ran.returncode == 0 else None
+
+
+@contextmanager
+def worktree(root: Path, commit: str) -> Iterator[Path]:
+    """A tree of its own for a commit, in a temporary folder, and gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="flashvsr-gate-") as folder:
+        tree = Path(folder) / "base"
+        if git(root, "worktree", "add", "--detach", str(tree), commit) is None:
+            raise FlashVSRError(f"git cannot make a worktree of {commit}; see `git worktree list`")
+        try:
+            yield tree
+        finally:
+            git(root, "worktree", "remove", "--force", str(tree))
+
+
+def dependencies(tree: Path) -> list[str]:
+    """All that pyproject.toml asks for, extras included, sorted."""
+    project = tomllib.loads((tree / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = (need for extra in project.get("optional-dependencies", {}).values() for need in extra)
+    return sorted(
+        {need for need in (*project["dependencies"], *extras) if not need.startswith(project["name"])}
+    )
+
+
+def python_of(base: Path, head: Path, notify: Notify) -> str:
+    """The Python that runs the base: this one, or one with the base's own dependencies where these differ."""
+    needs = dependencies(base)
+    if needs == dependencies(head):
+        return sys.executable
+    digest = hashlib.sha256("\n".join(needs).encode()).hexdigest()[:12]
+    folder = head / "build" / f"gate-{digest}"
+    python = folder / "bin" / "python"
+    marker = folder / "installed"
+    if not marker.exists():
+        notify(f"the base has other dependencies: installing them in {folder}")
+        # Extras of one module exclude each other: what tests need is what cases need.
+        project = tomllib.loads((base / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        extras = project["optional-dependencies"]
+        chosen = [
+            *project["dependencies"],
+            *(x for name in ("kernels", "cpu", "export") for x in extras[name]),
+        ]
+        for command in (
+            [sys.executable, "-m", "venv", folder],
+            [python, "-m", "pip", "install", "-q", *chosen],
+        ):
+            if subprocess.run(list(map(str, command)), stdout=sys.stderr, check=False).returncode:
+                raise FlashVSRError(f"the base's dependencies cannot be installed in {folder}; see above")
+        marker.touch()
+    return str(python)
+
+
+class Worker:
+    """A measuring process in a tree, with one thread for torch. As a context manager it is ended."""
+
+    def __init__(self, tree: Path, python: str = sys.executable, fault: str | None = None) -> None:
+        self.tree = tree
+        self.errors = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the process
+        environment = os.environ | {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        command = [python, "-m", "bench.gate.measure", *(("--fault", fault) if fault else ())]
+        self.process = subprocess.Popen(
+            command,
+            cwd=tree,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.errors,
+            bufsize=0,
+        )
+
+    def __enter__(self) -> "Worker":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self.process.stdin
+        assert self.process.stdout
+        self.process.stdin.close()
+        try:
+            self.process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.process.stdout.close()
+        self.errors.close()
+
+    def ask(self, case: str) -> None:
+        """Start a sample; `answer` waits for it."""
+        assert self.process.stdin
+        try:
+            self.process.stdin.write(f"{case}\n".encode())
+        except BrokenPipeError as error:
+            raise MeasureError(f"{case}: {self._last_words()}") from error
+
+    def answer(self) -> Metrics:
+        """The metrics of what was asked first. Raises MeasureError."""
+        assert self.process.stdout
+        ready, _, _ = select.select([self.process.stdout], [], [], ANSWER_SECONDS)
+        line = self.process.stdout.readline() if ready else b""
+        if not line:
+            raise MeasureError(self._last_words())
+        answer = json.loads(line)
+        if "error" in answer:
+            raise MeasureError(f"{answer['case']}: {answer['error']}")
+        return answer["metrics"]
+
+    def sample(self, case: str) -> Metrics:
+        """Ask, and wait."""
+        self.ask(case)
+        return self.answer()
+
+    def _last_words(self) -> str:
+        self.errors.seek(0)
+        lines = self.errors.read().decode(errors="replace").strip().splitlines()
+        return f"the measuring process ended: {lines[-1] if lines else 'it said nothing'}"
