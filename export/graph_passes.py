@@ -110,10 +110,14 @@ def fold_constants(model: ir.Model) -> None:
 
     The passes of `onnxscript.optimizer.optimize_ir`, which takes no choice of rules.
     """
-    limits = {"input_size_limit": FOLDED_ELEMENTS, "output_size_limit": FOLDED_ELEMENTS}
     common.InlinePass()(model)
     for _ in range(FOLD_ROUNDS):
-        fold_constants_ir(model, onnx_shape_inference=True, **limits)
+        fold_constants_ir(
+            model,
+            onnx_shape_inference=True,
+            input_size_limit=FOLDED_ELEMENTS,
+            output_size_limit=FOLDED_ELEMENTS,
+        )
         RewritePass(SIMPLIFICATIONS)(model)
         common.RemoveUnusedNodesPass()(model)
     ir.passes.Sequential(
