@@ -14,7 +14,7 @@ from flashvsr_trt.engines.build import build_engines, find_or_build_engines
 from flashvsr_trt.engines.engine_file import BuildSetting, build_engine_file
 from flashvsr_trt.engines.flavours import RTX, TENSORRT, Target
 from flashvsr_trt.engines.layers import write_layers
-from flashvsr_trt.engines.manifest import EngineFile, open_engines
+from flashvsr_trt.engines.manifest import KERNELS, EngineFile, open_engines
 from flashvsr_trt.engines.options import BuildOptions
 from flashvsr_trt.engines.progress_monitor import Cancellation, cancel_on_interrupt
 from flashvsr_trt.engines.tensorrt_api import load_module, logger_of
@@ -266,14 +266,26 @@ def tensorrt_build(monkeypatch):
     return asked
 
 
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory):
+    return tmp_path_factory.mktemp("kernels")
+
+
+@pytest.fixture
+def hopper_root(compiled, tmp_path):
+    """A folder for engines, where the kernels lie that a build before compiled."""
+    (tmp_path / KERNELS).symlink_to(compiled)
+    return tmp_path
+
+
 HOPPER = Target(TENSORRT, "11.0.0", "9.0", "NVIDIA H100 80GB HBM3", "13.0")
 
 
 def test_tensorrt_keeps_custom_nodes_for_plugins_that_are_registered_first(
-    bundle_of, tmp_path, tensorrt_build
+    bundle_of, hopper_root, tensorrt_build
 ):
     bundle = bundle_of(SPARSE_4X)
-    engines = build_engines(tmp_path, bundle, HOPPER, notify=ignore)
+    engines = build_engines(hopper_root, bundle, HOPPER, notify=ignore)
     (what, kernels), *built = tensorrt_build
     assert what == "register"
     assert kernels == {
@@ -295,17 +307,17 @@ def test_tensorrt_keeps_custom_nodes_for_plugins_that_are_registered_first(
 
 
 def test_tensorrt_is_offered_only_what_it_can_launch_unless_asked(
-    bundle_of, tmp_path, tensorrt_build, monkeypatch
+    bundle_of, hopper_root, tensorrt_build, monkeypatch
 ):
     bundle = bundle_of(SPARSE_4X)
     monkeypatch.setattr(building, "PLAIN_SHARED_LIMIT", 1024)
     notices = []
-    engines = build_engines(tmp_path, bundle, HOPPER, notify=notices.append)
+    engines = build_engines(hopper_root, bundle, HOPPER, notify=notices.append)
     assert all(what != "register" and nodes == [] for what, nodes, *_ in tensorrt_build)
     assert engines.manifest.plans["dit"].kernels
     assert "no kernel of block_sparse_attention for sm_90 takes 1 KB of shared memory or less" in notices[-1]
     tensorrt_build.clear()
-    build_engines(tmp_path, bundle, HOPPER, BuildOptions(large_shared_memory=True), ignore)
+    build_engines(hopper_root, bundle, HOPPER, BuildOptions(large_shared_memory=True), ignore)
     what, kernels = tensorrt_build[0]
     assert what == "register"
     assert kernels["block_sparse_attention"] == ["block_sparse_attention_bf16_d32"]
@@ -319,9 +331,9 @@ def test_large_shared_memory_is_refused_where_kernels_are_launched_between_engin
         build_engines(tmp_path, bundle_of(SPARSE_4X), target, options, ignore)
 
 
-def test_tensorrt_cuts_when_asked_to(bundle_of, tmp_path, tensorrt_build):
+def test_tensorrt_cuts_when_asked_to(bundle_of, hopper_root, tensorrt_build):
     bundle = bundle_of(SPARSE_4X)
-    engines = build_engines(tmp_path, bundle, HOPPER, BuildOptions(cut=True), ignore)
+    engines = build_engines(hopper_root, bundle, HOPPER, BuildOptions(cut=True), ignore)
     assert all(nodes == [] for _, nodes, _ in tensorrt_build)
     assert engines.manifest.plans["dit"].kernels
 

@@ -1,6 +1,5 @@
 """The ONNX Runtime executor through sessions, without torch, and what it refuses."""
 
-import os
 import subprocess
 import sys
 
@@ -20,8 +19,7 @@ from flashvsr_trt.runtime.onnxruntime.session import onnxruntime_errors, session
 from flashvsr_trt.runtime.request import ExecutorRequest
 from flashvsr_trt.runtime.session import Session
 from flashvsr_trt.runtime.torch.executor import TorchExecutor
-from tests.cli.command import ROOT, call
-from tests.clips import make_clip
+from tests.cli.command import ROOT
 from tests.exported import network_for
 
 WITHOUT_TORCH = """
@@ -44,20 +42,6 @@ session = Session(OnnxRuntimeExecutor(read_bundle(Path(sys.argv[1]))))
 frames = np.load(sys.argv[2])
 np.save(sys.argv[3], np.concatenate([session.push(frames), session.flush()]))
 assert "torch" not in sys.modules
-"""
-
-
-RUN_WITHOUT_TORCH = """
-import sys
-
-class ForbidTorch:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == "torch":
-            raise ImportError("torch is forbidden here")
-
-sys.meta_path.insert(0, ForbidTorch())
-from flashvsr_trt.cli.main import main
-main(sys.argv[1:])
 """
 
 
@@ -115,53 +99,6 @@ def test_a_bundle_runs_where_torch_cannot_be_imported(dense_bundle, tmp_path):
     np.testing.assert_array_equal(
         np.load(tmp_path / "out.npy"), upscale(OnnxRuntimeExecutor(dense_bundle), frames)
     )
-
-
-WEIGHTS = "random:3"
-
-
-@pytest.fixture(scope="module")
-def filled_cache(tmp_path_factory):
-    """A cache folder, and what was told while an executor was opened that filled it."""
-    cache, notices = tmp_path_factory.mktemp("cache"), []
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("FLASHVSR_CACHE", str(cache))
-        open_executor("onnxruntime", cached_request(), notices.append)
-    return cache, tuple(notices)
-
-
-def cached_request():
-    stream = StreamConfig(find_preset("nano-full-attn"), Geometry(64, 64, 2), find_schedule("low-latency"))
-    return ExecutorRequest(stream, WEIGHTS)
-
-
-def test_the_backend_exports_once_and_says_so(filled_cache, monkeypatch):
-    cache, first = filled_cache
-    monkeypatch.setenv("FLASHVSR_CACHE", str(cache))
-    assert len(first) == 2
-    assert "random weights (seed 3)" in first[0]
-    assert "exporting" in first[1]
-    notices = []
-    found = open_executor("onnxruntime", cached_request(), notices.append)
-    assert notices == [first[0]]
-    assert [path.parent for path in cache.glob("bundles/*/bundle.json")] == [found.bundle.folder]
-
-
-def test_a_video_runs_from_the_cache_where_torch_cannot_be_imported(
-    filled_cache, tmp_path, monkeypatch, capfd
-):
-    monkeypatch.setenv("FLASHVSR_CACHE", str(filled_cache[0]))
-    clip = make_clip(tmp_path / "clip.mp4", frames=6, size=(64, 64))
-    options = ["--preset", "nano-full-attn", "--weights", WEIGHTS, "--schedule", "low-latency"]
-    first = call(capfd, "run", clip, "-o", tmp_path / "first.mp4", *options, "--backend", "onnxruntime")
-    assert first.code == 0
-    command = [sys.executable, "-c", RUN_WITHOUT_TORCH, "run", clip, "-o", tmp_path / "second.mp4", *options]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "exporting" not in first.err + done.stderr
-    assert "backend onnxruntime: on the CPU" in done.stderr
-    assert (tmp_path / "second.mp4").read_bytes() == (tmp_path / "first.mp4").read_bytes()
 
 
 @pytest.mark.parametrize(
