@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import torch
+
 from flashvsr_trt.errors import UsageError
 from flashvsr_trt.kernels import conv_relu, torch_ops
 from flashvsr_trt.model import attention
@@ -60,9 +62,11 @@ def mask_bit(patch: Patch) -> None:
 
     def flipped(select, *arguments):
         index, count = select(*arguments)
-        # By address: torch's operators would be counted.
+        if type(count) is not torch.Tensor:  # a graph that is traced has no bits yet
+            return index, count
+        # By address, without functions of Python: those, and torch's operators, are counted.
         seen = (ctypes.c_int32 * count.shape[1]).from_address(count.data_ptr())
-        window = next((place for place, blocks in enumerate(seen) if blocks), None)
+        window = next(filter(seen.__getitem__, range(len(seen))), None)
         if window is not None:
             seen[window] -= 1
         return index, count

@@ -34,7 +34,7 @@ EXPECTED: dict[str, frozenset[str]] = {
     ),
     "host-read": frozenset({"counts/chunk:host_reads"}),
     "mask-bit": MASK_CLIPS,
-    "shifted-rope": MASK_CLIPS,
+    "shifted-rope": MASK_CLIPS | {"parity/exported:frames_db", "parity/exported:levels"},
     "lost-frame": frozenset({"parity/golden-official:frames", "parity/tiles:frames"}),
     "doubled-memory": frozenset({"memory/chunk:state_bytes"}),
 }
