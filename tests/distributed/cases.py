@@ -49,12 +49,12 @@ THINNED_STREAMS = {
 """The same frame, of which the preset itself drops one block in each selection."""
 
 MANY_HEADS_STREAMS = {
-    "nano of 12 heads, thinned": stream(many_heads_preset(THINNED), 320, "low-latency", "wavelet"),
+    "nano of 12 heads, thinned": stream(many_heads_preset(THINNED), 192, "low-latency", "wavelet"),
     "nano of 12 heads, dense": stream(
-        many_heads_preset(AttentionConfig(sparse_ratio=None)), 320, "low-latency"
+        many_heads_preset(AttentionConfig(sparse_ratio=None)), 192, "low-latency"
     ),
 }
-"""Of 640 tokens in 8 rows, which 5 ranks share unevenly, as they do the heads."""
+"""The same frame, whose 8 rows 5 ranks share unevenly, as they do the heads."""
 
 REPLAYED = ("nano, sparse, low-latency", "nano, dense, official")
 """Streams whose steady steps ranks run through graphs; on a CPU, through what stands in for them."""
