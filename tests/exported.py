@@ -3,10 +3,12 @@
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
+from onnxscript.values import TracedOnnxFunction
 
 from flashvsr_trt.bundle import Bundle, read_bundle
 from flashvsr_trt.cache.entries import find_or_make
@@ -17,6 +19,9 @@ from flashvsr_trt.export.export_bundle import WeightsOrigin, export_bundle, expo
 from flashvsr_trt.model.network import Network, build_network
 from flashvsr_trt.model.weights.load import load_weights, resolve_weights
 from tests.golden import end_to_end_weights, golden_preset, load_case
+
+# For each graph torch.onnx parses the source of onnxscript's 500 functions anew, which stays the same.
+TracedOnnxFunction.function_ir = property(cache(TracedOnnxFunction.function_ir.fget))
 
 
 def ignore(line: str) -> None:
