@@ -168,14 +168,18 @@ def trace_graph(
 
 def check_export_memory(stream: StreamConfig, dtype: torch.dtype) -> None:
     """Raise DeviceError where the weights do not fit this machine's memory; sizes hardly matter."""
-    shapes = state_shapes(stream.preset.network)
-    parameters = sum(math.prod(shape) for part in shapes.values() for shape in part.values())
-    needed, free = parameters * dtype.itemsize + EXPORT_BYTES, free_host_memory()
+    needed, free = parameter_bytes(stream, dtype) + EXPORT_BYTES, free_host_memory()
     if needed > free:
         raise DeviceError(
             f"exporting {stream.preset.name} needs about {needed / GIB:.1f} GiB and this machine has "
             f"{free / GIB:.1f} GiB free; export on another machine, or use preset nano"
         )
+
+
+def parameter_bytes(stream: StreamConfig, dtype: torch.dtype) -> int:
+    """Of all weights of a stream's network in a dtype."""
+    shapes = state_shapes(stream.preset.network)
+    return sum(math.prod(shape) for part in shapes.values() for shape in part.values()) * dtype.itemsize
 
 
 def compute_dtype(precision: str) -> torch.dtype:

@@ -61,6 +61,20 @@ def find_bundle(stream: StreamConfig, weights: str | None, precision: str) -> Bu
     return read_bundle(folder, verify=False) if os.path.isdir(folder) else None
 
 
+def weights_bytes(stream: StreamConfig, weights: str | None, precision: str) -> int:
+    """Of the cached bundle's weights, or else of those that an export would write, which needs torch.
+
+    Raises:
+        WeightsError, BundleError: as finding weights and reading do.
+    """
+    found = find_bundle(stream, weights, precision)
+    if found:
+        return found.weights.file.size_bytes
+    from flashvsr_trt.export.export_bundle import compute_dtype, parameter_bytes
+
+    return parameter_bytes(stream, compute_dtype(precision))
+
+
 def bundle_name(stream: StreamConfig, source: WeightsSource, precision: str) -> str:
     """A folder name that is readable in front and exact behind."""
     # A replaced file, by its size and time, is another source.

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from flashvsr_trt.bundle import PRECISIONS, Bundle
-from flashvsr_trt.cache.bundle import bundle_for
+from flashvsr_trt.cache.bundle import bundle_for, weights_bytes
 from flashvsr_trt.config.presets import UNIT_LATENT_FRAMES
 from flashvsr_trt.config.signatures import (
     DECODE,
@@ -233,20 +233,14 @@ def open_onnxruntime_executor(
     precision = next(name for name, compute in PRECISIONS.items() if compute == dtype)
     stream, tile = request.stream, request.tiles.tile
     plan = TilePlan(stream.geometry, tile) if isinstance(tile, tuple) else None
-
-    def bundle_of(plan: TilePlan | None) -> Bundle:
-        return bundle_for(plan.tile_stream(stream) if plan else stream, request.weights, precision, notify)
-
-    bundle = bundle_of(plan)
     if device == "cpu":
-        weights = bundle.weights.file.size_bytes
+        weights = weights_bytes(plan.tile_stream(stream) if plan else stream, request.weights, precision)
 
         def estimate(stream: StreamConfig, plan: TilePlan | None) -> MemoryEstimate:
             return estimate_onnxruntime_memory(stream, plan, weights, dtype)
 
-        chosen = choose_tiles(stream, request.tiles, estimate, free_host_memory(), "this machine", notify)
-        if chosen != plan:
-            plan, bundle = chosen, bundle_of(chosen)
+        plan = choose_tiles(stream, request.tiles, estimate, free_host_memory(), "this machine", notify)
+    bundle = bundle_for(plan.tile_stream(stream) if plan else stream, request.weights, precision, notify)
     executor = OnnxRuntimeExecutor(bundle, device)
     return TiledExecutor(executor, stream, plan) if plan else executor
 

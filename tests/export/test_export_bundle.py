@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import onnx_ir as ir
+import psutil
 import pytest
 from safetensors.numpy import load_file
 
@@ -14,7 +15,7 @@ from flashvsr_trt.export import export_bundle as exporting
 from flashvsr_trt.export.export_bundle import export_bundle, export_network
 from flashvsr_trt.export.weights_file import data_offsets
 from flashvsr_trt.files.manifest_reader import dump_manifest
-from tests.cli.command import call
+from tests.cli.command import assert_refused, call
 from tests.exported import ignore, network_for
 
 
@@ -95,6 +96,18 @@ def test_too_little_disk_says_how_much_is_needed(dense_bundle, tmp_path, monkeyp
     origin = exporting.WeightsOrigin("random:1", "", "", dense_bundle.weights.fingerprint)
     with pytest.raises(BundleError, match=r"0\.0 GB free and this bundle needs 0\.1 GB"):
         export_network(network, dense_bundle.stream, origin, "fp32", tmp_path / "full" / "bundle", ignore)
+
+
+def test_too_little_memory_is_said_before_anything_is_loaded(tmp_path, capfd, monkeypatch):
+    memory = psutil.virtual_memory()._replace(available=2**28)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
+    stream = ("--preset", "sparse-2.0", "--size", "128x128", "--weights", "random:1")
+    assert_refused(
+        call(capfd, "export", *stream, "-o", tmp_path / "bundle"),
+        1,
+        *("exporting sparse-2.0 needs about", "0.2 GiB free", "preset nano"),
+    )
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_unknown_precision_is_named(dense_bundle, tmp_path):
