@@ -89,7 +89,7 @@ bench: $(INSTALLED)
 gate: $(INSTALLED)
 	$(BIN)/flashvsr-trt gate $(if $(BASE),--base $(BASE)) $(GATE_CASES) $(GATE_OPTIONS)
 
-gate-cpu: GATE_CASES := --case 'counts/*' --case 'parity/*' --case 'memory/*'
+gate-cpu: GATE_CASES := --no-gpu --case 'counts/*' --case 'parity/*' --case 'memory/*'
 gate-cpu: gate
 
 gate-selftest: $(INSTALLED)

@@ -31,6 +31,7 @@ def shared_options(command: Callable) -> Callable:
         click.option("--overwrite", is_flag=True, help="Replace the reports if they exist."),
         click.option("--markdown", "markdown_file", metavar="FILE", help="Write a report; - for stdout."),
         click.option("--json", "json_file", metavar="FILE", help="Write the numbers; - for stdout."),
+        click.option("--no-gpu", is_flag=True, help="Leave out the cases of a GPU, even if there is one."),
         click.option("--case", "patterns", multiple=True, metavar="GLOB", help="Only these, say 'counts/*'."),
     ):
         command = option(command)
@@ -43,7 +44,12 @@ def shared_options(command: Callable) -> Callable:
 @shared_options
 @click.pass_context
 def gate(
-    context: click.Context, base: str | None, fault: str | None, patterns: Sequence[str], **files
+    context: click.Context,
+    base: str | None,
+    fault: str | None,
+    patterns: Sequence[str],
+    no_gpu: bool,
+    **files,
 ) -> None:
     """Compare this checkout with commit REF: parity, latency, memory, counts. See docs/gate.md.
 
@@ -59,7 +65,7 @@ def gate(
         say(f"nothing is compared: there is no {DEFAULT_BASE} here")
         return
     check_reports(**files)
-    cases = chosen(patterns)
+    cases = chosen(patterns, no_gpu)
     with ExitStack() as stack:
         tree = stack.enter_context(worktree(ROOT, commit))
         base_cases = read_cases(tree)
@@ -77,10 +83,10 @@ def gate(
 
 @gate.command()
 @shared_options
-def check(patterns: Sequence[str], **files) -> None:
+def check(patterns: Sequence[str], no_gpu: bool, **files) -> None:
     """Compare this checkout with the baselines of this machine, where there are some."""
     check_reports(**files)
-    cases = [case for case in chosen(patterns) if baselines.can_be_kept(case)]
+    cases = [case for case in chosen(patterns, no_gpu) if baselines.can_be_kept(case)]
     with Worker(ROOT) as worker:
         lines = baselines.check(ROOT, worker, cases, read_thresholds(ROOT))
     finish(lines, {"baselines": str(baselines.FOLDER)}, cases, **files)
@@ -101,12 +107,13 @@ def record(patterns: Sequence[str]) -> None:
             click.echo(f"{path.relative_to(ROOT)}: {count} of {baselines.NEEDED} records needed")
 
 
-def chosen(patterns: Sequence[str]) -> list[Case]:
+def chosen(patterns: Sequence[str], no_gpu: bool = False) -> list[Case]:
     """The cases to measure here; those left out are said in one line."""
     from bench.environment import driver_version
 
-    cases, left_out = choose(read_cases(ROOT).values(), patterns, gpu=driver_version() is not None)
-    if left_out:
+    gpu = not no_gpu and driver_version() is not None
+    cases, left_out = choose(read_cases(ROOT).values(), patterns, gpu)
+    if left_out and not no_gpu:
         say(f"left out, for want of a GPU: {', '.join(case.name for case in left_out)}")
     if not cases:
         raise UsageError("no case is left to measure here")

@@ -48,13 +48,15 @@ def worktree(root: Path, commit: str) -> Iterator[Path]:
             git(root, "worktree", "remove", "--force", str(tree))
 
 
+EXTRAS = ("kernels", "cpu", "export")
+"""What cases need; the others are for engines, or for tests."""
+
+
 def dependencies(tree: Path) -> list[str]:
-    """All that pyproject.toml asks for, extras included, sorted."""
+    """What pyproject.toml asks for, with EXTRAS, sorted."""
     project = tomllib.loads((tree / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    extras = (need for extra in project.get("optional-dependencies", {}).values() for need in extra)
-    return sorted(
-        {need for need in (*project["dependencies"], *extras) if not need.startswith(project["name"])}
-    )
+    extras = project.get("optional-dependencies", {})
+    return sorted({*project["dependencies"], *(need for name in EXTRAS for need in extras.get(name, ()))})
 
 
 def python_of(base: Path, head: Path, notify: Notify) -> str:
@@ -64,22 +66,12 @@ def python_of(base: Path, head: Path, notify: Notify) -> str:
         return sys.executable
     digest = hashlib.sha256("\n".join(needs).encode()).hexdigest()[:12]
     folder = head / "build" / f"gate-{digest}"
-    python = folder / "bin" / "python"
-    marker = folder / "installed"
+    python, marker = folder / "bin" / "python", folder / "installed"
     if not marker.exists():
         notify(f"the base has other dependencies: installing them in {folder}")
-        # Extras of one module exclude each other: what tests need is what cases need.
-        project = tomllib.loads((base / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-        extras = project["optional-dependencies"]
-        chosen = [
-            *project["dependencies"],
-            *(x for name in ("kernels", "cpu", "export") for x in extras[name]),
-        ]
-        for command in (
-            [sys.executable, "-m", "venv", folder],
-            [python, "-m", "pip", "install", "-q", *chosen],
-        ):
-            if subprocess.run(list(map(str, command)), stdout=sys.stderr, check=False).returncode:
+        make = [sys.executable, "-m", "venv", str(folder)]
+        for command in (make, [str(python), "-m", "pip", "install", "--quiet", *needs]):
+            if subprocess.run(command, stdout=sys.stderr, check=False).returncode:
                 raise FlashVSRError(f"the base's dependencies cannot be installed in {folder}; see above")
         marker.touch()
     return str(python)

@@ -1,22 +1,27 @@
 """The gate: its statistics, its verdicts, its baselines, and the command on this checkout."""
 
 import json
+import subprocess
+import sys
+import tempfile
 from dataclasses import replace
 from importlib import import_module
+from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 
-from bench.gate import baselines, report
+from bench.gate import baselines, command, report
 from bench.gate.cases import Case, Threshold, choose, read_cases, read_thresholds
 from bench.gate.compare import compare_trees, lines_of, lost_cases, ratio_lines
 from bench.gate.measure import ROOT
 from bench.gate.paired import block_ratio, bootstrap
 from bench.gate.selftest import failed
-from bench.gate.trees import MeasureError, dependencies, git
+from bench.gate.trees import MeasureError, dependencies, git, python_of
 from bench.gate.verdict import FAILURES, Line, Verdict, accepted, overall, raise_failure
 from flashvsr_trt.errors import FlashVSRError, UsageError
-from tests.cli.command import assert_refused, call
+from tests.cli.command import assert_refused, call, names
 
 CASES, THRESHOLDS = read_cases(ROOT), read_thresholds(ROOT)
 STAGES = CASES["latency/stages"]
@@ -171,6 +176,33 @@ def test_a_commit_may_accept_a_line_with_a_reason():
     assert made[0].why == "one add more"
 
 
+@pytest.fixture
+def commit(tmp_path, monkeypatch):
+    """Makes a commit in a repository of its own, which the command takes for its checkout."""
+    who = ("-c", "user.name=A", "-c", "user.email=a@b.c")
+    monkeypatch.setattr(command, "ROOT", tmp_path)
+    git(tmp_path, "init")
+    return lambda message: git(tmp_path, *who, "commit", "--allow-empty", "-m", message)
+
+
+def test_a_first_commit_has_nothing_to_be_compared_with(commit, capfd):
+    commit("First")
+    outcome = call(capfd, "gate")
+    assert (outcome.code, outcome.err) == (0, "nothing is compared: there is no HEAD^ here\n")
+
+
+def test_reasons_come_from_the_commits_since_the_base(commit, tmp_path):
+    commit("First\n\nGate-accepts: memory/* before the base")
+    base = git(tmp_path, "rev-parse", "HEAD")
+    commit(
+        "Second\n\nWhy.\n\nGate-accepts: counts/chunk:calls.* one kernel now\nGate-accepts: counts/graphs:*"
+    )
+    assert command.reasons(base) == {
+        "counts/chunk:calls.*": "one kernel now",
+        "counts/graphs:*": "accepted without a reason",
+    }
+
+
 def test_a_report_says_what_failed_and_folds_the_rest():
     lines = [line_of(Verdict.REGRESSION), line_of(Verdict.PASS, "host_reads"), *compared(0)]
     text = report.markdown(lines, {"base": "abc"}, {"memory/chunk:peak_bytes": [1.0, 2.0]})
@@ -245,19 +277,33 @@ def test_a_metric_without_a_threshold_is_refused():
         replace(PARITY, lines={}).threshold_of("a")
 
 
-def test_dependencies_are_those_of_all_extras(tmp_path):
-    text = (
-        '[project]\nname = "x"\ndependencies = ["b>=1"]\n[project.optional-dependencies]\ne = ["a", "x[e]"]\n'
-    )
-    (tmp_path / "pyproject.toml").write_text(text)
-    assert dependencies(tmp_path) == ["a", "b>=1"]
+def project(folder: Path, needs: str, extra: str = "") -> Path:
+    folder.mkdir()
+    text = f'[project]\nname = "x"\ndependencies = [{needs}]\n[project.optional-dependencies]\n{extra}\n'
+    (folder / "pyproject.toml").write_text(text)
+    return folder
+
+
+def test_the_base_runs_in_this_python_unless_what_cases_need_differs(tmp_path, monkeypatch):
+    head = project(tmp_path / "head", '"b>=1"', 'cpu = ["a"]\ndev = ["ruff"]')
+    base = project(tmp_path / "base", '"b>=1"', 'cpu = ["a"]')
+    assert dependencies(head) == ["a", "b>=1"]
+    assert python_of(base, head, pytest.fail) == sys.executable
+    older, said, ran = project(tmp_path / "older", '"b>=1"'), [], []
+    monkeypatch.setattr(subprocess, "run", lambda command, **_: ran.append(command) or Mock(returncode=0))
+    monkeypatch.setattr(Path, "touch", lambda path: said.append(path.name))
+    python = python_of(older, head, said.append)
+    assert python.startswith(str(head / "build/gate-"))
+    assert ran[1] == [python, "-m", "pip", "install", "--quiet", "b>=1"]
+    assert said[0].startswith("the base has other dependencies")
 
 
 IN_GIT = git(ROOT, "rev-parse", "HEAD^{commit}") is not None
 
 
 @pytest.mark.skipif(not IN_GIT, reason="this copy of the tree has no history")
-def test_the_command_compares_a_commit_with_itself(capfd, tmp_path):
+def test_the_command_compares_a_commit_with_itself(capfd, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     json_file, markdown = tmp_path / "gate.json", tmp_path / "gate.md"
     case = "counts/cli-start"
     options = ("--base", "HEAD", "--case", case, "--json", json_file, "--markdown", markdown)
@@ -267,7 +313,8 @@ def test_the_command_compares_a_commit_with_itself(capfd, tmp_path):
     # A tree with changes may well differ from its commit: then the command says so.
     assert (outcome.code == 0) == (written["verdict"] == "PASS"), outcome.err
     assert markdown.read_text().startswith(f"## Gate: {written['verdict']}")
-    assert git(ROOT, "worktree", "list", "--porcelain").count("flashvsr-gate-") == 0
+    assert str(tmp_path) not in git(ROOT, "worktree", "list", "--porcelain")
+    assert names(tmp_path) == {"gate.json", "gate.md"}
     assert_refused(call(capfd, "gate", *options), 2, "--overwrite")
 
 
