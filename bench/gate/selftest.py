@@ -48,20 +48,21 @@ class CleanTree(Worker):
     """Measures what is counted once, since it does not change."""
 
     def __init__(self, once: Iterable[str]) -> None:
-        super().__init__(ROOT)
-        self.known: dict[str, Metrics] = {name: self.sample(name) for name in once}
+        self.known: dict[str, Metrics] = {}
         self.asked: list[str] = []
+        super().__init__(ROOT)
+        self.known = {name: self.sample(name) for name in once}
 
     def ask(self, case: str) -> None:
         """See `Worker.ask`."""
-        if case in getattr(self, "known", ()):
+        if case in self.known:
             self.asked.append(case)
         else:
             super().ask(case)
 
     def answer(self) -> Metrics:
         """See `Worker.answer`."""
-        return self.known[self.asked.pop()] if getattr(self, "asked", None) else super().answer()
+        return self.known[self.asked.pop()] if self.asked else super().answer()
 
 
 def failed(lines: Iterable[Line]) -> frozenset[str]:

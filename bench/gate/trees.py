@@ -83,7 +83,9 @@ class Worker:
     def __init__(self, tree: Path, python: str = sys.executable, fault: str | None = None) -> None:
         self.tree = tree
         self.errors = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the process
-        environment = os.environ | {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        # The tree before what else the user has there, this checkout perhaps.
+        path = os.pathsep.join(filter(None, (str(tree), os.environ.get("PYTHONPATH"))))
+        environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         command = [python, "-m", "bench.gate.measure", *(("--fault", fault) if fault else ())]
         self.process = subprocess.Popen(
             command,
