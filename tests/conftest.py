@@ -2,6 +2,7 @@
 
 import signal
 from importlib.util import find_spec
+from itertools import zip_longest
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -23,8 +24,11 @@ if find_spec("torch"):  # `make test-newest` runs what needs none, in an environ
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tests")
 
-LONG = {"session_folder", "run_kernel"}
-"""Fixtures of tests that take long: exported bundles and built engines, and interpreted kernels."""
+SHARED = "session_folder"
+"""Fixture of tests that take what one worker makes while others wait: exported bundles, built engines."""
+
+INTERPRETED = "run_kernel"
+"""Fixture of tests that take long: interpreted kernels."""
 
 
 def pytest_configure() -> None:
@@ -36,9 +40,21 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that take long come first: at the end, the last of them would keep one worker busy alone."""
-    long = {item.path for item in items if item.get_closest_marker("slow") or LONG & set(item.fixturenames)}
-    items.sort(key=lambda item: item.path not in long)
+    """Files that take long come first: at the end, the last of them would keep one worker busy alone.
+
+    Of these, files that share bundles take turns with the others: two of them would wait for one export.
+    """
+    files = list(dict.fromkeys(item.path for item in items))
+    sharing = {item.path for item in items if SHARED in item.fixturenames}
+    slow = {
+        item.path for item in items if item.get_closest_marker("slow") or INTERPRETED in item.fixturenames
+    }
+    turns = zip_longest(
+        (file for file in files if file in sharing), (file for file in files if file in slow - sharing)
+    )
+    order = [file for turn in turns for file in turn if file]
+    place = {file: number for number, file in enumerate(dict.fromkeys([*order, *files]))}
+    items.sort(key=lambda item: place[item.path])
 
 
 @pytest.fixture(params=FILESYSTEMS)
