@@ -1,21 +1,26 @@
 """Nano bundles of every kind, exported once, and engines really built of them."""
 
+import json
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
-from flashvsr_trt.bundle import Bundle
-from flashvsr_trt.config.geometry import Geometry
-from flashvsr_trt.config.presets import find_preset, find_schedule
-from flashvsr_trt.config.signatures import StreamConfig
+from flashvsr_trt.bundle import Bundle, read_bundle
 from flashvsr_trt.engines.build import find_or_build_engines
 from flashvsr_trt.engines.flavours import RTX, Target, installed_version
-from flashvsr_trt.engines.manifest import EngineSet
-from flashvsr_trt.export.export_bundle import export_bundle
-from tests.exported import export_once, ignore
+from flashvsr_trt.engines.manifest import EngineSet, open_engines
+from tests.cli.command import Outcome, spawn
+from tests.exported import ignore
 
 FLOAT16 = "dense-official-2x"
-"""Exported here with nano's own weights, whose decoder must be scaled to fit float16."""
+"""Of `first_build`, with nano's own weights, whose decoder must be scaled to fit float16."""
+
+FIRST_BUILD = (
+    *("engines", "build", "--flavour", "rtx", "--precision", "fp16"),
+    *("--preset", "nano-full-attn", "--schedule", "official", "--size", "128x128", "--scale", "2"),
+)
+"""The command that makes its engines, and before them its bundle."""
 
 SPARSE, SPARSE_4X = "sparse-official-2x", "sparse-low-latency-4x"
 """The session's `bfloat16_bundle` and `bfloat16_low_latency_bundle`."""
@@ -37,9 +42,30 @@ def rtx_target() -> Target:
 
 
 @pytest.fixture(scope="session")
-def float16_bundle(bundles_folder: Path) -> Bundle:
-    stream = StreamConfig(find_preset("nano-full-attn"), Geometry(64, 64, 2), find_schedule("official"))
-    return export_once(export_bundle, stream, None, "fp16", folder=bundles_folder / FLOAT16)
+def first_cache(session_folder: Path) -> Path:
+    """The cache that `first_build` found empty, and filled."""
+    return session_folder / "first_build" / "cache"
+
+
+@pytest.fixture(scope="session")
+def first_build(first_cache: Path, rtx_target: Target) -> Outcome:
+    """How the first worker's `FIRST_BUILD` ended; the others wait, and read it."""
+    said = first_cache.with_name("said.json")
+    said.parent.mkdir(exist_ok=True)
+    with FileLock(said.with_suffix(".lock")), pytest.MonkeyPatch.context() as environment:
+        if not said.exists():
+            environment.setenv("FLASHVSR_CACHE", str(first_cache))
+            process = spawn(*FIRST_BUILD)
+            out, err = process.communicate(timeout=600)
+            said.write_text(json.dumps([process.returncode, out, err]))
+    return Outcome(*json.loads(said.read_text()))
+
+
+@pytest.fixture(scope="session")
+def float16_bundle(first_build: Outcome, first_cache: Path) -> Bundle:
+    assert first_build.code == 0, first_build.err
+    (manifest,) = first_cache.glob("bundles/*/bundle.json")
+    return read_bundle(manifest.parent)
 
 
 @pytest.fixture(scope="session")
@@ -65,11 +91,13 @@ def engines_root(session_folder: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def engines_of(bundle_of, engines_root: Path, rtx_target: Target):
+def engines_of(bundle_of, engines_root: Path, rtx_target: Target, request: pytest.FixtureRequest):
     """A kind's engines, by its name."""
     made: dict[str, EngineSet] = {}
 
     def engines(kind: str) -> EngineSet:
+        if kind == FLOAT16:
+            return open_engines(Path(request.getfixturevalue("first_build").out.strip()))
         if kind not in made:
             made[kind] = find_or_build_engines(engines_root, bundle_of(kind), rtx_target, notify=ignore)
         return made[kind]

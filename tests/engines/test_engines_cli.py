@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from tests.cli.command import call
-from tests.engines.conftest import SMALLEST, SPARSE
+from tests.engines.conftest import FIRST_BUILD, SMALLEST, SPARSE
 
 
 @pytest.fixture
@@ -28,18 +28,15 @@ def test_a_bundle_that_was_built_is_found(engines_of, bundle_of, engines_root, c
 
 
 @pytest.mark.slow
-def test_a_stream_is_exported_and_built_once(tmp_path, monkeypatch, capfd, rtx_target):
-    monkeypatch.setenv("FLASHVSR_CACHE", str(tmp_path))
-    arguments = ("engines", "build", "--preset", "nano-full-attn", "--size", "128x128", "--scale", "4")
-    options = ("--weights", "random:1", "--schedule", "low-latency", "--flavour", "rtx")
-    outcome = call(capfd, *arguments, *options)
-    assert outcome.code == 0
-    assert "exporting nano-full-attn" in outcome.err
-    assert "building for compute capability" in outcome.err
-    assert "building decode, 3 of 3" in outcome.err
-    assert outcome.out.count("\n") == 1
-    again = call(capfd, *arguments, *options)
-    assert again.out == outcome.out
+def test_a_stream_is_exported_and_built_once(first_build, first_cache, monkeypatch, capfd):
+    assert first_build.code == 0, first_build.err
+    assert "exporting nano-full-attn" in first_build.err
+    assert "building for compute capability" in first_build.err
+    assert "building decode, 4 of 4" in first_build.err
+    assert first_build.out.count("\n") == 1
+    monkeypatch.setenv("FLASHVSR_CACHE", str(first_cache))
+    again = call(capfd, *FIRST_BUILD)
+    assert again.out == first_build.out
     assert "exporting" not in again.err
     assert "decode" not in again.err
 
