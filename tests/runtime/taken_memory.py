@@ -18,6 +18,7 @@ from flashvsr_trt.runtime.backends import open_executor
 from flashvsr_trt.runtime.request import ExecutorRequest, TileOptions
 from flashvsr_trt.runtime.session import Session
 from flashvsr_trt.runtime.torch.device import estimate_on
+from tests.runtime.peak_memory import peak_bytes
 
 
 def main(height: int, width: int, tile: tuple[int, int], schedule: str) -> None:
@@ -33,7 +34,7 @@ def main(height: int, width: int, tile: tuple[int, int], schedule: str) -> None:
         for _ in range(3):
             session.push(np.random.default_rng(0).integers(0, 256, (8, height, width, 3), np.uint8))
         session.flush()
-    taken = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
+    taken = peak_bytes() - before
     print(predicted.total, taken)
 
 
