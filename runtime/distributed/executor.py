@@ -35,7 +35,7 @@ from flashvsr_trt.runtime.torch.device import (
     stream_memory,
 )
 from flashvsr_trt.runtime.torch.executor import TorchExecutor, TorchState
-from flashvsr_trt.runtime.torch.precision import fp8_products
+from flashvsr_trt.runtime.torch.precision import check_fp8_attention, fp8_products
 from flashvsr_trt.runtime.torch.rows import SCATTERED
 
 
@@ -212,6 +212,7 @@ def open_distributed_executor(request: ExecutorRequest, notify: Notify) -> Distr
     # Before anyone is told: the others would only find the same.
     Sharding(request.stream, group.size)
     choose_cuda_graphs(request.torch, group.device)
+    check_fp8_attention(request.torch, request.stream, group.size)
     notify(describe(resolve_weights(request.weights, request.stream.preset.network)))
     group.working = True
     try:

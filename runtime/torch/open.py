@@ -26,7 +26,7 @@ from flashvsr_trt.runtime.torch.host_memory import (
     keep_freed_memory,
     return_freed_memory,
 )
-from flashvsr_trt.runtime.torch.precision import fp8_products, read_calibration
+from flashvsr_trt.runtime.torch.precision import check_fp8_attention, fp8_products, read_calibration
 from flashvsr_trt.runtime.torch.tiles import in_tiles
 
 
@@ -45,6 +45,7 @@ def open_torch_executor(request: ExecutorRequest, notify: Notify) -> TorchExecut
     choose_cuda_graphs(request.torch, device)
     if device.type == "cuda" and request.torch.attention == "auto":
         check_kernels(device)
+    check_fp8_attention(request.torch, request.stream)
     fp8 = fp8_products(request.torch, device, dtype, request.stream.preset.network.dit.layers)
     network = request.stream.preset.network
     source = resolve_weights(request.weights, network)

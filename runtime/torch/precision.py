@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.errors import DeviceError, UsageError
 from flashvsr_trt.files.manifest_reader import BadManifestError, dump_manifest, read_manifest, record_of
 from flashvsr_trt.kernels.calls import architecture_of
@@ -55,6 +56,18 @@ def read_calibration(path: Path, layers: int) -> Calibration:
     if unknown := set(found.kept) - set(product_names(layers)):
         raise UsageError(f"{path} is for another network: this one has no {min(unknown)}; {remedy}")
     return found
+
+
+def check_fp8_attention(options: TorchOptions, stream: StreamConfig, ranks: int = 1) -> None:
+    """Raises UsageError where FP8 attention is asked for and cannot be had."""
+    if options.precision != "fp8-attention":
+        return
+    if stream.preset.attention.sparse_ratio is None:
+        raise UsageError(f"{stream.preset.name}'s attention has no FP8 form; use --precision fp8")
+    if ranks > 1:
+        raise UsageError(f"attention of {ranks} ranks has no FP8 form; use --precision fp8, or one GPU")
+    if options.kv_cache == "fp8":
+        raise UsageError("--precision fp8-attention keeps the K/V ring in FP8 itself; leave out --kv-cache")
 
 
 def fp8_products(

@@ -20,7 +20,12 @@ from flashvsr_trt.runtime.backends import open_executor
 from flashvsr_trt.runtime.request import ExecutorRequest, TorchOptions
 from flashvsr_trt.runtime.session import Session
 from flashvsr_trt.runtime.torch import precision
-from flashvsr_trt.runtime.torch.precision import Calibration, fp8_products, read_calibration
+from flashvsr_trt.runtime.torch.precision import (
+    Calibration,
+    check_fp8_attention,
+    fp8_products,
+    read_calibration,
+)
 from tests.clips import make_clip
 
 CHUNKS = 4
@@ -87,7 +92,7 @@ def test_products_are_the_layers_of_a_block():
     [
         ({}, torch.float8_e4m3fn),
         ({"precision": "fp8"}, torch.float32),
-        ({"kv_cache": "fp8"}, torch.float8_e4m3fn),
+        ({"precision": "fp8", "kv_cache": "fp8"}, torch.float8_e4m3fn),
     ],
 )
 def test_the_ring_is_in_e4m3(change, ring):
@@ -97,14 +102,20 @@ def test_the_ring_is_in_e4m3(change, ring):
     assert layer.key_means.dtype == torch.float32
 
 
-def test_dense_attention_keeps_its_dtype():
-    preset = replace(STREAM.preset, attention=replace(STREAM.preset.attention, sparse_ratio=None))
-    options = TorchOptions(precision="fp8-attention")
-    request = ExecutorRequest(replace(STREAM, preset=preset), device="cpu", torch=options)
-    running = open_executor("torch", request, lambda line: None)
-    assert next(iter(running.new_state().ring)).keys.dtype == torch.float32
-    Session(running).push(np.zeros((25, 64, 64, 3), np.uint8))
-    assert running.describe()["kernel_calls"]["dense_attention/torch"] == LAYERS
+@pytest.mark.parametrize(
+    ("sparse_ratio", "ranks", "kv_cache", "message"),
+    [
+        (None, 1, "auto", "use --precision fp8"),
+        (2.0, 2, "auto", "2 ranks"),
+        (2.0, 1, "fp8", "leave out --kv-cache"),
+    ],
+)
+def test_fp8_attention_is_refused_where_there_is_none(sparse_ratio, ranks, kv_cache, message):
+    attention = replace(STREAM.preset.attention, sparse_ratio=sparse_ratio)
+    stream = replace(STREAM, preset=replace(STREAM.preset, attention=attention))
+    options = TorchOptions(precision="fp8-attention", kv_cache=kv_cache)
+    with pytest.raises(UsageError, match=message):
+        check_fp8_attention(options, stream, ranks)
 
 
 def test_a_table_of_other_weights_is_told(tmp_path):
