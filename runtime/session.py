@@ -6,12 +6,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from flashvsr_trt.config.presets import (
-    CHUNK_SIZES,
-    FRAMES_PER_LATENT,
-    UNIT_FRAMES,
-    UNIT_LATENT_FRAMES,
-)
+from flashvsr_trt.config.presets import CHUNK_SIZES, FRAMES_PER_LATENT, UNIT_FRAMES, UNIT_LATENT_FRAMES
 from flashvsr_trt.config.rope import time_table
 from flashvsr_trt.errors import SessionError, UsageError
 from flashvsr_trt.runtime.executor import DeviceTensor, Executor, PendingFrames

@@ -21,19 +21,13 @@ from flashvsr_trt.runtime.session import Session
 from flashvsr_trt.runtime.torch.executor import TorchExecutor
 from tests.cli.command import ROOT
 from tests.exported import network_for
+from tests.without_torch import FORBID_TORCH
 
-WITHOUT_TORCH = """
-import sys
-import numpy as np
-
-class ForbidTorch:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == "torch":
-            raise ImportError("torch is forbidden here")
-
-sys.meta_path.insert(0, ForbidTorch())
-
+WITHOUT_TORCH = (
+    FORBID_TORCH
+    + """\
 from pathlib import Path
+import numpy as np
 from flashvsr_trt.bundle import read_bundle
 from flashvsr_trt.runtime.onnxruntime.executor import OnnxRuntimeExecutor
 from flashvsr_trt.runtime.session import Session
@@ -43,6 +37,7 @@ frames = np.load(sys.argv[2])
 np.save(sys.argv[3], np.concatenate([session.push(frames), session.flush()]))
 assert "torch" not in sys.modules
 """
+)
 
 
 def upscale(executor, frames):

@@ -12,6 +12,7 @@ from flashvsr_trt.runtime.backends import open_executor
 from flashvsr_trt.runtime.request import ExecutorRequest
 from tests.cli.command import spawn
 from tests.clips import make_clip
+from tests.without_torch import FORBID_TORCH
 
 pytestmark = pytest.mark.slow
 
@@ -22,18 +23,13 @@ PRESET, SCHEDULE, WEIGHTS = "nano-full-attn", "low-latency", "random:3"
 
 OPTIONS = ("--preset", PRESET, "--schedule", SCHEDULE, "--weights", WEIGHTS)
 
-WITHOUT_TORCH = """
-import sys
-
-class ForbidTorch:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == "torch":
-            raise ImportError("torch is forbidden here")
-
-sys.meta_path.insert(0, ForbidTorch())
+WITHOUT_TORCH = (
+    FORBID_TORCH
+    + """\
 from flashvsr_trt.cli.main import main
 main(sys.argv[1:])
 """
+)
 
 
 @dataclass(frozen=True)

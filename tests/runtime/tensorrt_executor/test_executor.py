@@ -17,6 +17,7 @@ from tests.cli.command import ROOT
 from tests.runtime.device_double import DeviceDouble
 from tests.runtime.engine_double import ComputingRunner
 from tests.runtime.tensorrt_double import BUNDLES, STEPS, frames_for, open_executor, run_steps
+from tests.without_torch import FORBID_TORCH
 
 UPLOAD, COMPUTE, DECODING, DOWNLOAD = range(1, 5)
 """The executor's streams, as the double numbers them."""
@@ -284,16 +285,9 @@ def test_an_engine_that_fails_while_it_is_captured_ends_the_capture(dense_bundle
     assert any(entry[0] == "abandon_capture" for entry in device.log)
 
 
-WITHOUT_TORCH = """
-import sys
-
-class ForbidTorch:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("torch", "triton"):
-            raise ImportError(f"{name} is forbidden here")
-
-sys.meta_path.insert(0, ForbidTorch())
-
+WITHOUT_TORCH = (
+    FORBID_TORCH
+    + """\
 from pathlib import Path
 import numpy as np
 import flashvsr_trt.runtime.tensorrt.cuda_device
@@ -316,6 +310,7 @@ made = [session.push(frames), session.flush()]
 assert sum(map(len, made)) == 40
 assert "torch" not in sys.modules
 """
+)
 
 
 def test_engines_run_where_torch_cannot_be_imported(bundle):
