@@ -1,13 +1,15 @@
 """Times the projector's convolutions whole and frame by frame: python -m bench.projector [--all] [--write].
 
 cuDNN's choice depends on the frame's size: at some, a convolution of two frames takes twice as long as each
-frame alone. `--all` looks at every size of target up to 3840x2176, `--write` keeps those sizes in
-`kernels/frame_by_frame.json`, where the projector finds them.
+frame alone. `--all` looks at every size of target up to 3840x2176, whole and as 2, 4 and 8 ranks share its
+rows; `--write` keeps those sizes in `kernels/frame_by_frame.json`, where the projector finds them.
 """
 
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import product
+from math import ceil, inf
 
 import click
 import torch
@@ -28,10 +30,16 @@ DEFAULT_SCENES = ("640x384", "672x384", "640x480", "1280x704")
 LARGEST_GRID = (136, 240)
 """Rows and columns of tokens of the largest target that `--all` looks at; both come in multiples of 8."""
 
+RANKS = (1, 2, 4, 8)
+"""Numbers of ranks whose rows `--all` looks at."""
+
 WORTH = 0.95
 """Frame by frame is chosen where it takes at most this part of the time: noise chooses nothing."""
 
-REPEATS = 5
+GOOD_RATE = 620
+"""TFLOP/s. What is as fast as this in one piece is not tried frame by frame by `--all`."""
+
+REPEATS = 3
 
 
 @dataclass(frozen=True)
@@ -50,20 +58,20 @@ class Line:
 
 
 def milliseconds(call) -> float:
-    """The shortest of REPEATS calls after two others: what disturbs only adds."""
+    """The shortest of REPEATS calls after another: what disturbs only adds."""
     times = []
-    for _ in range(2 + REPEATS):
+    for _ in range(1 + REPEATS):
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         begin.record()
         call()
         end.record()
         end.synchronize()
         times.append(begin.elapsed_time(end))
-    return min(times[2:])
+    return min(times[1:])
 
 
-def measure(grids: Iterable[tuple[int, int]]) -> Iterator[Line]:
-    """Both convolutions at every size."""
+def measure(grids: Iterable[tuple[int, int]], good_rate: float = inf) -> Iterator[Line]:
+    """Both convolutions at every size; frame by frame only where the whole is slower than `good_rate`."""
     hidden = find_preset(DEFAULT_PRESET).network.projector.hidden
     layers = ((4, PIXEL_CHANNELS, hidden[0]), (2, *hidden))
     weights = [
@@ -80,18 +88,22 @@ def measure(grids: Iterable[tuple[int, int]]) -> Iterator[Line]:
             )
             stacked.normal_()
             whole = milliseconds(lambda x=stacked, w=weight: F.conv2d(x, w))
-            by_frame = milliseconds(lambda x=stacked, w=weight: convolve_by_frame(x, w))
-            work = 2 * count * rows * columns * 9 * FRAMES * inputs * outputs
-            yield Line(shape, work / 1e12, whole, by_frame)
+            work = 2e-12 * count * rows * columns * 9 * FRAMES * inputs * outputs
+            slow = 1e3 * work / whole < good_rate
+            by_frame = milliseconds(lambda x=stacked, w=weight: convolve_by_frame(x, w)) if slow else inf
+            yield Line(shape, work, whole, by_frame)
 
 
-def every_grid() -> Iterator[tuple[int, int]]:
-    """Rows and columns of tokens of every target that is not much larger than 4K."""
+def every_grid() -> list[tuple[int, int]]:
+    """Rows and columns of tokens that a rank has of every target that is not much larger than 4K."""
     rows, columns = LARGEST_GRID
-    for row in range(8, columns + 1, 8):
-        for column in range(8, columns + 1, 8):
-            if row * column <= rows * columns:
-                yield row, column
+    sides = range(8, columns + 1, 8)
+    grids = (
+        (ceil(row / ranks), column)
+        for ranks, row, column in product(RANKS, sides, sides)
+        if row * column <= rows * columns
+    )
+    return sorted(set(grids))
 
 
 @click.command()
@@ -106,7 +118,7 @@ def main(every: bool, write: bool) -> None:
     click.echo("| --- | ---: | ---: | ---: | ---: |")
     grids = every_grid() if every else [Geometry(*SCENES[scene], scale=2).tokens for scene in DEFAULT_SCENES]
     chosen = []
-    for line in measure(grids):
+    for line in measure(grids, GOOD_RATE if every else inf):
         if line.by_frame:
             chosen.append(convolution_key(line.shape))
         if line.by_frame or not every:
