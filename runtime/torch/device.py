@@ -132,7 +132,9 @@ def bound_memory(device: torch.device, budget: int) -> None:
     Without them what is free is in pieces too small for the next tensor. Settings of the environment stay.
     """
     total = torch.cuda.get_device_properties(device).total_memory
-    torch.cuda.set_per_process_memory_fraction(min(1.0, budget / total), device)
+    # torch wants a number here: a device may be named without one.
+    index = torch.cuda.current_device() if device.index is None else device.index
+    torch.cuda.set_per_process_memory_fraction(min(1.0, budget / total), index)
     given = {"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"} & os.environ.keys()
     if sys.platform == "linux" and not given:
         torch.cuda.memory._set_allocator_settings("expandable_segments:True")
