@@ -1,7 +1,6 @@
 """A bundle to engines: lower every graph, build piece by piece, compile the kernels, write the manifest."""
 
 import os
-import resource
 import shutil
 import time
 from collections.abc import Callable
@@ -47,6 +46,7 @@ from flashvsr_trt.notices import Notify
 from flashvsr_trt.plugins.op_kernels import OperatorKernels
 from flashvsr_trt.plugins.sparse_attention import OPERATORS
 from flashvsr_trt.plugins.tensorrt_plugin import plugin_id, register_plugins
+from flashvsr_trt.process_memory import peak_process_bytes
 
 PLUGINS = tuple(plugin_id(operator) for operator in OPERATORS)
 
@@ -158,7 +158,7 @@ def build_engines(
             layers={name: describe_file(part / layers_name(name)) for name in files},
             kernel_manifest=describe_file(part / KERNELS / KERNEL_MANIFEST) if key.kernels else None,
             build_seconds=round(time.perf_counter() - started, 1),
-            peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            peak_bytes=peak_process_bytes(notify),
         )
         write_engine_manifest(part, manifest)
     return open_engines(folder)

@@ -13,7 +13,7 @@ ROOMS = ("flashvsr_trt", "kernels", "plugins", "model", "export", "engines", "ru
 
 ORDER = (
     ("", "errors", "notices", "signals", "imported_sources", "config", "cache.folder"),
-    ("files", "cache.entries", "memory", "stage_memory"),
+    ("files", "cache.entries", "memory", "process_memory", "stage_memory"),
     ("bundle", "kernels"),
     ("plugins", "model"),
     # What keeps freed memory needs nothing, and the export needs it.

@@ -1,6 +1,5 @@
 """What a rank has and did, or a process alone, for benchmarks and tests."""
 
-import resource
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import torch
 
 from flashvsr_trt.model.sharding import length
+from flashvsr_trt.process_memory import peak_process_bytes
 from flashvsr_trt.runtime.torch.executor import TorchExecutor, TorchState
 
 
@@ -33,4 +33,4 @@ def peak_bytes(device: torch.device) -> int:
     """Most bytes that torch had allocated on a GPU; of a CPU, that the process had in memory."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return peak_process_bytes()

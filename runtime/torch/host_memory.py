@@ -5,6 +5,7 @@ when they come back: much of a CPU's time at full resolution (see `bench.cpu`).
 """
 
 import ctypes
+import sys
 from pathlib import Path
 
 import psutil
@@ -17,8 +18,7 @@ NEVER = 2**31 - 1
 
 def keep_freed_memory() -> bool:
     """Freed blocks stay in the heap from now on, so memory in use never falls; False without glibc."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    return mallopt is not None and bool(mallopt(M_MMAP_MAX, 0)) and bool(mallopt(M_TRIM_THRESHOLD, NEVER))
+    return _mallopt(M_MMAP_MAX, 0) and _mallopt(M_TRIM_THRESHOLD, NEVER)
 
 
 KEPT_ON_HOST = 2.5
@@ -27,8 +27,15 @@ KEPT_ON_HOST = 2.5
 
 def return_freed_memory() -> bool:
     """Blocks of 1 MiB and more go back when they are freed: slower, but no more is taken than is in use."""
+    return _mallopt(M_MMAP_THRESHOLD, 2**20)
+
+
+def _mallopt(parameter: int, value: int) -> bool:
+    """False where there is no glibc; Windows has no such thing as the program's own library."""
+    if sys.platform == "win32":
+        return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    return mallopt is not None and bool(mallopt(M_MMAP_THRESHOLD, 2**20))
+    return mallopt is not None and bool(mallopt(parameter, value))
 
 
 CGROUPS = Path("/sys/fs/cgroup")

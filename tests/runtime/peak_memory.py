@@ -3,15 +3,14 @@
 Run in a process of its own: `python -m tests.runtime.peak_memory CLIP OUT`.
 """
 
-import re
 import sys
-from pathlib import Path
 
 import torch
 
 from flashvsr_trt.config.geometry import Geometry
 from flashvsr_trt.config.presets import AttentionConfig, find_schedule
 from flashvsr_trt.config.signatures import StreamConfig
+from flashvsr_trt.process_memory import peak_process_bytes
 from flashvsr_trt.runtime.pipeline import upscale_video
 from flashvsr_trt.runtime.request import OutputOptions
 from flashvsr_trt.runtime.session import Session
@@ -20,11 +19,6 @@ from flashvsr_trt.runtime.video.input import open_input
 from flashvsr_trt.runtime.video.output import open_output
 from tests.golden import golden_preset, load_case
 from tests.test_golden_end_to_end import network_of
-
-
-def peak_bytes() -> int:
-    """The most that this process ever held: `ru_maxrss` begins with what its parent held as it forked."""
-    return int(re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[0]) * 1024
 
 
 def upscale(clip: str, out: str) -> int:
@@ -42,4 +36,4 @@ def upscale(clip: str, out: str) -> int:
 
 if __name__ == "__main__":
     frames = upscale(*sys.argv[1:])
-    print(frames, peak_bytes())
+    print(frames, peak_process_bytes())

@@ -14,11 +14,11 @@ from flashvsr_trt.config.geometry import Geometry
 from flashvsr_trt.config.presets import find_preset, find_schedule
 from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.config.tiles import TilePlan
+from flashvsr_trt.process_memory import peak_process_bytes
 from flashvsr_trt.runtime.backends import open_executor
 from flashvsr_trt.runtime.request import ExecutorRequest, TileOptions
 from flashvsr_trt.runtime.session import Session
 from flashvsr_trt.runtime.torch.device import estimate_on
-from tests.runtime.peak_memory import peak_bytes
 
 
 def main(height: int, width: int, tile: tuple[int, int], schedule: str) -> None:
@@ -34,7 +34,7 @@ def main(height: int, width: int, tile: tuple[int, int], schedule: str) -> None:
         for _ in range(3):
             session.push(np.random.default_rng(0).integers(0, 256, (8, height, width, 3), np.uint8))
         session.flush()
-    taken = peak_bytes() - before
+    taken = peak_process_bytes() - before
     print(predicted.total, taken)
 
 
