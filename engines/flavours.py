@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from flashvsr_trt.engines.device import Device
 from flashvsr_trt.errors import DeviceError, EngineError, MissingDependencyError, UsageError
+from flashvsr_trt.extras import install_command
 
 
 @dataclass(frozen=True)
@@ -159,15 +160,16 @@ def choose_flavour(flavour: str, capability: str | None, device: Device | None) 
 def supported_version(flavour: Flavour) -> str:
     """The installed version. Raises MissingDependencyError where there is none that fits."""
     version = installed_version(flavour)
-    install = f"pip install 'flashvsr-trt[{flavour.extra}]'"
     if version is None:
-        raise MissingDependencyError(f"{flavour.name} engines need {flavour.title}: {install}")
+        raise MissingDependencyError(
+            f"{flavour.name} engines need {flavour.title}: {install_command(flavour.extra)}"
+        )
     major, minor = (int(part) for part in version.split(".")[:2])
     if not flavour.oldest <= (major, minor) < flavour.below:
         oldest, below = (".".join(map(str, v)) for v in (flavour.oldest, flavour.below))
         raise MissingDependencyError(
             f"{flavour.title} {version} is not supported, but {oldest} and later below {below}: "
-            f"pip install --upgrade 'flashvsr-trt[{flavour.extra}]'"
+            f"{install_command(flavour.extra, '--upgrade')}"
         )
     return version
 

@@ -13,6 +13,7 @@ from flashvsr_trt.engines.flavours import (
     supported_version,
 )
 from flashvsr_trt.errors import FlashVSRError, MissingDependencyError
+from flashvsr_trt.extras import environment_command, install_command
 from flashvsr_trt.kernels.tuning import ARCHITECTURES
 
 EXPORTING = ("torch", "onnx", "onnxscript", "onnx_ir")
@@ -58,7 +59,7 @@ class Readiness:
 def readiness(flavour: Flavour, device: Device | None) -> Readiness:
     """What a flavour can do with what is installed, and the GPU that is here if one is seen."""
     in_the_way = _in_the_way(flavour)
-    fix = _own_environment(flavour) if in_the_way else f"pip install 'flashvsr-trt[{flavour.extra}]'"
+    fix = _own_environment(flavour) if in_the_way else install_command(flavour.extra)
     missing: list[Missing] = []
     try:
         version = supported_version(flavour)
@@ -117,8 +118,7 @@ def _in_the_way(flavour: Flavour) -> str | None:
 
 def _own_environment(flavour: Flavour) -> str:
     """The command that makes an environment for a flavour alone."""
-    folder = f".venv-{flavour.name}"
-    return f"python3 -m venv {folder} && {folder}/bin/pip install '.[{flavour.extra}]'"
+    return environment_command(f".venv-{flavour.name}", flavour.extra)
 
 
 def missing_extra(flavour: str, capability: str | None = None) -> str:

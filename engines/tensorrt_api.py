@@ -14,6 +14,7 @@ from flashvsr_trt.engines.layers import Layer, layers_of_inspector, layers_of_lo
 from flashvsr_trt.engines.manifest import BUILD_AGAIN, EngineSet
 from flashvsr_trt.engines.options import DEFAULT_OPTIONS, BuildOptions
 from flashvsr_trt.errors import EngineError, MissingDependencyError
+from flashvsr_trt.extras import install_command
 
 Bindings = Mapping[str, tuple[str, tuple[int, ...]]]
 """Dtype and shape of an engine's inputs and outputs by name."""
@@ -33,8 +34,7 @@ def load_module(flavour: Flavour) -> ModuleType:
         return importlib.import_module(flavour.module)
     except ImportError as error:
         raise MissingDependencyError(
-            f"{flavour.name} engines need {flavour.title} ({error}): "
-            f"pip install 'flashvsr-trt[{flavour.extra}]'"
+            f"{flavour.name} engines need {flavour.title} ({error}): {install_command(flavour.extra)}"
         ) from error
 
 

@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from flashvsr_trt.extras import TORCH, install_command
+
 
 class FlashVSRError(Exception):
     """Base of all expected errors: the command line prints one line and exits with `exit_code`."""
@@ -74,29 +76,27 @@ class CacheError(FlashVSRError):
     """The cache, or an entry of it, cannot be read, written or locked."""
 
 
-INSTALLED_BY = {
-    "torch": "torch",
-    "triton": "'flashvsr-trt[kernels]'",
-    "cuda": "'flashvsr-trt[kernels]'",
-    "onnxruntime": "'flashvsr-trt[cpu]'",
-    "onnx": "'flashvsr-trt[export]'",
-    "onnxscript": "'flashvsr-trt[export]'",
-    "onnx_ir": "'flashvsr-trt[export]'",
-    "tensorrt": "'flashvsr-trt[tensorrt]'",
-    "tensorrt_rtx": "'flashvsr-trt[rtx]'",
+EXTRAS = {
+    "triton": "kernels",
+    "cuda": "kernels",
+    "onnxruntime": "cpu",
+    "onnx": "export",
+    "onnxscript": "export",
+    "onnx_ir": "export",
+    "tensorrt": "tensorrt",
+    "tensorrt_rtx": "rtx",
 }
-"""Top-level module -> what pip installs it with."""
+"""Top-level module -> the extra that brings it."""
 
 
 @contextmanager
 def named_missing_parts() -> Iterator[None]:
-    """Inside, a module of INSTALLED_BY that is not there raises MissingDependencyError."""
+    """Inside, torch or a module of EXTRAS that is not there raises MissingDependencyError."""
     try:
         yield
     except ModuleNotFoundError as error:
         module = (error.name or "").partition(".")[0]
-        if module not in INSTALLED_BY:
+        if module != "torch" and module not in EXTRAS:
             raise
-        raise MissingDependencyError(
-            f"this needs {module}, which is not installed: pip install {INSTALLED_BY[module]}"
-        ) from error
+        command = TORCH if module == "torch" else install_command(EXTRAS[module])
+        raise MissingDependencyError(f"this needs {module}, which is not installed: {command}") from error

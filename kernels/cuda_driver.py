@@ -6,6 +6,7 @@ from types import ModuleType
 from typing import Any
 
 from flashvsr_trt.errors import DeviceError, MissingDependencyError
+from flashvsr_trt.extras import install_command
 
 
 @cache
@@ -15,8 +16,8 @@ def driver() -> ModuleType:
         return importlib.import_module("cuda.bindings.driver")
     except ImportError as error:
         raise MissingDependencyError(
-            "running kernels and engines needs cuda-python: pip install 'flashvsr-trt[kernels]', "
-            "'flashvsr-trt[rtx]' or 'flashvsr-trt[tensorrt]'"
+            f"running kernels and engines needs cuda-python: {install_command('kernels')}; extras rtx and "
+            "tensorrt bring it as well"
         ) from error
 
 

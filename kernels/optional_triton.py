@@ -6,6 +6,7 @@ A kernel, its reference and its operator then stand in one file, which machines 
 from typing import Any
 
 from flashvsr_trt.errors import MissingDependencyError
+from flashvsr_trt.extras import install_command
 
 
 class _Absent:
@@ -19,9 +20,7 @@ class _Absent:
         return function
 
     def __getattr__(self, name: str):
-        raise MissingDependencyError(
-            f"launching kernels needs Triton ({name}); install the extra: pip install 'flashvsr-trt[kernels]'"
-        )
+        raise MissingDependencyError(f"launching kernels needs Triton ({name}): {install_command('kernels')}")
 
 
 # A kernel's launch takes options that are no parameters of it: Triton's own types refuse them.

@@ -17,6 +17,7 @@ from typing import Any
 import numpy
 
 from flashvsr_trt.errors import EngineError, MissingDependencyError
+from flashvsr_trt.extras import install_command
 from flashvsr_trt.kernels.manifest import Argument, Artifact, evaluate
 from flashvsr_trt.plugins.sparse_attention import DOMAIN, OPERATORS, Operator
 from flashvsr_trt.plugins.tactics import POINTER_DTYPES, Tactic, read_tactics
@@ -202,5 +203,5 @@ def _load(module: str) -> ModuleType:
         return importlib.import_module(module)
     except ImportError as error:
         raise MissingDependencyError(
-            f"the sparse-attention plugins need {module} ({error}): pip install 'flashvsr-trt[tensorrt]'"
+            f"the sparse-attention plugins need {module} ({error}): {install_command('tensorrt')}"
         ) from error

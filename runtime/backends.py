@@ -10,6 +10,7 @@ from flashvsr_trt.config.geometry import Geometry
 from flashvsr_trt.config.presets import DEFAULT_PRESET, SCALES, UNIT_FRAMES, find_preset, find_schedule
 from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.errors import FlashVSRError, UsageError, named_missing_parts
+from flashvsr_trt.extras import install_command
 from flashvsr_trt.notices import Notify, log_notice
 from flashvsr_trt.runtime.distributed.place import torchrun_place
 from flashvsr_trt.runtime.executor import Executor
@@ -154,12 +155,12 @@ def _why_no_onnxruntime(request: ExecutorRequest) -> str | None:
     if request.dtype not in ("auto", "float32"):
         return f"ONNX Runtime is not chosen for {request.dtype}"
     if not _installed("onnxruntime"):
-        return "no ONNX Runtime: pip install 'flashvsr-trt[cpu]'"
+        return f"no ONNX Runtime: {install_command('cpu')}"
     if _installed("torch") and _installed("onnx") and _installed("onnxscript"):
         return None
     if find_bundle(request.stream, request.weights, "fp32"):
         return None
-    return "the stream was not exported, and exporting needs pip install 'flashvsr-trt[export]'"
+    return f"the stream was not exported, and exporting needs {install_command('export')}"
 
 
 def _torch_has_gpu() -> bool:

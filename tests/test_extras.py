@@ -10,11 +10,16 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+import flashvsr_trt
+from flashvsr_trt import extras
 from flashvsr_trt.engines.flavours import FLAVOURS
-from flashvsr_trt.errors import INSTALLED_BY
+from flashvsr_trt.errors import EXTRAS
+from flashvsr_trt.extras import environment_command, install_command
 from flashvsr_trt.imported_sources import PACKAGE, sources_of
 
-PROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+ROOT = Path(__file__).resolve().parents[1]
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 MAKES_ENGINES = (
     "flashvsr_trt.cli.engines",
@@ -78,9 +83,54 @@ def test_a_flavours_extra_brings_all_that_engines_are_made_and_run_with(flavour)
 
 
 def test_a_missing_part_is_named_with_an_extra_that_brings_it():
-    for module, command in INSTALLED_BY.items():
-        if not command.startswith("'flashvsr-trt["):
-            continue
-        extra = command.partition("[")[2].partition("]")[0]
-        distribution = canonicalize_name(DISTRIBUTIONS.get(module, module))
-        assert distribution in brought_by(extra), command
+    for module, extra in EXTRAS.items():
+        assert canonicalize_name(DISTRIBUTIONS.get(module, module)) in brought_by(extra), module
+
+
+@pytest.mark.parametrize(("platform", "triton"), [("linux", "triton"), ("windows", "triton-windows")])
+def test_each_system_gets_its_own_triton(platform, triton):
+    assert [name for name in brought_by("kernels", platform) if "triton" in name] == [triton]
+
+
+def test_in_a_checkout_the_command_names_the_checkout(monkeypatch, tmp_path):
+    monkeypatch.chdir(ROOT)
+    assert install_command("rtx") == 'pip install ".[rtx]"'
+    monkeypatch.chdir(tmp_path)
+    assert install_command("rtx", "--upgrade") == f'pip install --upgrade "{ROOT}[rtx]"'
+
+
+@pytest.mark.parametrize(
+    ("origin", "command"),
+    [
+        ({}, 'pip install "flashvsr-trt[cpu]"'),
+        ({"url": "file:///gone/a%20b/some.whl", "archive_info": {}}, 'pip install "some.whl[cpu]"'),
+        ({"url": "https://example.org/x.whl"}, 'pip install "flashvsr-trt[cpu] @ https://example.org/x.whl"'),
+        (
+            {"url": "https://example.org/x.git", "vcs_info": {"vcs": "git", "commit_id": "0" * 40}},
+            'pip install "flashvsr-trt[cpu] @ git+https://example.org/x.git"',
+        ),
+    ],
+    ids=["index", "wheel that is gone", "address", "repository"],
+)
+def test_an_installed_package_names_where_it_was_installed_from(monkeypatch, origin, command):
+    monkeypatch.setattr(flashvsr_trt, "__path__", flashvsr_trt.__path__[:1])
+    monkeypatch.setattr(extras, "_origin", lambda: origin)
+    assert install_command("cpu") == command
+
+
+def test_an_installed_package_names_the_wheel_that_is_there(monkeypatch, tmp_path):
+    wheel = tmp_path / "a b" / "some.whl"
+    wheel.parent.mkdir()
+    wheel.touch()
+    monkeypatch.setattr(flashvsr_trt, "__path__", flashvsr_trt.__path__[:1])
+    monkeypatch.setattr(extras, "_origin", lambda: {"url": wheel.as_uri()})
+    assert install_command("cpu") == f'pip install "{wheel}[cpu]"'
+
+
+@pytest.mark.parametrize(
+    ("platform", "command"),
+    [("linux", "python3 -m venv .v && .v/bin/pip"), ("win32", "py -m venv .v && .v\\Scripts\\pip")],
+)
+def test_an_environment_of_its_own_is_made_as_the_system_does(monkeypatch, platform, command):
+    monkeypatch.setattr(sys, "platform", platform)
+    assert environment_command(".v", "rtx") == f"{command}{install_command('rtx').removeprefix('pip')}"

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("flashvsr_trt", "kernels", "plugins", "model", "export", "engines", "runtime")
 
 ORDER = (
-    ("", "errors", "notices", "signals", "imported_sources", "config", "cache.folder"),
+    ("", "errors", "extras", "notices", "signals", "imported_sources", "config", "cache.folder"),
     ("files", "cache.entries", "memory", "process_memory", "stage_memory"),
     ("bundle", "kernels"),
     ("plugins", "model"),

@@ -16,6 +16,7 @@ from flashvsr_trt.engines.device import Device, current_device
 from flashvsr_trt.engines.flavours import FLAVOURS, Flavour
 from flashvsr_trt.engines.readiness import readiness
 from flashvsr_trt.errors import WeightsError
+from flashvsr_trt.extras import TORCH, TORCH_FOR_CUDA, install_command
 
 
 @dataclass(frozen=True)
@@ -64,15 +65,13 @@ def _machine() -> Finding:
 
 def _torch() -> Finding:
     if importlib.util.find_spec("torch") is None:
-        return Finding(
-            "torch", False, "no PyTorch: only exported bundles and engines run", "pip install torch"
-        )
+        return Finding("torch", False, "no PyTorch: only exported bundles and engines run", TORCH)
     return Finding("torch", True, importlib.metadata.version("torch"))
 
 
 def _gpu() -> Finding:
     if importlib.util.find_spec("torch") is None:
-        return Finding("gpu", False, "not looked for: that needs torch", "pip install torch")
+        return Finding("gpu", False, "not looked for: that needs torch", TORCH)
     import torch
 
     if torch.cuda.is_available():
@@ -87,7 +86,7 @@ def _gpu() -> Finding:
             "gpu",
             False,
             "this PyTorch is a CPU build: runs are slow, nano is what a CPU is for",
-            "on a machine with an NVIDIA GPU: pip install --force-reinstall torch",
+            f"on a machine with an NVIDIA GPU: {TORCH_FOR_CUDA}",
         )
     return Finding("gpu", False, "no NVIDIA GPU seen by the driver", "check nvidia-smi, then the driver")
 
@@ -120,7 +119,7 @@ def _optional(distribution: str, module: str, extra: str, purpose: str) -> Findi
     with suppress(ModuleNotFoundError):
         if importlib.util.find_spec(module):
             return Finding(distribution, True, f"{_version(distribution, module)}: {purpose}")
-    return Finding(distribution, False, purpose, f"pip install 'flashvsr-trt[{extra}]'")
+    return Finding(distribution, False, purpose, install_command(extra))
 
 
 def _flavour(flavour: Flavour, device: Device | None) -> Finding:

@@ -8,13 +8,13 @@ from typing import Any
 
 from flashvsr_trt.bundle import Bundle
 from flashvsr_trt.errors import DeviceError, FlashVSRError, MissingDependencyError
+from flashvsr_trt.extras import install_command
 
 try:
     import onnxruntime
 except ImportError as error:
     raise MissingDependencyError(
-        "ONNX Runtime is not installed: pip install 'flashvsr-trt[cpu]', or 'flashvsr-trt[onnxruntime]' for "
-        "engines on a GPU"
+        f"ONNX Runtime is not installed: {install_command('cpu')}; extra onnxruntime is for engines on a GPU"
     ) from error
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"

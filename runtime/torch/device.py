@@ -14,6 +14,7 @@ from flashvsr_trt.config.presets import NetworkConfig
 from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.config.tiles import TilePlan
 from flashvsr_trt.errors import DeviceError, MissingDependencyError, UsageError
+from flashvsr_trt.extras import install_command
 from flashvsr_trt.kernels.calls import architecture_of
 from flashvsr_trt.kernels.tuning import setting_for
 from flashvsr_trt.memory import (
@@ -79,7 +80,7 @@ def check_kernels(device: torch.device) -> None:
     """
     if find_spec("triton") is None:
         raise MissingDependencyError(
-            "the kernels need Triton: pip install 'flashvsr-trt[kernels]', or use --attention reference"
+            f"the kernels need Triton: {install_command('kernels')}, or use --attention reference"
         )
     try:
         setting_for("select_blocks", architecture_of(device))

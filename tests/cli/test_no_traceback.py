@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flashvsr_trt.cli import main as cli
-from flashvsr_trt.errors import INSTALLED_BY
+from flashvsr_trt.errors import EXTRAS
+from flashvsr_trt.extras import install_command
 from tests.cli.command import ROOT, assert_refused, call, names
 from tests.clips import make_clip
 
@@ -101,13 +102,13 @@ def test_a_report_that_is_a_folder(clip, tmp_path, capfd):
     assert_refused(call(capfd, "compare", clip, clip, "--json", tmp_path), 2, str(tmp_path), "folder")
 
 
-@pytest.mark.parametrize("module", INSTALLED_BY)
+@pytest.mark.parametrize("module", EXTRAS)
 def test_a_part_that_is_not_installed_is_named_with_what_installs_it(capfd, monkeypatch, module):
     def miss(*_, **__):
         raise ModuleNotFoundError(f"No module named '{module}.part'", name=f"{module}.part")
 
     monkeypatch.setattr(cli.cli, "main", miss)
-    assert_refused(call(capfd, "doctor"), 1, f"pip install {INSTALLED_BY[module]}")
+    assert_refused(call(capfd, "doctor"), 1, install_command(EXTRAS[module]))
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from flashvsr_trt.bundle import Bundle, read_bundle
 from flashvsr_trt.engines.build import find_or_build_engines
 from flashvsr_trt.engines.flavours import RTX, Target, installed_version
 from flashvsr_trt.engines.manifest import EngineSet, open_engines
+from flashvsr_trt.extras import install_command
 from tests.cli.command import Outcome, spawn
 from tests.exported import ignore
 
@@ -37,7 +38,7 @@ def rtx_target() -> Target:
     """What this CPU builds for, the same on every machine."""
     version = installed_version(RTX)
     if version is None:
-        pytest.skip("tensorrt-rtx is not installed: pip install 'flashvsr-trt[rtx]'")
+        pytest.skip(f"tensorrt-rtx is not installed: {install_command('rtx')}")
     return Target(RTX, version, "8.9")
 
 

@@ -9,6 +9,7 @@ from flashvsr_trt.cli import doctor
 from flashvsr_trt.engines import flavours, readiness
 from flashvsr_trt.engines.device import Device
 from flashvsr_trt.engines.flavours import RTX, TENSORRT
+from flashvsr_trt.extras import install_command
 from tests.cli.command import call
 
 SPARSE = ("8.0", "8.6", "8.9", "12.0")
@@ -95,7 +96,7 @@ def test_a_part_behind_a_flavour_is_missed_with_what_it_is_for(machine, module, 
     (missing,) = ready.missing
     assert missing.part == module
     assert f"no {module}, which is for {missing.purpose}" in finding.detail
-    assert finding.fix == missing.fix == "pip install 'flashvsr-trt[rtx]'"
+    assert finding.fix == missing.fix == install_command("rtx")
     assert readiness.missing_extra("rtx", "8.9") == "rtx"
 
 
@@ -135,7 +136,7 @@ def test_json_has_what_can_be_built_and_run(machine, capfd):
             {
                 "part": "triton",
                 "purpose": "building sparse presets",
-                "fix": "pip install 'flashvsr-trt[tensorrt]'",
+                "fix": install_command("tensorrt"),
             }
         ],
     }

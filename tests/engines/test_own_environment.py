@@ -31,7 +31,7 @@ def test_it_is_refused_in_one_line_beside_the_cpus_package(machine):
     with pytest.raises(MissingDependencyError) as error:
         readiness.missing_extra("onnxruntime", "9.0")
     assert "cannot stand beside the onnxruntime that is installed here" in str(error.value)
-    assert ".venv-onnxruntime/bin/pip install '.[onnxruntime]'" in str(error.value)
+    assert readiness._own_environment(ONNXRUNTIME) in str(error.value)
     assert "\n" not in str(error.value)
 
 
@@ -40,9 +40,8 @@ def test_doctor_gives_the_command_of_an_environment_and_none_that_spoils_this_on
     ready = readiness.readiness(ONNXRUNTIME, None)
     assert "cannot stand beside the onnxruntime that is installed here" in ready.missing[0].purpose
     fixes = {part.fix for part in ready.missing}
-    assert fixes == {
-        "python3 -m venv .venv-onnxruntime && .venv-onnxruntime/bin/pip install '.[onnxruntime]'"
-    }
+    command = readiness.environment_command(".venv-onnxruntime", "onnxruntime")
+    assert fixes == {command}
 
 
 def test_it_is_installed_where_neither_is(machine):

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 
 import pytest
 
+from flashvsr_trt.extras import install_command
 from tests.cli.command import spawn
 from tests.clips import make_clip, probe
 
@@ -46,7 +47,7 @@ def test_a_clip_compared_with_itself_prints_a_table(tmp_path):
 @pytest.mark.skipif(find_spec("torch") is not None, reason="torch is here; make test-newest runs without it")
 @pytest.mark.parametrize(
     ("backend", "install"),
-    [("torch", "pip install torch"), ("onnxruntime", "pip install 'flashvsr-trt[export"), ("tensorrt", "")],
+    [("torch", "pip install torch"), ("onnxruntime", install_command("export")), ("tensorrt", "")],
 )
 def test_what_needs_torch_says_so_in_one_line(tmp_path, monkeypatch, backend, install):
     monkeypatch.setenv("FLASHVSR_CACHE", str(tmp_path / "cache"))

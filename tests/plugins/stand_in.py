@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from flashvsr_trt.engines.flavours import TENSORRT
+from flashvsr_trt.extras import install_command
 
 ROOT = Path(__file__).parents[2]
 
@@ -37,7 +38,7 @@ def bindings_folder(age: str) -> Path:
         return OLDEST_FOLDER
     spec = importlib.util.find_spec("tensorrt_bindings")
     if spec is None:
-        pytest.skip("no TensorRT bindings: pip install 'flashvsr-trt[dev-tensorrt]'")
+        pytest.skip(f"no TensorRT bindings: {install_command('dev-tensorrt')}")
     return Path(spec.origin).parents[1]
 
 
@@ -46,9 +47,7 @@ def stand_in_libraries(folder: Path) -> Path:
     rtx = importlib.util.find_spec("tensorrt_rtx_libs")
     compiler = shutil.which("cc") or shutil.which("gcc")
     if rtx is None or not sys.platform.startswith("linux"):
-        pytest.skip(
-            "TensorRT-RTX's libraries stand in for TensorRT's: pip install 'flashvsr-trt[rtx]', on Linux"
-        )
+        pytest.skip(f"TensorRT-RTX's libraries stand in for TensorRT's: {install_command('rtx')}, on Linux")
     if compiler is None:
         pytest.skip("needs a C compiler (cc), for the one function that TensorRT-RTX's libraries lack")
     libraries = Path(rtx.origin).parent

@@ -55,8 +55,8 @@ CASES = {
         "on the CPU",
     ),
     "no GPU": ({}, {}, "onnxruntime", "on the CPU"),
-    "no ONNX Runtime": ({"installed": ALL - {"onnxruntime"}}, {}, "torch", r"flashvsr-trt[cpu]"),
-    "no export": ({"installed": ALL - {"onnx"}}, {}, "torch", r"flashvsr-trt[export]"),
+    "no ONNX Runtime": ({"installed": ALL - {"onnxruntime"}}, {}, "torch", r"[cpu]"),
+    "no export": ({"installed": ALL - {"onnx"}}, {}, "torch", r"[export]"),
     "exported before": ({"installed": {"onnxruntime"}, "exported": True}, {}, "onnxruntime", "on the CPU"),
     "another dtype": ({}, {"dtype": "bfloat16"}, "torch", "bfloat16"),
     "torch's options": (
