@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.gate.cases import Case, Threshold
+from bench.gate.cases import GPU, Case, Threshold
 from bench.gate.measure import Metrics
 from bench.gate.trees import MeasureError, Worker, git
 from bench.gate.verdict import Line, Verdict, judge
@@ -61,7 +61,7 @@ def baseline_path(root: Path, print_: Mapping[str, Any]) -> Path:
 
 def can_be_kept(case: Case) -> bool:
     """Times of a CPU are of the moment; all else is a machine's own."""
-    return case.kind != "latency" or case.needs == "gpu"
+    return case.kind != "latency" or GPU in case.needs
 
 
 def measure(worker: Worker, case: Case) -> Metrics:

@@ -1,9 +1,10 @@
 """Cases and thresholds, as cases.toml and thresholds.toml have them."""
 
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ FOLDER = Path("bench/gate")
 """Of a checkout."""
 
 KINDS = ("parity", "counts", "memory", "latency")
+
+GPU = "gpu"
 
 
 @dataclass(frozen=True)
@@ -34,14 +37,17 @@ class Threshold:
 
 @dataclass(frozen=True)
 class Case:
-    """What is measured. `lines`: pattern of a metric's name -> name of its threshold, the first that fits."""
+    """What is measured. `lines`: pattern of a metric's name -> name of its threshold, the first that fits.
+
+    `needs`: GPU, or modules, where what is measured has to be there.
+    """
 
     name: str
     measure: str
     preset: str
     lines: Mapping[str, str]
     options: Mapping[str, Any] = field(default_factory=dict)
-    needs: str = ""
+    needs: Sequence[str] = ()
     blocks: int = 8
 
     @property
@@ -57,12 +63,24 @@ class Case:
         raise UsageError(f"{self.name} measures {metric}, and `lines` has no threshold for it")
 
 
+def has_gate(tree: Path) -> bool:
+    """Whether it is a checkout, and has cases."""
+    return (tree / FOLDER / "cases.toml").is_file()
+
+
+def read_entries(tree: Path) -> list[dict[str, Any]]:
+    """The cases of a checkout as they are written."""
+    return tomllib.loads((tree / FOLDER / "cases.toml").read_text(encoding="utf-8"))["case"]
+
+
+def case_names(tree: Path) -> list[str]:
+    """Of a checkout that may write its cases in another way; none where it has no gate."""
+    return [entry["name"] for entry in read_entries(tree)] if has_gate(tree) else []
+
+
 def read_cases(tree: Path) -> dict[str, Case]:
-    """The cases of a checkout by name; none where it has no gate. Raises UsageError for an unknown kind."""
-    path = tree / FOLDER / "cases.toml"
-    if not path.is_file():
-        return {}
-    cases = [Case(**entry) for entry in tomllib.loads(path.read_text(encoding="utf-8"))["case"]]
+    """The cases of a checkout by name. Raises UsageError for an unknown kind."""
+    cases = [Case(**entry) for entry in read_entries(tree)]
     for case in cases:
         if case.kind not in KINDS:
             raise UsageError(f"case {case.name}: its name begins with one of: {', '.join(KINDS)}")
@@ -75,8 +93,17 @@ def read_thresholds(tree: Path) -> dict[str, Threshold]:
     return {name: Threshold(name=name, **entry) for name, entry in entries.items()}
 
 
-def choose(cases: Iterable[Case], patterns: Sequence[str], gpu: bool) -> tuple[list[Case], list[Case]]:
-    """The cases whose name fits a pattern, and those of them that need a GPU where there is none.
+def is_here(need: str) -> bool:
+    """Whether this machine has what a case needs."""
+    from bench.environment import driver_version
+
+    return driver_version() is not None if need == GPU else find_spec(need) is not None
+
+
+def choose(
+    cases: Iterable[Case], patterns: Sequence[str], has: Callable[[str], bool] = is_here
+) -> tuple[list[Case], dict[str, list[str]]]:
+    """The cases whose name fits a pattern and whose needs are here; of the others, need -> names.
 
     Raises:
         UsageError: a pattern fits no case.
@@ -86,5 +113,6 @@ def choose(cases: Iterable[Case], patterns: Sequence[str], gpu: bool) -> tuple[l
         if not any(fnmatchcase(case.name, pattern) for case in cases):
             raise UsageError(f"--case {pattern} fits none of: {', '.join(case.name for case in cases)}")
     fit = [c for c in cases if not patterns or any(fnmatchcase(c.name, pattern) for pattern in patterns)]
-    left_out = [case for case in fit if case.needs == "gpu" and not gpu]
-    return [case for case in fit if case not in left_out], left_out
+    needs = dict.fromkeys(need for case in fit for need in case.needs)
+    lacking = {need: [case.name for case in fit if need in case.needs] for need in needs if not has(need)}
+    return [case for case in fit if not lacking.keys() & set(case.needs)], lacking

@@ -4,12 +4,13 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import click
 
 from bench.gate import baselines, report
-from bench.gate.cases import Case, choose, read_cases, read_thresholds
+from bench.gate.cases import GPU, Case, case_names, choose, has_gate, is_here, read_cases, read_thresholds
 from bench.gate.compare import compare_trees, lost_cases
 from bench.gate.measure import ROOT
 from bench.gate.trees import Worker, git, python_of, worktree
@@ -39,7 +40,7 @@ def shared_options(command: Callable) -> Callable:
 
 
 @click.group(invoke_without_command=True)
-@click.option("--base", metavar="REF", help=f"The commit to compare with.  [default: {DEFAULT_BASE}]")
+@click.option("--base", metavar="REF", help=f"A commit, or a checkout's folder.  [default: {DEFAULT_BASE}]")
 @click.option("--fault", hidden=True)
 @shared_options
 @click.pass_context
@@ -59,26 +60,25 @@ def gate(
     if context.invoked_subcommand:
         return
     commit = git(ROOT, "rev-parse", "--verify", "--quiet", f"{base or DEFAULT_BASE}^{{commit}}")
-    if commit is None and base:
-        raise UsageError(f"--base {base}: git knows no such commit; see `git log`")
-    if commit is None:
+    if commit is None and not base:
         say(f"nothing is compared: there is no {DEFAULT_BASE} here")
         return
+    if commit is None and not has_gate(Path(base or "")):
+        raise UsageError(f"--base {base}: git knows no such commit, and it is no folder of a checkout")
     check_reports(**files)
     cases = chosen(patterns, no_gpu)
     with ExitStack() as stack:
-        tree = stack.enter_context(worktree(ROOT, commit))
-        base_cases = read_cases(tree)
-        if not base_cases:
-            say(f"{commit[:10]} has no gate: every case is new")
+        tree = stack.enter_context(worktree(ROOT, commit)) if commit else Path(base or "").resolve()
+        known = case_names(tree)
+        if not known:
+            say(f"{base or DEFAULT_BASE} has no gate: every case is new")
         head_tree = stack.enter_context(Worker(ROOT, fault=fault))
-        base_tree = stack.enter_context(Worker(tree, python_of(tree, ROOT, say))) if base_cases else head_tree
-        lines = compare_trees(base_tree, head_tree, cases, base_cases, read_thresholds(ROOT), say)
+        base_tree = stack.enter_context(Worker(tree, python_of(tree, ROOT, say))) if known else head_tree
+        lines = compare_trees(base_tree, head_tree, cases, known, read_thresholds(ROOT), say)
     if not patterns:
-        lines += lost_cases(base_cases.values(), read_cases(ROOT))
-    lines = accepted(lines, reasons(commit))
-    about = {"base": commit[:10], "head": head_commit()}
-    finish(lines, about, cases, **files)
+        lines += lost_cases(known, read_cases(ROOT))
+    lines = accepted(lines, reasons(commit) if commit else {})
+    finish(lines, {"base": commit[:10] if commit else base, "head": head_commit()}, cases, **files)
 
 
 @gate.command()
@@ -109,12 +109,11 @@ def record(patterns: Sequence[str]) -> None:
 
 def chosen(patterns: Sequence[str], no_gpu: bool = False) -> list[Case]:
     """The cases to measure here; those left out are said in one line."""
-    from bench.environment import driver_version
-
-    gpu = not no_gpu and driver_version() is not None
-    cases, left_out = choose(read_cases(ROOT).values(), patterns, gpu)
-    if left_out and not no_gpu:
-        say(f"left out, for want of a GPU: {', '.join(case.name for case in left_out)}")
+    has = lambda need: is_here(need) and not (no_gpu and need == GPU)  # noqa: E731
+    cases, lacking = choose(read_cases(ROOT).values(), patterns, has)
+    for need, names in lacking.items():
+        if not (no_gpu and need == GPU):
+            say(f"left out, for want of {need}: {', '.join(names)}")
     if not cases:
         raise UsageError("no case is left to measure here")
     return cases

@@ -1,7 +1,7 @@
 """Base beside head: the same cases in both trees on one machine, and a line for each metric."""
 
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 from bench.gate.cases import Case, Threshold
@@ -19,15 +19,15 @@ def compare_trees(
     base: Worker,
     head: Worker,
     cases: Iterable[Case],
-    base_cases: Mapping[str, Case],
+    known: Collection[str],
     thresholds: Mapping[str, Threshold],
     notify: Notify,
 ) -> list[Line]:
-    """The lines of all cases. What the base does not have is NEW."""
+    """The lines of all cases; those that are not `known` to the base are NEW."""
     lines = []
     for case in cases:
         notify(case.name)
-        if case.name not in base_cases:
+        if case.name not in known:
             lines += new_case(head, case, thresholds)
         elif case.kind == "latency":
             lines += in_turns(base, head, case, thresholds)
@@ -123,13 +123,10 @@ def ratio_lines(
     return lines
 
 
-def lost_cases(base_cases: Iterable[Case], head_cases: Mapping[str, Case]) -> list[Line]:
-    """A line for each case that the head does not have any more."""
-    return [
-        Line(case.name, "*", Verdict.REGRESSION, None, None, "the head does not have this case any more")
-        for case in base_cases
-        if case.name not in head_cases
-    ]
+def lost_cases(known: Iterable[str], head_cases: Collection[str]) -> list[Line]:
+    """A line for each case of the base that the head does not have any more."""
+    why = "the head does not have this case any more"
+    return [Line(name, "*", Verdict.REGRESSION, None, None, why) for name in known if name not in head_cases]
 
 
 def _answer(worker: Worker) -> Metrics | str:

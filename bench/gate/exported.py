@@ -1,18 +1,17 @@
-"""The exported graphs: one small bundle of the golden network, its nodes and its engines."""
+"""The exported graphs: one small bundle of the golden network, its frames, its nodes and its engines."""
 
 import tempfile
 import time
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 import torch
 
 from bench.gate.measure import Metrics, Sample
+from bench.gate.parity import CPU, frames_against, golden_frames, golden_stream
 from flashvsr_trt import imported_sources
 from flashvsr_trt.bundle import Bundle
-from flashvsr_trt.config.geometry import Geometry
-from flashvsr_trt.config.presets import AttentionConfig, find_schedule
-from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.engines.cache import engine_key, find_engines
 from flashvsr_trt.engines.flavours import RTX, Target
 from flashvsr_trt.engines.lowering import lower_graph
@@ -20,7 +19,7 @@ from flashvsr_trt.engines.options import BuildOptions
 from flashvsr_trt.export.export_bundle import WeightsOrigin, export_network
 from flashvsr_trt.export.inspect_graph import inspect_bundle
 from flashvsr_trt.model.network import build_network
-from tests.golden import end_to_end_weights, golden_preset, load_case
+from tests.golden import end_to_end_weights, load_case
 
 
 @cache
@@ -33,12 +32,23 @@ def _folder() -> tempfile.TemporaryDirectory:
 def golden_bundle() -> Bundle:
     """The streaming case's network in float32, exported once a process."""
     case = load_case("e2e_streaming")
-    _, height, width, _ = case["lr"].shape
-    preset = golden_preset(AttentionConfig(sparse_ratio=2.0))
-    stream = StreamConfig(preset, Geometry(height, width, 2), find_schedule("low-latency"), "torch")
-    network = build_network(preset.network, end_to_end_weights(case), torch.device("cpu"), torch.float32)
+    stream = golden_stream(case, "low-latency", "torch")
+    network = build_network(stream.preset.network, end_to_end_weights(case), CPU, torch.float32)
     origin = WeightsOrigin(None, "golden vectors", "golden", "golden")
     return export_network(network, stream, origin, "fp32", Path(_folder().name) / "bundle", lambda line: None)
+
+
+def parity(preset: str) -> Sample:
+    """The graphs in ONNX Runtime against the official frames."""
+    from flashvsr_trt.runtime.onnxruntime.executor import OnnxRuntimeExecutor
+
+    bundle, case = golden_bundle(), load_case("e2e_streaming")
+
+    def sample() -> Metrics:
+        made = golden_frames(OnnxRuntimeExecutor(bundle), case, "low-latency")
+        return {"frames": len(made)} | frames_against(case["frames_u8"].numpy(), made)
+
+    return sample
 
 
 def graph_nodes(preset: str) -> Sample:
@@ -65,7 +75,8 @@ def engine_counts(preset: str) -> Sample:
 
 def engine_lookup(preset: str) -> Sample:
     """Processor seconds until a new process knows that there are no engines: the key, and a look."""
-    bundle, root = golden_bundle(), Path(_folder().name) / "engines"
+    # Kernels are made for 16 bits; the name of another precision makes another key, of the same files.
+    bundle, root = replace(golden_bundle(), precision="fp16"), Path(_folder().name) / "engines"
     target = Target(RTX, "1.7.0", "8.9")
 
     def sample() -> Metrics:

@@ -1,4 +1,4 @@
-"""Parity: the stages, the exported graphs, tiles and FP8 against the official frames or the plain way."""
+"""Parity: the stages, tiles and FP8 against the official frames or the plain way."""
 
 from collections.abc import Callable
 from functools import cache
@@ -6,7 +6,6 @@ from functools import cache
 import numpy as np
 import torch
 
-from bench.gate.exported import golden_bundle
 from bench.gate.measure import Metrics, Sample
 from bench.moving_clip import moving_frames
 from flashvsr_trt.config.geometry import Geometry
@@ -16,7 +15,6 @@ from flashvsr_trt.config.tiles import TilePlan
 from flashvsr_trt.kernels.select_blocks import expand_mask
 from flashvsr_trt.model.network import build_network
 from flashvsr_trt.quality.seams import seam_sigmas, tile_borders
-from flashvsr_trt.runtime.onnxruntime.executor import OnnxRuntimeExecutor
 from flashvsr_trt.runtime.request import TorchOptions
 from flashvsr_trt.runtime.session import Session
 from flashvsr_trt.runtime.torch.executor import TorchExecutor
@@ -135,17 +133,6 @@ def mask_bits(case: Case, masks: list[torch.Tensor]) -> int:
             seen = expected.shape[-1]
             differ += int((mask[..., :seen] != expected).sum()) + int(mask[..., seen:].sum())
     return differ
-
-
-def exported(preset: str) -> Sample:
-    """The exported graphs in ONNX Runtime against the official frames."""
-    bundle, case = golden_bundle(), load_case("e2e_streaming")
-
-    def sample() -> Metrics:
-        made = golden_frames(OnnxRuntimeExecutor(bundle), case, "low-latency")
-        return {"frames": len(made)} | frames_against(case["frames_u8"].numpy(), made)
-
-    return sample
 
 
 @cache

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import click
 
-from bench.gate.cases import read_cases, read_thresholds
+from bench.gate.cases import GPU, choose, is_here, read_cases, read_thresholds
 from bench.gate.compare import compare_trees
 from bench.gate.measure import ROOT, Metrics
 from bench.gate.trees import Worker
@@ -37,11 +37,14 @@ EXPECTED: dict[str, frozenset[str]] = {
     "shifted-rope": MASK_CLIPS | {"parity/exported:frames_db", "parity/exported:levels"},
     "lost-frame": frozenset({"parity/golden-official:frames", "parity/tiles:frames"}),
     "doubled-memory": frozenset({"memory/chunk:state_bytes"}),
+    "slow-attention": frozenset({"latency/gpu-stages:dit", "latency/gpu-stages:chunk"}),
 }
-"""Fault -> the lines that must fail; those of `slow-attention` need a GPU."""
+"""Fault -> the lines that must fail."""
 
-TIMED = {"slow-stage": ("latency/stages",)}
+TIMED = {"slow-stage": ("latency/stages",), "slow-attention": ("latency/gpu-stages",)}
 """Cases that a fault of time is looked for in, beside all that are counted."""
+
+ON_GPU = ("slow-attention",)
 
 
 class CleanTree(Worker):
@@ -76,10 +79,14 @@ def failed(lines: Iterable[Line]) -> frozenset[str]:
 def main(faults: tuple[str, ...], times: int) -> None:
     """Print a line a fault; exit 1 where one fails other lines than its own."""
     cases, thresholds = read_cases(ROOT), read_thresholds(ROOT)
-    counted = [case for case in cases.values() if case.kind != "latency" and not case.needs]
+    here, _ = choose(cases.values(), ())
+    counted = [case for case in here if case.kind != "latency"]
     wrong = 0
     with CleanTree(case.name for case in counted) as clean:
         for fault in faults or EXPECTED:
+            if fault in ON_GPU and not is_here(GPU):
+                click.echo(f"{fault}: left out, for want of a GPU")
+                continue
             chosen = [*counted, *(cases[name] for name in TIMED.get(fault, ()))]
             with Worker(ROOT, fault=fault) as broken:
                 lines = compare_trees(clean, broken, chosen, cases, thresholds, lambda line: None)

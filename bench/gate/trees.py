@@ -10,7 +10,10 @@ import tempfile
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from packaging.requirements import Requirement
 
 from bench.gate.measure import Metrics
 from flashvsr_trt.errors import FlashVSRError
@@ -53,16 +56,34 @@ EXTRAS = ("kernels", "cpu", "export")
 
 
 def dependencies(tree: Path) -> list[str]:
-    """What pyproject.toml asks for, with EXTRAS, sorted."""
+    """What pyproject.toml asks for, with EXTRAS, as constraints.txt pins it; sorted."""
     project = tomllib.loads((tree / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project.get("optional-dependencies", {})
-    return sorted({*project["dependencies"], *(need for name in EXTRAS for need in extras.get(name, ()))})
+    needs = {*project["dependencies"], *(need for name in EXTRAS for need in extras.get(name, ()))}
+    names = {Requirement(need).name for need in needs}
+    pins = tree / "constraints.txt"
+    lines = pins.read_text(encoding="utf-8").splitlines() if pins.exists() else []
+    return sorted(needs | {line for line in lines if line[:1].isalpha() and Requirement(line).name in names})
+
+
+def is_installed(need: str) -> bool:
+    """Whether this Python has what a requirement asks for, if it does so here."""
+    wanted = Requirement(need)
+    if wanted.marker and not wanted.marker.evaluate():
+        return True
+    try:
+        return wanted.specifier.contains(version(wanted.name), prereleases=True)
+    except PackageNotFoundError:
+        return False
 
 
 def python_of(base: Path, head: Path, notify: Notify) -> str:
-    """The Python that runs the base: this one, or one with the base's own dependencies where these differ."""
+    """The Python that runs the base: this one, or one of its own where it asks for what this one lacks.
+
+    What the head asks for as well is not looked at: there it would be missing too.
+    """
     needs = dependencies(base)
-    if needs == dependencies(head):
+    if all(map(is_installed, set(needs).difference(dependencies(head)))):
         return sys.executable
     digest = hashlib.sha256("\n".join(needs).encode()).hexdigest()[:12]
     folder = head / "build" / f"gate-{digest}"
