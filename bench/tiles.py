@@ -24,7 +24,7 @@ from flashvsr_trt.config.presets import DEFAULT_PRESET, UNIT_FRAMES, find_preset
 from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.config.tiles import TilePlan
 from flashvsr_trt.errors import FlashVSRError
-from flashvsr_trt.memory import GIB, Parking
+from flashvsr_trt.memory import GIB, Parking, place_tiles
 from flashvsr_trt.model.network import Network
 from flashvsr_trt.parity.tensor_error import psnr
 from flashvsr_trt.quality.seams import seam_sigmas, tile_borders
@@ -32,7 +32,7 @@ from flashvsr_trt.runtime.choose_tiles import choose_tiles, words
 from flashvsr_trt.runtime.executor import Executor
 from flashvsr_trt.runtime.request import KV_CACHES, TileOptions, TorchOptions
 from flashvsr_trt.runtime.session import Session
-from flashvsr_trt.runtime.torch.device import bound_memory, estimate_on, tile_places
+from flashvsr_trt.runtime.torch.device import bound_memory, estimate_on, storage_of
 from flashvsr_trt.runtime.torch.executor import TorchExecutor
 from flashvsr_trt.runtime.torch.tiles import in_tiles
 from flashvsr_trt.stage_memory import ALONE_PIXELS
@@ -94,7 +94,8 @@ def run_once(
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     device, free = torch.device("cuda"), torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved()
-    budget, estimate = int(cap * GIB) if cap else free, estimate_on(device, DTYPE, options.kv_cache)
+    storage = storage_of(stream.preset.network, DTYPE, options.kv_cache)
+    budget, estimate = int(cap * GIB) if cap else free, estimate_on(device, DTYPE, storage)
     tile = TileOptions((asked or "auto") if cap else "off")
     plan = choose_tiles(stream, tile, estimate, budget, "the GPU", lambda line: click.echo(line, err=True))
     if plan is None:
@@ -103,7 +104,7 @@ def run_once(
         reset_decoder(network)
         executor: Executor = TorchExecutor(network, stream, options)
     else:
-        places = tile_places(stream, DTYPE, plan, budget, options.kv_cache)
+        places = place_tiles(stream, plan, storage, budget)
         parking, host, resident, predicted = (
             places.parking.name,
             places.on_host,

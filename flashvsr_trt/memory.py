@@ -64,48 +64,76 @@ class MemoryEstimate:
         return self.weights + self.state + self.working
 
 
-def estimate_memory(
-    stream: StreamConfig, parameters: int, compute: str, kv_cache: str = "auto", on_gpu: bool = True
-) -> MemoryEstimate:
-    """What the torch executor needs for a stream in one piece.
+class Ring(Enum):
+    """In what keys and values are kept: the network's dtype; e4m3 with a scale for each window and head; or
+    e4m3 as attention in FP8 reads it."""
 
-    Args:
-        parameters: weights that stay, in dtype `compute` ("bfloat16", ...).
-        kv_cache: of `request.KV_CACHES`.
+    COMPUTE = 1
+    SCALED = 2
+    ATTENDED = 3
+
+
+@dataclass(frozen=True)
+class Storage:
+    """What of a network stays in memory.
+
+    Attributes:
+        weights: bytes.
+        compute: the dtype that stages compute in ("bfloat16", ...).
+        ring: of K/V rings.
+        fp8: whether linear layers multiply e4m3.
+        loading: bytes that loading the weights takes at most, before anything else is there.
     """
+
+    weights: int
+    compute: str
+    ring: Ring = Ring.COMPUTE
+    fp8: bool = False
+    loading: int = 0
+
+
+def estimate_memory(stream: StreamConfig, storage: Storage, on_gpu: bool = True) -> MemoryEstimate:
+    """What the torch executor needs for a stream in one piece."""
+    compute = storage.compute
     units, unit = stream.schedule.first_units, waiting_bytes(stream, compute)
     decoding = decode_bytes(stream, compute, on_gpu)
     if on_gpu:
-        working = _beside_each_other(stream, compute, kv_cache, decoding, unit)
+        working = _beside_each_other(stream, storage, decoding, unit)
     else:
-        stages = encode_bytes(stream, compute), _dit_bytes(stream, compute, units, kv_cache), decoding
+        stages = encode_bytes(stream, compute), _dit_bytes(stream, storage, units), decoding
         working = max(stages) + units * (unit + BYTE_FRAMES * pixels_of(stream))
-    state = tail_bytes(stream, compute) + ring_bytes(stream, compute, kv_cache)
-    return _estimate(parameters, compute, state + _place_bytes(stream, compute, kv_cache), working, on_gpu)
+    state = tail_bytes(stream, compute) + ring_bytes(stream, storage) + _place_bytes(stream, storage)
+    return _estimate(storage, state, working, on_gpu)
 
 
-def _estimate(parameters: int, compute: str, state: int, working: int, on_gpu: bool) -> MemoryEstimate:
-    needed = MemoryEstimate(parameters * DTYPE_BYTES[compute], state, working + on_gpu * TORCH_GPU_BYTES)
-    return replace(needed, working=needed.working + on_gpu * int(HELD_BY_ALLOCATOR * needed.total))
+def _estimate(storage: Storage, state: int, working: int, on_gpu: bool) -> MemoryEstimate:
+    if not on_gpu:
+        return MemoryEstimate(storage.weights, state, working)
+    needed = MemoryEstimate(storage.weights, state, working + TORCH_GPU_BYTES)
+    needed = replace(needed, working=needed.working + int(HELD_BY_ALLOCATOR * needed.total))
+    return replace(needed, working=max(needed.working, storage.loading - needed.weights - needed.state))
 
 
-def _beside_each_other(stream: StreamConfig, compute: str, kv_cache: str, decoding: int, unit: int) -> int:
+def _beside_each_other(stream: StreamConfig, storage: Storage, decoding: int, unit: int) -> int:
     """On a GPU stages of different units run side by side, each in the memory of its own CUDA graphs.
 
     A step of the DiT runs once before it is captured, beside what is captured. Each slot's graph has tokens.
     """
-    encoding, slots = encode_bytes(stream, compute), stream.preset.attention.ring_slots
+    compute, slots = storage.compute, stream.preset.attention.ring_slots
     first_units = stream.schedule.first_units
     tokens = waiting_bytes(stream, compute, conditions=False)
-    steady = decoding + 2 * _dit_bytes(stream, compute, 1, kv_cache) + unit + slots * tokens
-    first = first_units * unit + max(decoding, _dit_bytes(stream, compute, first_units, kv_cache))
-    return encoding + max(steady, first) + 2 * BYTE_FRAMES * pixels_of(stream)
+    steady = decoding + 2 * _dit_bytes(stream, storage, 1) + unit + slots * tokens
+    first = first_units * unit + max(decoding, _dit_bytes(stream, storage, first_units))
+    return encode_bytes(stream, compute) + max(steady, first) + 2 * BYTE_FRAMES * pixels_of(stream)
 
 
-def _dit_bytes(stream: StreamConfig, compute: str, units: int, kv_cache: str) -> int:
-    """And what a unit's keys or values are scaled in, where rings are in FP8."""
-    scaled = 2 * stream.geometry.unit_tokens * stream.preset.network.dit.dim * DTYPE_BYTES[compute]
-    return dit_bytes(stream, compute, units) + (scaled if kv_cache != "auto" else 0)
+def _dit_bytes(stream: StreamConfig, storage: Storage, units: int) -> int:
+    """And what a unit's keys or values are scaled in, and activations that are kept in e4m3 as well."""
+    config, tokens = stream.preset.network.dit, stream.geometry.unit_tokens
+    narrow = tokens * config.dim * DTYPE_BYTES[storage.compute]
+    beside = 2 * narrow if storage.ring is Ring.SCALED else units * narrow * (storage.ring is Ring.ATTENDED)
+    beside += units * tokens * (config.ffn_dim + config.dim) * storage.fp8
+    return dit_bytes(stream, storage.compute, units) + beside
 
 
 class Parking(Enum):
@@ -124,33 +152,32 @@ class Parking(Enum):
 def estimate_tiled_memory(
     stream: StreamConfig,
     plan: TilePlan,
-    parameters: int,
-    compute: str,
+    storage: Storage,
     parking: Parking | None,
-    kv_cache: str = "auto",
 ) -> MemoryEstimate:
     """What the torch executor needs for a stream in tiles. `parking` None: each has a state of its own."""
     tile, count, units = plan.tile_stream(stream), len(plan.tiles), stream.schedule.first_units
+    compute = storage.compute
     on_gpu, canvas = parking is not None, plan.canvas[0] * plan.canvas[1]
     rings, waiting = {None: (count, count), Parking.GPU: (count + 1, count + 1)}.get(
         parking, (RING_PLACES / stream.preset.network.dit.layers, 1 if parking is Parking.HOST else count)
     )
-    state = int(rings * ring_bytes(tile, compute, kv_cache)) + waiting * tail_bytes(tile, compute)
-    state += _place_bytes(tile, compute, kv_cache)
+    state = int(rings * ring_bytes(tile, storage)) + waiting * tail_bytes(tile, compute)
+    state += _place_bytes(tile, storage)
     # Frames are upscaled again to decode them, and blended in float32; a tile's condition is cut out of them.
     decoding = decode_bytes(tile, compute, on_gpu, in_bands=True) + canvas * (BYTE_FRAMES + FLOAT_FRAMES)
     decoding += pixels_of(tile) * BYTE_FRAMES * DTYPE_BYTES[compute]
     if parking is Parking.GPU:
         unit = waiting_bytes(tile, compute)
-        working = _beside_each_other(tile, compute, kv_cache, decoding, unit) + canvas * BYTE_FRAMES
+        working = _beside_each_other(tile, storage, decoding, unit) + canvas * BYTE_FRAMES
     else:
         # Stages run in turn.
         encoding = encode_bytes(tile, compute) + canvas * BYTE_FRAMES
-        working = max(encoding, _dit_bytes(tile, compute, units, kv_cache), decoding)
+        working = max(encoding, _dit_bytes(tile, storage, units), decoding)
     working += count * units * waiting_bytes(tile, compute, conditions=False)
     blending = 4 * count * pixels_of(tile)
     made = 0 if on_gpu else 2 * units * BYTE_FRAMES * canvas
-    return _estimate(parameters, compute, state, working + blending + made, on_gpu)
+    return _estimate(storage, state, working + blending + made, on_gpu)
 
 
 @dataclass(frozen=True)
@@ -163,14 +190,12 @@ class TilePlaces:
     on_host: int
 
 
-def place_tiles(
-    stream: StreamConfig, plan: TilePlan, parameters: int, compute: str, kv_cache: str, budget: int
-) -> TilePlaces:
+def place_tiles(stream: StreamConfig, plan: TilePlan, storage: Storage, budget: int) -> TilePlaces:
     """As near as fits within `budget` bytes; with all on the host where nothing does."""
     tile, count = plan.tile_stream(stream), len(plan.tiles)
-    rings = count * ring_bytes(tile, compute, kv_cache)
+    rings = count * ring_bytes(tile, storage)
     for parking in Parking:
-        needed = estimate_tiled_memory(stream, plan, parameters, compute, parking, kv_cache)
+        needed = estimate_tiled_memory(stream, plan, storage, parking)
         if needed.total <= budget:
             break
     if parking is Parking.GPU:
@@ -178,7 +203,7 @@ def place_tiles(
     layers = stream.preset.network.dit.layers
     left = int((budget - needed.total) / (1 + HELD_BY_ALLOCATOR))
     resident = rings * max(0, min(layers, left * layers // rings)) // layers
-    tails = count * tail_bytes(tile, compute) if parking is Parking.HOST else 0
+    tails = count * tail_bytes(tile, storage.compute) if parking is Parking.HOST else 0
     held = int(HELD_BY_ALLOCATOR * resident)
     needed = replace(needed, state=needed.state + resident, working=needed.working + held)
     return TilePlaces(parking, resident, needed, rings - resident + tails)
@@ -190,22 +215,28 @@ def tail_bytes(stream: StreamConfig, compute: str) -> int:
     return _sum(tuple(spec for spec in carried if spec.role is not Role.RING), compute)
 
 
-def _place_bytes(stream: StreamConfig, compute: str, kv_cache: str) -> int:
-    """Where layers of FP8 rings run, one after another."""
-    return 0 if kv_cache == "auto" else ring_bytes(stream, compute) // stream.preset.network.dit.layers
+def _place_bytes(stream: StreamConfig, storage: Storage) -> int:
+    """Where layers of rings with scales run, one after another."""
+    if storage.ring is not Ring.SCALED:
+        return 0
+    return ring_bytes(stream, replace(storage, ring=Ring.COMPUTE)) // stream.preset.network.dit.layers
 
 
-def ring_bytes(stream: StreamConfig, compute: str, kv_cache: str = "auto") -> int:
+def ring_bytes(stream: StreamConfig, storage: Storage) -> int:
     """Bytes of a clip's K/V ring."""
     carried = carried_tensors(stage_signatures(stream))
     ring = [spec for spec in carried if spec.role is Role.RING]
-    if kv_cache == "auto":
-        return _sum(tuple(ring), compute)
+    if storage.ring is Ring.COMPUTE:
+        return _sum(tuple(ring), storage.compute)
     kept = (spec.shape for spec in ring if spec.dtype == COMPUTE)
     means = [spec for spec in ring if spec.dtype != COMPUTE]
     # A byte a number; of the means' shape, without channels, two scales.
-    scales = (2 * spec.size_bytes(compute) // spec.shape[-1] for spec in means)
-    return sum(map(math.prod, kept)) + _sum(tuple(means), compute) + sum(scales)
+    scales = [2 * spec.size_bytes(storage.compute) // spec.shape[-1] for spec in means]
+    return (
+        sum(map(math.prod, kept))
+        + _sum(tuple(means), storage.compute)
+        + sum(scales) * (storage.ring is Ring.SCALED)
+    )
 
 
 def _sum(specs: tuple[TensorSpec, ...], compute: str) -> int:
@@ -221,7 +252,7 @@ def estimate_onnxruntime_memory(
     whole frames are upscaled, blended and made bytes in numpy.
     """
     tile, tiles = (plan.tile_stream(stream), len(plan.tiles)) if plan else (stream, 1)
-    torch = estimate_memory(tile, 0, compute, on_gpu=False)
+    torch = estimate_memory(tile, Storage(0, compute), on_gpu=False)
     units, attention = stream.schedule.first_units, stream.preset.attention
     scores = 0
     if attention.sparse_ratio is None:

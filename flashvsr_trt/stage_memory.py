@@ -19,8 +19,9 @@ FLOAT_FRAMES = 3 * 4 * UNIT_FRAMES
 BYTE_FRAMES = 3 * UNIT_FRAMES
 """A pixel of a unit's frames in bytes."""
 
-HALF_SIZE_MAPS = {True: 13, False: 8}
-"""Maps of a frame at half the output's size that the last group has at a time, on a GPU or on a CPU."""
+HALF_SIZE_MAPS = {True: (14.5, 12), False: (8, 8)}
+"""Maps of a frame at half the output's size, on a GPU and on a CPU: while the last group's blocks run, with
+what cuDNN works in, and beside frames that grow to the whole."""
 
 
 def pixels_of(stream: StreamConfig) -> int:
@@ -66,7 +67,10 @@ def decode_bytes(stream: StreamConfig, compute: str, on_gpu: bool, in_bands: boo
         # All frames together: three maps of each, and more copies on a GPU.
         return pixels * (3 * UNIT_FRAMES * whole * size + (6 if on_gpu else 2) * FLOAT_FRAMES)
     frames = 2 * FLOAT_FRAMES + 3 * UNIT_FRAMES * size
+    half_map = half * size / 4
     band = min(pixels, BAND_PIXELS + 8 * stream.geometry.target[1]) if in_bands else pixels
     # Two frames grow at once, and a convolution makes as much of them; then these are colours.
     leaving = 4 * whole * size + 36
-    return pixels * (frames + HALF_SIZE_MAPS[on_gpu] * half * size // 4) + band * leaving
+    in_blocks, beside_leaving = HALF_SIZE_MAPS[on_gpu]
+    growing = pixels * (frames + beside_leaving * half_map) + band * leaving
+    return int(max(growing, pixels * (frames + in_blocks * half_map)))

@@ -218,6 +218,7 @@ class FusedDecoder(nn.Module):
             grown = self.grows[-1](x[:, :, first - above : end + HALO], communicator)
             kept = slice(2 * above, 2 * (above + end - first))
             bands.append([self._exit(frames, communicator)[:, :, kept] for frames in grown])
+            del grown  # or two bands would be there while the next one grows
         return [of[0] if len(of) == 1 else torch.cat(of, dim=2) for of in zip(*bands, strict=True)]
 
     def _enter(

@@ -12,7 +12,7 @@ from flashvsr_trt.config.geometry import Geometry
 from flashvsr_trt.config.presets import DEFAULT_PRESET, find_preset, find_schedule
 from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.errors import FlashVSRError
-from flashvsr_trt.memory import GIB, MemoryEstimate, Parking, largest_that_fits
+from flashvsr_trt.memory import GIB, MemoryEstimate, Parking, largest_that_fits, place_tiles
 
 INPUTS = {
     "480p": (240, 427),
@@ -77,9 +77,9 @@ def _row(name: str, size: tuple[int, int], budget: int) -> Row:
         return Row(**facts, tile=None, tiles=1, total=whole / GIB, speed=SPEEDS[None])
     import torch
 
-    from flashvsr_trt.runtime.torch.device import tile_places
+    from flashvsr_trt.runtime.torch.device import storage_of
 
-    places = tile_places(stream, torch.bfloat16, plan, budget)
+    places = place_tiles(stream, plan, storage_of(stream.preset.network, torch.bfloat16), budget)
     return Row(
         **facts,
         tile=words(plan),

@@ -22,14 +22,15 @@ from flashvsr_trt.memory import (
     TORCH_HOST_BYTES,
     MemoryEstimate,
     Parking,
-    TilePlaces,
+    Ring,
+    Storage,
     check_fits,
     estimate_memory,
     estimate_tiled_memory,
-    place_tiles,
 )
+from flashvsr_trt.model.running_dit import ATTENTION, product_names
 from flashvsr_trt.model.state_shapes import state_shapes
-from flashvsr_trt.runtime.request import TorchOptions
+from flashvsr_trt.runtime.request import KV_CACHES, TorchOptions
 from flashvsr_trt.runtime.torch.host_memory import free_host_memory
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -93,38 +94,64 @@ def stream_memory(
     dtype: torch.dtype,
     plan: TilePlan | None = None,
     parking: Parking | None = Parking.HOST,
-    kv_cache: str = "auto",
+    storage: Storage | None = None,
 ) -> MemoryEstimate:
-    """What a stream needs on a GPU with its preset's own weights in that dtype.
+    """What a stream needs on a GPU with its preset's own weights, in that dtype or as `storage` says.
 
     In tiles `parking` is where those that wait are; None is a CPU, where each has memory of its own.
     """
-    parameters, compute = _parameters(stream.preset.network), str(dtype).removeprefix("torch.")
+    storage = storage or storage_of(stream.preset.network, dtype)
     if plan is None:
-        return estimate_memory(stream, parameters, compute, kv_cache, parking is not None)
-    return estimate_tiled_memory(stream, plan, parameters, compute, parking, kv_cache)
+        return estimate_memory(stream, storage, parking is not None)
+    return estimate_tiled_memory(stream, plan, storage, parking)
 
 
 def estimate_on(
-    device: torch.device, dtype: torch.dtype, kv_cache: str = "auto"
+    device: torch.device, dtype: torch.dtype, storage: Storage | None = None
 ) -> Callable[..., MemoryEstimate]:
     """What a stream needs on a device, in tiles or with None in one piece; tiles may wait on the host."""
 
     def estimate(stream: StreamConfig, plan: TilePlan | None) -> MemoryEstimate:
         if device.type == "cuda":
-            return stream_memory(stream, dtype, plan, Parking.HOST, kv_cache)
-        needed = stream_memory(stream, dtype, plan, None, kv_cache)
+            return stream_memory(stream, dtype, plan, Parking.HOST, storage)
+        needed = stream_memory(stream, dtype, plan, None, storage)
         return replace(needed, working=needed.working + TORCH_HOST_BYTES)
 
     return estimate
 
 
-def tile_places(
-    stream: StreamConfig, dtype: torch.dtype, plan: TilePlan, budget: int, kv_cache: str = "auto"
-) -> TilePlaces:
-    """Where tiles that wait are on a GPU: as near as fits within `budget` bytes."""
-    parameters, compute = _parameters(stream.preset.network), str(dtype).removeprefix("torch.")
-    return place_tiles(stream, plan, parameters, compute, kv_cache, budget)
+def storage_of(
+    network: NetworkConfig,
+    dtype: torch.dtype,
+    kv_cache: str = KV_CACHES[0],
+    fp8: Callable[[str], bool] | None = None,
+) -> Storage:
+    """What of a network stays in memory. `fp8` says which products are in FP8, by their names."""
+    layers = network.dit.layers
+    named = product_names(layers) if fp8 else []
+    chosen = [name for name in named if fp8 and fp8(name)]
+    weights = _parameters(network) * dtype.itemsize
+    ring = Ring.COMPUTE if kv_cache == KV_CACHES[0] else Ring.SCALED
+    if ATTENTION in chosen:
+        ring = Ring.ATTENDED
+    products = [name for name in chosen if name != ATTENTION]
+    saved = sum(_saved_in_fp8(network, name, dtype.itemsize) for name in products)
+    # The parts that constants are made of are there while they are made.
+    loading = weights * 5 // 4
+    compute = str(dtype).removeprefix("torch.")
+    return Storage(weights - saved, compute, ring, bool(products), loading)
+
+
+@cache
+def _saved_in_fp8(network: NetworkConfig, product: str, size: int) -> int:
+    """Bytes less of a product's weights in e4m3, with a scale in float32 a channel."""
+    config, (*_, layer) = network.dit, product.split(".", 2)
+    inputs, outputs = {
+        "self_attn.qkv": (config.dim, 3 * config.dim),
+        "ffn.0": (config.dim, config.ffn_dim),
+        "ffn.2": (config.ffn_dim, config.dim),
+    }.get(layer, (config.dim, config.dim))
+    return outputs * (inputs * (size - 1) - 4)
 
 
 def bound_memory(device: torch.device, budget: int) -> None:
@@ -138,7 +165,9 @@ def bound_memory(device: torch.device, budget: int) -> None:
     torch.cuda.set_per_process_memory_fraction(min(1.0, budget / total), index)
     given = {"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"} & os.environ.keys()
     if sys.platform == "linux" and not given:
-        torch.cuda.memory._set_allocator_settings("expandable_segments:True")
+        # Its own name in newer releases, where the old one warns.
+        new = getattr(torch._C, "_accelerator_setAllocatorSettings", None)
+        (new or torch.cuda.memory._set_allocator_settings)("expandable_segments:True")
 
 
 FOLDED = ("text_embedding", "time_embedding", "time_projection", "cross_attn.k", "cross_attn.v", "prompt")

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from flashvsr_trt.errors import UsageError
-from flashvsr_trt.memory import GIB, Parking, TilePlaces
+from flashvsr_trt.memory import GIB, Parking, TilePlaces, place_tiles
 from flashvsr_trt.model.network import build_network
 from flashvsr_trt.model.weights.load import describe, load_weights, resolve_weights
 from flashvsr_trt.notices import Notify
@@ -18,7 +18,7 @@ from flashvsr_trt.runtime.torch.device import (
     choose_dtype,
     estimate_on,
     free_memory,
-    tile_places,
+    storage_of,
 )
 from flashvsr_trt.runtime.torch.executor import TorchExecutor
 from flashvsr_trt.runtime.torch.host_memory import (
@@ -49,7 +49,8 @@ def open_torch_executor(request: ExecutorRequest, notify: Notify) -> TorchExecut
     fp8 = fp8_products(request.torch, device, dtype, request.stream.preset.network.dit.layers)
     network = request.stream.preset.network
     source = resolve_weights(request.weights, network)
-    free, estimate = free_memory(device), estimate_on(device, dtype, request.torch.kv_cache)
+    storage = storage_of(network, dtype, request.torch.kv_cache, fp8)
+    free, estimate = free_memory(device), estimate_on(device, dtype, storage)
     plan = choose_tiles(request.stream, request.tiles, estimate, free, str(device), notify)
     if plan and len(plan.tiles) == 1:
         notify("one tile covers the frame: it runs in one piece")
@@ -61,7 +62,7 @@ def open_torch_executor(request: ExecutorRequest, notify: Notify) -> TorchExecut
         return_freed_memory()
     places = None
     if device.type == "cuda" and plan:
-        places = tile_places(request.stream, dtype, plan, budget, request.torch.kv_cache)
+        places = place_tiles(request.stream, plan, storage, budget)
         budget = places.needed.total
         _say_where(places, request.torch.cuda_graphs, notify)
     if device.type == "cuda" and (plan or request.tiles.vram):

@@ -8,7 +8,7 @@ import pytest
 from flashvsr_trt.config.geometry import Geometry
 from flashvsr_trt.config.presets import find_preset, find_schedule
 from flashvsr_trt.config.signatures import StreamConfig
-from flashvsr_trt.memory import estimate_memory
+from flashvsr_trt.memory import Storage, estimate_memory
 from tests.cli.command import ROOT
 from tests.clips import make_clip
 
@@ -47,7 +47,7 @@ def stream(preset: str, height: int, width: int, schedule: str = "official") -> 
 
 
 def test_the_estimate_counts_weights_ring_and_work():
-    published = estimate_memory(stream("sparse-2.0", 384, 640), parameters=1_750_000_000, compute="bfloat16")
+    published = estimate_memory(stream("sparse-2.0", 384, 640), Storage(3_500_000_000, "bfloat16"))
     assert published.weights == 3_500_000_000
     ring = 30 * 2 * 4 * 7680 * 1536 * 2
     assert ring < published.state < ring * 1.2
@@ -55,7 +55,8 @@ def test_the_estimate_counts_weights_ring_and_work():
 
 
 def test_the_estimate_grows_with_size_precision_and_first_step():
-    small = estimate_memory(stream("nano", 64, 64), 8_000_000, "float32")
-    assert small.total < estimate_memory(stream("nano", 256, 256), 8_000_000, "float32").total
-    assert small.total > estimate_memory(stream("nano", 64, 64), 8_000_000, "bfloat16").total
-    assert small.total > estimate_memory(stream("nano", 64, 64, "low-latency"), 8_000_000, "float32").total
+    wide, narrow = Storage(32_000_000, "float32"), Storage(16_000_000, "bfloat16")
+    small = estimate_memory(stream("nano", 64, 64), wide)
+    assert small.total < estimate_memory(stream("nano", 256, 256), wide).total
+    assert small.total > estimate_memory(stream("nano", 64, 64), narrow).total
+    assert small.total > estimate_memory(stream("nano", 64, 64, "low-latency"), wide).total
