@@ -13,7 +13,7 @@ install: $(INSTALLED)
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "flashvsr-trt needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev,dev-tensorrt]'
+	$(BIN)/python .ci/pip_install.py --constraint constraints.txt --editable '.[dev,dev-tensorrt]'
 	$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || echo 'modules for another Python stay uncompiled'
 	touch $@
 
@@ -63,7 +63,15 @@ format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-demo: $(INSTALLED)
+# Without builders of engines: torch, PyAV and what draws the picture.
+DEMO_INSTALLED := $(VENV)/.demo_installed
+
+$(DEMO_INSTALLED): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python .ci/pip_install.py --constraint constraints.txt --editable '.[demo]'
+	touch $@
+
+demo: $(DEMO_INSTALLED)
 	$(BIN)/python -m bench.demo
 
 # make engines PRESET=sparse-2.0 SIZE=1280x768 SCALE=2 WEIGHTS=random FLAVOUR=rtx ARCH=8.9

@@ -13,16 +13,12 @@ from training.degrade import TYPICAL, degrade, make_smaller, to_bytes
 from training.motion import camera_path, film, part_side
 
 SCALE = 2
-WIDTH, HEIGHT, FRAMES, RATE = 320, 192, 33, Fraction(24)
-"""Of the sharp clip of shapes; a photograph's is a square of PHOTOGRAPH_SIDE."""
+FRAMES, RATE = 33, Fraction(24)
 PHOTOGRAPH_SIDE = 256
+"""Width and height of the sharp clip."""
 
-
-def shapes_clip() -> np.ndarray:
-    """FFmpeg's `testsrc2`, moving shapes and a running clock: uint8 RGB [FRAMES, HEIGHT, WIDTH, 3]."""
-    with av.open(f"testsrc2=size={WIDTH}x{HEIGHT}:rate={RATE}", format="lavfi") as shapes:
-        frames = (frame.to_ndarray(format="rgb24") for frame in shapes.decode(video=0))
-        return np.stack([frame for frame, _ in zip(frames, range(FRAMES), strict=False)])
+PHOTOGRAPH = Path(__file__).with_name("friends_by_Aitzol_Berasategi.jpg")
+"""No training saw it. CC BY 4.0, as its EXIF says; the middle of one that `training.fetch` fetches."""
 
 
 def photograph_clip(path: Path, seed: int = 1) -> np.ndarray:
