@@ -71,6 +71,15 @@ CHOICE: dict[str, tuple[tuple[str, str], ...]] = {
 """Package -> (pattern of one picture, its licence). Of several sizes the largest is taken."""
 
 
+def chosen(licences: tuple[str, ...]) -> dict[str, tuple[tuple[str, str], ...]]:
+    """Of CHOICE, the pictures under these licences, and the packages that hold any; all for none."""
+    kept = {
+        package: tuple(picture for picture in pictures if not licences or picture[1] in licences)
+        for package, pictures in CHOICE.items()
+    }
+    return {package: pictures for package, pictures in kept.items() if pictures}
+
+
 def download(package: str, folder: Path) -> Path:
     """The package's .deb, from the machine's apt sources. Raises CalledProcessError."""
     found = sorted(folder.glob(f"{package}_*.deb"))
@@ -110,6 +119,13 @@ def save_bounded(source: Path, target: Path) -> None:
 
 @click.command()
 @click.option(
+    "--licence",
+    "licences",
+    multiple=True,
+    type=click.Choice(sorted({licence for patterns in CHOICE.values() for _, licence in patterns})),
+    help="Only pictures under this one. May be given several times.  [default: all]",
+)
+@click.option(
     "--into",
     "folder",
     type=click.Path(path_type=Path),
@@ -117,13 +133,13 @@ def save_bounded(source: Path, target: Path) -> None:
     show_default=True,
     help="Downloads go into packages/ and unpacked/, the cache into cache/.",
 )
-def main(folder: Path) -> None:
+def main(folder: Path, licences: tuple[str, ...]) -> None:
     """Fetch, unpack, choose, and write the cache with its manifest."""
     packages, cache = folder / "packages", folder / "cache"
     for made in (packages, cache):
         made.mkdir(parents=True, exist_ok=True)
     sources = []
-    for package, patterns in CHOICE.items():
+    for package, patterns in chosen(licences).items():
         unpacked = folder / "unpacked" / package
         version = unpack(download(package, packages), unpacked)
         for pattern, licence in patterns:
