@@ -101,6 +101,7 @@ gate-cpu: GATE_CASES := --no-gpu --case 'counts/*' --case 'parity/*' --case 'mem
 gate-cpu: gate
 
 gate-selftest: $(INSTALLED)
+	$(BIN)/python -m bench.gate.selftest
 	$(BIN)/python -m bench.gate.selftest --times 20
 
 clean:

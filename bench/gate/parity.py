@@ -13,7 +13,7 @@ from flashvsr_trt.config.presets import AttentionConfig, find_schedule
 from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.config.tiles import TilePlan
 from flashvsr_trt.kernels.select_blocks import expand_mask
-from flashvsr_trt.model.network import build_network
+from flashvsr_trt.model.network import Network, build_network
 from flashvsr_trt.quality.seams import seam_sigmas, tile_borders
 from flashvsr_trt.runtime.request import TorchOptions
 from flashvsr_trt.runtime.session import Session
@@ -135,10 +135,22 @@ def mask_bits(case: Case, masks: list[torch.Tensor]) -> int:
     return differ
 
 
+SMALL = StreamConfig(
+    golden_preset(AttentionConfig(sparse_ratio=2.0)), Geometry(128, 160, 2), find_schedule("official")
+)
+"""A frame that wants two tiles, side by side."""
+
+
 @cache
 def small_clip() -> np.ndarray:
-    """A clip that wants two tiles each way."""
-    return moving_frames(192, 160, 29)
+    """Frames of SMALL."""
+    return moving_frames(SMALL.geometry.width, SMALL.geometry.height, 29)
+
+
+def small_network(products: Callable[[str], bool] | None = None) -> Network:
+    """A golden case's weights."""
+    weights = end_to_end_weights(load_case("e2e_official"))
+    return build_network(SMALL.preset.network, weights, CPU, torch.float32, products)
 
 
 def through(executor) -> np.ndarray:
@@ -147,44 +159,39 @@ def through(executor) -> np.ndarray:
         return np.concatenate([session.push(small_clip()), session.flush()])
 
 
+@cache
+def plain_frames() -> np.ndarray:
+    """The small clip in float32, in one piece."""
+    return through(TorchExecutor(small_network(), SMALL))
+
+
 def tiles(preset: str) -> Sample:
     """Tiles against one piece, and the worst line along a border of tiles."""
-    case = load_case("e2e_official")
-    golden = golden_preset(AttentionConfig(sparse_ratio=2.0))
-    network = build_network(golden.network, end_to_end_weights(case), CPU, torch.float32)
-    stream = StreamConfig(golden, Geometry(*small_clip().shape[1:3], 2), find_schedule("official"))
-    plan = TilePlan(stream.geometry, (256, 256))
+    plan = TilePlan(SMALL.geometry, (256, 256))
 
     def sample() -> Metrics:
-        # In one piece first: tiles set the network's decoder to take bands.
-        whole = through(TorchExecutor(network, stream))
-        made = through(in_tiles(TorchExecutor(network, plan.tile_stream(stream)), stream, plan))
+        executor = TorchExecutor(small_network(), plan.tile_stream(SMALL))
+        made = through(in_tiles(executor, SMALL, plan))
         sigmas = [
             worst
             for axis, (starts, tile) in enumerate(zip(plan.corners, plan.tile, strict=True))
             for worst in seam_sigmas(made, tile_borders(starts, tile), axis).values()
         ]
-        frames_db = frames_against(whole, made)["frames_db"]
+        frames_db = frames_against(plain_frames(), made)["frames_db"]
         return {"frames": len(made), "frames_db": frames_db, "seam_sigmas": max(sigmas)}
 
     return sample
 
 
 def fp8(preset: str) -> Sample:
-    """Products, products with attention, and the K/V ring in FP8 against float32."""
-    weights = end_to_end_weights(load_case("e2e_official"))
-    golden = golden_preset(AttentionConfig(sparse_ratio=2.0))
-    stream = StreamConfig(golden, Geometry(*small_clip().shape[1:3], 2), find_schedule("official"))
+    """Products, and the K/V ring, in FP8 against float32."""
+    chosen = {"products_db": TorchOptions(precision="fp8"), "cache_db": TorchOptions(kv_cache="fp8")}
 
-    def frames(**options: str) -> np.ndarray:
-        chosen = TorchOptions(**options)
-        products = fp8_products(chosen, CPU, torch.float32, golden.network.dit.layers)
-        network = build_network(golden.network, weights, CPU, torch.float32, products)
-        return through(TorchExecutor(network, stream, chosen))
+    def frames(options: TorchOptions) -> np.ndarray:
+        products = fp8_products(options, CPU, torch.float32, SMALL.preset.network.dit.layers)
+        return through(TorchExecutor(small_network(products), SMALL, options))
 
     def sample() -> Metrics:
-        plain = frames()
-        made = {"products_db": {"precision": "fp8"}, "cache_db": {"kv_cache": "fp8"}}
-        return {name: decibels(plain, frames(**options), 255.0) for name, options in made.items()}
+        return {name: decibels(plain_frames(), frames(options), 255.0) for name, options in chosen.items()}
 
     return sample

@@ -1,16 +1,16 @@
 """The gate's own test: each planted fault fails its lines and no others, and nothing at all passes.
 
-    python -m bench.gate.selftest [--fault NAME ...] [--times 20]
+    python -m bench.gate.selftest [--fault NAME ...] [--times 20] [--case GLOB ...]
 
-Every fault is planted in a measuring process of this checkout, beside a clean one. Minutes, so `make test`
-plants them in one process, and all but the slow stage.
+Every fault is planted in a measuring process of this checkout, beside a clean one; --times compares new clean
+ones with it. Minutes, so `make test` plants faults in one process, and all but the slow stage.
 """
 
 from collections.abc import Iterable
 
 import click
 
-from bench.gate.cases import GPU, choose, is_here, read_cases, read_thresholds
+from bench.gate.cases import GPU, Case, choose, is_here, read_cases, read_thresholds
 from bench.gate.compare import compare_trees
 from bench.gate.measure import ROOT, Metrics
 from bench.gate.trees import Worker
@@ -75,45 +75,58 @@ def failed(lines: Iterable[Line]) -> frozenset[str]:
 
 @click.command()
 @click.option("--fault", "faults", multiple=True, type=click.Choice(list(EXPECTED)), help="Only these.")
-@click.option("--times", type=int, default=0, help="Also compare the stages' times with themselves so often.")
-def main(faults: tuple[str, ...], times: int) -> None:
-    """Print a line a fault; exit 1 where one fails other lines than its own."""
-    cases, thresholds = read_cases(ROOT), read_thresholds(ROOT)
-    here, _ = choose(cases.values(), ())
-    counted = [case for case in here if case.kind != "latency"]
-    wrong = 0
+@click.option(
+    "--times", type=int, default=0, help="Compare this checkout with itself so often, and no faults."
+)
+@click.option("--case", "patterns", multiple=True, metavar="GLOB", help="Only these.  [default: all]")
+def main(faults: tuple[str, ...], times: int, patterns: tuple[str, ...]) -> None:
+    """Print a line a fault, or a line a comparison; exit 1 where one fails what it should not."""
+    cases, _ = choose(read_cases(ROOT).values(), patterns)
+    counted = [case for case in cases if case.kind != "latency"]
     with CleanTree(case.name for case in counted) as clean:
+        if times:
+            passed = [same_tree(clean, cases) for _ in range(times)]
+            click.echo(f"A against A: {sum(passed)} of {times} passed")
+            raise SystemExit(sum(passed) < 0.95 * times)
+        wrong = 0
         for fault in faults or EXPECTED:
             if fault in ON_GPU and not is_here(GPU):
                 click.echo(f"{fault}: left out, for want of a GPU")
                 continue
-            chosen = [*counted, *(cases[name] for name in TIMED.get(fault, ()))]
-            with Worker(ROOT, fault=fault) as broken:
-                lines = compare_trees(clean, broken, chosen, cases, thresholds, lambda line: None)
-            found, expected = failed(lines), EXPECTED[fault]
-            wrong += found != expected
-            click.echo(f"{fault}: {'as expected' if found == expected else 'NOT as expected'}")
-            for line in sorted(lines, key=lambda line: line.name):
-                if line.name in found:
-                    ratio = f", ratio {line.ratio.median:.3f}" if line.ratio else ""
-                    click.echo(
-                        f"  {line.name}: {line.verdict}, {line.base} -> {line.head}{ratio}; {line.why}"
-                    )
-            for name in sorted(expected - found):
-                click.echo(f"  {name}: should have failed")
-        if times:
-            with Worker(ROOT) as same:
-                stages = [cases["latency/stages"]]
-                runs = [
-                    compare_trees(clean, same, stages, cases, thresholds, lambda line: None)
-                    for _ in range(times)
-                ]
-            passed = sum(not failed(lines) for lines in runs)
-            wrong += passed < 0.95 * times
-            click.echo(f"A against A: {passed} of {times} passed")
-            for lines in runs:
-                click.echo("  " + ", ".join(f"{x.metric} {x.ratio.median:.3f}" for x in lines if x.ratio))
+            timed = [case for case in cases if case.name in TIMED.get(fault, ())]
+            wrong += not as_expected(clean, fault, [*counted, *timed])
     raise SystemExit(wrong > 0)
+
+
+def lines_beside(clean: CleanTree, cases: Iterable[Case], fault: str | None = None) -> list[Line]:
+    """Of a new measuring process."""
+    cases = list(cases)
+    with Worker(ROOT, fault=fault) as other:
+        names = [case.name for case in cases]
+        return compare_trees(clean, other, cases, names, read_thresholds(ROOT), lambda line: None)
+
+
+def same_tree(clean: CleanTree, cases: Iterable[Case]) -> bool:
+    """Prints what was timed, and what failed; whether nothing did."""
+    lines = lines_beside(clean, cases)
+    timed = [f"{x.name} {x.ratio.median:.3f} +-{x.ratio.half_width:.3f}" for x in lines if x.ratio]
+    click.echo(f"A against A: {', '.join(sorted(failed(lines))) or 'passed'}; {', '.join(timed)}")
+    return not failed(lines)
+
+
+def as_expected(clean: CleanTree, fault: str, cases: Iterable[Case]) -> bool:
+    """Prints each line that failed, or should have; whether they are the fault's own."""
+    lines = lines_beside(clean, cases, fault)
+    measured = {line.case for line in lines}
+    found, expected = failed(lines), {name for name in EXPECTED[fault] if name.partition(":")[0] in measured}
+    click.echo(f"{fault}: {'as expected' if found == expected else 'NOT as expected'}")
+    for line in sorted(lines, key=lambda line: line.name):
+        if line.name in found:
+            ratio = f", ratio {line.ratio.median:.3f}" if line.ratio else ""
+            click.echo(f"  {line.name}: {line.verdict}, {line.base} -> {line.head}{ratio}; {line.why}")
+    for name in sorted(expected - found):
+        click.echo(f"  {name}: should have failed")
+    return found == expected
 
 
 if __name__ == "__main__":
