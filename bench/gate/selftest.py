@@ -75,9 +75,7 @@ def failed(lines: Iterable[Line]) -> frozenset[str]:
 
 @click.command()
 @click.option("--fault", "faults", multiple=True, type=click.Choice(list(EXPECTED)), help="Only these.")
-@click.option(
-    "--times", type=int, default=0, help="Compare this checkout with itself so often, and no faults."
-)
+@click.option("--times", type=int, default=0, help="Plant none: compare this checkout with itself so often.")
 @click.option("--case", "patterns", multiple=True, metavar="GLOB", help="Only these.  [default: all]")
 def main(faults: tuple[str, ...], times: int, patterns: tuple[str, ...]) -> None:
     """Print a line a fault, or a line a comparison; exit 1 where one fails what it should not."""
