@@ -3,8 +3,7 @@
 import os
 import shutil
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sized
 from pathlib import Path
 
 import onnx
@@ -42,7 +41,7 @@ from flashvsr_trt.files.folder import describe_file
 from flashvsr_trt.files.new import whole_folder
 from flashvsr_trt.kernels.manifest import MANIFEST as KERNEL_MANIFEST
 from flashvsr_trt.kernels.tuning import PLAIN_SHARED_LIMIT, SHARED_LIMIT
-from flashvsr_trt.notices import Notify
+from flashvsr_trt.notices import Notify, Report, phase
 from flashvsr_trt.plugins.op_kernels import OperatorKernels
 from flashvsr_trt.plugins.sparse_attention import OPERATORS
 from flashvsr_trt.plugins.tensorrt_plugin import plugin_id, register_plugins
@@ -51,28 +50,12 @@ from flashvsr_trt.process_memory import peak_process_bytes
 PLUGINS = tuple(plugin_id(operator) for operator in OPERATORS)
 
 
-@dataclass(frozen=True)
-class BuildProgress:
-    """Where a build is: the engine and its number, and the builder's own phase with its steps."""
-
-    engine: str
-    number: int
-    engines: int
-    phase: str = ""
-    step: int = 0
-    steps: int = 0
-
-
-ReportProgress = Callable[[BuildProgress], None]
-
-
 def find_or_build_engines(
     root: Path,
     bundle: Bundle,
     target: Target,
     options: BuildOptions = DEFAULT_OPTIONS,
     notify: Notify = print,
-    report: ReportProgress = lambda progress: None,
     debug_folder: Path | None = None,
 ) -> EngineSet:
     """The engines under `root` that match, or new ones. Damaged ones are set aside, and that is said.
@@ -93,7 +76,7 @@ def find_or_build_engines(
         return found
 
     def make() -> EngineSet:
-        return build_engines(root, bundle, target, options, notify, report, debug_folder)
+        return build_engines(root, bundle, target, options, notify, debug_folder)
 
     return find_or_make(engine_folder(root, bundle, key), read, make, notify)
 
@@ -104,7 +87,6 @@ def build_engines(
     target: Target,
     options: BuildOptions = DEFAULT_OPTIONS,
     notify: Notify = print,
-    report: ReportProgress = lambda progress: None,
     debug_folder: Path | None = None,
 ) -> EngineSet:
     """Build every engine of a bundle, one at a time, each freed before the next.
@@ -147,7 +129,7 @@ def build_engines(
         lowered = {name: lower(bundle.graph_path(name)) for name in bundle.graphs}
         setting = BuildSetting(target, options, plugins or (), timing_cache_path(root, target))
         formats = {name: channels_last(bundle, name) for name in lowered}
-        files = _build_all(lowered, formats, part, setting, cancellation, report, debug_folder)
+        files = _build_all(lowered, formats, part, setting, cancellation, debug_folder)
         manifest = EngineManifest(
             key=key,
             device=target.device,
@@ -188,36 +170,45 @@ def _build_all(
     folder: Path,
     setting: BuildSetting,
     cancellation: Cancellation,
-    report: ReportProgress,
     debug_folder: Path | None,
 ) -> dict[str, EngineFile]:
-    total = sum(len(graph.segments) for graph in lowered.values())
+    segments = {name: model for graph in lowered.values() for name, model in graph.segments.items()}
+    nodes = {name: len(model.graph.node) for name, model in segments.items()}
     files: dict[str, EngineFile] = {}
-    for graph_name, graph in lowered.items():
-        for step in graph.plan.engine_steps:
-            cancellation.check()
-            name, number = step.engine, len(files) + 1
-            report(BuildProgress(name, number, total))
-            model_path = folder / model_name(name)
-            onnx.save(graph.segments[name], model_path)
-            bindings = graph.plan.bindings((*step.inputs, *step.outputs))
-            report_phase = _phases(report, BuildProgress(name, number, total))
-            path = folder / f"{name}.engine"
-            try:
-                if setting.target.flavour is ONNXRUNTIME:
-                    file = write_session_file(graph.segments[name], path)
-                else:
-                    file = build_engine_file(
-                        model_path, path, bindings, formats[graph_name], setting, cancellation, report_phase
-                    )
-            except EngineError as error:
-                raise EngineError(f"{error}{_keep(model_path, debug_folder)}") from error
-            files[name] = file
+    with phase("building engines", "nodes") as report:
+        for graph_name, graph in lowered.items():
+            for step in graph.plan.engine_steps:
+                cancellation.check()
+                name = step.engine
+                tell = _tell_of(report, files, nodes, name)
+                tell()
+                model_path = folder / model_name(name)
+                onnx.save(graph.segments[name], model_path)
+                bindings = graph.plan.bindings((*step.inputs, *step.outputs))
+                path = folder / f"{name}.engine"
+                try:
+                    if setting.target.flavour is ONNXRUNTIME:
+                        file = write_session_file(graph.segments[name], path)
+                    else:
+                        file = build_engine_file(
+                            model_path, path, bindings, formats[graph_name], setting, cancellation, tell
+                        )
+                except EngineError as error:
+                    raise EngineError(f"{error}{_keep(model_path, debug_folder)}") from error
+                files[name] = file
+        report(sum(nodes.values()), sum(nodes.values()))
     return files
 
 
-def _phases(report: ReportProgress, start: BuildProgress) -> ReportPhase:
-    return lambda phase, done, steps: report(replace(start, phase=phase, step=done, steps=steps))
+def _tell_of(report: Report, built: Sized, nodes: Mapping[str, int], engine: str) -> ReportPhase:
+    """Tells of the engine that is being built, after those of `built`, and of the builder's own phase."""
+    done = sum(list(nodes.values())[: len(built)])
+    which = f"{engine}, {len(built) + 1} of {len(nodes)}"
+
+    def tell(phase: str = "", step: int = 0, steps: int = 0) -> None:
+        report(done, sum(nodes.values()), f"{which}: {phase} {step}/{steps}" if phase else which)
+
+    return tell
 
 
 def _keep(model_path: Path, debug_folder: Path | None) -> str:

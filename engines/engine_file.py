@@ -2,6 +2,7 @@
 
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from flashvsr_trt.engines.manifest import EngineFile
 from flashvsr_trt.engines.options import DEFAULT_OPTIONS, BuildOptions
 from flashvsr_trt.engines.progress_monitor import Cancellation, ReportPhase, progress_monitor
 from flashvsr_trt.engines.tensorrt_api import (
+    BUILDER_LOG,
     Bindings,
     built_layers,
     check_bindings,
@@ -115,12 +117,16 @@ def refuse_custom_nodes(model_path: Path, plugins: Collection[str] = ()) -> None
 
 @contextmanager
 def _stdout_for_data() -> Iterator[None]:
-    """The builder's native code prints notes on stdout: they go to stderr."""
+    """The builder's native code prints notes on stdout: they go to the log."""
     sys.stdout.flush()
     stdout = os.dup(1)
-    try:
-        os.dup2(2, 1)
-        yield
-    finally:
-        os.dup2(stdout, 1)
-        os.close(stdout)
+    with tempfile.TemporaryFile() as notes:
+        try:
+            os.dup2(notes.fileno(), 1)
+            yield
+        finally:
+            os.dup2(stdout, 1)
+            os.close(stdout)
+            notes.seek(0)
+            for line in notes.read().decode(errors="backslashreplace").splitlines():
+                BUILDER_LOG.info("%s", line)

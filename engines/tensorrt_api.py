@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+import logging
 from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
@@ -27,6 +28,9 @@ HALF_DTYPES = ("float16", "bfloat16")
 
 IMAGE_RANK = 4
 
+BUILDER_LOG = logging.getLogger("flashvsr_trt.builder")
+"""Warnings of builders and runtimes at INFO, their chatter at DEBUG: they are for who looks for a fault."""
+
 
 def load_module(flavour: Flavour) -> ModuleType:
     """The flavour's Python module. Raises MissingDependencyError naming the extra."""
@@ -42,7 +46,8 @@ def load_module(flavour: Flavour) -> ModuleType:
 def logger_of(trt: ModuleType) -> Any:
     """The process's one logger: TensorRT complains of a second. `clear` begins what a reader looks at.
 
-    It keeps `errors`, of which `reason` is one line, and in `layers` what a builder says of its engine.
+    It keeps `errors`, of which `reason` is one line, and in `layers` what a builder says of its engine. What
+    else is said goes to the log of builders.
     """
 
     class Logger(trt.ILogger):
@@ -56,6 +61,9 @@ def logger_of(trt: ModuleType) -> Any:
                 self.errors.append(message)
             elif message.startswith(LAYERS_HEADING):
                 self.layers.append(message)
+            else:
+                level = logging.INFO if severity == trt.ILogger.WARNING else logging.DEBUG
+                BUILDER_LOG.log(level, "%s", message)
 
         def clear(self) -> None:
             self.errors.clear()

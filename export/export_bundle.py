@@ -41,7 +41,7 @@ from flashvsr_trt.memory import EXPORT_BYTES, GIB
 from flashvsr_trt.model.network import Network, build_network
 from flashvsr_trt.model.state_shapes import state_shapes
 from flashvsr_trt.model.weights.load import load_weights, resolve_weights
-from flashvsr_trt.notices import Notify
+from flashvsr_trt.notices import Notify, phase
 from flashvsr_trt.runtime.torch.host_memory import free_host_memory
 
 GRAPH_BYTES = 64 << 20
@@ -108,9 +108,13 @@ def export_network(
     tensors = network_tensors(network)
     names = {tensor.data_ptr(): name for name, tensor in tensors.items()}
     models: dict[str, ir.Model] = {}
-    for name, signature in signatures.items():
-        notify(f"tracing {name}")
-        models[name] = trace_graph(network, stream, signature, dtype, names)
+    nodes = 0
+    with phase("tracing graphs", "nodes") as report:
+        for number, (name, signature) in enumerate(signatures.items(), start=1):
+            report(nodes, None, f"{name}, {number} of {len(signatures)}")
+            models[name] = trace_graph(network, stream, signature, dtype, names)
+            nodes += models[name].graph.num_nodes()
+        report(nodes, nodes)
     used = {
         names[address]
         for model in models.values()
@@ -127,13 +131,17 @@ def export_network(
             weights_file = _write_weights(weights_path, used_tensors, notify)
         offsets = data_offsets(folder / weights_file.name)
         graphs = {}
-        for name, model in models.items():
-            refer_to_weights(model, folder / weights_file.name, offsets)
-            path = folder / f"{name}.onnx"
-            ir.save(model, path)
-            notify(f"checking {path.name}")
-            check_graph(path, signatures[name], PRECISIONS[precision])
-            graphs[name] = describe_file(path)
+        with phase("checking graphs", "nodes") as report:
+            checked = 0
+            for name, model in models.items():
+                path = folder / f"{name}.onnx"
+                report(checked, nodes, path.name)
+                refer_to_weights(model, folder / weights_file.name, offsets)
+                ir.save(model, path)
+                check_graph(path, signatures[name], PRECISIONS[precision])
+                graphs[name] = describe_file(path)
+                checked += model.graph.num_nodes()
+                report(checked, nodes, path.name)
         bundle = Bundle(
             folder=folder,
             stream=stream,

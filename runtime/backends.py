@@ -11,7 +11,7 @@ from flashvsr_trt.config.presets import DEFAULT_PRESET, SCALES, UNIT_FRAMES, fin
 from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.errors import FlashVSRError, UsageError, named_missing_parts
 from flashvsr_trt.extras import install_command
-from flashvsr_trt.notices import Notify, log_notice
+from flashvsr_trt.notices import Notify, log_notice, phase
 from flashvsr_trt.runtime.distributed.place import torchrun_place
 from flashvsr_trt.runtime.executor import Executor
 from flashvsr_trt.runtime.request import EngineOptions, ExecutorRequest, TileOptions, TorchOptions
@@ -48,7 +48,7 @@ def open_executor(backend: str, request: ExecutorRequest, notify: Notify = log_n
     if backend not in FACTORIES:
         raise UsageError(f"no backend '{backend}'; choose one of: {', '.join(BACKENDS)}")
     _check_options(backend, request)
-    with named_missing_parts():
+    with named_missing_parts(), phase("loading"):
         on_ranks = backend == "torch" and torchrun_place()
         return pkgutil.resolve_name(OPEN_ON_RANKS if on_ranks else FACTORIES[backend])(request, notify)
 

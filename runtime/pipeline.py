@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -91,6 +91,8 @@ class PipelineReport:
     seconds: float
     stage_seconds: dict[str, float]
     """By STAGES."""
+    steady_fps: float | None
+    """Frames a second from the first that were ready on; None where too few came later to say."""
     truncated: TruncatedInputError | None
     """Set when the input ended early: the output is complete and kept; raise it when done reporting."""
 
@@ -158,6 +160,7 @@ def upscale_video(
     queues = (decoded, upscaled)
     watches = {stage: Stopwatch() for stage in STAGES}
     truncation: list[TruncatedInputError] = []
+    ready: list[tuple[float, int]] = []
     encoded = 0
 
     def decode() -> None:
@@ -179,6 +182,7 @@ def upscale_video(
         if len(frames) > len(stamps):
             raise RuntimeError(f"the session gave {len(frames)} frames, with only {len(stamps)} inside it")
         if len(frames):
+            ready.append((time.perf_counter(), len(frames)))
             with watches["wait_for_write"]:
                 upscaled.put((frames, [stamps.popleft() for _ in range(len(frames))]))
         if progress:
@@ -216,12 +220,26 @@ def upscale_video(
         raise
     if progress:
         progress(encoded, encoded)
+    ended = time.perf_counter()
     return PipelineReport(
         frames=encoded,
-        seconds=time.perf_counter() - started,
+        seconds=ended - started,
+        steady_fps=_steady_fps(ready, encoded, ended),
         stage_seconds={stage: watch.seconds for stage, watch in watches.items()},
         truncated=truncation[0] if truncation else None,
     )
+
+
+LEAST_CHUNKS = 4
+"""Chunks that a steady pace shows in: of fewer, some were begun together."""
+
+
+def _steady_fps(ready: Sequence[tuple[float, int]], frames: int, ended: float) -> float | None:
+    """`ready`: when each chunk's frames were there, and how many."""
+    if len(ready) < LEAST_CHUNKS:
+        return None
+    since, before = ready[0]
+    return (frames - before) / (ended - since)
 
 
 def _take(

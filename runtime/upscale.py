@@ -6,6 +6,7 @@ import platform
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from fractions import Fraction
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -23,7 +24,7 @@ from flashvsr_trt.errors import TruncatedInputError, UsageError
 from flashvsr_trt.files.image_sequence import names_images
 from flashvsr_trt.files.new import new_report
 from flashvsr_trt.files.targets import STANDARD_STREAM, check_outputs, local_path
-from flashvsr_trt.notices import Notify
+from flashvsr_trt.notices import Notify, phase
 from flashvsr_trt.runtime.backends import open_executor
 from flashvsr_trt.runtime.executor import Executor
 from flashvsr_trt.runtime.pipeline import PipelineReport, upscale_video
@@ -88,13 +89,19 @@ def upscale_file(
                 tiles=part_of(options, TileOptions),
             )
             executor = open_executor(options.backend, request, notify)
-            with Session(executor, chunk_size=options.chunk_size, seed=options.seed, overlap=True) as session:
-                run = upscale_video(source, session, output, batch=options.chunk_size, progress=progress)
+            with (
+                Session(executor, chunk_size=options.chunk_size, seed=options.seed, overlap=True) as session,
+                phase("upscaling", "frames") as report,
+            ):
+                report(0, source.info.frames)
+                run = upscale_video(
+                    source, session, output, batch=options.chunk_size, progress=progress or report
+                )
         if profile_name and executor.profile:
             write_trace(executor.profile.trace_text())
             for line in (*executor.profile.table(), f"trace for Perfetto: {profile_name}"):
                 notify(line)
-    return run_report(options, output_name, executor, run), run.truncated
+    return run_report(options, output_name, executor, run, source.info.rate), run.truncated
 
 
 def check_files(options: RunOptions, reports: Mapping[str, str | None] = MappingProxyType({})) -> None:
@@ -184,16 +191,22 @@ def can_hold(suffix: str, codec: str | None) -> bool:
     return True
 
 
-def run_report(options: RunOptions, output: str, executor: Executor, run: PipelineReport) -> dict[str, Any]:
-    """The JSON report: seconds are wall seconds, and those of stages overlap."""
+def run_report(
+    options: RunOptions, output: str, executor: Executor, run: PipelineReport, rate: Fraction
+) -> dict[str, Any]:
+    """The JSON report: seconds are wall seconds, and those of stages overlap. `rate` is the clip's own."""
     stream = executor.stream
     geometry = stream.geometry
+    fps = run.frames / run.seconds if run.seconds else None
     return {
         "input": options.input,
         "output": output,
         "frames": run.frames,
         "seconds": run.seconds,
-        "fps": run.frames / run.seconds if run.seconds else None,
+        "fps": fps,
+        "steady_fps": run.steady_fps,
+        "real_time": (run.steady_fps or fps or 0) / float(rate),
+        "bytes": os.path.getsize(output) if os.path.isfile(output) else None,
         "truncated": run.truncated is not None,
         "stage_seconds": run.stage_seconds | executor.stage_seconds(),
         "size": {

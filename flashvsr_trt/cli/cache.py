@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from flashvsr_trt.cache.folder import cache_folder, cache_root
+from flashvsr_trt.cli.commands import Group
 from flashvsr_trt.cli.terminal import print_table
 from flashvsr_trt.errors import CacheError, UsageError
 
@@ -29,7 +30,7 @@ _KIND = click.option(
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-@click.group()
+@click.group(cls=Group)
 def cache() -> None:
     """List and prune what was exported, built and compiled, and can be again."""
 

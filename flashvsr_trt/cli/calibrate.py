@@ -6,7 +6,20 @@ from itertools import islice
 import click
 import numpy as np
 
-from flashvsr_trt.cli.options import COUNT, PRESET, SCALE, SCHEDULE, WEIGHTS, FiniteType, choice
+from flashvsr_trt.cli.commands import Command, Option
+from flashvsr_trt.cli.display import say
+from flashvsr_trt.cli.options import (
+    COUNT,
+    DTYPES,
+    OVERWRITE,
+    PRESET,
+    SCALE,
+    SCHEDULE,
+    WEIGHTS,
+    FiniteType,
+    choice,
+    dtype_of,
+)
 from flashvsr_trt.cli.terminal import print_table
 from flashvsr_trt.config.geometry import FITS, Geometry
 from flashvsr_trt.config.presets import find_preset, find_schedule
@@ -18,7 +31,7 @@ SHOWN = 10
 """Of the products, those with the largest errors."""
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("clips", metavar="CLIP...", nargs=-1, required=True)
 @click.option("-o", "--output", metavar="FILE", required=True, help="For `run --calibration`.")
 @PRESET
@@ -27,10 +40,21 @@ SHOWN = 10
 @SCHEDULE
 @choice("--fit", FITS, "To multiples of 128 pixels.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option("--dtype", default="auto", show_default=True, help="What FP8 is compared with.")
+@click.option(
+    "--precision",
+    "dtype",
+    cls=Option,
+    aliases=("--dtype",),
+    type=click.Choice(("auto", *DTYPES, *DTYPES.values())),
+    callback=lambda context, option, name: dtype_of(name),
+    default="auto",
+    show_default=True,
+    metavar="auto|fp32|bf16|fp16",
+    help="What FP8 is compared with.",
+)
 @click.option("--frames", type=COUNT, default=41, show_default=True, help="Of each clip.")
 @click.option("--psnr", "wanted", type=FiniteType(), default=40.0, show_default=True, help="Of every chunk.")
-@click.option("--overwrite", is_flag=True, help="Replace FILE if it exists.")
+@OVERWRITE
 def calibrate(
     clips: tuple[str, ...],
     output: str,
@@ -45,7 +69,7 @@ def calibrate(
     wanted: float,
     overwrite: bool,
 ) -> None:
-    """Measure each product of the DiT in FP8 on CLIPs, and choose the fewest that stay in --dtype.
+    """Measure each product of the DiT in FP8 on CLIPs, and choose the fewest that stay in --precision.
 
     A product's error is that of the latents where it alone is in FP8. The worst stay until every chunk of
     every clip has --psnr dB against none in FP8.
@@ -89,8 +113,3 @@ def calibrate(
     print_table(columns, sorted(errors, key=errors.__getitem__, reverse=True)[:SHOWN])
     stay = f"{len(kept)} of {len(errors)} products stay out of FP8"
     say(f"{output}: {stay}; the worst chunk has {reached:.1f} dB")
-
-
-def say(line: str) -> None:
-    """A notice for the user."""
-    click.echo(line, err=True)

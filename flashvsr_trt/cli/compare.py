@@ -6,22 +6,26 @@ from typing import TYPE_CHECKING
 
 import click
 
-from flashvsr_trt.cli.terminal import print_table, say, show_progress
+from flashvsr_trt.cli.commands import Command
+from flashvsr_trt.cli.display import say
+from flashvsr_trt.cli.options import OVERWRITE
+from flashvsr_trt.cli.terminal import print_table
 from flashvsr_trt.errors import TruncatedInputError, UsageError
 from flashvsr_trt.files.new import new_file, write_errors
 from flashvsr_trt.files.targets import STANDARD_STREAM, check_outputs, local_path
+from flashvsr_trt.notices import phase
 
 if TYPE_CHECKING:
     # The command imports what decodes and measures itself, so that `--help` does not wait for it.
     from flashvsr_trt.quality.compare import Comparison
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("a", metavar="A")
 @click.argument("b", metavar="B")
 @click.option("--json", "json_file", metavar="FILE", help="Write the numbers of every frame; - for stdout.")
 @click.option("--html", "html_file", metavar="OUT", help="Write a page with a plot and sliders from A to B.")
-@click.option("--overwrite", is_flag=True, help="Replace FILE and OUT if they exist.")
+@OVERWRITE
 def compare(a: str, b: str, json_file: str | None, html_file: str | None, overwrite: bool) -> None:
     """PSNR and SSIM of A against B, two videos or image sequences of one size.
 
@@ -46,7 +50,7 @@ def compare(a: str, b: str, json_file: str | None, html_file: str | None, overwr
         for name in texts:
             with write_errors(name):
                 files[name] = outputs.enter_context(new_file(name, overwrite=overwrite))
-        with show_progress("comparing") as progress:
+        with phase("comparing", "frames") as progress:
             comparison = compare_videos(
                 a,
                 b,

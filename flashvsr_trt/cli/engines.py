@@ -11,8 +11,9 @@ from click.core import ParameterSource
 from flashvsr_trt.bundle import read_bundle
 from flashvsr_trt.cache.folder import cache_folder
 from flashvsr_trt.cli.cache import remove_entries
-from flashvsr_trt.cli.options import MEGABYTES, stream_of, stream_options
-from flashvsr_trt.cli.terminal import say
+from flashvsr_trt.cli.commands import Group, Option
+from flashvsr_trt.cli.display import say
+from flashvsr_trt.cli.options import MEGABYTES, compute_capability, stream_of, stream_options
 from flashvsr_trt.errors import EngineError, UsageError
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ _ROOT = click.option("--engines", "root", type=_FOLDER, help="Folder of engines.
 _FAILED = "failed"
 
 
-@click.group()
+@click.group(cls=Group)
 def engines() -> None:
     """Build and keep engines: TensorRT-RTX for GeForce and RTX PRO, TensorRT for data-centre GPUs."""
 
@@ -35,7 +36,15 @@ def engines() -> None:
 @click.option(
     "--flavour", default="auto", show_default=True, metavar="F", help="rtx, tensorrt, onnxruntime or auto."
 )
-@click.option("--device-arch", metavar="N.N", help="Compute capability.  [default: of the GPU here, or 8.9]")
+@click.option(
+    "--arch",
+    "device_arch",
+    cls=Option,
+    aliases=("--device-arch",),
+    callback=lambda context, option, name: name and compute_capability(name),
+    metavar="N.N",
+    help="Compute capability: 8.9, or sm_89.  [default: of the GPU here, or 8.9]",
+)
 @click.option("--cut", is_flag=True, help="Launch kernels between engines, where plugins could be inside.")
 @click.option("--strip-weights", is_flag=True, help="Leave weights out, to share one file; needs a GPU.")
 @click.option("--optimization-level", type=click.IntRange(0, 5), help="0 to 5.  [default: the builder's]")
@@ -65,7 +74,6 @@ def build(
     """Build the engines of a stream, or find them built; a stream that was not exported yet is."""
     from flashvsr_trt.cache.bundle import bundle_for
     from flashvsr_trt.engines.build import find_or_build_engines
-    from flashvsr_trt.engines.build_progress import show_build_progress
     from flashvsr_trt.engines.device import current_device
     from flashvsr_trt.engines.flavours import choose_target
     from flashvsr_trt.engines.options import BuildOptions
@@ -80,8 +88,7 @@ def build(
         opened = bundle_for(stream_of(**stream), weights, precision, say)
     root = root or cache_folder("engines")
     debug_folder = root / _FAILED if context.find_root().params.get("debug") else None
-    with show_build_progress() as report:
-        found = find_or_build_engines(root, opened, target, options, say, report, debug_folder)
+    found = find_or_build_engines(root, opened, target, options, say, debug_folder)
     click.echo(found.folder)
 
 

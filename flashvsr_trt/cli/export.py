@@ -9,8 +9,10 @@ import click
 
 from flashvsr_trt.bundle import MANIFEST, Bundle, read_bundle
 from flashvsr_trt.cache.folder import cache_folder
+from flashvsr_trt.cli.commands import Command
+from flashvsr_trt.cli.display import say
 from flashvsr_trt.cli.options import COUNT, OutputPath, stream_of, stream_options
-from flashvsr_trt.cli.terminal import print_table, say
+from flashvsr_trt.cli.terminal import print_table
 from flashvsr_trt.errors import ParityError, UsageError
 
 if TYPE_CHECKING:
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
-@click.command()
+@click.command(cls=Command)
 @stream_options
 @click.option(
     "--own-weights",
@@ -50,7 +52,7 @@ def export(
     click.echo(f"{folder}: {len(bundle.graphs)} graphs, {megabytes:,.0f} MB")
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("bundle", type=_FOLDER)
 @click.option("--against", type=click.Choice(["torch"]), default="torch", show_default=True)
 @click.option(
@@ -128,7 +130,7 @@ def _engine_parity(
     return check_engines(executor, bundle_network(bundle, weights, device), frames)
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def inspect(path: Path, as_json: bool) -> None:

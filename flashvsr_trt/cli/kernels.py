@@ -4,10 +4,11 @@ from pathlib import Path
 
 import click
 
-from flashvsr_trt.cli.options import WORKERS, OutputPath
+from flashvsr_trt.cli.commands import Group, Option
+from flashvsr_trt.cli.options import WORKERS, OutputPath, kernel_architecture
 
 
-@click.group()
+@click.group(cls=Group)
 def kernels() -> None:
     """The project's own GPU kernels."""
 
@@ -18,16 +19,19 @@ def kernels() -> None:
     "architectures",
     multiple=True,
     required=True,
-    metavar="sm_NN",
-    help="Architecture to compile for, like sm_90; may be given more than once.",
+    callback=lambda context, option, names: tuple(map(kernel_architecture, names)),
+    metavar="N.N",
+    help="Compute capability to compile for: 9.0, or sm_90; may be given more than once.",
 )
 @click.option(
-    "--dtype",
+    "--precision",
     "dtypes",
+    cls=Option,
+    aliases=("--dtype",),
     multiple=True,
     default=("bf16", "fp16"),
     show_default=True,
-    help="Dtype of the attention kernels; may be given more than once.",
+    help="bf16 or fp16, of the attention kernels; may be given more than once.",
 )
 @click.option("-o", "--output", type=OutputPath(file_okay=False), required=True)
 @click.option("--workers", type=WORKERS, default=2, show_default=True, help="Processes that compile at once.")

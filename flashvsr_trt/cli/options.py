@@ -6,10 +6,12 @@ import re
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import click
 
 from flashvsr_trt.bundle import PRECISIONS
+from flashvsr_trt.cli.commands import Option
 from flashvsr_trt.config.geometry import FITS, Geometry, nearest_size
 from flashvsr_trt.config.presets import (
     DEFAULT_PRESET,
@@ -171,21 +173,71 @@ class PositionType(click.ParamType):
         )
 
 
+class TimeType(PositionType):
+    """A time in every form of FFmpeg's: a bare number is seconds. The value is a Fraction of seconds."""
+
+    name = "TIME"
+
+    def convert(self, value, parameter, context) -> Fraction:
+        if isinstance(value, Fraction):
+            return value
+        found = super().convert(value, parameter, context) if str(value)[:1] != "-" else None
+        if found is None:
+            self.fail(f"'{value}' is before the beginning; write 12.5, 1:30 or 500ms", parameter, context)
+        return Fraction(found)
+
+
 _DEFAULT_SIZE = (768, 1280)
 
 
-def choice(name: str, values: Sequence, help_text: str | None = None) -> Callable[[Callable], Callable]:
+def choice(
+    name: str, values: Sequence, help_text: str | None = None, **attributes: Any
+) -> Callable[[Callable], Callable]:
     """An option that takes one of `values`; the first is its default."""
-    return click.option(name, type=click.Choice(values), default=values[0], show_default=True, help=help_text)
+    shown = {"default": values[0], "show_default": True, "help": help_text, **attributes}
+    return click.option(name, type=click.Choice(values), cls=Option, **shown)
+
+
+OVERWRITE = click.option(
+    "-y/-n",
+    "--overwrite/--no-overwrite",
+    default=False,
+    help="Replace what exists, or refuse to.  [default: -n]",
+)
+
+
+def compute_capability(name: str) -> str:
+    """`sm_89` -> `8.9`; other words as they are."""
+    found = re.fullmatch(r"sm_?([0-9]{1,2})([0-9])a?", name)
+    return f"{found[1]}.{found[2]}" if found else name
+
+
+def kernel_architecture(name: str) -> str:
+    """`8.9` -> `sm_89`; other words as they are."""
+    found = re.fullmatch(r"([0-9]{1,2})\.([0-9])", name)
+    return f"sm_{found[1]}{found[2]}" if found else name
+
+
+DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+"""What a precision is called on the command line -> its dtype."""
+
+
+def dtype_of(precision: str) -> str:
+    """`bf16` -> `bfloat16`; a dtype, and auto, as it is."""
+    return DTYPES.get(precision, precision)
 
 
 PRESET = click.option(
     "--preset", default=DEFAULT_PRESET, show_default=True, help="See `flashvsr-trt presets`."
 )
-SCALE = choice("--scale", SCALES)
-SCHEDULE = choice("--schedule", [schedule.name for schedule in SCHEDULES])
+SCALE = choice("--scale", SCALES, "Times width and height.")
+SCHEDULE = choice(
+    "--schedule",
+    [schedule.name for schedule in SCHEDULES],
+    "official: as trained, looks 4 frames ahead; low-latency: does not.",
+)
 UPSAMPLER = choice("--upsampler", UPSAMPLERS, "pil: as trained; torch: as FlashDreams.")
-COLOR_FIX = choice("--color-fix", COLOR_FIXES)
+COLOR_FIX = choice("--color-fix", COLOR_FIXES, "How the input's colours are given back.")
 WEIGHTS = click.option(
     "--weights",
     metavar="W",
@@ -210,7 +262,7 @@ STREAM_OPTIONS = (
     choice("--fit", FITS, "Of an --input-size."),
     UPSAMPLER,
     COLOR_FIX,
-    choice("--precision", list(PRECISIONS)),
+    choice("--precision", list(PRECISIONS), "Of weights and work."),
     WEIGHTS,
 )
 

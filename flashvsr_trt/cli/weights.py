@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from flashvsr_trt.cli.options import OutputPath
+from flashvsr_trt.cli.commands import Group
+from flashvsr_trt.cli.options import OVERWRITE, OutputPath
 from flashvsr_trt.cli.terminal import print_table
 from flashvsr_trt.config.presets import DEFAULT_PRESET, find_preset
 from flashvsr_trt.errors import WeightsError
@@ -34,7 +35,7 @@ _PRESET = click.option(
 _PROMPT = click.option("--prompt", type=_PATH, help="posi_prompt.pth, where it is not beside the weights.")
 
 
-@click.group()
+@click.group(cls=Group)
 def weights() -> None:
     """Download, check and convert checkpoints."""
 
@@ -78,7 +79,7 @@ def check(path: Path, preset: str, prompt: Path | None, as_json: bool) -> None:
 @click.argument("output", type=OutputPath())
 @_PRESET
 @_PROMPT
-@click.option("--overwrite", is_flag=True, help="Replace OUTPUT if it exists.")
+@OVERWRITE
 @click.option("--allow-unverified", is_flag=True, help="Accept files that are not the published v1.1 ones.")
 def convert(
     source: str, output: Path, preset: str, prompt: Path | None, overwrite: bool, allow_unverified: bool

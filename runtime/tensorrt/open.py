@@ -11,7 +11,6 @@ from flashvsr_trt.cache.folder import cache_folder
 from flashvsr_trt.config.signatures import COLOR_FIXES, UPSAMPLERS, StreamConfig
 from flashvsr_trt.config.tiles import TilePlan
 from flashvsr_trt.engines.build import find_or_build_engines
-from flashvsr_trt.engines.build_progress import show_build_progress
 from flashvsr_trt.engines.cache import (
     engine_folder,
     engine_key,
@@ -247,8 +246,7 @@ def _build(request: ExecutorRequest, target: Target, precision: str, notify: Not
             f"building {target.flavour.title} engines of {_described(request.stream)} for {target.device}: "
             "once for this size"
         )
-    with show_build_progress() as report:
-        return find_or_build_engines(_root(), bundle, target, notify=notify, report=report)
+    return find_or_build_engines(_root(), bundle, target, notify=notify)
 
 
 def _with_other_options(bundle: Bundle, target: Target, notify: Notify) -> EngineSet | None:

@@ -18,7 +18,7 @@ ENDLESS = ("/dev/zero", "--raw-size", "64x64", "--rate", "24")
 
 EVERY_LINE = (
     "-c",
-    "from flashvsr_trt.cli import main, terminal; terminal.LINE_SECONDS = 0; main.main()",
+    "from flashvsr_trt.cli import main, display; display.LINE_SECONDS = 0; main.main()",
 )
 """Python's arguments for a command line that writes progress after every frame."""
 

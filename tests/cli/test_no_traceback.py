@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flashvsr_trt.cli import main as cli
+from flashvsr_trt.cli import options
 from flashvsr_trt.errors import EXTRAS
 from flashvsr_trt.extras import install_command
 from tests.cli.command import ROOT, assert_refused, call, names
@@ -187,7 +188,7 @@ def test_a_reader_that_went_away_is_no_error(tmp_path):
 @settings(deadline=None, max_examples=40)
 @given(st.text(alphabet="0123456789x/.-+eEnaif²٣ \0", max_size=12))
 def test_option_types_give_a_value_or_refuse(text):
-    for kind in (cli.SizeType(), cli.RateType(), cli.FiniteType(), cli.COUNT, cli.SEED):
+    for kind in (options.SizeType(), options.RateType(), options.FiniteType(), options.COUNT, options.SEED):
         try:
             value = kind.convert(text, None, None)
         except cli.click.BadParameter:

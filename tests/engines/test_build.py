@@ -3,6 +3,7 @@
 import shutil
 import signal
 import threading
+from contextlib import nullcontext
 from dataclasses import replace
 
 import onnx
@@ -22,6 +23,7 @@ from flashvsr_trt.engines.timing_cache import keep_timings
 from flashvsr_trt.engines.verify import verify_engines
 from flashvsr_trt.errors import DeviceError, EngineError, UsageError
 from flashvsr_trt.files.folder import sha256_of
+from flashvsr_trt.notices import watched_phases
 from flashvsr_trt.plugins.op_kernels import OperatorKernels
 from tests.engines.conftest import FLOAT16, KINDS, SMALLEST, SPARSE, SPARSE_4X
 from tests.exported import ignore
@@ -98,43 +100,48 @@ def test_truncated_engines_are_announced_and_built_again(engines_of, bundle_of, 
     assert made.read_engine("dit")
 
 
+def watched(report):
+    """Phases go to `report(done, total, detail)`."""
+    return watched_phases(lambda name, unit: nullcontext(report))
+
+
 def test_a_build_tells_where_it_is(bundle_of, tmp_path, rtx_target):
     seen = []
-    build_engines(tmp_path, bundle_of(SMALLEST), rtx_target, notify=ignore, report=seen.append)
-    starts = [progress for progress in seen if not progress.phase]
-    assert [(p.engine, p.number, p.engines) for p in starts] == [
-        ("encode", 1, 3),
-        ("dit", 2, 3),
-        ("decode", 3, 3),
-    ]
-    phases = [progress for progress in seen if progress.phase]
+    with watched(lambda done, total=None, detail="": seen.append((done, total, detail))):
+        build_engines(tmp_path, bundle_of(SMALLEST), rtx_target, notify=ignore)
+    starts = [detail for _, _, detail in seen if ":" not in detail]
+    assert starts == ["encode, 1 of 3", "dit, 2 of 3", "decode, 3 of 3", ""]
+    done, total, _ = zip(*seen, strict=True)
+    assert sorted(done) == list(done)
+    assert set(total) == {done[-1]}
+    phases = [detail.rpartition(" ")[2].split("/") for _, _, detail in seen if ":" in detail]
     assert phases
-    assert all(0 <= p.step <= p.steps for p in phases)
+    assert all(0 <= int(step) <= int(steps) for step, steps in phases)
 
 
 def test_ctrl_c_stops_a_build_and_leaves_nothing(bundle_of, tmp_path, rtx_target):
     sent = []
 
-    def interrupt(progress):
+    def interrupt(done, total=None, detail=""):
         # One signal, to this thread: one of many may reach another thread late, when the build is over.
-        if progress.engine == "dit" and progress.phase and not sent:
-            sent.append(progress)
+        if detail.startswith("dit, 2 of 3: ") and not sent:
+            sent.append(detail)
             signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
     before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt):
-        build_engines(tmp_path, bundle_of(SMALLEST), rtx_target, notify=ignore, report=interrupt)
+    with pytest.raises(KeyboardInterrupt), watched(interrupt):
+        build_engines(tmp_path, bundle_of(SMALLEST), rtx_target, notify=ignore)
     assert list(tmp_path.iterdir()) == []
     assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_a_report_that_fails_stops_the_build_and_is_raised(bundle_of, tmp_path, rtx_target):
-    def report(progress):
-        if progress.phase:
+    def report(done, total=None, detail=""):
+        if ":" in detail:
             raise LookupError("nobody is listening")
 
-    with pytest.raises(LookupError, match="nobody is listening"):
-        build_engines(tmp_path, bundle_of(SMALLEST), rtx_target, notify=ignore, report=report)
+    with pytest.raises(LookupError, match="nobody is listening"), watched(report):
+        build_engines(tmp_path, bundle_of(SMALLEST), rtx_target, notify=ignore)
     assert list(tmp_path.iterdir()) == []
 
 

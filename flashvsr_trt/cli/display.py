@@ -1,0 +1,270 @@
+"""What a command shows on stderr: messages and bars of one console, plain lines, or one JSON object a line.
+
+All messages are records of the `flashvsr_trt` log, so a log file holds what the screen shows, and more.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+from rich.text import Text
+
+from flashvsr_trt.errors import UsageError
+from flashvsr_trt.notices import Report, watched_phases
+
+LOG = logging.getLogger("flashvsr_trt")
+
+PYTHON_WARNINGS = logging.getLogger("py.warnings")
+
+NOTICE = 25
+"""The level of what a user should know; between INFO, for who looks for a fault, and WARNING."""
+logging.addLevelName(NOTICE, "NOTICE")
+
+STYLES = ("auto", "bar", "plain", "json", "none")
+"""How progress is shown; auto is a bar on a terminal and plain lines elsewhere."""
+
+LINE_SECONDS = 5.0
+"""How often a plain line is written."""
+
+JSON_SECONDS = 0.5
+
+
+@dataclass
+class Pace:
+    """Units a second of a phase, from the first that was done on: what comes before is getting ready."""
+
+    now: float
+    first: tuple[float, int] | None = None
+
+    def at(self, now: float, done: int, total: int | None) -> tuple[float | None, float | None]:
+        """Units a second and seconds left, as far as they are known."""
+        if self.first is None and done:
+            self.first = now, done
+        since, before = self.first or (now, done)
+        if done <= before or now <= since:
+            return None, None
+        rate = (done - before) / (now - since)
+        return rate, (total - done) / rate if total is not None else None
+
+
+def words(done: int, total: int | None, unit: str, rate: float | None, left: float | None) -> str:
+    """`29 of 48 frames, 1.72 FPS, 0:11 left`."""
+    parts = [f"{done:,}{f' of {total:,}' if total is not None else ''} {unit}".rstrip()] if unit else []
+    if rate is not None and unit == "frames":
+        parts.append(f"{rate:.2f} FPS")
+    if left:
+        parts.append(f"{clock(left)} left")
+    return ", ".join(parts)
+
+
+def clock(seconds: float) -> str:
+    """`0:11`, `2:05:00`."""
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
+
+
+@dataclass
+class Display:
+    """What the options of a command say of its output on stderr; `verbosity` -1 is quiet."""
+
+    style: str = "auto"
+    verbosity: int = 0
+    log_file: str | None = None
+    console: Console = field(default_factory=lambda: Console(stderr=True, highlight=False))
+    bars: Progress | None = None
+
+    @property
+    def shown_style(self) -> str:
+        if self.style == "auto":
+            return "bar" if self.console.is_terminal else "plain"
+        return self.style
+
+    def write(self, text: str, kind: str = "") -> None:
+        """One message, above the bars where there are some."""
+        with suppress(BrokenPipeError):  # whoever read the notices has gone
+            if self.console.is_terminal:
+                self.console.print(Text(text, style=kind))
+            else:
+                click.echo(text, err=True)
+
+    def write_json(self, event: str, **facts: Any) -> None:
+        with suppress(BrokenPipeError):
+            click.echo(json.dumps({"event": event, **facts}, allow_nan=False), err=True)
+
+    @contextmanager
+    def phase(self, name: str, unit: str) -> Iterator[Report]:
+        """A `notices.WatchPhase`."""
+        style = "none" if self.verbosity < 0 else self.shown_style
+        ways = {"bar": self._bar, "plain": self._lines, "json": self._objects}
+        if style not in ways:
+            yield lambda done, total=None, detail="": None
+            return
+        with ways[style](name, unit) as report:
+            yield report
+
+    @contextmanager
+    def _bar(self, name: str, unit: str) -> Iterator[Report]:
+        outermost = self.bars is None
+        if self.bars is None:
+            columns = SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=None)
+            words_column = TextColumn("{task.fields[words]}", markup=False)
+            self.bars = Progress(*columns, words_column, console=self.console, transient=True, expand=True)
+            self.bars.start()
+        bars, pace = self.bars, Pace(time.perf_counter())
+        task = bars.add_task(name, total=None, words="")
+
+        def report(done: int, total: int | None = None, detail: str = "") -> None:
+            shown = words(done, total, unit, *pace.at(time.perf_counter(), done, total))
+            # The bar pulses until the first unit is done.
+            known = total if done else None
+            described = "first frames" if unit == "frames" and not done else name
+            bars.update(
+                task,
+                completed=done,
+                total=known,
+                description=described,
+                words=", ".join(filter(None, (shown, detail))),
+            )
+
+        try:
+            yield report
+        finally:
+            bars.remove_task(task)
+            if outermost:
+                bars.stop()
+                self.bars = None
+
+    @contextmanager
+    def _lines(self, name: str, unit: str) -> Iterator[Report]:
+        started = time.perf_counter()
+        pace, next_line, last = Pace(started), 0.0, ""
+        if not unit:
+            # Nothing is counted: that it began is all there is to say, and what it does says that.
+            yield lambda done, total=None, detail="": None
+            return
+
+        def report(done: int, total: int | None = None, detail: str = "") -> None:
+            nonlocal next_line, last
+            now = time.perf_counter()
+            rate, left = pace.at(now, done, total)
+            if now - started < next_line and done != total:
+                return
+            next_line = now - started + LINE_SECONDS
+            line = words(done, total, unit, rate, left)
+            if unit != "frames":
+                line = f"{name}: {', '.join(filter(None, (line, detail)))}"
+            if line != last:
+                self.write(line)
+            last = line
+
+        yield report
+
+    @contextmanager
+    def _objects(self, name: str, unit: str) -> Iterator[Report]:
+        started = time.perf_counter()
+        pace, next_line = Pace(started), 0.0
+        self.write_json("phase", phase=name, state="begun")
+
+        def report(done: int, total: int | None = None, detail: str = "") -> None:
+            nonlocal next_line
+            now = time.perf_counter()
+            rate, left = pace.at(now, done, total)
+            if now - started < next_line and done != total:
+                return
+            next_line = now - started + JSON_SECONDS
+            facts = {"phase": name, "done": done, "total": total, "unit": unit, "detail": detail}
+            times = {"per_second": rate, "seconds": now - started, "seconds_left": left}
+            self.write_json("progress", **facts, **times)
+
+        yield report
+        self.write_json("phase", phase=name, state="done", seconds=time.perf_counter() - started)
+
+
+LOG_HEADER = "# log of flashvsr-trt"
+
+
+class LogFile(logging.FileHandler):
+    """All records, appended to a file that is a log or is not there yet.
+
+    Raises:
+        UsageError: it is something else, or cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            if path.exists() and path.stat().st_size and not _is_log(path):
+                raise UsageError(f"--log-file {path} exists and is no log; name another file")
+            super().__init__(path, encoding="utf-8", errors="backslashreplace")
+            self.stream.write(f"{LOG_HEADER}\n")
+        except OSError as error:
+            reason = f"--log-file {path} cannot be written ({error.strerror}); name another file"
+            raise UsageError(reason) from error
+        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+
+
+def _is_log(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(LOG_HEADER)) == LOG_HEADER.encode()
+
+
+class ToDisplay(logging.Handler):
+    """Log records as messages of the display."""
+
+    KINDS = ((logging.ERROR, "error", "red"), (logging.WARNING, "warning", "yellow"), (NOTICE, "notice", ""))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        threshold = {-1: logging.ERROR, 0: NOTICE, 1: logging.INFO}.get(DISPLAY.verbosity, logging.DEBUG)
+        # Warnings of Python's are about code, not about what the user does.
+        level = logging.INFO if record.name == PYTHON_WARNINGS.name else record.levelno
+        if level < threshold:
+            return
+        known = ((name, style) for least, name, style in self.KINDS if level >= least)
+        kind, style = next(known, ("detail", "dim"))
+        text = record.getMessage().encode("utf-8", "backslashreplace").decode()
+        if DISPLAY.style == "json":
+            DISPLAY.write_json("message", level=kind, text=text)
+        else:
+            DISPLAY.write(f"error: {text}" if kind == "error" else text, style)
+
+
+DISPLAY = Display()
+"""Of the command that runs; `displayed` begins a new one."""
+
+
+@contextmanager
+def displayed() -> Iterator[None]:
+    """Inside, the log, Python's warnings and phases are shown as the options of the command say."""
+    vars(DISPLAY).update(vars(Display()))
+    handler, before = ToDisplay(), (LOG.level, LOG.propagate)
+    LOG.addHandler(handler)
+    LOG.setLevel(logging.INFO)
+    LOG.propagate = False
+    logging.captureWarnings(True)
+    PYTHON_WARNINGS.addHandler(handler)
+    try:
+        with watched_phases(DISPLAY.phase):
+            yield
+    finally:
+        if DISPLAY.bars:
+            DISPLAY.bars.stop()
+        logging.captureWarnings(False)
+        PYTHON_WARNINGS.removeHandler(handler)
+        for each in [each for each in LOG.handlers if each is handler or isinstance(each, LogFile)]:
+            LOG.removeHandler(each)
+            each.close()
+        LOG.setLevel(before[0])
+        LOG.propagate = before[1]
+
+
+def say(line: str) -> None:
+    """A notice for the user; stdout stays free for data. Names that are no text are shown escaped."""
+    LOG.log(NOTICE, "%s", line)
