@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install test oldest-tensorrt lint format demo engines bench gate gate-cpu gate-selftest clean
+.PHONY: install test test-newest first-hour oldest-tensorrt lint format demo engines bench gate gate-cpu gate-selftest clean
 
 install: $(INSTALLED)
 
@@ -51,6 +51,10 @@ $(NEWEST_INSTALLED): pyproject.toml .ci/without_torch.py
 	$(NEWEST_BIN)/python -m pip install --quiet --upgrade --upgrade-strategy eager -r $(NEWEST_VENV)/requirements.txt
 	$(NEWEST_BIN)/python -m pip install --quiet --no-deps --editable .
 	touch $@
+
+# What a new user does in the first hour, in clean environments of the built wheel: minutes, so not in `make test`.
+first-hour: $(INSTALLED)
+	OMP_NUM_THREADS= $(BIN)/python -m pytest -x --durations=0 tests/first_hour/hour.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -121,6 +121,22 @@ def _own_environment(flavour: Flavour) -> str:
     return environment_command(f".venv-{flavour.name}", flavour.extra)
 
 
+def check_can_build(flavour: str, capability: str | None = None) -> None:
+    """Ask for all that building needs at once, before any of it is imported.
+
+    Raises:
+        UsageError, EngineError, DeviceError: as `flavours.choose_flavour`.
+        MissingDependencyError: the builder, or a module beside it, is not here; names the one extra of all.
+    """
+    chosen, _ = choose_flavour(flavour, capability, current_device())
+    supported_version(chosen)
+    missing = [module for module in EXPORTING if not _installed(module)]
+    if missing:
+        raise MissingDependencyError(
+            f"building {chosen.name} engines needs {', '.join(missing)}: {install_command(chosen.extra)}"
+        )
+
+
 def missing_extra(flavour: str, capability: str | None = None) -> str:
     """The extra that brings what is missing to build such engines here; "" where all is there.
 

@@ -76,9 +76,9 @@ def test_tensorrt_builds_only_on_its_device(installed, device):
 
 def test_a_missing_flavour_names_its_extra(installed):
     installed()
-    with pytest.raises(MissingDependencyError, match=r"flashvsr-trt\[rtx\]"):
+    with pytest.raises(MissingDependencyError, match=r"\[rtx\]"):
         choose_target("rtx", "8.9", None, ignore)
-    with pytest.raises(MissingDependencyError, match=r"flashvsr-trt\[tensorrt\]"):
+    with pytest.raises(MissingDependencyError, match=r"\[tensorrt\]"):
         choose_target("tensorrt", None, HOPPER, ignore)
 
 

@@ -5,6 +5,7 @@ import pytest
 from flashvsr_trt.engines import readiness
 from flashvsr_trt.engines.flavours import ONNXRUNTIME
 from flashvsr_trt.errors import MissingDependencyError
+from flashvsr_trt.extras import install_command
 
 
 @pytest.fixture
@@ -52,3 +53,14 @@ def test_it_is_installed_where_neither_is(machine):
 def test_no_package_stands_in_the_way_of_another_flavour(machine):
     machine(module=True, version=None)
     assert readiness.missing_extra("rtx", "8.9") == "rtx"
+
+
+def test_a_build_asks_for_all_that_is_missing_at_once(machine, monkeypatch):
+    machine(module=True, version="1.32.0")
+    monkeypatch.setattr(readiness, "_installed", lambda name: name not in ("onnx", "onnxscript"))
+    with pytest.raises(MissingDependencyError) as error:
+        readiness.check_can_build("onnxruntime", "9.0")
+    assert str(error.value).endswith(f"needs onnx, onnxscript: {install_command('onnxruntime')}")
+    machine(module=False, version=None)
+    with pytest.raises(MissingDependencyError, match="it is missing: pip install it"):
+        readiness.check_can_build("rtx", "8.9")

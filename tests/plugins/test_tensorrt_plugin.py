@@ -327,7 +327,7 @@ def test_tactics_without_scratch_take_the_scratch_of_the_others(compiled_kernels
 @pytest.mark.skipif(HAS_TENSORRT, reason="TensorRT is installed here")
 def test_without_tensorrt_the_extra_is_named(compiled):
     artifacts, folder = compiled["sm_89", 32]
-    with pytest.raises(MissingDependencyError, match=r"flashvsr-trt\[tensorrt\]"):
+    with pytest.raises(MissingDependencyError, match=r"\[tensorrt\]"):
         register_plugins({name: (artifact,) for name, artifact in artifacts.items()}, folder)
 
 

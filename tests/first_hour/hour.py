@@ -1,0 +1,73 @@
+"""The first hour of someone with a folder of clips, typed line by line. `make first-hour`: minutes, no GPU.
+
+Steps build on those before them; screenshots are in build/first_hour, to be looked at.
+"""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.clips import probe
+from tests.first_hour.conftest import FRAMES
+from tests.first_hour.newcomer import ROOT, named_command, newcomer
+from tests.quality.browser import screenshot
+
+pytestmark = pytest.mark.slow
+
+NANO = "--preset nano"
+
+
+@pytest.fixture(scope="module")
+def user(tmp_path_factory, clips):
+    made = newcomer(tmp_path_factory.mktemp("hour"), sys.executable)
+    shutil.copytree(clips, made.home, dirs_exist_ok=True)
+    return made
+
+
+def test_the_wheel_installs_without_extras(user, wheel):
+    # Which torch is the machine's matter: the one that the tests run with is at hand here.
+    user.type(f"pip install --quiet '{wheel}' --constraint {ROOT / 'constraints.txt'}")
+    assert user.type("flashvsr-trt --version").out.strip().endswith("0.1.0")
+    assert "No broken requirements" in user.type("pip check").out
+
+
+def test_the_doctor_looks_at_the_machine(user):
+    found = user.type("flashvsr-trt doctor")
+    assert "torch" in found.out
+    json.loads(user.type("flashvsr-trt doctor --json").out)
+
+
+def test_nano_upscales_a_clip(user):
+    said = user.type(f"flashvsr-trt run clips/a.mp4 -o a_2x.mp4 {NANO}")
+    assert "a_2x.mp4" in said.err
+    made = probe(user.home / "a_2x.mp4")
+    assert (made.frames, made.size) == (FRAMES, (256, 256))
+
+
+def test_the_page_of_a_comparison_is_looked_at(user, pictures):
+    said = user.type("flashvsr-trt compare sharp.mp4 a_2x.mp4 --html page.html")
+    assert "PSNR" in said.out
+    shown = screenshot(user.home / "page.html")
+    shutil.copy(shown, pictures / "compare.png")
+    assert varied(shown) > 10
+
+
+def test_engines_are_built_with_what_the_error_names(user):
+    build = f"flashvsr-trt engines build {NANO} --size 256x256 --device-arch 8.9"
+    command = named_command(user.type(build, code=1).err)
+    assert ".whl[rtx]" in command
+    user.type(f"{command} --quiet --constraint {ROOT / 'constraints.txt'}")
+    user.type(build)
+    assert "nano" in user.type("flashvsr-trt engines list").out
+    user.type("flashvsr-trt engines verify")
+
+
+def varied(picture: Path) -> float:
+    """How far a picture's levels are spread: a blank page has 0."""
+    import numpy as np
+    from PIL import Image
+
+    return float(np.asarray(Image.open(picture).convert("L")).std())
