@@ -20,7 +20,7 @@ from bench.gpu_timing import require_gpu
 from bench.steady_stages import load_random, random_frames
 from flashvsr_trt.cli.options import SizeType
 from flashvsr_trt.config.geometry import Geometry
-from flashvsr_trt.config.presets import DEFAULT_PRESET, UNIT_FRAMES, find_preset, find_schedule
+from flashvsr_trt.config.presets import DEFAULT_PRESET, SCHEDULES, UNIT_FRAMES, find_preset, find_schedule
 from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.config.tiles import TilePlan
 from flashvsr_trt.errors import FlashVSRError
@@ -30,10 +30,11 @@ from flashvsr_trt.parity.tensor_error import psnr
 from flashvsr_trt.quality.seams import seam_sigmas, tile_borders
 from flashvsr_trt.runtime.choose_tiles import choose_tiles, words
 from flashvsr_trt.runtime.executor import Executor
-from flashvsr_trt.runtime.request import KV_CACHES, TileOptions, TorchOptions
+from flashvsr_trt.runtime.request import DIT_PRECISIONS, KV_CACHES, TileOptions, TorchOptions
 from flashvsr_trt.runtime.session import Session
 from flashvsr_trt.runtime.torch.device import bound_memory, estimate_on, storage_of
 from flashvsr_trt.runtime.torch.executor import TorchExecutor
+from flashvsr_trt.runtime.torch.precision import fp8_products
 from flashvsr_trt.runtime.torch.tiles import in_tiles
 from flashvsr_trt.stage_memory import ALONE_PIXELS
 
@@ -94,7 +95,9 @@ def run_once(
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     device, free = torch.device("cuda"), torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved()
-    storage = storage_of(stream.preset.network, DTYPE, options.kv_cache)
+    layers = stream.preset.network.dit.layers
+    products = fp8_products(options, device, DTYPE, layers)
+    storage = storage_of(stream.preset.network, DTYPE, options.kv_cache, products)
     budget, estimate = int(cap * GIB) if cap else free, estimate_on(device, DTYPE, storage)
     tile = TileOptions((asked or "auto") if cap else "off")
     plan = choose_tiles(stream, tile, estimate, budget, "the GPU", lambda line: click.echo(line, err=True))
@@ -184,31 +187,50 @@ allocated | outside | predicted of reserved |
 @click.option("--cap", "caps", type=float, multiple=True, default=[8.0, 12.0, 24.0], help="GiB.")
 @click.option("--tile", "asked", type=SizeType(), help="Under every cap.  [default: as run --tile auto]")
 @click.option("--preset", default=DEFAULT_PRESET, show_default=True)
+@click.option(
+    "--schedule",
+    type=click.Choice([found.name for found in SCHEDULES]),
+    default="official",
+    show_default=True,
+)
 @click.option("--frames", type=click.IntRange(min=1), default=60, show_default=True, help="Timed ones.")
 @click.option("--once", is_flag=True, help="Time one piece first and last alone, not between caps.")
 @click.option("--kv-cache", type=click.Choice(KV_CACHES), default=KV_CACHES[0], show_default=True)
+@click.option("--precision", type=click.Choice(DIT_PRECISIONS), default=DIT_PRECISIONS[0], show_default=True)
+@click.option("--whole/--no-whole", default=True, help="Time frames in one piece as well.")
 @click.option("--facts/--no-facts", default=True, help="Compare parking places and tiles with one piece.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the figures to this file.")
 def main(
-    scenes, caps, asked, preset: str, frames: int, once: bool, kv_cache, facts, json_file: Path | None
+    scenes,
+    caps,
+    asked,
+    preset: str,
+    schedule: str,
+    frames: int,
+    once: bool,
+    kv_cache,
+    precision,
+    whole,
+    facts,
+    json_file,
 ) -> None:
     """Print the table; write JSON where asked."""
     device = require_gpu()
-    network = load_random(find_preset(preset).network, DTYPE, "cuda")
+    network = load_random(find_preset(preset).network, DTYPE, "cuda", precision)
     facts = difference(network, preset) if facts else {}
-    options = TorchOptions(kv_cache=kv_cache)
-    click.echo(f"{device}, torch {torch.__version__}, {preset}, bfloat16, 2x; {facts}")
+    options = TorchOptions(kv_cache=kv_cache, precision=precision)
+    click.echo(f"{device}, torch {torch.__version__}, {preset}, {precision}, K/V {kv_cache}, 2x; {facts}")
     click.echo(HEADER)
     runs: list[Run] = []
     for height, width in scenes:
-        stream = StreamConfig(find_preset(preset), Geometry(height, width, 2), find_schedule("official"))
+        stream = StreamConfig(find_preset(preset), Geometry(height, width, 2), find_schedule(schedule))
         whole_ms = None
         capped = (*caps, None) if once else (either for cap in caps for either in (cap, None))
-        for cap in (None, *capped):
+        for cap in (None, *capped) if whole else caps:
             try:
                 run = run_once(network, stream, f"{width}x{height}", cap, frames, options, asked)
             except (FlashVSRError, torch.OutOfMemoryError) as error:
-                reason = str(error).splitlines()[0]
+                reason = " ".join(str(error).split())
                 click.echo(f"| {width}x{height} | {cap or 'none'} | {type(error).__name__}: {reason} |")
                 continue
             if cap is None:

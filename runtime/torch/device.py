@@ -3,6 +3,7 @@
 import math
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -165,9 +166,10 @@ def bound_memory(device: torch.device, budget: int) -> None:
     torch.cuda.set_per_process_memory_fraction(min(1.0, budget / total), index)
     given = {"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"} & os.environ.keys()
     if sys.platform == "linux" and not given:
-        # Its own name in newer releases, where the old one warns.
-        new = getattr(torch._C, "_accelerator_setAllocatorSettings", None)
-        (new or torch.cuda.memory._set_allocator_settings)("expandable_segments:True")
+        with warnings.catch_warnings():
+            # Newer releases would have their other name for it called, which older ones do not have.
+            warnings.simplefilter("ignore", FutureWarning)
+            torch.cuda.memory._set_allocator_settings("expandable_segments:True")
 
 
 FOLDED = ("text_embedding", "time_embedding", "time_projection", "cross_attn.k", "cross_attn.v", "prompt")

@@ -1,9 +1,11 @@
 """Memory: a long clip needs no more than a short one, and the estimate before a run is an honest one."""
 
+import json
 import subprocess
 import sys
 
 import pytest
+import torch
 
 from flashvsr_trt.config.geometry import Geometry
 from flashvsr_trt.config.presets import find_preset, find_schedule
@@ -33,12 +35,46 @@ def test_2000_frames_of_128x128_need_the_memory_of_200(tmp_path):
     assert long < short * 1.1
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("clip", ["128 250 256 384 official", "140 150 256 256 low-latency"])
-def test_tiles_take_what_is_predicted_and_at_most_a_twentieth_less(clip):
-    command = [sys.executable, "-m", "tests.runtime.taken_memory", *clip.split()]
+def predicted_and_taken(**options) -> tuple[int, int]:
+    """Bytes, of a clip in tiles in a process of its own."""
+    command = [sys.executable, "-m", "tests.runtime.taken_memory", json.dumps(options)]
     printed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split()
     predicted, taken = map(int, printed)
+    return predicted, taken
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"size": [128, 250], "tile": [256, 384]},
+        {"size": [140, 150], "tile": [256, 256], "schedule": "low-latency"},
+    ],
+)
+def test_tiles_take_what_is_predicted_and_at_most_a_twentieth_less(options):
+    predicted, taken = predicted_and_taken(**options, device="cpu")
+    assert taken <= predicted <= 1.05 * taken
+
+
+GIB = 2**30
+
+ON_A_GPU = {
+    "rings on the host": {"size": [480, 640], "vram": 8 * GIB},
+    "all on the host": {"size": [720, 1280], "vram": 7 * GIB},
+    "all on the GPU": {"size": [256, 400], "tile": [384, 512]},
+    "rings in FP8": {"size": [480, 640], "vram": 8 * GIB, "kv_cache": "fp8"},
+    "attention in FP8": {"size": [480, 640], "vram": 8 * GIB, "precision": "fp8-attention"},
+    "products in FP8": {"size": [256, 400], "tile": [384, 512], "vram": 5 * GIB, "precision": "fp8"},
+}
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("case", ON_A_GPU)
+def test_tiles_of_a_gpu_take_what_is_predicted_under_a_cap(case):
+    predicted, taken = predicted_and_taken(**ON_A_GPU[case], device="auto", preset="sparse-2.0")
+    print(f"{case}: predicted {predicted / GIB:.2f} GiB, {predicted / taken:.3f} of what was taken")
+    assert predicted <= ON_A_GPU[case].get("vram", predicted)
     assert taken <= predicted <= 1.05 * taken
 
 
