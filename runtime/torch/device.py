@@ -155,15 +155,20 @@ def _saved_in_fp8(network: NetworkConfig, product: str, size: int) -> int:
     return outputs * (inputs * (size - 1) - 4)
 
 
-def bound_memory(device: torch.device, budget: int) -> None:
-    """Hold torch to `budget` bytes of a GPU, in segments that grow and shrink page by page.
+def bound_memory(device: torch.device, budget: int | None) -> None:
+    """Hold torch to `budget` bytes of a GPU beside what it has there; None lets go of an earlier bound.
 
-    Without them what is free is in pieces too small for the next tensor. Settings of the environment stay.
+    Segments grow and shrink page by page then: else what is free is in pieces too small for the next tensor.
+    Settings of the environment stay.
     """
-    total = torch.cuda.get_device_properties(device).total_memory
     # torch wants a number here: a device may be named without one.
     index = torch.cuda.current_device() if device.index is None else device.index
-    torch.cuda.set_per_process_memory_fraction(min(1.0, budget / total), index)
+    if budget is None:
+        torch.cuda.set_per_process_memory_fraction(1.0, index)
+        return
+    total = torch.cuda.get_device_properties(index).total_memory
+    most = torch.cuda.memory_allocated(index) + budget
+    torch.cuda.set_per_process_memory_fraction(min(1.0, most / total), index)
     given = {"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"} & os.environ.keys()
     if sys.platform == "linux" and not given:
         with warnings.catch_warnings():
@@ -190,7 +195,8 @@ def _parameters(network: NetworkConfig) -> int:
 def free_memory(device: torch.device) -> int:
     """Bytes that torch can take of a GPU, or that this process can still take of the machine's."""
     if device.type == "cuda":
-        return max(0, torch.cuda.mem_get_info(device)[0] - LIBRARY_BYTES)
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return max(0, torch.cuda.mem_get_info(device)[0] + cached - LIBRARY_BYTES)
     return free_host_memory()
 
 

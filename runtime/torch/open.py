@@ -65,8 +65,8 @@ def open_torch_executor(request: ExecutorRequest, notify: Notify) -> TorchExecut
         places = place_tiles(request.stream, plan, storage, budget)
         budget = places.needed.total
         _say_where(places, request.torch.cuda_graphs, notify)
-    if device.type == "cuda" and (plan or request.tiles.vram):
-        bound_memory(device, budget)
+    if device.type == "cuda":
+        bound_memory(device, budget if plan or request.tiles.vram else None)
     notify(describe(source))
     weights = load_weights(source, network, dtype)
     table = request.torch.calibration

@@ -18,7 +18,7 @@ from flashvsr_trt.memory import LIBRARY_BYTES, Parking, Ring, place_tiles
 from flashvsr_trt.runtime.backends import open_executor
 from flashvsr_trt.runtime.request import ExecutorRequest, TileOptions, TorchOptions
 from flashvsr_trt.runtime.torch import open as opening
-from flashvsr_trt.runtime.torch.device import storage_of, stream_memory
+from flashvsr_trt.runtime.torch.device import free_memory, storage_of, stream_memory
 
 MIB = 2**20
 TOTAL, FREE = 4096 * MIB, 3000 * MIB
@@ -99,12 +99,20 @@ def test_tiles_are_held_to_what_is_predicted(cuda, device, number, options):
     assert cuda.settings == ["expandable_segments:True"]
 
 
-def test_one_piece_under_vram_is_held_to_it_and_without_vram_to_nothing(cuda):
+def test_one_piece_under_vram_is_held_to_it_and_the_next_without_vram_to_nothing(cuda):
     opened("auto", TileOptions("off", 700 * MIB))
     assert cuda.fractions == {1: pytest.approx(700 * MIB / TOTAL)}
-    cuda.fractions.clear()
     opened("auto", TileOptions("off"))
-    assert cuda.fractions == {}
+    assert cuda.fractions == {1: 1.0}
+
+
+def test_what_the_process_has_on_the_gpu_is_not_counted_and_what_torch_keeps_free_is(cuda, monkeypatch):
+    held, kept = 500 * MIB, 300 * MIB
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device=None: held)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device=None: held + kept)
+    assert free_memory(torch.device("cuda")) == FREE + kept - LIBRARY_BYTES
+    opened("auto", TileOptions("off", 700 * MIB))
+    assert cuda.fractions == {1: pytest.approx((held + 700 * MIB) / TOTAL)}
 
 
 def test_settings_of_the_environment_stay(cuda, monkeypatch):
