@@ -40,8 +40,8 @@ def fingerprint(preset: str) -> dict[str, Any]:
         "driver": found["driver"],
         "cuda": found["cuda"] if found["device"] else None,
         "python": ".".join(found["python"].split(".")[:2]),
-        "packages": dict(sorted(found["packages"].items())),
         "preset": preset,
+        **dict(sorted(found["packages"].items())),
     }
 
 
@@ -116,9 +116,9 @@ def mismatch(root: Path, print_: Mapping[str, Any]) -> str:
     others = [other for other in others if other["preset"] == print_["preset"]]
     if not others:
         return f"no machine has records of {print_['preset']}: flashvsr-trt gate record"
-    differ = [[key for key in print_ if print_[key] != other.get(key)] for other in others]
+    differ = [[key for key in {**other, **print_} if print_.get(key) != other.get(key)] for other in others]
     keys, other = min(zip(differ, others, strict=True), key=lambda pair: len(pair[0]))
-    return "; ".join(f"{key}: {print_[key]} here, {other.get(key)} in the records" for key in keys)
+    return "; ".join(f"{key}: {print_.get(key)} here, {other.get(key)} in the records" for key in keys)
 
 
 def check(

@@ -215,7 +215,7 @@ def test_a_report_says_what_failed_and_folds_the_rest():
     assert json.loads(json.dumps(report.as_json(lines, {}, {})))["verdict"] == "REGRESSION"
 
 
-PRINT = {"device": "A GPU", "driver": "1", "cuda": "13.0", "python": "3.12", "packages": {}, "preset": "nano"}
+PRINT = {"device": "A GPU", "driver": "1", "cuda": "13.0", "python": "3.12", "preset": "nano", "torch": "2"}
 
 
 @pytest.fixture
