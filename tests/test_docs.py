@@ -6,7 +6,12 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md")),
+]
 
 ROOMS = ("flashvsr_trt", "kernels", "plugins", "model", "export", "engines", "runtime")
 FOLDERS = (*ROOMS, "bench", "docs", "tests", "training")
@@ -41,6 +46,22 @@ def test_every_file_that_a_document_names_is_there(document):
     paths = [name.rstrip("/") for name in names if re.fullmatch(r"\w+(/[\w.-]+)+/?", name)]
     lost = [name for name in paths if name.split("/")[0] in FOLDERS and name not in PLACES]
     assert lost + [name for name in names if is_file_name(name) and not is_there(name)] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_link_leads_to_a_file_or_an_address(document):
+    text = (ROOT / document).read_text(encoding="utf-8")
+    links = re.findall(r"\]\(([^)\s]+)\)", text)
+    local = [link.partition("#")[0] for link in links if "://" not in link]
+    folder = (ROOT / document).parent
+    assert [link for link in local if link and not (folder / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.name)
+def test_the_list_of_pages_has_it(page):
+    assert page.name == "README.md" or f"]({page.name})" in (ROOT / "docs/README.md").read_text(
+        encoding="utf-8"
+    )
 
 
 def rows() -> list[str]:
