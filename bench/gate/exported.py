@@ -74,18 +74,18 @@ def engine_counts(preset: str) -> Sample:
 
 
 def engine_lookup(preset: str) -> Sample:
-    """Processor seconds until a new process knows that there are no engines: the key, and a look."""
+    """Processor seconds until a new process knows that there are no engines: a key, a look; the least of three."""
     # Kernels are made for 16 bits; the name of another precision makes another key, of the same files.
     bundle, root = replace(golden_bundle(), precision="fp16"), Path(_folder().name) / "engines"
     target = Target(RTX, "1.7.0", "8.9")
 
-    def sample() -> Metrics:
+    def lookup() -> float:
         for cached in (imported_sources.sources_of, imported_sources.sources_digest, imported_sources._spec):
             cached.cache_clear()
         started = time.process_time()
         found = find_engines(root, bundle, engine_key(bundle, target, BuildOptions()))
         if found:
             raise RuntimeError(f"engines were found in {root}, where there are none")
-        return {"lookup": time.process_time() - started}
+        return time.process_time() - started
 
-    return sample
+    return lambda: {"lookup": min(lookup() for _ in range(3))}
