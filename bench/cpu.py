@@ -14,7 +14,7 @@ import click
 import torch
 
 from bench.steady_stages import SteadyStages, load_random
-from flashvsr_trt.cli.main import SizeType
+from flashvsr_trt.cli.options import SizeType
 from flashvsr_trt.config.geometry import Geometry
 from flashvsr_trt.config.presets import UNIT_FRAMES, find_preset, find_schedule
 from flashvsr_trt.config.signatures import StreamConfig, decode_signature

@@ -15,7 +15,7 @@ from bench.gate.compare import compare_trees, lost_cases
 from bench.gate.measure import ROOT
 from bench.gate.trees import Worker, git, python_of, worktree
 from bench.gate.verdict import Line, accepted, overall, raise_failure
-from flashvsr_trt.cli.terminal import say
+from flashvsr_trt.cli.display import say
 from flashvsr_trt.errors import UsageError
 from flashvsr_trt.files.new import new_report
 from flashvsr_trt.files.targets import STANDARD_STREAM, check_outputs, local_path

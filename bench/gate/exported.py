@@ -74,7 +74,7 @@ def engine_counts(preset: str) -> Sample:
 
 
 def engine_lookup(preset: str) -> Sample:
-    """Processor seconds until a new process knows that there are no engines: a key, a look; the least of three."""
+    """Processor seconds until a new process knows that there are no engines, the least of three."""
     # Kernels are made for 16 bits; the name of another precision makes another key, of the same files.
     bundle, root = replace(golden_bundle(), precision="fp16"), Path(_folder().name) / "engines"
     target = Target(RTX, "1.7.0", "8.9")
