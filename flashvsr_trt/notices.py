@@ -9,7 +9,11 @@ from typing import Protocol
 Notify = Callable[[str], None]
 """Gets one line for each thing a user should know."""
 
-log_notice: Notify = logging.getLogger("flashvsr_trt").warning
+_LOGGER = logging.getLogger("flashvsr_trt")
+# A library prints nothing: without this logging would, where the program has not set it up.
+_LOGGER.addHandler(logging.NullHandler())
+
+log_notice: Notify = _LOGGER.warning
 
 
 class Report(Protocol):

@@ -6,16 +6,12 @@ import pkgutil
 from dataclasses import replace
 
 from flashvsr_trt.cache.bundle import find_bundle
-from flashvsr_trt.config.geometry import Geometry
-from flashvsr_trt.config.presets import DEFAULT_PRESET, SCALES, UNIT_FRAMES, find_preset, find_schedule
-from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.errors import FlashVSRError, UsageError, named_missing_parts
 from flashvsr_trt.extras import install_command
 from flashvsr_trt.notices import Notify, log_notice, phase
 from flashvsr_trt.runtime.distributed.place import torchrun_place
 from flashvsr_trt.runtime.executor import Executor
-from flashvsr_trt.runtime.request import EngineOptions, ExecutorRequest, TileOptions, TorchOptions
-from flashvsr_trt.runtime.session import Session
+from flashvsr_trt.runtime.request import EngineOptions, ExecutorRequest, TorchOptions
 
 FACTORIES = {
     # PyTorch, on one device; the reference path of all others.
@@ -64,40 +60,6 @@ def _check_options(backend: str, request: ExecutorRequest) -> None:
         raise UsageError(
             f"--no-build, --profile, --flavour and --engines belong to --backend tensorrt, not to {backend}"
         )
-
-
-def open_session(
-    height: int,
-    width: int,
-    *,
-    scale: int = 2,
-    preset: str = DEFAULT_PRESET,
-    schedule: str = "official",
-    fit: str = "pad",
-    weights: str | None = None,
-    backend: str = "auto",
-    device: str = "auto",
-    dtype: str = "auto",
-    chunk_size: int = UNIT_FRAMES,
-    seed: int = 0,
-    engines: str | None = None,
-    tile: str | tuple[int, int] = "auto",
-    vram: int | None = None,
-) -> Session:
-    """A session for a clip of `height` x `width` frames: all defaults are those of `flashvsr-trt run`.
-
-    `engines` is a folder of engines, or of several sets of them, to run instead of looking for some. `tile`
-    and `vram` are those of `TileOptions`.
-
-    Raises:
-        FlashVSRError: one of its kinds, for each argument that cannot be used.
-    """
-    if scale not in SCALES:
-        raise UsageError(f"scale {scale} is not supported; use one of {SCALES}")
-    stream = StreamConfig(find_preset(preset), Geometry(height, width, scale, fit), find_schedule(schedule))
-    options = {"engines": EngineOptions(folder=engines), "tiles": TileOptions(tile, vram)}
-    executor = open_executor(backend, ExecutorRequest(stream, weights, device, dtype, **options))
-    return Session(executor, chunk_size=chunk_size, seed=seed)
 
 
 def choose_backend(request: ExecutorRequest, notify: Notify) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from flashvsr_trt.config.signatures import DECODE, DECODE_TILE, DIT, DIT_FIRST, ENCODE, StreamConfig
+from flashvsr_trt.runtime.frames import FrameArrays, Frames, NumpyArrays
 from flashvsr_trt.runtime.ring import RingStep
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ Rope = tuple[np.ndarray, np.ndarray]
 class PendingFrames(Protocol):
     """One unit's frames, perhaps still being made."""
 
-    def read(self) -> np.ndarray:
+    def read(self) -> Frames:
         """uint8 [8, tH, tW, 3], once they are there. To be called once."""
         ...
 
@@ -36,9 +37,9 @@ class PendingFrames(Protocol):
 class ReadyFrames:
     """Frames that are there already."""
 
-    frames: np.ndarray
+    frames: Frames
 
-    def read(self) -> np.ndarray:
+    def read(self) -> Frames:
         return self.frames
 
 
@@ -46,12 +47,13 @@ class Executor(ABC):
     """Runs the three stages. One executor serves many sessions: all that is carried is in the state.
 
     `overlaps`: whether the device decodes a unit while it works on the next one. `profile`: times by layer,
-    of a backend that was asked to record them.
+    of a backend that was asked to record them. `arrays`: the kinds of frames that it takes.
     """
 
     stream: StreamConfig
     overlaps = False
     profile: "RunProfile | None" = None
+    arrays: FrameArrays = NumpyArrays()
 
     @abstractmethod
     def new_state(self) -> State:
@@ -62,7 +64,7 @@ class Executor(ABC):
         """Zero a state for the next clip, in its place: CUDA graphs that were captured with it stay valid."""
 
     @abstractmethod
-    def encode(self, frames: np.ndarray, first: bool, state: State) -> tuple[DeviceTensor, DeviceTensor]:
+    def encode(self, frames: Frames, first: bool, state: State) -> tuple[DeviceTensor, DeviceTensor]:
         """uint8 [8, H, W, 3] -> condition and tokens of one unit. `first` starts from its first frame."""
 
     @abstractmethod
@@ -72,8 +74,13 @@ class Executor(ABC):
         """Noise float32 [2*units, 16, h, w] and each unit's tokens -> each unit's latent."""
 
     @abstractmethod
-    def start_decode(self, latent: DeviceTensor, condition: DeviceTensor, state: State) -> PendingFrames:
-        """One unit -> its frames, uint8 [8, tH, tW, 3], which an executor that overlaps does not wait for."""
+    def start_decode(
+        self, latent: DeviceTensor, condition: DeviceTensor, state: State, on_device: bool = False
+    ) -> PendingFrames:
+        """One unit -> its frames, uint8 [8, tH, tW, 3], which an executor that overlaps does not wait for.
+
+        They come to the host, or stay `on_device` where `arrays` are.
+        """
 
     @abstractmethod
     def stage_seconds(self) -> dict[str, float]:
@@ -115,7 +122,7 @@ class GraphExecutor(Executor):
         """Decoded frames on their way to the host. As they come where they are on the host already."""
         return ReadyFrames(frames)
 
-    def encode(self, frames: np.ndarray, first: bool, state: State) -> tuple[DeviceTensor, DeviceTensor]:
+    def encode(self, frames: Frames, first: bool, state: State) -> tuple[DeviceTensor, DeviceTensor]:
         made = self.run_graph(ENCODE, {"frames": frames, "first": np.array(first)}, {}, state, None)
         return made["condition"], made["tokens"]
 
@@ -127,9 +134,15 @@ class GraphExecutor(Executor):
         arrays = {"noise": noise, "time_cos": rope[0], "time_sin": rope[1], "slot_valid": step.valid}
         return self.run_graph(graph, arrays, {"tokens": tokens}, state, step)["latent"]
 
-    def start_decode(self, latent: DeviceTensor, condition: DeviceTensor, state: State) -> PendingFrames:
+    def start_decode(
+        self, latent: DeviceTensor, condition: DeviceTensor, state: State, on_device: bool = False
+    ) -> PendingFrames:
         made = self.run_graph(DECODE, {}, {"latent": latent, "condition": condition}, state, None)
-        return self.download(made["frames"])
+        return self.give(made["frames"], on_device)
+
+    def give(self, frames: DeviceTensor, on_device: bool) -> PendingFrames:
+        """Decoded frames as `start_decode` gives them; a backend without arrays of its own downloads them."""
+        return self.download(frames)
 
     def decode_tile(self, latent: DeviceTensor, condition: DeviceTensor, state: State) -> DeviceTensor:
         """One unit of a tile -> its frames before colour fix and bytes, as `WholeFrames.add` takes them."""

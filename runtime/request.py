@@ -1,12 +1,14 @@
 """What a run asks of its input, output and backend: records that the command line, these and tests share."""
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, MutableMapping
 from dataclasses import dataclass, field, fields
 from fractions import Fraction
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from flashvsr_trt.config.presets import DEFAULT_PRESET, UNIT_FRAMES
+from flashvsr_trt.config.geometry import Geometry
+from flashvsr_trt.config.presets import DEFAULT_PRESET, SCALES, UNIT_FRAMES, find_preset, find_schedule
 from flashvsr_trt.config.signatures import COLOR_FIXES, UPSAMPLERS, StreamConfig
+from flashvsr_trt.errors import UsageError
 
 Position = int | Fraction
 """A place in a video: an int counts frames from 0, a Fraction is seconds since the file begins."""
@@ -125,6 +127,8 @@ class ExecutorRequest:
 
     `weights` is a directory, a bundle, "random[:SEED]" or None (FLASHVSR_WEIGHTS, then the Hugging Face
     cache). `device` and `dtype` may be "auto": the GPU in bfloat16 if there is one, else the CPU in float32.
+    `networks` holds networks that torch loaded, by what they were loaded from: requests that share it share
+    them.
     """
 
     stream: StreamConfig
@@ -134,14 +138,16 @@ class ExecutorRequest:
     torch: TorchOptions = TorchOptions()
     engines: EngineOptions = EngineOptions()
     tiles: TileOptions = TileOptions()
+    networks: MutableMapping[Hashable, Any] = field(default_factory=dict, compare=False, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunOptions(InputOptions, OutputOptions, TorchOptions, TileOptions):
-    """The options of `flashvsr-trt run`, with its defaults; see its help for their meaning."""
+class UpscaleOptions(TorchOptions, TileOptions):
+    """How frames are upscaled, whatever they come from: the command's options, with its defaults.
 
-    input: str
-    output: str | None = None
+    See `flashvsr-trt run --help` for their meaning.
+    """
+
     preset: str = DEFAULT_PRESET
     scale: int = 2
     weights: str | None = None
@@ -156,13 +162,66 @@ class RunOptions(InputOptions, OutputOptions, TorchOptions, TileOptions):
     dtype: str = "auto"
     build: bool = True
     engines: str | None = None
-    profile: str | None = None
     flavour: str = "auto"
+
+    def check(self) -> None:
+        """Raises UsageError for an option that cannot be used with frames of any size."""
+        if self.scale not in SCALES:
+            raise UsageError(f"scale {self.scale} is not supported; use one of {SCALES}")
+        for name, choices in CHOICES.items():
+            if (value := getattr(self, name)) not in choices:
+                raise UsageError(f"{name} '{value}' is not known; use one of: {', '.join(choices)}")
+        find_preset(self.preset)
+        find_schedule(self.schedule)
+
+    def stream(self, height: int, width: int) -> StreamConfig:
+        """That of frames of this size. Raises UsageError for an option that cannot be used."""
+        self.check()
+        geometry = Geometry(height, width, self.scale, self.fit)
+        preset, schedule = find_preset(self.preset), find_schedule(self.schedule)
+        return StreamConfig(preset, geometry, schedule, self.upsampler, self.color_fix)
+
+    def request(
+        self,
+        stream: StreamConfig,
+        profile: bool = False,
+        networks: MutableMapping[Hashable, Any] | None = None,
+    ) -> ExecutorRequest:
+        """What these options ask of a backend; see `ExecutorRequest` and `EngineOptions`."""
+        return ExecutorRequest(
+            stream,
+            self.weights,
+            self.device,
+            self.dtype,
+            torch=part_of(self, TorchOptions),
+            engines=EngineOptions(self.build, profile, self.flavour, self.engines),
+            tiles=part_of(self, TileOptions),
+            networks={} if networks is None else networks,
+        )
+
+
+CHOICES = {
+    "color_fix": COLOR_FIXES,
+    "upsampler": UPSAMPLERS,
+    "attention": ATTENTIONS,
+    "kv_cache": KV_CACHES,
+    "precision": DIT_PRECISIONS,
+}
+"""What the options take that nothing else looks up."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(InputOptions, OutputOptions, UpscaleOptions):
+    """The options of `flashvsr-trt run`, with its defaults; see its help for their meaning."""
+
+    input: str
+    output: str | None = None
+    profile: str | None = None
 
 
 Part = TypeVar("Part", TorchOptions, TileOptions)
 
 
-def part_of(options: RunOptions, kind: type[Part]) -> Part:
-    """The record of one of the kinds that RunOptions derives from."""
+def part_of(options: UpscaleOptions, kind: type[Part]) -> Part:
+    """The record of one of the kinds that UpscaleOptions derives from."""
     return kind(**{part.name: getattr(options, part.name) for part in fields(kind)})

@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 
@@ -10,11 +11,15 @@ from flashvsr_trt.config.presets import CHUNK_SIZES, FRAMES_PER_LATENT, UNIT_FRA
 from flashvsr_trt.config.rope import time_table
 from flashvsr_trt.errors import SessionError, UsageError
 from flashvsr_trt.runtime.executor import DeviceTensor, Executor, PendingFrames
+from flashvsr_trt.runtime.frames import DEVICE, HOST, Frames, NumpyArrays
 from flashvsr_trt.runtime.noise import NoiseAhead, latent_noise
 from flashvsr_trt.runtime.ring import KVRing
 
 WARM_UP_FRAMES = FRAMES_PER_LATENT - 1
 """The first latent frame stands for one video frame: the three decoded before it are dropped."""
+
+
+ON_HOST = NumpyArrays()
 
 
 class Session:
@@ -36,9 +41,10 @@ class Session:
         position: replaces the temporal RoPE position of a latent frame, which is its index.
         overlap: give frames one step later, so that an executor that overlaps makes them meanwhile; with
             others nothing changes.
+        frames_on: HOST gives numpy arrays, DEVICE what the executor has: torch tensors with torch.
 
     Raises:
-        UsageError: a chunk size or seed that cannot be used.
+        UsageError: a chunk size or seed that cannot be used, or frames that only come to the host.
     """
 
     def __init__(
@@ -51,11 +57,20 @@ class Session:
         noise: Callable[[int], np.ndarray] | None = None,
         position: Callable[[int], int] | None = None,
         overlap: bool = False,
+        frames_on: str = HOST,
     ) -> None:
         if chunk_size not in CHUNK_SIZES:
             raise UsageError(f"chunk size {chunk_size} is not supported; use one of {CHUNK_SIZES}")
         if not 0 <= seed < 2**63:
             raise UsageError(f"seed {seed} cannot be used; give a number from 0 to 2^63 - 1")
+        if frames_on not in (HOST, DEVICE):
+            raise UsageError(f"frames_on '{frames_on}' is not known; use {HOST} or {DEVICE}")
+        self.on_device = frames_on == DEVICE
+        if self.on_device and not executor.arrays.is_device:
+            raise UsageError(
+                f"this backend gives frames in host memory only; use frames_on={HOST!r}, or backend torch "
+                "on one GPU"
+            )
         self.executor = executor
         self.stream = executor.stream
         self.chunk_units = chunk_size // UNIT_FRAMES
@@ -73,9 +88,9 @@ class Session:
     def _start_clip(self) -> None:
         self.ring = KVRing(self.stream.preset.attention)
         self.next_latent = self.first_latent
-        self.pending: deque[np.ndarray] = deque()
+        self.pending: deque[Frames] = deque()
         self.pushed = self.returned = self.units_encoded = 0
-        self.last_frame: np.ndarray | None = None
+        self.last_frame: Frames | None = None
         self.flushed = False
         self.decoding: deque[PendingFrames] = deque()
         self.warm_up = WARM_UP_FRAMES
@@ -114,18 +129,20 @@ class Session:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def push(self, frames: np.ndarray) -> np.ndarray:
+    def push(self, frames: Any) -> Frames:
         """Take frames in, give the frames that became ready.
 
         Args:
-            frames: uint8 [n, H, W, 3] RGB, any n; copied.
+            frames: uint8 [n, H, W, 3] RGB, any n; copied. An array of numpy, a torch tensor, or of a library
+                that has DLPack or `__cuda_array_interface__`. What is on torch's GPU never leaves it.
 
         Returns:
-            uint8 [m, outH, outW, 3], m may be 0.
+            uint8 [m, outH, outW, 3], m may be 0: an array of numpy, or with `frames_on` DEVICE a tensor that
+            the current stream may use at once.
 
         Raises:
-            UsageError: the frames have another shape or dtype than the stream's, or the clip has ended. The
-                session goes on.
+            UsageError: the frames have another shape or dtype than the stream's or are on another device, or
+                the clip has ended. The session goes on.
             SessionError: the session failed before, or was closed.
             Anything that a stage raises; the session has failed then.
         """
@@ -133,25 +150,31 @@ class Session:
         self._check_usable()
         if self.flushed:
             raise UsageError("this clip was flushed; reset the session for the next one, or start a new one")
-        if frames.dtype != np.uint8 or frames.shape[1:] != (geometry.height, geometry.width, 3):
+        frames = self.executor.arrays.view(frames)
+        dtype = str(frames.dtype).removeprefix("torch.")
+        if dtype != "uint8" or tuple(frames.shape[1:]) != (geometry.height, geometry.width, 3):
             raise UsageError(
-                f"frames of {frames.dtype} {list(frames.shape)} do not fit this session; "
+                f"frames of {dtype} {list(frames.shape)} do not fit this session; "
                 f"push uint8 [n, {geometry.height}, {geometry.width}, 3]"
             )
         with self._lasting_failure():
+            on_host = isinstance(frames, np.ndarray)
+            if not on_host:
+                # At once: the device reads them later than the caller may write into them.
+                frames = self.executor.arrays.copy(frames)
             if len(frames):
                 self.pending.extend(frames)
                 if self.last_frame is None:
-                    self._start(frames[0].copy())
+                    self._start(frames[0].copy() if on_host else frames[0])
                 self.pushed += len(frames)
-                self.last_frame = frames[-1].copy()
+                self.last_frame = frames[-1].copy() if on_host else frames[-1]
             made = self._run(self._ready_units())
             # Only what waits is copied: the rest went to the executor.
-            for place in range(-min(len(frames), len(self.pending)), 0):
+            for place in range(-min(len(frames), len(self.pending)) if on_host else 0, 0):
                 self.pending[place] = self.pending[place].copy()
             return made
 
-    def flush(self) -> np.ndarray:
+    def flush(self) -> Frames:
         """End the clip: the frames still inside, uint8 [m, outH, outW, 3].
 
         The last frame is repeated to fill the look-ahead and the last unit; what that adds is trimmed.
@@ -185,11 +208,12 @@ class Session:
             self.failure = str(failure) or type(failure).__name__
             raise
 
-    def _start(self, frame: np.ndarray) -> None:
+    def _start(self, frame: Frames) -> None:
         """Fill the time before the clip with its first frame."""
         if self.stream.schedule.lookahead:
             # The frame itself ends the part that is primed: decoding starts on it, encoding after it.
-            self.executor.encode(np.repeat(frame[None], UNIT_FRAMES, axis=0), True, self.state)
+            unit = self.executor.arrays.stack([frame] * UNIT_FRAMES)
+            self.executor.encode(unit, True, self.state)
             self.pending.popleft()
         else:
             self.pending.extendleft([frame] * WARM_UP_FRAMES)
@@ -204,7 +228,7 @@ class Session:
             return 0
         return first + (units - first) // self.chunk_units * self.chunk_units
 
-    def _run(self, units: int) -> np.ndarray:
+    def _run(self, units: int) -> Frames:
         waiting = len(self.decoding)
         while units:
             step_units = 1 if self.units_encoded else self.stream.schedule.first_units
@@ -216,28 +240,27 @@ class Session:
         self.returned += len(frames)
         return frames
 
-    def _collect(self, keep: int) -> np.ndarray:
+    def _collect(self, keep: int) -> Frames:
         """The frames of all units but the newest `keep`, without those before the clip."""
         height, width = self.stream.geometry.output
-        made: list[np.ndarray] = []
+        made: list[Frames] = []
         while len(self.decoding) > keep:
             frames = self.decoding.popleft().read()[self.warm_up :, :height, :width]
             self.warm_up = 0
             made.append(frames)
-        if len(made) == 1:
-            # As they came: a copy takes a core a third of the time that four GPUs take to make them.
-            return np.ascontiguousarray(made[0])
-        return np.concatenate(made) if made else np.empty((0, height, width, 3), np.uint8)
+        arrays = self.executor.arrays if self.on_device else ON_HOST
+        return arrays.join(made, (height, width))
 
     def _step(self, units: int) -> None:
         """One DiT step: encode its units, denoise them together, decode them in order."""
         encoded = [self._encode() for _ in range(units)]
         latents = self._denoise([tokens for _, tokens in encoded])
         for latent, (condition, _) in zip(latents, encoded, strict=True):
-            self.decoding.append(self.executor.start_decode(latent, condition, self.state))
+            pending = self.executor.start_decode(latent, condition, self.state, self.on_device)
+            self.decoding.append(pending)
 
     def _encode(self) -> tuple[DeviceTensor, DeviceTensor]:
-        frames = np.stack([self.pending.popleft() for _ in range(UNIT_FRAMES)])
+        frames = self.executor.arrays.stack([self.pending.popleft() for _ in range(UNIT_FRAMES)])
         first = self.units_encoded == 0 and not self.stream.schedule.lookahead
         self.units_encoded += 1
         return self.executor.encode(frames, first, self.state)

@@ -15,6 +15,7 @@ from flashvsr_trt.config.presets import UNIT_FRAMES
 from flashvsr_trt.config.signatures import DECODE, DIT, ENCODE, StreamConfig
 from flashvsr_trt.config.tiles import TilePlan
 from flashvsr_trt.runtime.executor import DeviceTensor, Executor, GraphExecutor, PendingFrames
+from flashvsr_trt.runtime.frames import Frames, NumpyArrays
 from flashvsr_trt.runtime.ring import RingStep
 from flashvsr_trt.runtime.tile_states import OwnStates, TileStates
 from flashvsr_trt.runtime.whole_frames import HostFrames, WholeFrames
@@ -50,6 +51,7 @@ class TiledExecutor(Executor):
         self.executor, self.stream, self.plan = executor, stream, plan
         self.overlaps, self.profile = executor.overlaps, executor.profile
         self.frames = frames or HostFrames(stream, plan)
+        self.arrays = executor.arrays if frames else NumpyArrays(executor.arrays.is_device)
         self.new_states = new_states or partial(OwnStates, executor, len(plan.tiles))
 
     def new_state(self) -> TiledState:
@@ -61,7 +63,7 @@ class TiledExecutor(Executor):
         state.tiles.reset()
         state.tail = None
 
-    def encode(self, frames: np.ndarray, first: bool, state: TiledState) -> tuple[Any, list[DeviceTensor]]:
+    def encode(self, frames: Frames, first: bool, state: TiledState) -> tuple[Any, list[DeviceTensor]]:
         """See `Executor.encode`. The condition is `WholeFrames.kept`, and each tile's where that is kept."""
         whole = self.frames.upscale(frames)
         conditions, tokens = [], []
@@ -73,12 +75,12 @@ class TiledExecutor(Executor):
             tokens.append(made)
         return (self._kept(self.frames.kept(frames, whole), state), conditions), tokens
 
-    def _kept(self, frames: np.ndarray, state: TiledState) -> np.ndarray:
+    def _kept(self, frames: Frames, state: TiledState) -> Frames:
         """Those of the unit that is decoded next: with look-ahead, not those just encoded."""
         if not self.stream.schedule.lookahead:
             return frames
         if state.tail is not None:
-            frames = np.concatenate([state.tail, frames])
+            frames = self.arrays.stack([*state.tail, *frames])
         state.tail = frames[-self.stream.schedule.lookahead :]
         return frames[:UNIT_FRAMES]
 
@@ -109,21 +111,26 @@ class TiledExecutor(Executor):
         return np.pad(noise, [(0, 0), (0, 0), *((0, more) for more in beyond)], mode="wrap")
 
     def start_decode(
-        self, latent: list[DeviceTensor], condition: tuple[Any, list[DeviceTensor]], state: TiledState
+        self,
+        latent: list[DeviceTensor],
+        condition: tuple[Any, list[DeviceTensor]],
+        state: TiledState,
+        on_device: bool = False,
     ) -> PendingFrames:
         """See `Executor.start_decode`. A tile that is alone is finished as frames without tiles are."""
         kept, conditions = condition
         reference = self.frames.reference(kept)
         if len(latent) == 1:
             with state.tiles.use(0, DECODE) as own:
-                return self.executor.start_decode(latent[0], self._condition(0, reference, conditions), own)
+                alone = self._condition(0, reference, conditions)
+                return self.executor.start_decode(latent[0], alone, own, on_device)
         blended = self.frames.blank()
         for number, (tile, weight) in enumerate(zip(self.plan.tiles, self.plan.weights, strict=True)):
             own_condition = self._condition(number, reference, conditions)
             with state.tiles.use(number, DECODE) as own:
                 decoded = self.executor.decode_tile(latent[number], own_condition, own)
             self.frames.add(blended, tile, weight, decoded)
-        return self.frames.finish(blended, reference)
+        return self.frames.finish(blended, reference, on_device)
 
     def _condition(self, number: int, reference: Any, conditions: list[DeviceTensor]) -> DeviceTensor:
         rows, columns = self.plan.tiles[number].pixels

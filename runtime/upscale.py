@@ -6,6 +6,7 @@ import platform
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from types import MappingProxyType
@@ -17,26 +18,15 @@ from av.codec.codec import UnknownCodecError
 from av.error import FFmpegError
 
 from flashvsr_trt import __version__
-from flashvsr_trt.config.geometry import Geometry
-from flashvsr_trt.config.presets import find_preset, find_schedule
-from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.errors import TruncatedInputError, UsageError
 from flashvsr_trt.files.image_sequence import names_images
 from flashvsr_trt.files.new import new_report
 from flashvsr_trt.files.targets import STANDARD_STREAM, check_outputs, local_path
 from flashvsr_trt.notices import Notify, phase
-from flashvsr_trt.runtime.backends import open_executor
 from flashvsr_trt.runtime.executor import Executor
+from flashvsr_trt.runtime.executors import Executors
 from flashvsr_trt.runtime.pipeline import PipelineReport, upscale_video
-from flashvsr_trt.runtime.request import (
-    PIPE_FORMATS,
-    EngineOptions,
-    ExecutorRequest,
-    RunOptions,
-    TileOptions,
-    TorchOptions,
-    part_of,
-)
+from flashvsr_trt.runtime.request import PIPE_FORMATS, RunOptions
 from flashvsr_trt.runtime.session import Session
 from flashvsr_trt.runtime.video.encoder import CONTAINER_CODECS, DEFAULT_CODEC
 from flashvsr_trt.runtime.video.image_output import is_image_output, refuse_among_pictures
@@ -52,11 +42,15 @@ HOLDS_ALL = ".mkv"
 
 
 def upscale_file(
-    options: RunOptions, notify: Notify, progress: Callable[[int, int | None], None] | None = None
+    options: RunOptions,
+    notify: Notify,
+    progress: Callable[[int, int | None], None] | None = None,
+    executors: Executors | None = None,
 ) -> tuple[dict[str, Any], TruncatedInputError | None]:
     """Upscale `options.input` into `options.output`.
 
     `notify` gets one line for each thing a user should know, `progress(done, total)` the frames written.
+    `executors` keeps what is loaded for the next file.
 
     Returns:
         The report, and why the input ended early where it did: the output is complete and kept.
@@ -67,28 +61,21 @@ def upscale_file(
     check_files(options)
     output_name = chosen_output(options)
     profile_name = local_path(options.profile) if options.profile else None
-    preset, schedule = find_preset(options.preset), find_schedule(options.schedule)
+    options.check()
+    executors = executors or Executors(notify)
     with (
         ExitStack() as files,
         open_input(options.input, options, notify) as source,
     ):
-        geometry = Geometry(source.info.height, source.info.width, options.scale, options.fit)
-        stream = StreamConfig(preset, geometry, schedule, options.upsampler, options.color_fix)
+        info = source.info
+        geometry = options.stream(info.height, info.width).geometry
         if profile_name:
             write_trace = files.enter_context(new_report(profile_name, overwrite=options.overwrite))
         with open_output(
             output_name, source, geometry.output, options, upscaled=geometry.upscaled, notify=notify
         ) as output:
-            request = ExecutorRequest(
-                stream,
-                options.weights,
-                options.device,
-                options.dtype,
-                torch=part_of(options, TorchOptions),
-                engines=EngineOptions(options.build, bool(profile_name), options.flavour, options.engines),
-                tiles=part_of(options, TileOptions),
-            )
-            executor = open_executor(options.backend, request, notify)
+            executor = executors.open(options, info.height, info.width, bool(profile_name))
+            before = executor.stage_seconds()
             with (
                 Session(executor, chunk_size=options.chunk_size, seed=options.seed, overlap=True) as session,
                 phase("upscaling", "frames") as report,
@@ -97,6 +84,8 @@ def upscale_file(
                 run = upscale_video(
                     source, session, output, batch=options.chunk_size, progress=progress or report
                 )
+            own = {name: total - before.get(name, 0.0) for name, total in executor.stage_seconds().items()}
+            run = replace(run, stage_seconds=run.stage_seconds | own)
         if profile_name and executor.profile:
             write_trace(executor.profile.trace_text())
             for line in (*executor.profile.table(), f"trace for Perfetto: {profile_name}"):
@@ -208,7 +197,7 @@ def run_report(
         "real_time": (run.steady_fps or fps or 0) / float(rate),
         "bytes": os.path.getsize(output) if os.path.isfile(output) else None,
         "truncated": run.truncated is not None,
-        "stage_seconds": run.stage_seconds | executor.stage_seconds(),
+        "stage_seconds": run.stage_seconds,
         "size": {
             "input": [geometry.width, geometry.height],
             "output": list(reversed(geometry.output)),

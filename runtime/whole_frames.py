@@ -15,6 +15,7 @@ from flashvsr_trt.config.presets import UNIT_FRAMES
 from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.config.tiles import Tile, TilePlan
 from flashvsr_trt.runtime.executor import DeviceTensor, PendingFrames, ReadyFrames
+from flashvsr_trt.runtime.frames import Frames
 
 
 class WholeFrames(Protocol):
@@ -25,15 +26,15 @@ class WholeFrames(Protocol):
 
     keeps_conditions: bool
 
-    def upscale(self, frames: np.ndarray) -> Any:
+    def upscale(self, frames: Frames) -> Any:
         """uint8 [n, H, W, 3] -> uint8 [n, *canvas, 3], upscaled and fitted, to encode them."""
         ...
 
-    def kept(self, frames: np.ndarray, upscaled: Any) -> np.ndarray:
+    def kept(self, frames: Frames, upscaled: Any) -> Frames:
         """What is kept of frames until they are decoded: themselves, or upscaled."""
         ...
 
-    def reference(self, kept: np.ndarray) -> Any:
+    def reference(self, kept: Frames) -> Any:
         """As `upscale`, of what was kept, to decode by."""
         ...
 
@@ -49,8 +50,11 @@ class WholeFrames(Protocol):
         """Add a tile's decoded frames, weighted."""
         ...
 
-    def finish(self, blended: Any, reference: Any) -> PendingFrames:
-        """Blended frames, about [0, 1], and the upscaled ones, uint8 -> colour fix, bytes [8, *canvas, 3]."""
+    def finish(self, blended: Any, reference: Any, on_device: bool = False) -> PendingFrames:
+        """Blended frames, about [0, 1], and the upscaled ones, uint8 -> colour fix, bytes [8, *canvas, 3].
+
+        These come to the host or stay on the device, as `Executor.start_decode` says.
+        """
         ...
 
 
@@ -99,7 +103,7 @@ class HostFrames:
         rows, columns = tile.pixels
         blended[:, :, rows, columns] += frames.read() * weight
 
-    def finish(self, blended: np.ndarray, reference: np.ndarray) -> PendingFrames:
+    def finish(self, blended: np.ndarray, reference: np.ndarray, on_device: bool = False) -> PendingFrames:
         """See `WholeFrames.finish`."""
         return ReadyFrames(self._each(self._finish, zip(blended, reference, strict=True)))
 

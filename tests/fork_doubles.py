@@ -1,7 +1,7 @@
 """What takes long in a command and writes nothing, replaced: the network, tracing, compiling."""
 
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,21 +12,31 @@ import flashvsr_trt.cli.main
 import flashvsr_trt.quality.page
 import flashvsr_trt.quality.report
 import flashvsr_trt.runtime.distributed.run  # noqa: F401
+from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.export import export_bundle as exporting
 from flashvsr_trt.kernels import compile as compiling
-from flashvsr_trt.runtime import upscale
+from flashvsr_trt.runtime import executors, upscale
 from tests.kernels.test_manifest import ARTIFACT
 from tests.runtime.nearest_session import NearestSession
 
 
+@dataclass(eq=False)
+class NearestExecutor:
+    """As an executor to `upscale_file`, whose session needs none."""
+
+    stream: StreamConfig
+    profile = SimpleNamespace(table=list, trace_text=lambda: "{}")
+
+    def stage_seconds(self):
+        return {}
+
+    def describe(self):
+        return {}
+
+
 def open_nearest(backend, request, notify):
-    """As `backends.open_executor`, for a session that needs none."""
-    return SimpleNamespace(
-        stream=request.stream,
-        stage_seconds=dict,
-        describe=dict,
-        profile=SimpleNamespace(table=list, trace_text=lambda: "{}"),
-    )
+    """As `backends.open_executor`."""
+    return NearestExecutor(request.stream)
 
 
 def graph_of_one_weight(network, *_):
@@ -58,7 +68,7 @@ def compile_all(wanted, directory: Path, workers):
 
 def put_doubles() -> None:
     """Replaces them in this process."""
-    upscale.open_executor = open_nearest
+    executors.open_executor = open_nearest
     upscale.Session = lambda executor, **options: nullcontext(NearestSession())
     exporting.trace_graph = graph_of_one_weight
     exporting.check_graph = lambda *_: None

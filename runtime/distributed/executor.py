@@ -26,6 +26,7 @@ from flashvsr_trt.runtime.distributed.group import Group, join_group
 from flashvsr_trt.runtime.distributed.place import torchrun_place
 from flashvsr_trt.runtime.distributed.report import rank_report
 from flashvsr_trt.runtime.executor import DeviceTensors, GraphExecutor, HostArrays, PendingFrames
+from flashvsr_trt.runtime.frames import NumpyArrays
 from flashvsr_trt.runtime.request import ExecutorRequest, TorchOptions
 from flashvsr_trt.runtime.ring import RingStep
 from flashvsr_trt.runtime.torch.device import (
@@ -122,6 +123,7 @@ class DistributedExecutor(GraphExecutor):
     """Rank 0's executor: tells the others what is run, and does its own part."""
 
     overlaps = True
+    arrays = NumpyArrays(is_device=False)
 
     def __init__(self, work: Work) -> None:
         self.work, self.group, self.stream = work, work.group, work.executor.stream
@@ -142,9 +144,9 @@ class DistributedExecutor(GraphExecutor):
         made = self._call("run_graph", graph, told, dict(tensors), state, step, whole=whole)
         return each(made, self._remote)
 
-    def download(self, frames: Remote) -> PendingFrames:
-        """See `GraphExecutor.download`: they are on their way from this rank's GPU, where all rows are."""
-        return self.work.shares[frames.number]
+    def give(self, frames: Remote, on_device: bool) -> PendingFrames:
+        """See `GraphExecutor.give`: from this rank's GPU, where all rows are."""
+        return self.work.executor.give(self.work.shares[frames.number], on_device)
 
     def stage_seconds(self) -> dict[str, float]:
         """See `Executor.stage_seconds`: rank 0's."""

@@ -31,6 +31,7 @@ from flashvsr_trt.memory import MemoryEstimate, estimate_onnxruntime_memory
 from flashvsr_trt.notices import Notify
 from flashvsr_trt.runtime.choose_tiles import choose_tiles
 from flashvsr_trt.runtime.executor import DeviceTensors, GraphExecutor, HostArrays
+from flashvsr_trt.runtime.frames import NumpyArrays
 from flashvsr_trt.runtime.onnxruntime.session import (
     COMPUTE_TYPES,
     CPU,
@@ -113,6 +114,7 @@ class OnnxRuntimeExecutor(GraphExecutor):
         check_precision(bundle)
         self.bundle, self.stream, self.signatures = bundle, bundle.stream, bundle.signatures
         self.device, self.device_index = _parse_device(device)
+        self.arrays = NumpyArrays(is_device=self.device == "cpu")
         self.threads = threads
         self.sessions: dict[str, onnxruntime.InferenceSession] = {}
         self.seconds: dict[str, float] = defaultdict(float)

@@ -20,6 +20,7 @@ from flashvsr_trt.engines.plan import SegmentPlan
 from flashvsr_trt.errors import DeviceError
 from flashvsr_trt.memory import MemoryEstimate
 from flashvsr_trt.runtime.executor import GraphExecutor, HostArrays
+from flashvsr_trt.runtime.frames import NumpyArrays
 from flashvsr_trt.runtime.ring import RingStep
 from flashvsr_trt.runtime.tensorrt.clip_memory import ClipMemory, buffer_name, clip_layout, state_name
 from flashvsr_trt.runtime.tensorrt.cuda_device import CudaDevice
@@ -48,6 +49,7 @@ class TensorRTExecutor(GraphExecutor):
     """
 
     overlaps = True
+    arrays = NumpyArrays(is_device=False)
 
     def __init__(
         self,

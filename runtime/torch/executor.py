@@ -35,12 +35,13 @@ from flashvsr_trt.model.fp8_cache import Fp8Cache, running_layers
 from flashvsr_trt.model.network import Network
 from flashvsr_trt.model.sharding import Sharding
 from flashvsr_trt.model.stages import Decode, Denoise, Encode
-from flashvsr_trt.runtime.executor import DeviceTensors, GraphExecutor, HostArrays, ReadyFrames
+from flashvsr_trt.runtime.executor import DeviceTensors, GraphExecutor, HostArrays, PendingFrames
 from flashvsr_trt.runtime.request import TorchOptions
 from flashvsr_trt.runtime.ring import RingStep
 from flashvsr_trt.runtime.torch.clock import StageClock
-from flashvsr_trt.runtime.torch.copies import ArrivingFrames, hand_over, start_download, upload
+from flashvsr_trt.runtime.torch.copies import hand_over, upload
 from flashvsr_trt.runtime.torch.device import choose_cuda_graphs
+from flashvsr_trt.runtime.torch.frames import TorchArrays, give_frames
 from flashvsr_trt.runtime.torch.graphs import Step, StepGraphs, Tensors
 from flashvsr_trt.runtime.torch.rows import FRAMES, INPUTS, SCATTERED, gather_rows, scatter_rows
 
@@ -110,6 +111,7 @@ class TorchExecutor(GraphExecutor):
         self.encoding, self.decoding = (
             torch.cuda.Stream(self.device) if self.device.type == "cuda" else None for _ in range(2)
         )
+        self.arrays = TorchArrays(self.device, self.encoding)
         self.kernel_calls: Counter[str] = Counter()
 
     def new_state(self) -> TorchState:
@@ -154,6 +156,7 @@ class TorchExecutor(GraphExecutor):
     def run_in_turn(self) -> None:
         """From now on stages run one after another without CUDA graphs: they share one working memory."""
         self.cuda_graphs, self.encoding, self.decoding = False, None, None
+        self.arrays = TorchArrays(self.device, None)
 
     def reset_state(self, state: TorchState) -> None:
         if self.device.type == "cuda":
@@ -187,15 +190,22 @@ class TorchExecutor(GraphExecutor):
             outputs = self._run(name, call, inputs, graphs)
             made: dict[str, Any] = dict(zip((spec.name for spec in signature.results), outputs, strict=True))
             if graph == DECODE:
-                whole = self._whole(made["frames"])
-                made["frames"] = None if whole is None else start_download(whole)
+                made["frames"] = self._whole(made["frames"])
         if stage == ENCODE:
             hand_over(made.values(), stream, self._denoising())
         return made | {"latent": list(made["latent"].split(UNIT_LATENT_FRAMES))} if step else made
 
-    def download(self, frames: ArrivingFrames | ReadyFrames) -> ArrivingFrames | ReadyFrames:
-        """See `GraphExecutor.download`. The copy is on its way since the frames were decoded."""
+    def download(self, frames: torch.Tensor) -> torch.Tensor:
+        """See `GraphExecutor.download`. A tile's frames stay: they are blended where they are."""
         return frames
+
+    def give(self, frames: torch.Tensor, on_device: bool) -> PendingFrames:
+        """See `GraphExecutor.give`. A copy is on its way at once, behind decoding."""
+        with ExitStack() as stack:
+            if self.device.type == "cuda":
+                stack.enter_context(torch.cuda.device(self.device))
+                stack.enter_context(torch.cuda.stream(self.decoding))
+            return give_frames(frames, on_device)
 
     def _ways(
         self, graph: str, state: TorchState, step: RingStep | None

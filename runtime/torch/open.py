@@ -1,11 +1,14 @@
 """The torch backend opened: device and dtype, what fits, weights; in tiles where a frame does not fit."""
 
+from collections.abc import Callable
 from pathlib import Path
+
+import torch
 
 from flashvsr_trt.errors import UsageError
 from flashvsr_trt.memory import GIB, Parking, TilePlaces, place_tiles
-from flashvsr_trt.model.network import build_network
-from flashvsr_trt.model.weights.load import describe, load_weights, resolve_weights
+from flashvsr_trt.model.network import Network, build_network
+from flashvsr_trt.model.weights.load import WeightsSource, describe, load_weights, resolve_weights
 from flashvsr_trt.notices import Notify
 from flashvsr_trt.runtime.choose_tiles import choose_tiles
 from flashvsr_trt.runtime.request import ExecutorRequest
@@ -50,7 +53,11 @@ def open_torch_executor(request: ExecutorRequest, notify: Notify) -> TorchExecut
     network = request.stream.preset.network
     source = resolve_weights(request.weights, network)
     storage = storage_of(network, dtype, request.torch.kv_cache, fp8)
-    free, estimate = free_memory(device), estimate_on(device, dtype, storage)
+    key = source, network, device, dtype, request.torch.precision, request.torch.calibration
+    estimate = estimate_on(device, dtype, storage)
+    # Estimates count weights, and these may be there already.
+    shared = estimate(request.stream, None).weights if key in request.networks else 0
+    free = free_memory(device) + shared
     plan = choose_tiles(request.stream, request.tiles, estimate, free, str(device), notify)
     if plan and len(plan.tiles) == 1:
         notify("one tile covers the frame: it runs in one piece")
@@ -66,19 +73,33 @@ def open_torch_executor(request: ExecutorRequest, notify: Notify) -> TorchExecut
         budget = places.needed.total
         _say_where(places, request.torch.cuda_graphs, notify)
     if device.type == "cuda":
-        bound_memory(device, budget if plan or request.tiles.vram else None)
-    notify(describe(source))
-    weights = load_weights(source, network, dtype)
-    table = request.torch.calibration
-    if table and read_calibration(Path(table), network.dit.layers).weights != weights.fingerprint:
-        notify(f"{table} was made with other weights: it may keep the wrong products out of FP8")
-    loaded = build_network(network, weights, device, dtype, fp8)
+        bound_memory(device, budget - shared if plan or request.tiles.vram else None)
+    loaded = request.networks.get(key)
+    if loaded is None:
+        loaded = request.networks[key] = _load(request, source, device, dtype, fp8, notify)
     if plan is None:
         return TorchExecutor(loaded, request.stream, request.torch)
     executor = TorchExecutor(loaded, plan.tile_stream(request.stream), request.torch)
     if places is None:
         return in_tiles(executor, request.stream, plan)
     return in_tiles(executor, request.stream, plan, places.parking, places.resident)
+
+
+def _load(
+    request: ExecutorRequest,
+    source: WeightsSource,
+    device: torch.device,
+    dtype: torch.dtype,
+    fp8: Callable[[str], bool] | None,
+    notify: Notify,
+) -> Network:
+    notify(describe(source))
+    network = request.stream.preset.network
+    weights = load_weights(source, network, dtype)
+    table = request.torch.calibration
+    if table and read_calibration(Path(table), network.dit.layers).weights != weights.fingerprint:
+        notify(f"{table} was made with other weights: it may keep the wrong products out of FP8")
+    return build_network(network, weights, device, dtype, fp8)
 
 
 def _say_where(places: TilePlaces, cuda_graphs: bool | None, notify: Notify) -> None:

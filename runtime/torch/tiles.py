@@ -7,6 +7,7 @@ their own: the GPU holds the rings of a few layers, whatever the size of a tile.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 from functools import partial
 
 import torch
@@ -42,7 +43,8 @@ def in_tiles(
     count, new_states = len(plan.tiles), None
     if count > 1:
         # Tiles are there because memory is short: the largest maps come one by one, and in bands of rows.
-        decoder = executor.decode_stage.decoder
+        # The executor's own: other executors may share the network's.
+        decoder = executor.decode_stage.decoder = copy(executor.decode_stage.decoder)
         decoder.alone_pixels = min(decoder.alone_pixels, plan.tile[0] * plan.tile[1] // 4)
         decoder.band_pixels = BAND_PIXELS
     if executor.device.type == "cuda" and count > 1:

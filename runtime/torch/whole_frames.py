@@ -13,7 +13,9 @@ from flashvsr_trt.config.tiles import Tile, TilePlan
 from flashvsr_trt.model.color import finish_frames
 from flashvsr_trt.model.upsample import Upscaler
 from flashvsr_trt.runtime.executor import PendingFrames
-from flashvsr_trt.runtime.torch.copies import start_download, upload
+from flashvsr_trt.runtime.frames import Frames
+from flashvsr_trt.runtime.torch.copies import hand_over, upload
+from flashvsr_trt.runtime.torch.frames import give_frames
 
 
 class TorchFrames:
@@ -49,10 +51,12 @@ class TorchFrames:
             for tile, weight in zip(plan.tiles, plan.weights, strict=True)
         }
 
-    def upscale(self, frames: np.ndarray, stage: str = ENCODE) -> torch.Tensor:
+    def upscale(self, frames: Frames, stage: str = ENCODE) -> torch.Tensor:
         """See `WholeFrames.upscale`."""
+        if stage == DECODE and isinstance(frames, torch.Tensor):
+            hand_over([frames], self.encoding, self.decoding)
         with self.within(stage, self.encoding if stage == ENCODE else self.decoding):
-            given = upload(torch.from_numpy(frames), self.device)
+            given = upload(torch.as_tensor(frames), self.device)
             whole = given.new_empty((len(given), *self.canvas, 3))
             for frame, place in zip(given.split(1), whole, strict=True):
                 upscaled, _ = self.upscaler(frame, self.dtype)
@@ -60,11 +64,11 @@ class TorchFrames:
                 place.copy_(upscaled[0].permute(1, 2, 0).add(1).mul_(127.5).add_(0.5))
         return whole
 
-    def kept(self, frames: np.ndarray, upscaled: torch.Tensor) -> np.ndarray:
+    def kept(self, frames: Frames, upscaled: torch.Tensor) -> Frames:
         """See `WholeFrames.kept`. They are upscaled again: a step's would take several times the memory."""
         return frames
 
-    def reference(self, kept: np.ndarray) -> torch.Tensor:
+    def reference(self, kept: Frames) -> torch.Tensor:
         """See `WholeFrames.reference`."""
         return self.upscale(kept, DECODE)
 
@@ -89,7 +93,9 @@ class TorchFrames:
             for frame, place in zip(frames, blended[:, :, rows, columns], strict=True):
                 place.addcmul_(frame.float(), self.weights[tile])
 
-    def finish(self, blended: torch.Tensor, reference: torch.Tensor) -> PendingFrames:
+    def finish(
+        self, blended: torch.Tensor, reference: torch.Tensor, on_device: bool = False
+    ) -> PendingFrames:
         """See `WholeFrames.finish`."""
         with self.within(DECODE, self.decoding):
             made = blended.new_empty((UNIT_FRAMES, *self.canvas, 3), dtype=torch.uint8)
@@ -98,7 +104,7 @@ class TorchFrames:
                 if any(self.padding):
                     pair = (F.pad(x, self.padding, mode="replicate") for x in pair)
                 place.copy_(finish_frames(*pair, self.color_fix)[:, : place.shape[1], : place.shape[2]])
-            return start_download(made)
+            return give_frames(made, on_device)
 
 
 def signed(frames: torch.Tensor) -> torch.Tensor:

@@ -13,6 +13,7 @@ from flashvsr_trt.config.presets import SCHEDULES, find_preset
 from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.quality.report import chunk_borders, starts_chunk, summarise
 from flashvsr_trt.runtime.executor import ReadyFrames
+from flashvsr_trt.runtime.frames import NumpyArrays
 from flashvsr_trt.runtime.session import Session
 from tests.quality.made import compared_frame, comparison
 
@@ -46,6 +47,7 @@ class NumberingExecutor:
     """Gives each decoded unit frames of one level, its number."""
 
     overlaps = False
+    arrays = NumpyArrays()
 
     def __init__(self, stream):
         self.stream, self.decoded = stream, 0
@@ -59,7 +61,7 @@ class NumberingExecutor:
     def dit(self, noise, tokens, rope, step, state):
         return [None] * len(tokens)
 
-    def start_decode(self, latent, condition, state):
+    def start_decode(self, latent, condition, state, on_device=False):
         self.decoded += 1
         return ReadyFrames(np.full((8, *self.stream.geometry.target, 3), self.decoded, np.uint8))
 

@@ -16,7 +16,7 @@ from flashvsr_trt.config.tiles import TilePlan
 from flashvsr_trt.errors import DeviceError, UsageError
 from flashvsr_trt.memory import LIBRARY_BYTES, Parking, Ring, place_tiles
 from flashvsr_trt.runtime.backends import open_executor
-from flashvsr_trt.runtime.request import ExecutorRequest, TileOptions, TorchOptions
+from flashvsr_trt.runtime.request import ExecutorRequest, TileOptions, TorchOptions, UpscaleOptions
 from flashvsr_trt.runtime.torch import open as opening
 from flashvsr_trt.runtime.torch.device import free_memory, storage_of, stream_memory
 
@@ -113,6 +113,16 @@ def test_what_the_process_has_on_the_gpu_is_not_counted_and_what_torch_keeps_fre
     assert free_memory(torch.device("cuda")) == FREE + kept - LIBRARY_BYTES
     opened("auto", TileOptions("off", 700 * MIB))
     assert cuda.fractions == {1: pytest.approx((held + 700 * MIB) / TOTAL)}
+
+
+def test_weights_that_are_loaded_are_not_counted_twice(cuda, monkeypatch):
+    networks, held = {}, []
+    options = UpscaleOptions(preset="nano", schedule="low-latency", weights="random:1", tile=(256, 256))
+    for _ in range(2):
+        executor = open_executor("torch", options.request(options.stream(100, 170), networks=networks))
+        held.append(cuda.fractions[1] * TOTAL)
+    whole = stream_memory(executor.stream, torch.bfloat16, executor.plan, Parking.GPU)
+    assert held[0] - held[1] == pytest.approx(whole.weights)
 
 
 def test_settings_of_the_environment_stay(cuda, monkeypatch):

@@ -1,0 +1,131 @@
+"""Frames as tensors of the executor's device: in without numpy, out as tensors, the same bytes."""
+
+import numpy as np
+import pytest
+import torch
+
+from flashvsr_trt.config.geometry import Geometry
+from flashvsr_trt.config.presets import find_schedule
+from flashvsr_trt.config.signatures import StreamConfig
+from flashvsr_trt.config.tiles import TilePlan
+from flashvsr_trt.errors import UsageError
+from flashvsr_trt.runtime.frames import NumpyArrays
+from flashvsr_trt.runtime.session import Session
+from flashvsr_trt.runtime.torch.executor import TorchExecutor
+from flashvsr_trt.runtime.torch.frames import as_tensor
+from flashvsr_trt.runtime.torch.tiles import in_tiles
+from tests.golden import load_case
+from tests.runtime.test_session import HEIGHT, WIDTH, clip, executor, expected
+from tests.test_golden_end_to_end import network_of
+
+
+class OfAnotherLibrary:
+    """What has DLPack and nothing else, as an array of CuPy or JAX."""
+
+    def __init__(self, frames):
+        self.tensor = torch.from_numpy(frames)
+
+    def __dlpack__(self, **options):
+        return self.tensor.__dlpack__(**options)
+
+    def __dlpack_device__(self):
+        return self.tensor.__dlpack_device__()
+
+
+class OfAGpu:
+    """As an array of a GPU of another library is told of, without its memory."""
+
+    device = "cuda:7"
+    __cuda_array_interface__ = None
+
+    def __dlpack_device__(self):
+        return 2, 7
+
+
+@pytest.mark.parametrize(
+    "kind", [torch.from_numpy, OfAnotherLibrary, np.asarray], ids=lambda kind: kind.__name__
+)
+def test_frames_of_every_library_give_the_same_tensors(kind):
+    frames = clip(13)
+    session = Session(executor("low-latency"), frames_on="device")
+    made = [session.push(kind(frames[i : i + 3])) for i in range(0, 13, 3)] + [session.flush()]
+    assert all(isinstance(part, torch.Tensor) for part in made)
+    np.testing.assert_array_equal(torch.cat(made).numpy(), expected("low-latency", 13))
+
+
+def test_kinds_of_frames_may_alternate_and_be_overwritten():
+    frames, session, made = clip(13), Session(executor("low-latency")), []
+    for start in range(0, 13, 3):
+        part = frames[start : start + 3].copy()
+        made.append(session.push(torch.from_numpy(part) if start % 2 else part))
+        part[:] = 0
+    np.testing.assert_array_equal(np.concatenate([*made, session.flush()]), expected("low-latency", 13))
+
+
+def test_frames_that_were_given_are_the_callers_own():
+    session = Session(executor("low-latency"), frames_on="device")
+    assert session.push(torch.empty(0, HEIGHT, WIDTH, 3, dtype=torch.uint8)).shape == (0, 128, 192, 3)
+    made = session.push(torch.from_numpy(clip(5)))
+    assert (made != 0).any()
+    assert (made.zero_() == 0).all()
+
+
+def test_tiles_take_and_give_tensors_too():
+    preset, schedule = executor("low-latency").stream.preset, find_schedule("low-latency")
+    whole = StreamConfig(preset, Geometry(128, 160, 2), schedule)
+    plan = TilePlan(whole.geometry, (256, 256))
+    tile = TorchExecutor(network_of(load_case("e2e_official")), plan.tile_stream(whole))
+    tiled = in_tiles(tile, whole, plan)
+    frames, made = np.random.default_rng(1).integers(0, 256, (5, 128, 160, 3), np.uint8), []
+    for kind, where in ((np.asarray, "host"), (torch.from_numpy, "device")):
+        made.append(np.asarray(Session(tiled, frames_on=where).push(kind(frames))))
+    assert len(plan.tiles) == 2
+    assert len(made[0]) == 5
+    np.testing.assert_array_equal(*made)
+
+
+@pytest.mark.parametrize(
+    "kinds", [(np.asarray,) * 2, (torch.from_numpy,) * 2, (np.asarray, torch.from_numpy)]
+)
+def test_frames_that_wait_are_stacked_with_those_that_came(kinds):
+    parts = [kind(frames) for kind, frames in zip(kinds, (clip(4), clip(8)), strict=True)]
+    made = executor("official").arrays.stack([*parts[0], *parts[1]])
+    np.testing.assert_array_equal(np.asarray(made), np.concatenate([clip(4), clip(8)]))
+
+
+@pytest.mark.parametrize(
+    ("frames", "message"),
+    [
+        (torch.zeros(1, HEIGHT, WIDTH, 3), "float32"),
+        (torch.zeros(HEIGHT, WIDTH, 3, dtype=torch.uint8), "do not fit"),
+        ([[0]], "list is no array"),
+        (None, "NoneType is no array"),
+    ],
+)
+def test_what_are_no_frames_is_refused_and_the_session_goes_on(frames, message):
+    session = Session(executor("official"))
+    with pytest.raises(UsageError, match=message):
+        session.push(frames)
+    assert session.failure is None
+
+
+def test_frames_of_a_gpu_are_refused_where_the_executor_has_none():
+    with pytest.raises(UsageError, match="cuda:7"):
+        NumpyArrays().view(OfAGpu())
+
+
+def test_frames_on_the_device_are_refused_where_they_only_come_to_the_host(monkeypatch):
+    monkeypatch.setattr(executor("official"), "arrays", NumpyArrays(is_device=False))
+    with pytest.raises(UsageError, match="host memory only"):
+        Session(executor("official"), frames_on="device")
+    with pytest.raises(UsageError, match="frames_on 'gpu'"):
+        Session(executor("official"), frames_on="gpu")
+
+
+def test_a_tensor_is_taken_without_a_copy():
+    frames = torch.from_numpy(clip(2))
+    assert (
+        as_tensor(frames).data_ptr()
+        == as_tensor(OfAnotherLibrary(frames.numpy())).data_ptr()
+        == frames.data_ptr()
+    )
