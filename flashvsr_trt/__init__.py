@@ -14,8 +14,6 @@ _PUBLIC = {
 }
 """Where each public name is, imported when it is asked for; `__init__.pyi` has their types."""
 
-__all__ = ["__version__", *_PUBLIC]
-
 
 def __getattr__(name: str) -> Any:
     if name in _PUBLIC:

@@ -23,7 +23,7 @@ ORDER = (
     ("cache",),
     ("runtime",),
     # Checks of engines run them.
-    ("engines.verify", "quality"),
+    ("engines.verify", "quality", "upscaler", "vapoursynth"),
     ("parity",),
     ("cli", "__main__"),
 )

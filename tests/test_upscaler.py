@@ -57,7 +57,7 @@ async def all_of(stream):
 
 
 def test_names_of_the_package_are_found_and_others_are_not():
-    assert [getattr(flashvsr_trt, name) for name in flashvsr_trt.__all__]
+    assert [getattr(flashvsr_trt, name) for name in flashvsr_trt._PUBLIC]
     with pytest.raises(AttributeError, match="Upscalers"):
         _ = flashvsr_trt.Upscalers
 

@@ -88,7 +88,7 @@ class TorchArrays:
     def join(self, parts: Sequence[torch.Tensor], size: tuple[int, int]) -> torch.Tensor:
         """See `FrameArrays.join`. They are the caller's own: it may write into them."""
         none = torch.empty((0, *size, 3), dtype=torch.uint8, device=self.device)
-        return torch.cat(parts) if parts else none
+        return torch.cat(list(parts)) if parts else none
 
     def mark(self) -> torch.cuda.Event | None:
         """See `FrameArrays.mark`."""
