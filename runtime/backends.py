@@ -95,8 +95,6 @@ def _choose(request: ExecutorRequest) -> tuple[str, str]:
 def _why_no_engines(request: ExecutorRequest) -> str | None:
     if request.device == "cpu":
         return "engines need a GPU"
-    if request.tiles.vram:
-        return "--vram is not for engines"
     from flashvsr_trt.engines.device import current_device
 
     if current_device() is None:

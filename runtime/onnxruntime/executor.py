@@ -26,7 +26,7 @@ from flashvsr_trt.config.signatures import (
     stage_of,
 )
 from flashvsr_trt.config.tiles import TilePlan
-from flashvsr_trt.errors import DeviceError
+from flashvsr_trt.errors import DeviceError, UsageError
 from flashvsr_trt.memory import MemoryEstimate, estimate_onnxruntime_memory
 from flashvsr_trt.notices import Notify
 from flashvsr_trt.runtime.choose_tiles import choose_tiles
@@ -222,7 +222,8 @@ def open_onnxruntime_executor(
     """The factory of `runtime.backends`: the cached bundle of the stream, in float32 unless float16 is asked.
 
     Raises:
-        DeviceError: the device or dtype is not one that ONNX Runtime runs here.
+        DeviceError: the device or dtype is not one that ONNX Runtime runs here, or nothing fits.
+        UsageError: `vram` on a GPU, or as `choose_tiles`.
         WeightsError, BundleError: as finding the weights and exporting do.
     """
     dtype = "float32" if request.dtype == "auto" else request.dtype
@@ -242,6 +243,11 @@ def open_onnxruntime_executor(
             return estimate_onnxruntime_memory(stream, plan, weights, dtype)
 
         plan = choose_tiles(stream, request.tiles, estimate, free_host_memory(), "this machine", notify)
+    elif request.tiles.vram:
+        raise UsageError(
+            f"--vram is not for --backend onnxruntime on {device}: what it takes there is not known before; "
+            "use --backend tensorrt --flavour onnxruntime, or --backend torch"
+        )
     bundle = bundle_for(plan.tile_stream(stream) if plan else stream, request.weights, precision, notify)
     executor = OnnxRuntimeExecutor(bundle, device)
     return TiledExecutor(executor, stream, plan) if plan else executor

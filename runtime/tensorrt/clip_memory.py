@@ -64,29 +64,46 @@ def clip_buffers(stream: StreamConfig) -> dict[str, ClipBuffer]:
     return buffers
 
 
-def clip_layout(stream: StreamConfig, compute: str) -> Layout:
+def clip_layout(stream: StreamConfig, compute: str, with_ring: bool = True) -> Layout:
     """Where each buffer is in the clip's block, and the block's exact size."""
-    buffers = clip_buffers(stream)
-    return place_side_by_side({name: buffer.spec.size_bytes(compute) for name, buffer in buffers.items()})
+    specs = {name: buffer.spec for name, buffer in clip_buffers(stream).items()}
+    kept = {name: spec for name, spec in specs.items() if with_ring or spec.role is not Role.RING}
+    return place_side_by_side({name: spec.size_bytes(compute) for name, spec in kept.items()})
+
+
+def ring_layout(stream: StreamConfig, compute: str) -> Layout:
+    """Where each tensor of the K/V ring is in a block of its own."""
+    ring = [spec for spec in carried_tensors(stage_signatures(stream)) if spec.role is Role.RING]
+    return place_side_by_side({spec.name: spec.size_bytes(compute) for spec in ring})
 
 
 class ClipMemory:
     """The block on the device, zeroed, and pinned host memory for all that is copied.
 
+    Args:
+        ring: addresses of the K/V ring's tensors where these are not in the block.
+
     Raises:
         DeviceError: the device has no room for it.
     """
 
-    def __init__(self, device: CudaDevice, stream: StreamConfig, compute: str, cuda_stream: int) -> None:
+    def __init__(
+        self,
+        device: CudaDevice,
+        stream: StreamConfig,
+        compute: str,
+        cuda_stream: int,
+        ring: Mapping[str, int] | None = None,
+    ) -> None:
         self.device = device
         buffers = clip_buffers(stream)
         self.specs = {name: buffer.spec for name, buffer in buffers.items()}
         self.compute = compute
-        layout = clip_layout(stream, compute)
+        layout = clip_layout(stream, compute, with_ring=ring is None)
         self.block, self.block_bytes = device.allocate(layout.size), layout.size
         self.addresses: Mapping[str, int] = {
             name: self.block + offset for name, offset in layout.offsets.items()
-        }
+        } | dict(ring or {})
         self.pinned = {name: self._pin(name) for name, buffer in buffers.items() if buffer.copied}
         self.zero(cuda_stream)
 

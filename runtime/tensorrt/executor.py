@@ -92,12 +92,17 @@ class TensorRTExecutor(GraphExecutor):
         arenas = tuple(self.arenas.values())
         weakref.finalize(self, _release, device, self.streams, arenas, self.graphs).atexit = False
 
-    def new_state(self) -> ClipState:
-        """Zeroed state of a fresh clip. Raises DeviceError if it does not fit beside those there are."""
+    def new_state(self, ring: Mapping[str, int] | None = None) -> ClipState:
+        """Zeroed state of a fresh clip; `ring` as of `ClipState`.
+
+        Raises:
+            DeviceError: it does not fit beside those there are.
+        """
         self.device.activate()
         if DIT_FIRST in self.plans and not self.graphs.is_loaded(DIT_FIRST):
             self.graphs.load(DIT_FIRST)
-        state = ClipState(self, self.device, self.stream, self.bundle.compute, self.streams, self.cuda_graphs)
+        of_stream = self.device, self.stream, self.bundle.compute, self.streams
+        state = ClipState(self, *of_stream, self.cuda_graphs, ring)
         self.before_first_step.add(state)
         return state
 

@@ -1,11 +1,12 @@
 """Finding, or building, the engines of a stream, and opening an executor on them."""
 
+import math
 import shlex
 from dataclasses import replace
 from pathlib import Path
 
 from flashvsr_trt.bundle import PRECISIONS, Bundle
-from flashvsr_trt.cache.bundle import bundle_for, find_bundle
+from flashvsr_trt.cache.bundle import bundle_for, find_bundle, weights_bytes
 from flashvsr_trt.cache.entries import mark_in_use
 from flashvsr_trt.cache.folder import cache_folder
 from flashvsr_trt.config.signatures import COLOR_FIXES, UPSAMPLERS, StreamConfig
@@ -28,12 +29,16 @@ from flashvsr_trt.engines.flavours import (
 from flashvsr_trt.engines.manifest import BUILD_AGAIN, MANIFEST, EngineSet, open_engines
 from flashvsr_trt.engines.options import BuildOptions
 from flashvsr_trt.errors import CacheError, DeviceError, EngineError, UsageError
-from flashvsr_trt.memory import GIB
+from flashvsr_trt.memory import GIB, MemoryEstimate
 from flashvsr_trt.notices import Notify
-from flashvsr_trt.runtime.choose_tiles import words
+from flashvsr_trt.runtime.choose_tiles import choose_tiles
 from flashvsr_trt.runtime.request import ExecutorRequest
 from flashvsr_trt.runtime.tensorrt.cuda_device import CudaDevice, device_index
-from flashvsr_trt.runtime.tensorrt.device_memory import check_device_memory, memory_before_loading
+from flashvsr_trt.runtime.tensorrt.device_memory import (
+    check_device_memory,
+    estimate_before_building,
+    memory_before_loading,
+)
 from flashvsr_trt.runtime.tensorrt.engine import TensorRTRunner
 from flashvsr_trt.runtime.tensorrt.engine_runner import EngineRunner
 from flashvsr_trt.runtime.tensorrt.executor import TensorRTExecutor
@@ -46,6 +51,7 @@ from flashvsr_trt.runtime.tensorrt.named_engines import (
     said_options,
 )
 from flashvsr_trt.runtime.tensorrt.run_profile import RunProfile
+from flashvsr_trt.runtime.tensorrt.tiles import in_tiles
 from flashvsr_trt.runtime.tiles import TiledExecutor
 
 
@@ -53,37 +59,31 @@ def open_tensorrt_executor(request: ExecutorRequest, notify: Notify) -> TensorRT
     """The factory of `runtime.backends`: engines of the flavour that is installed, built where none are.
 
     Raises:
-        UsageError: the device is no GPU, or engines have no such dtype.
+        UsageError: the device is no GPU, engines have no such dtype, or they need more than `vram`.
         DeviceError: no such GPU, or too little memory on it.
         EngineError: there are none and none may be built, building failed, or those named do not fit.
         MissingDependencyError: neither flavour is installed, or not one for this GPU.
     """
-    if request.tiles.vram:
-        raise UsageError(
-            "--vram is for --backend torch and onnxruntime: engines take what they were built for"
-        )
-    whole = request.stream
-    request, plan = _in_tiles(request)
+    whole, vram = request.stream, request.tiles.vram
+    request, plan = _in_tiles(request) or _in_new_tiles(request, notify)
     engines = (_named if request.engines.folder else _engines)(request, notify)
     device = CudaDevice(device_index(request.device))
     profile = RunProfile() if request.engines.profile else None
     executor = open_engines_on(device, engines, request.torch.cuda_graphs is not False, profile)
-    if plan is None:
-        return executor
-    state, free = executor.needed.state * len(plan.tiles), device.free_and_total_memory()[0]
-    if state > free:
-        raise DeviceError(
-            f"{len(plan.tiles)} tiles of {words(plan)} carry {state / GIB:.2f} GiB from chunk to chunk, and "
-            f"{device.name} has {free / GIB:.2f} GiB left; use --backend torch, which parks it"
+    if plan:
+        return in_tiles(executor, whole, plan, vram, notify)
+    if vram and executor.needed.total > vram:
+        least = math.ceil(executor.needed.total / GIB * 100) / 100
+        raise UsageError(
+            f"--vram {vram / GIB:.2f}G is too little: these engines of whole frames need {least:.2f}G; "
+            "smaller --tile need less"
         )
-    notify(f"{len(plan.tiles)} tiles of {words(plan)}")
-    return TiledExecutor(executor, whole, plan)
+    return executor
 
 
-def _in_tiles(request: ExecutorRequest) -> tuple[ExecutorRequest, TilePlan | None]:
-    """The request whose stream engines are looked for, and its tiles; None where it is of whole frames.
-
-    With "auto", engines of whole frames that are there come first, then those of the fewest tiles.
+def _in_tiles(request: ExecutorRequest) -> tuple[ExecutorRequest, TilePlan | None] | None:
+    """The request whose stream engines are looked for, and its tiles; None of whole frames. As it was asked
+    for, or as engines are there: of whole frames, else of the fewest tiles. None where neither says it.
     """
     stream, tile = request.stream, request.tiles.tile
     if isinstance(tile, tuple):
@@ -95,7 +95,8 @@ def _in_tiles(request: ExecutorRequest) -> tuple[ExecutorRequest, TilePlan | Non
         folder = Path(request.engines.folder or _root())
     except CacheError:
         return request, None  # no cache holds engines
-    kept = [engines.bundle.stream for engines in _kept_sets(folder)]
+    vram = None if request.engines.folder else request.tiles.vram
+    kept = [engines.bundle.stream for engines in _kept_sets(folder) if _may_fit(engines, vram)]
     if stream in kept:
         return request, None
     plans = [TilePlan(stream.geometry, other.geometry.target) for other in kept if other.is_tile]
@@ -104,7 +105,32 @@ def _in_tiles(request: ExecutorRequest) -> tuple[ExecutorRequest, TilePlan | Non
         of_tile = replace(request, stream=plan.tile_stream(stream))
         if request.engines.folder or _find_for_gpu(of_tile):
             return of_tile, plan
-    return request, None
+    return None
+
+
+def _may_fit(engines: EngineSet, vram: int | None) -> bool:
+    """Whether what engines are sure to need is not more than that."""
+    return vram is None or _needed_before_loading(engines).total <= vram
+
+
+def _in_new_tiles(request: ExecutorRequest, notify: Notify) -> tuple[ExecutorRequest, TilePlan | None]:
+    """Of engines that are to be built: the tiles that are the least work and will fit, as far as is known.
+
+    Their own needs are exact once they are loaded; until then torch's are taken for the stages' work.
+    """
+    if request.engines.folder or not request.engines.build:
+        return request, None
+    device, stream = CudaDevice(device_index(request.device)), request.stream
+    target = choose_target(request.engines.flavour, None, find_device(request.device), lambda line: None)
+    precision = _precision(request, target)
+    weights = weights_bytes(stream, request.weights, precision)
+
+    def estimate(stream: StreamConfig, plan: TilePlan | None) -> MemoryEstimate:
+        return estimate_before_building(stream, plan, weights, PRECISIONS[precision])
+
+    free = device.free_and_total_memory()[0]
+    plan = choose_tiles(stream, request.tiles, estimate, free, device.name, notify)
+    return (replace(request, stream=plan.tile_stream(stream)), plan) if plan else (request, None)
 
 
 def _kept_sets(folder: Path) -> list[EngineSet]:
@@ -125,10 +151,7 @@ def open_engines_on(
     """
     manifest, bundle = engines.manifest, engines.bundle
     check_engines(engines, device)
-    stored = manifest.size_bytes
-    if manifest.key.options.strip_weights or manifest.key.flavour == ONNXRUNTIME.name:
-        stored += bundle.weights.file.size_bytes
-    needed = memory_before_loading(bundle.stream, bundle.compute, manifest.plans, stored)
+    needed = _needed_before_loading(engines)
     free = device.free_and_total_memory()[0]
     check_device_memory(bundle.stream, bundle.compute, needed, free, device.name)
     facts = {
@@ -138,6 +161,14 @@ def open_engines_on(
     }
     runner = _runner(engines, device)
     return TensorRTExecutor(bundle, manifest.plans, runner, device, cuda_graphs, profile, facts)
+
+
+def _needed_before_loading(engines: EngineSet) -> MemoryEstimate:
+    manifest, bundle = engines.manifest, engines.bundle
+    stored = manifest.size_bytes
+    if manifest.key.options.strip_weights or manifest.key.flavour == ONNXRUNTIME.name:
+        stored += bundle.weights.file.size_bytes
+    return memory_before_loading(bundle.stream, bundle.compute, manifest.plans, stored)
 
 
 def _runner(engines: EngineSet, device: CudaDevice) -> EngineRunner:
@@ -163,7 +194,8 @@ def find_matching_engines(request: ExecutorRequest) -> EngineSet | None:
     Raises:
         FlashVSRError: why there can be none, or what is wrong with those that are there.
     """
-    return _find_for_gpu(_in_tiles(request)[0])
+    of_kept, _ = _in_tiles(request) or (request, None)
+    return _find_for_gpu(of_kept)
 
 
 def _find_for_gpu(request: ExecutorRequest) -> EngineSet | None:

@@ -1,7 +1,7 @@
 """What one clip carries through the TensorRT executor: memory, CUDA graphs, and where its units are."""
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 
@@ -97,6 +97,7 @@ class ClipState:
         owner: of the streams, which must outlive the clip.
         streams: that the clip's work is put on.
         capture: whether its graphs are replayed as CUDA graphs.
+        ring: addresses of the K/V ring's tensors where other clips use them in turn.
 
     Raises:
         DeviceError: the device has no room for it.
@@ -110,9 +111,10 @@ class ClipState:
         compute: str,
         streams: tuple[int, ...],
         capture: bool,
+        ring: Mapping[str, int] | None = None,
     ) -> None:
         self.owner = owner
-        self.memory = ClipMemory(device, stream, compute, streams[0])
+        self.memory = ClipMemory(device, stream, compute, streams[0], ring)
         self.graphs = GraphCache(device, capture)
         events = [device.new_event() for _ in range(6 * unit_places(stream) + 2)]
         unused = iter(events)

@@ -94,8 +94,12 @@ class DeviceDouble:
     def zero(self, address, size, stream) -> None:
         self.put(stream, ("zero", address, size), lambda: self.memory(address, size).fill(0))
 
+    def is_pinned(self, array: np.ndarray) -> bool:
+        """Whether it is an array that `allocate_pinned` gave, or a part of one."""
+        return id(array) in self.pinned or (array.base is not None and self.is_pinned(array.base))
+
     def upload(self, source, target, stream) -> None:
-        assert id(source) in self.pinned
+        assert self.is_pinned(source)
 
         def copy() -> None:
             self.memory(target, source.nbytes)[:] = np.atleast_1d(source).view(np.uint8).ravel()
@@ -103,7 +107,7 @@ class DeviceDouble:
         self.put(stream, ("upload", target), copy)
 
     def download(self, source, target, stream) -> None:
-        assert id(target) in self.pinned
+        assert self.is_pinned(target)
 
         def copy() -> None:
             target[...] = self.array(source, target.shape, target.dtype)

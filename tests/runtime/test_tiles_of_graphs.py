@@ -1,5 +1,7 @@
 """Exported tiles: one bundle serves frames of every size and scale, in ONNX Runtime and as engines."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,7 @@ from flashvsr_trt.export.export_bundle import WeightsOrigin, export_network
 from flashvsr_trt.parity.tensor_error import psnr
 from flashvsr_trt.runtime.onnxruntime.executor import OnnxRuntimeExecutor
 from flashvsr_trt.runtime.session import Session
+from flashvsr_trt.runtime.tensorrt.tiles import RingsFromHost
 from flashvsr_trt.runtime.tiles import TiledExecutor
 from tests.exported import export_once
 from tests.runtime.device_double import DeviceDouble
@@ -37,8 +40,8 @@ def tile_bundle(export):
     return export(StreamConfig(PRESET, tile_geometry(TILE), find_schedule("low-latency")), "tile")
 
 
-def in_tiles(executor, stream) -> TiledExecutor:
-    return TiledExecutor(executor, stream, TilePlan(stream.geometry, TILE))
+def in_tiles(executor, stream, new_states=None) -> TiledExecutor:
+    return TiledExecutor(executor, stream, TilePlan(stream.geometry, TILE), new_states=new_states)
 
 
 def test_one_tile_that_covers_the_frame_is_the_run_without_tiles(export, tile_bundle):
@@ -58,10 +61,11 @@ def test_one_bundle_makes_the_frames_of_torch_whatever_their_size(tile_bundle, s
     assert psnr(expected, made) > 60
 
 
-def test_engines_of_a_tile_make_the_frames_of_its_graphs(tile_bundle):
+def test_engines_of_a_tile_whose_rings_wait_on_the_host_make_the_frames_of_its_graphs(tile_bundle):
     stream, frames = stream_of(100, 170, "low-latency"), clip(14, 100, 170)
     expected = stream_through(Session(in_tiles(OnnxRuntimeExecutor(tile_bundle), stream)), frames, push=14)
     device = DeviceDouble(ahead=frozenset({COMPUTE, DECODING}))
-    engines = in_tiles(open_executor(tile_bundle, ComputingRunner, device), stream)
+    executor = open_executor(tile_bundle, ComputingRunner, device)
+    engines = in_tiles(executor, stream, partial(RingsFromHost, executor, 2, 1))
     made = stream_through(Session(engines, overlap=True), frames, push=8)
     assert psnr(expected, made) > 60

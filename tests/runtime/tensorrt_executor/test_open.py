@@ -16,12 +16,14 @@ from flashvsr_trt.engines.options import BuildOptions
 from flashvsr_trt.engines.plan import EngineStep, PlanTensor, SegmentPlan
 from flashvsr_trt.engines.tensorrt_api import logger_of
 from flashvsr_trt.errors import DeviceError, EngineError, UsageError
+from flashvsr_trt.memory import MemoryEstimate
 from flashvsr_trt.runtime.backends import open_executor
-from flashvsr_trt.runtime.request import EngineOptions, ExecutorRequest
+from flashvsr_trt.runtime.request import EngineOptions, ExecutorRequest, TileOptions
 from flashvsr_trt.runtime.tensorrt import engine as tensorrt_engine
 from flashvsr_trt.runtime.tensorrt import named_engines
 from flashvsr_trt.runtime.tensorrt import open as tensorrt_open
 from flashvsr_trt.runtime.tensorrt.cuda_device import device_index
+from flashvsr_trt.runtime.tensorrt.device_memory import estimate_before_building
 from flashvsr_trt.runtime.tensorrt.named_engines import check_engines
 from flashvsr_trt.runtime.tensorrt.open import build_command, check_stream, open_engines_on
 from tests.runtime.device_double import DeviceDouble
@@ -117,6 +119,37 @@ def machine(monkeypatch, tmp_path):
     monkeypatch.setattr(tensorrt_open, "CudaDevice", lambda index: DeviceDouble(name="a GPU"))
     monkeypatch.setattr(tensorrt_open, "open_engines_on", lambda device, engines, *options: engines)
     return monkeypatch
+
+
+@pytest.mark.parametrize("by_vram", [True, False])
+def test_engines_that_are_built_are_of_tiles_where_those_of_whole_frames_would_not_fit(machine, by_vram):
+    stream = replace(STREAM, geometry=Geometry(250, 300, 2))
+    needed = estimate_before_building(stream, None, 0, "bfloat16").total
+    device = DeviceDouble(total=2**34 if by_vram else needed, name="a GPU")
+    machine.setattr(tensorrt_open, "CudaDevice", lambda index: device)
+    asked, said = [], []
+    machine.setattr(tensorrt_open, "_engines", lambda request, notify: asked.append(request.stream))
+    machine.setattr(tensorrt_open, "in_tiles", lambda executor, whole, plan, vram, notify: plan)
+    tiles = TileOptions(vram=needed if by_vram else None)
+    plan = open_executor("tensorrt", ExecutorRequest(stream, "random:3", tiles=tiles), said.append)
+    assert asked == [plan.tile_stream(stream)]
+    assert len(plan.tiles) > 1
+    assert f"{len(plan.tiles)} tiles of " in said[0]
+
+
+def test_too_little_vram_for_any_engines_names_the_least(machine):
+    request = ExecutorRequest(STREAM, "random:3", tiles=TileOptions(vram=2**20))
+    with pytest.raises(UsageError, match="the least that this stream needs is"):
+        open_executor("tensorrt", request, lambda line: None)
+
+
+def test_engines_of_whole_frames_above_vram_say_what_they_need(machine):
+    executor = SimpleNamespace(needed=MemoryEstimate(2**30, 2**30, 2**30))
+    machine.setattr(tensorrt_open, "_engines", lambda request, notify: None)
+    machine.setattr(tensorrt_open, "open_engines_on", lambda *options: executor)
+    request = ExecutorRequest(STREAM, "random:3", tiles=TileOptions("off", 2**31))
+    with pytest.raises(UsageError, match=r"need 3\.00G"):
+        open_executor("tensorrt", request, lambda line: None)
 
 
 def test_no_build_names_the_command_that_builds(machine):
