@@ -4,6 +4,7 @@ import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,7 @@ def read_thresholds(tree: Path) -> dict[str, Threshold]:
     return {name: Threshold(name=name, **entry) for name, entry in entries.items()}
 
 
+@cache
 def is_here(need: str) -> bool:
     """Whether this machine has what a case needs."""
     from bench.environment import driver_version
@@ -113,6 +115,12 @@ def choose(
         if not any(fnmatchcase(case.name, pattern) for case in cases):
             raise UsageError(f"--case {pattern} fits none of: {', '.join(case.name for case in cases)}")
     fit = [c for c in cases if not patterns or any(fnmatchcase(c.name, pattern) for pattern in patterns)]
-    needs = dict.fromkeys(need for case in fit for need in case.needs)
-    lacking = {need: [case.name for case in fit if need in case.needs] for need in needs if not has(need)}
-    return [case for case in fit if not lacking.keys() & set(case.needs)], lacking
+    chosen: list[Case] = []
+    lacking: dict[str, list[str]] = {}
+    for case in fit:
+        need = next((need for need in case.needs if not has(need)), None)
+        if need:
+            lacking.setdefault(need, []).append(case.name)
+        else:
+            chosen.append(case)
+    return chosen, lacking

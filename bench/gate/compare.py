@@ -95,7 +95,8 @@ def in_turns(base: Worker, head: Worker, case: Case, thresholds: Mapping[str, Th
             try:
                 samples[name].append(worker.sample(case.name))
             except MeasureError as error:
-                return [Line(case.name, "*", Verdict.UNMEASURED, None, None, str(error))]
+                answers = ({}, str(error)) if worker is head else (str(error), {})
+                return [_failed(case, *answers)]
         if block + 1 >= case.blocks:
             lines = ratio_lines(case, samples["base"], samples["head"], thresholds)
             if not any(line.ratio and too_wide(line.ratio, thresholds[line.threshold]) for line in lines):

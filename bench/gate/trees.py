@@ -9,7 +9,7 @@ import sys
 import tempfile
 import tomllib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -103,15 +103,17 @@ class Worker:
 
     def __init__(self, tree: Path, python: str = sys.executable, fault: str | None = None) -> None:
         self.tree = tree
+        self.command = [python, "-m", "bench.gate.measure", *(("--fault", fault) if fault else ())]
+        self._start()
+
+    def _start(self) -> None:
         self.errors = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the process
         # The tree before what else the user has there, this checkout perhaps.
-        path = os.pathsep.join(filter(None, (str(tree), os.environ.get("PYTHONPATH"))))
-        environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-        command = [python, "-m", "bench.gate.measure", *(("--fault", fault) if fault else ())]
+        path = os.pathsep.join(filter(None, (str(self.tree), os.environ.get("PYTHONPATH"))))
         self.process = subprocess.Popen(
-            command,
-            cwd=tree,
-            env=environment,
+            self.command,
+            cwd=self.tree,
+            env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.errors,
@@ -122,11 +124,14 @@ class Worker:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._end(seconds=5)
+
+    def _end(self, seconds: float) -> None:
         assert self.process.stdin
         assert self.process.stdout
         self.process.stdin.close()
         try:
-            self.process.wait(timeout=5)
+            self.process.wait(timeout=seconds)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
@@ -134,20 +139,25 @@ class Worker:
         self.errors.close()
 
     def ask(self, case: str) -> None:
-        """Start a sample; `answer` waits for it."""
+        """Start a sample; `answer` waits for it. A process that ended is started again: this case may do."""
+        if self.process.poll() is not None:
+            self._end(seconds=0)
+            self._start()
         assert self.process.stdin
-        try:
+        with suppress(BrokenPipeError):  # it ended just now, and `answer` says of what
             self.process.stdin.write(f"{case}\n".encode())
-        except BrokenPipeError as error:
-            raise MeasureError(f"{case}: {self._last_words()}") from error
 
     def answer(self) -> Metrics:
-        """The metrics of what was asked first. Raises MeasureError."""
+        """The metrics of what was asked last. Raises MeasureError: it failed, or took ANSWER_SECONDS."""
         assert self.process.stdout
         ready, _, _ = select.select([self.process.stdout], [], [], ANSWER_SECONDS)
         line = self.process.stdout.readline() if ready else b""
         if not line:
-            raise MeasureError(self._last_words())
+            # A late answer must not be taken for that of the next case.
+            self.process.kill()
+            status = self.process.wait()
+            how = f"ended with {status}" if ready else f"took more than {ANSWER_SECONDS} s"
+            raise MeasureError(f"the measuring process {how}: {self._last_words()}")
         answer = json.loads(line)
         if "error" in answer:
             raise MeasureError(f"{answer['case']}: {answer['error']}")
@@ -161,4 +171,4 @@ class Worker:
     def _last_words(self) -> str:
         self.errors.seek(0)
         lines = self.errors.read().decode(errors="replace").strip().splitlines()
-        return f"the measuring process ended: {lines[-1] if lines else 'it said nothing'}"
+        return lines[-1] if lines else "it said nothing"

@@ -12,7 +12,7 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 
-from bench.gate import baselines, command, report
+from bench.gate import baselines, command, report, trees
 from bench.gate.cases import Case, Threshold, choose, read_cases, read_thresholds
 from bench.gate.compare import compare_trees, lines_of, lost_cases, ratio_lines
 from bench.gate.measure import ROOT
@@ -124,6 +124,33 @@ class StandIn:
     def sample(self, case):
         self.ask(case)
         return self.answer()
+
+
+MEASURING = """
+import os, sys, time
+for case in sys.stdin:
+    if case == "dies\\n":
+        sys.exit("no memory")
+    if case == "hangs\\n":
+        time.sleep(60)
+    print('{"case": "%s", "metrics": {"a": 1.0}}' % case.strip(), flush=True)
+"""
+
+
+def test_a_measuring_process_that_dies_or_hangs_fails_one_case_and_not_the_next(tmp_path, monkeypatch):
+    monkeypatch.setattr(trees, "ANSWER_SECONDS", 5)
+    (tmp_path / "bench/gate").mkdir(parents=True)
+    for name, text in {"__init__": "", "gate/__init__": "", "gate/measure": MEASURING}.items():
+        (tmp_path / f"bench/{name}.py").write_text(text)
+    with trees.Worker(tmp_path) as worker:
+        with pytest.raises(MeasureError, match="ended with 1: no memory"):
+            worker.sample("dies")
+        assert worker.sample("lives") == {"a": 1.0}
+        monkeypatch.setattr(trees, "ANSWER_SECONDS", 0.05)
+        with pytest.raises(MeasureError, match=r"took more than 0.05 s"):
+            worker.sample("hangs")
+        monkeypatch.setattr(trees, "ANSWER_SECONDS", 5)
+        assert worker.sample("lives") == {"a": 1.0}
 
 
 PARITY = Case("parity/x", "", "nano", {"*": "near_decibels"})
