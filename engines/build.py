@@ -181,7 +181,7 @@ def _build_all(
                 cancellation.check()
                 name = step.engine
                 tell = _tell_of(report, files, nodes, name)
-                tell()
+                tell("", 0, 0)
                 model_path = folder / model_name(name)
                 onnx.save(graph.segments[name], model_path)
                 bindings = graph.plan.bindings((*step.inputs, *step.outputs))
@@ -205,7 +205,7 @@ def _tell_of(report: Report, built: Sized, nodes: Mapping[str, int], engine: str
     done = sum(list(nodes.values())[: len(built)])
     which = f"{engine}, {len(built) + 1} of {len(nodes)}"
 
-    def tell(phase: str = "", step: int = 0, steps: int = 0) -> None:
+    def tell(phase: str, step: int, steps: int) -> None:
         report(done, sum(nodes.values()), f"{which}: {phase} {step}/{steps}" if phase else which)
 
     return tell

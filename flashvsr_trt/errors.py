@@ -61,7 +61,11 @@ class SessionError(FlashVSRError):
 
 
 class CompareError(FlashVSRError):
-    """Two videos cannot be compared: their frames differ in size, or are too small."""
+    """Two videos cannot be compared: their frames are too small."""
+
+
+class BenchError(FlashVSRError):
+    """A stream is slower than was asked for."""
 
 
 class ParityError(FlashVSRError):

@@ -73,6 +73,7 @@ class OutputOptions:
     subtitle_codec: str = COPY
     threads: int = 0
     overwrite: bool = False
+    side_by_side: bool = False
 
 
 OUTPUT_DEFAULTS = OutputOptions()

@@ -28,6 +28,7 @@ from flashvsr_trt.runtime.executors import Executors
 from flashvsr_trt.runtime.pipeline import PipelineReport, upscale_video
 from flashvsr_trt.runtime.request import PIPE_FORMATS, RunOptions
 from flashvsr_trt.runtime.session import Session
+from flashvsr_trt.runtime.side_by_side import BeforeAndAfter
 from flashvsr_trt.runtime.video.encoder import CONTAINER_CODECS, DEFAULT_CODEC
 from flashvsr_trt.runtime.video.image_output import is_image_output, refuse_among_pictures
 from flashvsr_trt.runtime.video.input import open_input
@@ -80,9 +81,10 @@ def upscale_file(
                 Session(executor, chunk_size=options.chunk_size, seed=options.seed, overlap=True) as session,
                 phase("upscaling", "frames") as report,
             ):
-                report(0, source.info.frames)
+                report(0, info.frames)
+                upscaler = BeforeAndAfter(session, geometry) if options.side_by_side else session
                 run = upscale_video(
-                    source, session, output, batch=options.chunk_size, progress=progress or report
+                    source, upscaler, output, batch=options.chunk_size, progress=progress or report
                 )
             own = {name: total - before.get(name, 0.0) for name, total in executor.stage_seconds().items()}
             run = replace(run, stage_seconds=run.stage_seconds | own)
@@ -118,7 +120,8 @@ def check_files(options: RunOptions, reports: Mapping[str, str | None] = Mapping
 def chosen_output(options: RunOptions) -> str:
     """Where the video goes: as asked for, or beside the input. Stdout is STDOUT, by whatever name."""
     if options.output is None:
-        return local_path(default_output(options.input, options.scale, options.codec))
+        word = "_side_by_side" if options.side_by_side else ""
+        return local_path(default_output(options.input, options.scale, options.codec, word))
     return STDOUT if options.output in STDOUT_NAMES else local_path(options.output)
 
 
@@ -131,11 +134,11 @@ def check_stdout(reports: dict[str, str | None]) -> None:
             raise UsageError(f"the video and {what} cannot both go to stdout; name a file for one")
 
 
-def default_output(name: str, scale: int, codec: str | None = None) -> str:
+def default_output(name: str, scale: int, codec: str | None = None, word: str = "") -> str:
     """`clip.mp4` -> `clip_2x.mp4` beside it; a folder, glob or pattern of images -> a folder beside it.
 
-    An input that exists is what it is, whatever its name holds. A container that cannot hold what `codec`
-    (None: the default) encodes becomes a .mkv.
+    `word` stands behind the scale. An input that exists is what it is, whatever its name holds. A container
+    that cannot hold what `codec` (None: the default) encodes becomes a .mkv.
 
     Raises:
         UsageError: the input is a pipe or a URL, which have no place of their own.
@@ -147,9 +150,9 @@ def default_output(name: str, scale: int, codec: str | None = None) -> str:
         folder = (path if path.is_dir() else path.parent).resolve()
         if not folder.name:
             raise UsageError(f"{folder} has no folder beside it for an output; add -o OUT")
-        return str(folder.with_name(f"{folder.name}_{scale}x")) + "/"
+        return str(folder.with_name(f"{folder.name}_{scale}x{word}")) + "/"
     suffix = path.suffix if can_hold(path.suffix, codec) else HOLDS_ALL
-    return str(path.with_name(f"{path.stem}_{scale}x{suffix}"))
+    return str(path.with_name(f"{path.stem}_{scale}x{word}{suffix}"))
 
 
 def can_hold(suffix: str, codec: str | None) -> bool:

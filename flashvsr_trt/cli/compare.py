@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @click.option("--html", "html_file", metavar="OUT", help="Write a page with a plot and sliders from A to B.")
 @OVERWRITE
 def compare(a: str, b: str, json_file: str | None, html_file: str | None, overwrite: bool) -> None:
-    """PSNR and SSIM of A against B, two videos or image sequences of one size.
+    """PSNR and SSIM of A against B, two videos or image sequences; the smaller is upscaled with bicubic.
 
     Luma is the Y of BT.601 (16 to 235), SSIM that of Wang et al. 2004, the peak 255. Frames are compared in
     order; where one video is longer, those that both have.

@@ -204,7 +204,8 @@ class LogFile(logging.FileHandler):
             if path.exists() and path.stat().st_size and not _is_log(path):
                 raise UsageError(f"--log-file {path} exists and is no log; name another file")
             super().__init__(path, encoding="utf-8", errors="backslashreplace")
-            self.stream.write(f"{LOG_HEADER}\n")
+            with path.open("a", encoding="utf-8") as log:
+                log.write(f"{LOG_HEADER}\n")
         except OSError as error:
             reason = f"--log-file {path} cannot be written ({error.strerror}); name another file"
             raise UsageError(reason) from error

@@ -4,19 +4,25 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
+import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import psutil
+from huggingface_hub.constants import HF_HUB_CACHE
 
+from flashvsr_trt.cache.folder import CACHE_VARIABLE, cache_root
+from flashvsr_trt.cli.verdict import verdict
 from flashvsr_trt.config.presets import DEFAULT_PRESET, find_preset
 from flashvsr_trt.engines.device import Device, current_device
 from flashvsr_trt.engines.flavours import FLAVOURS, Flavour
 from flashvsr_trt.engines.readiness import readiness
-from flashvsr_trt.errors import WeightsError
+from flashvsr_trt.errors import CacheError, WeightsError
 from flashvsr_trt.extras import TORCH, TORCH_FOR_CUDA, install_command
+from flashvsr_trt.runtime.video.encoders_here import encoders_here
 
 
 @dataclass(frozen=True)
@@ -27,8 +33,14 @@ class Finding:
     present: bool
     detail: str
     fix: str = ""
+    optional: bool = False
     more: Mapping[str, Any] = field(default_factory=dict)
     """What JSON tells besides."""
+
+    @property
+    def state(self) -> str:
+        """In a word."""
+        return "ok" if self.present else "optional" if self.optional else "missing"
 
     def as_dict(self) -> dict[str, Any]:
         found = asdict(self)
@@ -48,9 +60,10 @@ def examine() -> list[Finding]:
     """All findings, the ones a first run needs first."""
     device = current_device()
     return [
-        *(_machine(), _torch(), _gpu(), _weights()),
+        *(_machine(), _torch(), _gpu(), _weights(), _disk(), _encoders()),
         *(_optional(*part) for part in OPTIONAL_PARTS),
         *(_flavour(flavour, device) for flavour in FLAVOURS.values()),
+        *_verdict(device),
     ]
 
 
@@ -87,8 +100,10 @@ def _gpu() -> Finding:
             False,
             "this PyTorch is a CPU build: runs are slow, nano is what a CPU is for",
             f"on a machine with an NVIDIA GPU: {TORCH_FOR_CUDA}",
+            optional=True,
         )
-    return Finding("gpu", False, "no NVIDIA GPU seen by the driver", "check nvidia-smi, then the driver")
+    fix = "check nvidia-smi, then the driver"
+    return Finding("gpu", False, "no NVIDIA GPU seen by the driver", fix, optional=True)
 
 
 def gpu_memory() -> int | None:
@@ -115,11 +130,52 @@ def _weights() -> Finding:
     return Finding("weights", True, describe(source))
 
 
+DISK_BYTES = 20e9
+"""Weights, a bundle of them and engines are about 6 GB each."""
+
+
+def _disk() -> Finding:
+    """Room where weights, bundles and engines are kept."""
+    try:
+        places = {"the cache": cache_root(), "weights": Path(HF_HUB_CACHE)}
+    except CacheError as error:
+        return Finding("disk", False, str(error), f"set {CACHE_VARIABLE}")
+    free = {what: (_free_bytes(path), path) for what, path in places.items()}
+    details = [f"{size / 1e9:,.1f} GB free for {what} ({path})" for what, (size, path) in free.items()]
+    enough = all(size >= DISK_BYTES for size, _ in free.values())
+    fix = f"the published weights with their engines need about {DISK_BYTES / 1e9:.0f} GB; nano needs none"
+    return Finding("disk", enough, "; ".join(details), "" if enough else fix, optional=True)
+
+
+def _free_bytes(path: Path) -> int:
+    """On the disk of a folder, which may not be there yet."""
+    there = next(folder for folder in (path, *path.parents) if folder.exists())
+    return shutil.disk_usage(there).free
+
+
+def _encoders() -> Finding:
+    """What of a GPU encodes video here; a CPU always can."""
+    found = encoders_here(hardware=True)
+    opening = [encoder.name for encoder in found if encoder.why_not is None]
+    if opening:
+        return Finding("encoders", True, f"{', '.join(opening)} open here, for --codec")
+    known = ", ".join(encoder.name for encoder in found) or "none"
+    return Finding(
+        "encoders", True, f"libx264 and others on the CPU (run --list-codecs); on a GPU none of {known} opens"
+    )
+
+
+def _verdict(device: Device | None) -> list[Finding]:
+    if importlib.util.find_spec("torch") is None:
+        return []
+    return [Finding("verdict", True, verdict(device))]
+
+
 def _optional(distribution: str, module: str, extra: str, purpose: str) -> Finding:
     with suppress(ModuleNotFoundError):
         if importlib.util.find_spec(module):
             return Finding(distribution, True, f"{_version(distribution, module)}: {purpose}")
-    return Finding(distribution, False, purpose, install_command(extra))
+    return Finding(distribution, False, purpose, install_command(extra), optional=True)
 
 
 def _flavour(flavour: Flavour, device: Device | None) -> Finding:
@@ -144,6 +200,7 @@ def _flavour(flavour: Flavour, device: Device | None) -> Finding:
         present=bool(found.builds or found.runs_on),
         detail="; ".join(details),
         fix="; ".join(dict.fromkeys(part.fix for part in found.missing)),
+        optional=True,
         more={"capabilities": flavour.capabilities, "readiness": found},
     )
 

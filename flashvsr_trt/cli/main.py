@@ -8,10 +8,12 @@ from contextlib import contextmanager
 import click
 
 from flashvsr_trt import __version__
+from flashvsr_trt.cli.bench import bench
 from flashvsr_trt.cli.cache import cache
 from flashvsr_trt.cli.calibrate import calibrate
 from flashvsr_trt.cli.commands import Group
 from flashvsr_trt.cli.compare import compare
+from flashvsr_trt.cli.config import config, read_config
 from flashvsr_trt.cli.display import LOG, displayed, say
 from flashvsr_trt.cli.engines import engines
 from flashvsr_trt.cli.export import export, inspect, parity
@@ -41,7 +43,11 @@ def cli(debug: bool) -> None:
     """FlashVSR v1.1 video super-resolution."""
 
 
-for command in (run, weights, kernels, export, parity, inspect, engines, cache, compare, calibrate, gate):
+COMMANDS = (
+    *(run, bench, compare, config, weights, export, parity, inspect, engines),
+    *(kernels, cache, calibrate, gate),
+)
+for command in COMMANDS:
     cli.add_command(command)
 
 
@@ -99,12 +105,17 @@ def doctor(as_json: bool, budgets: tuple[int, ...]) -> None:
         click.echo(json.dumps([finding.as_dict() for finding in findings], indent=2))
         return
     for finding in findings:
-        click.echo(f"{'ok     ' if finding.present else 'missing'} {finding.name:<16} {finding.detail}")
+        if finding.name == "verdict":
+            continue
+        click.echo(f"{finding.state:<8} {finding.name:<19} {finding.detail}")
         if finding.fix:
-            click.echo(f"{'':<24} {finding.fix}")
+            click.echo(f"{'':<28} {finding.fix}")
     if memory := gpu_memory():
         click.echo()
         show_memory((memory,), as_json)
+    for finding in findings:
+        if finding.name == "verdict":
+            click.echo(f"\n{finding.detail}")
 
 
 def _reported(error: BaseException) -> int:
@@ -163,5 +174,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     prepare_streams()
     debug = "--debug" in arguments
     with displayed(), ended_by_signals(), reported_errors(debug), named_missing_parts():
-        cli.main(arguments, prog_name="flashvsr-trt", standalone_mode=False, obj=arguments)
+        # The command that mends a config must not fail of it.
+        defaults = {} if arguments[:1] == ["config"] else read_config(cli)
+        cli.main(
+            arguments, prog_name="flashvsr-trt", standalone_mode=False, obj=arguments, default_map=defaults
+        )
         sys.stdout.flush()

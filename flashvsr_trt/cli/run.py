@@ -1,6 +1,7 @@
 """`flashvsr-trt run`: its options, and what it says at the end."""
 
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
@@ -8,6 +9,7 @@ from typing import Any
 
 import click
 
+from flashvsr_trt.cli.codecs import list_codecs
 from flashvsr_trt.cli.commands import Command
 from flashvsr_trt.cli.display import DISPLAY, say
 from flashvsr_trt.cli.options import (
@@ -35,7 +37,7 @@ from flashvsr_trt.cli.options import (
 from flashvsr_trt.config.geometry import FITS
 from flashvsr_trt.config.presets import CHUNK_SIZES
 from flashvsr_trt.engines.flavours import FLAVOUR_CHOICES
-from flashvsr_trt.errors import UsageError
+from flashvsr_trt.errors import TruncatedInputError, UsageError
 from flashvsr_trt.files.new import new_report
 from flashvsr_trt.files.targets import STANDARD_STREAM, local_path
 from flashvsr_trt.runtime.request import ATTENTIONS, DIT_PRECISIONS, KV_CACHES, PIPE_FORMATS, RunOptions
@@ -47,8 +49,32 @@ STREAM_CODECS = "copy, auto (convert what OUT cannot hold), none, or an encoder 
 
 
 @click.command(cls=Command)
-@click.argument("input", metavar="INPUT")
-@click.option("-o", "--output", metavar="OUT", help="File, folder, or - for stdout.  [default: INPUT_2x]")
+@click.argument("inputs", metavar="INPUT...", nargs=-1, required=True)
+@click.option(
+    "-o",
+    "--output",
+    metavar="OUT",
+    help="File, - for stdout, a folder for PNGs, or for the videos of several inputs.  [default: INPUT_2x]",
+)
+@click.option(
+    "--resume", is_flag=True, help="Skip inputs whose output is there; it has its name only when whole."
+)
+@click.option(
+    "--preview",
+    type=TimeType(),
+    help="Upscale half a second around TIME alone, to two PNGs and a page with a slider in a folder.",
+)
+@click.option(
+    "--side-by-side", is_flag=True, help="Write before (bicubic) left of a line and after right of it."
+)
+@click.option(
+    "--list-codecs",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=list_codecs,
+    help="List the video encoders for --codec, and which of them open here.",
+)
 @PRESET
 @SCALE
 @WEIGHTS
@@ -136,8 +162,11 @@ STREAM_CODECS = "copy, auto (convert what OUT cannot hold), none, or an encoder 
 @click.pass_obj
 def run(
     arguments: Sequence[str],
+    inputs: tuple[str, ...],
     json_file: str | None,
     gpus: int | None,
+    resume: bool,
+    preview: Fraction | None,
     ss: Fraction | None,
     to: Fraction | None,
     t: Fraction | None,
@@ -145,22 +174,99 @@ def run(
 ) -> None:
     """Upscale INPUT: a video, a folder, glob or %05d pattern of images, or - for a pipe.
 
-    FRAME|TIME: an integer counts frames (48), else it is a time (1:02:03.5, 1:30, 12.5s, 500ms).
+    Of several videos, or a folder of them, one that fails does not stop the others. FRAME|TIME: an integer
+    counts frames (48), else it is a time (1:02:03.5, 1:30, 12.5s, 500ms).
     """
+    from flashvsr_trt.runtime.batch import is_batch, jobs_of
     from flashvsr_trt.runtime.distributed.run import launch_if_asked, run_ranks
-    from flashvsr_trt.runtime.upscale import check_files, upscale_file
 
     take_times(options, {"start": ss, "end": to, "duration": t})
     take_precision(options)
-    run_options = RunOptions(**options)
-    check_files(run_options, {"--json": json_file})
-    launch_if_asked(gpus, run_options, arguments)
-    with run_ranks(run_options), report_file(json_file, run_options.overwrite) as write_report:
-        report, truncated = upscale_file(run_options, say)
-        write_report(json.dumps(report, indent=2) + "\n")
+    asked = RunOptions(input=inputs[0], **options)
+    if preview is not None:
+        write_one_preview(asked, inputs, preview)
+        return
+    several = is_batch(inputs)
+    jobs = jobs_of(inputs, asked) if several else [asked]
+    check_jobs(jobs, json_file, resume)
+    launch_if_asked(gpus, asked, arguments)
+    with run_ranks(asked), report_file(json_file, asked.overwrite) as write_report:
+        if several or resume:
+            upscale_all(jobs, resume, several, write_report)
+        else:
+            upscale_one(asked, write_report)
+
+
+def check_jobs(jobs: Sequence[RunOptions], json_file: str | None, resume: bool) -> None:
+    """Raise UsageError before anything is loaded where an output would lose a file."""
+    from flashvsr_trt.runtime.batch import is_done
+    from flashvsr_trt.runtime.upscale import check_files
+
+    for job in jobs:
+        if not (resume and is_done(job)):
+            check_files(job, {"--json": json_file})
+
+
+def upscale_one(options: RunOptions, write_report: Callable[[str], None]) -> None:
+    from flashvsr_trt.runtime.upscale import upscale_file
+
+    report, truncated = upscale_file(options, say)
+    write_report(json.dumps(report, indent=2) + "\n")
     tell_summary(report)
     if truncated:
         raise truncated
+
+
+def upscale_all(
+    jobs: Sequence[RunOptions], resume: bool, several: bool, write_report: Callable[[str], None]
+) -> None:
+    """Several inputs, or one that is perhaps done. Raises BatchError, or the one input's own error."""
+    from flashvsr_trt.runtime.batch import check_outcomes, run_batch
+    from flashvsr_trt.runtime.executors import Executors
+    from flashvsr_trt.runtime.upscale import upscale_file
+
+    executors = Executors(say)
+    for job in jobs if several else ():
+        os.makedirs(os.path.dirname((job.output or "").rstrip("/")) or ".", exist_ok=True)
+
+    def upscale(job: RunOptions) -> tuple[dict[str, Any], TruncatedInputError | None]:
+        report, truncated = upscale_file(job, say, executors=executors)
+        tell_summary(report)
+        return report, truncated
+
+    outcomes = run_batch(jobs, upscale, resume, say)
+    facts = [vars(each) | {"error": each.error and str(each.error)} for each in outcomes]
+    write_report(json.dumps({"inputs": facts}, indent=2) + "\n")
+    if several:
+        check_outcomes(outcomes, say)
+    elif outcomes[0].error:
+        raise outcomes[0].error
+
+
+def write_one_preview(options: RunOptions, inputs: Sequence[str], at: Fraction) -> None:
+    from flashvsr_trt.quality.preview import FILES, write_preview
+
+    if len(inputs) > 1:
+        raise UsageError("--preview is of one input; name one")
+    folder = write_preview(options, at, say)
+    say(f"{folder}: {', '.join(FILES)}")
+
+
+def tell_summary(report: Mapping[str, Any]) -> None:
+    """The last line of a run: how much, how fast, what size, and where it is."""
+    (width, height), (wide, high) = report["size"]["input"], report["size"]["output"]
+    fps = report["steady_fps"] or report["fps"]
+    speed = f"{fps:.2f} FPS" if fps else "no time"
+    if report["real_time"]:
+        speed += f", {report['real_time']:.2f}x real time"
+    facts = [f"{report['frames']:,} frames in {report['seconds']:.1f} s ({speed})"]
+    facts.append(f"{width}x{height} to {wide}x{high}")
+    if report["bytes"]:
+        facts.append(size_in_words(report["bytes"]))
+    if DISPLAY.style == "json":
+        DISPLAY.write_json("summary", **report)
+    else:
+        say(f"{report['output']}: {', '.join(facts)}")
 
 
 def size_in_words(size: int) -> str:
@@ -188,23 +294,6 @@ def take_precision(options: dict[str, Any]) -> None:
         if options["dtype"] not in ("auto", DTYPES[asked]):
             raise UsageError(f"--precision {asked} and --dtype {options['dtype']} differ; leave --dtype out")
         options["dtype"] = DTYPES[asked]
-
-
-def tell_summary(report: Mapping[str, Any]) -> None:
-    """The last line of a run: how much, how fast, what size, and where it is."""
-    (width, height), (wide, high) = report["size"]["input"], report["size"]["output"]
-    fps = report["steady_fps"] or report["fps"]
-    speed = f"{fps:.2f} FPS" if fps else "no time"
-    if report["real_time"]:
-        speed += f", {report['real_time']:.2f}x real time"
-    facts = [f"{report['frames']:,} frames in {report['seconds']:.1f} s ({speed})"]
-    facts.append(f"{width}x{height} to {wide}x{high}")
-    if report["bytes"]:
-        facts.append(size_in_words(report["bytes"]))
-    if DISPLAY.style == "json":
-        DISPLAY.write_json("summary", **report)
-    else:
-        say(f"{report['output']}: {', '.join(facts)}")
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from flashvsr_trt.errors import CompareError, TruncatedInputError, UsageError
 from flashvsr_trt.notices import Notify
 from flashvsr_trt.quality.metrics import GAUSSIAN_SIDE, FrameQuality, frame_quality
 from flashvsr_trt.runtime.request import InputOptions
+from flashvsr_trt.runtime.side_by_side import bicubic
 from flashvsr_trt.runtime.video.info import DecodedFrame, VideoInfo, VideoInput
 from flashvsr_trt.runtime.video.input import STDIN, open_input
 
@@ -33,6 +34,8 @@ class Comparison:
     counts: tuple[int, int]
     """Frames of A and of B."""
     frames: tuple[ComparedFrame, ...]
+    sizes: tuple[tuple[int, int], ...] = ()
+    """Width and height of A's own frames and of B's; they were compared at `width` x `height`."""
     truncated: tuple[TruncatedInputError | None, TruncatedInputError | None] = (None, None)
     """Why A and B ended early, where they did; the frames that could be decoded are compared."""
 
@@ -51,19 +54,21 @@ def compare_videos(
 ) -> Comparison:
     """Compares the frames that A and B both have, whatever their timestamps.
 
+    Where one has smaller frames, these are brought to the size of the other by bicubic interpolation.
+
     `a` and `b` are what `open_input` takes; interlaced frames are compared as they are stored. `notify` gets
     one line for each thing a user should know, `progress(done, total)` the frames compared.
 
     Raises:
         VideoError: one of them cannot be read.
-        CompareError: their frames differ in size, or are too small for SSIM.
+        CompareError: their frames are too small for SSIM.
         UsageError: both are to be read from the same pipe.
     """
     if a == b == STDIN:
         raise UsageError("both inputs are -, and there is one pipe; name a file for one of them")
     as_stored = InputOptions(deinterlace=False)
     with open_input(a, as_stored, notify) as source_a, open_input(b, as_stored, notify) as source_b:
-        _check_sizes(source_a.info, source_b.info)
+        size = _common_size(source_a.info, source_b.info, notify)
         announced = [source.info.frames for source in (source_a, source_b) if source.info.frames]
         reads = _Reading(source_a), _Reading(source_b)
         time_base = float(source_a.info.time_base)
@@ -71,10 +76,11 @@ def compare_videos(
         for one, other in zip_longest(*reads):
             if one is None or other is None:
                 continue  # the longer one is read on, so that its frames are counted
-            frame = ComparedFrame(len(compared), one.pts * time_base, frame_quality(one.pixels, other.pixels))
+            pixels = bicubic(one.pixels, size), bicubic(other.pixels, size)
+            frame = ComparedFrame(len(compared), one.pts * time_base, frame_quality(*pixels))
             compared.append(frame)
             if watch:
-                watch(frame, one.pixels, other.pixels)
+                watch(frame, *pixels)
             if progress:
                 progress(len(compared), min(announced, default=None))
     counts = reads[0].count, reads[1].count
@@ -82,8 +88,9 @@ def compare_videos(
         notify(f"{a} has {counts[0]} frames and {b} has {counts[1]}: the first {len(compared)} are compared")
     return Comparison(
         names=(a, b),
-        width=source_a.info.width,
-        height=source_a.info.height,
+        width=size[1],
+        height=size[0],
+        sizes=tuple((source.info.width, source.info.height) for source in (source_a, source_b)),
         counts=counts,
         frames=tuple(compared),
         truncated=(reads[0].truncated, reads[1].truncated),
@@ -107,14 +114,24 @@ class _Reading:
             self.truncated = error
 
 
-def _check_sizes(a: VideoInfo, b: VideoInfo) -> None:
-    if (a.height, a.width) != (b.height, b.width):
-        raise CompareError(
-            f"{a.name} is {a.width}x{a.height} and {b.name} is {b.width}x{b.height}; "
-            "bring both to one size to compare them"
+SAME_SHAPE = 0.01
+"""Of the ratio of width to height: what rounding to whole pixels may change."""
+
+
+def _common_size(a: VideoInfo, b: VideoInfo, notify: Notify) -> tuple[int, int]:
+    """Height and width that both are compared at, the larger of the two; said where they differ."""
+    small, large = sorted((a, b), key=lambda info: info.height * info.width)
+    size = large.height, large.width
+    if (small.height, small.width) != size:
+        stretch = small.width * large.height / (small.height * large.width)
+        shape = "" if abs(stretch - 1) < SAME_SHAPE else ", and is stretched: their shapes differ"
+        notify(
+            f"{small.name} is {small.width}x{small.height} and {large.name} is {large.width}x{large.height}: "
+            f"the smaller is upscaled with bicubic interpolation{shape}"
         )
-    if min(a.height, a.width) < GAUSSIAN_SIDE:
+    if min(size) < GAUSSIAN_SIDE:
         raise CompareError(
-            f"frames of {a.width}x{a.height} are smaller than the window of SSIM; "
+            f"frames of {large.width}x{large.height} are smaller than the window of SSIM; "
             f"compare videos of at least {GAUSSIAN_SIDE} pixels a side"
         )
+    return size

@@ -164,7 +164,8 @@ def comparison_page(comparison: Comparison, shown: Sequence[ShownFrame]) -> str:
     counts = f"{compared} frames"
     if count_a != count_b:
         counts = f"the first {compared} frames (A has {count_a}, B has {count_b})"
-    return _template("page.html").substitute(
+    return template("page.html").substitute(
+        **page_parts(),
         name_a=name_a,
         name_b=name_b,
         width=comparison.width,
@@ -174,7 +175,7 @@ def comparison_page(comparison: Comparison, shown: Sequence[ShownFrame]) -> str:
         rows="".join(_row(summarise(comparison.frames, measure)) for measure in LABELS),
         remarks="".join(f"<p>{escape(line)}</p>" for line in remarks(comparison)),
         plot=plot(comparison.frames, [pair.frame.index for pair in shown]),
-        pairs="".join(_pair(pair, name_a, name_b, pair.frame.index == worst) for pair in shown),
+        pairs="".join(_pair(pair, comparison.names, pair.frame.index == worst) for pair in shown),
     )
 
 
@@ -187,7 +188,8 @@ def png(pixels: np.ndarray) -> bytes:
     return b"".join(bytes(packet) for packet in (*encoder.encode(frame), *encoder.encode(None)))
 
 
-def _template(name: str) -> Template:
+def template(name: str) -> Template:
+    """A file of this room."""
     return Template(TEMPLATES.joinpath(name).read_text(encoding="utf-8"))
 
 
@@ -196,23 +198,42 @@ def _row(summary: Summary) -> str:
     return f'<tr><th scope="row">{label}</th>{"".join(f"<td>{value}</td>" for value in values)}</tr>'
 
 
-def _pair(pair: ShownFrame, name_a: str, name_b: str, worst: bool) -> str:
-    height, width = pair.a.shape[:2]
-    return _template("pair.html").substitute(
-        index=pair.frame.index,
-        seconds=f"{pair.frame.seconds:.2f}",
-        worst=" (least luma PSNR)" if worst else "",
-        measures=", ".join(
-            f"{LABELS[measure]} {in_words(measure, value)}"
-            for measure, value in vars(pair.frame.quality).items()
-        ),
-        name_a=name_a,
-        name_b=name_b,
+def _pair(pair: ShownFrame, names: tuple[str, str], worst: bool) -> str:
+    measures = ", ".join(
+        f"{LABELS[measure]} {in_words(measure, value)}" for measure, value in vars(pair.frame.quality).items()
+    )
+    note = " (least luma PSNR)" if worst else ""
+    caption = f"<b>Frame {pair.frame.index}</b>, {pair.frame.seconds:.2f} s{note}: {measures}"
+    lettered = zip("AB", names, strict=True)
+    named = [f"{letter}, {escape(name)}, frame {pair.frame.index}" for letter, name in lettered]
+    return slider(pair.frame.index, caption, ("A", "B"), named, (pair.a, pair.b))
+
+
+def slider(
+    index: int, caption: str, labels: Sequence[str], names: Sequence[str], pictures: Sequence[np.ndarray]
+) -> str:
+    """A figure with a line to drag from the left picture to the right, uint8 RGB [H, W, 3] each.
+
+    `caption`, `labels` above the pictures and `names` for those who do not see them are HTML.
+    """
+    height, width = pictures[0].shape[:2]
+    return template("pair.html").substitute(
+        index=index,
+        caption=caption,
+        left=labels[0],
+        right=labels[1],
+        name_a=names[0],
+        name_b=names[1],
         width=width,
         height=height,
-        image_a=_data_uri(pair.a),
-        image_b=_data_uri(pair.b),
+        image_a=_data_uri(pictures[0]),
+        image_b=_data_uri(pictures[1]),
     )
+
+
+def page_parts() -> dict[str, str]:
+    """What every page with sliders has: style, script and the choice of a size."""
+    return {name: template(f"{name}.html").template.rstrip() for name in ("style", "script", "zoom")}
 
 
 def _data_uri(pixels: np.ndarray) -> str:

@@ -92,6 +92,7 @@ def comparison_json(comparison: Comparison) -> dict[str, Any]:
         "a": inputs[0],
         "b": inputs[1],
         "size": [comparison.width, comparison.height],
+        "own_sizes": [list(size) for size in comparison.sizes],
         "frames_compared": len(comparison.frames),
         "same_frame_count": comparison.counts[0] == comparison.counts[1],
         "equal_frames": summaries["rgb_psnr"].infinite,
@@ -121,6 +122,9 @@ def comparison_json(comparison: Comparison) -> dict[str, Any]:
 def remarks(comparison: Comparison) -> list[str]:
     """What a reader of the table should know besides: equal frames, chunk borders."""
     lines = []
+    for name, own in zip(comparison.names, comparison.sizes, strict=True) if comparison.sizes else ():
+        if own != (comparison.width, comparison.height):
+            lines.append(f"{name} was upscaled from {own[0]}x{own[1]} with bicubic interpolation")
     equal = summarise(comparison.frames, "rgb_psnr").infinite
     if equal:
         lines.append(f"{equal} of {len(comparison.frames)} frames are equal; the mean PSNR is of the others")

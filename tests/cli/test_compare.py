@@ -56,6 +56,7 @@ def test_the_report_has_this_schema(clip, worse, tmp_path, capfd):
         "a",
         "b",
         "size",
+        "own_sizes",
         "frames_compared",
         "same_frame_count",
         "equal_frames",
@@ -145,11 +146,24 @@ def test_the_page_and_the_report_are_written_together(clip, worse, tmp_path, cap
     assert names(tmp_path) == {"a.mkv", "b.mkv", "page.html", "report.json"}
 
 
-def test_different_sizes_are_named(clip, tmp_path, capfd):
+def test_the_smaller_is_upscaled_with_bicubic_and_that_is_said(clip, tmp_path, capfd):
     other = make_clip(tmp_path / "other.mkv", size=(96, 128))
-    outcome = call(capfd, "compare", clip, other, "--html", tmp_path / "page.html")
-    assert_refused(outcome, 1, "64x48", "128x96", "one size")
-    assert names(tmp_path) == {"a.mkv", "other.mkv"}
+    page, report = tmp_path / "page.html", tmp_path / "report.json"
+    outcome = call(capfd, "compare", clip, other, "--html", page, "--json", report)
+    assert outcome.code == 0, outcome.err
+    said = f"{clip} is 64x48 and {other} is 128x96: the smaller is upscaled with bicubic interpolation"
+    assert outcome.err.splitlines()[0] == said
+    assert f"{clip} was upscaled from 64x48 with bicubic interpolation" in outcome.out
+    assert f"{clip} was upscaled from 64x48 with bicubic interpolation" in page.read_text()
+    facts = json.loads(report.read_text())
+    assert (facts["size"], facts["own_sizes"]) == ([128, 96], [[64, 48], [128, 96]])
+
+
+def test_another_shape_is_said_too(clip, tmp_path, capfd):
+    other = make_clip(tmp_path / "other.mkv", size=(96, 96))
+    outcome = call(capfd, "compare", other, clip)
+    assert outcome.code == 0, outcome.err
+    assert "their shapes differ" in outcome.err.splitlines()[0]
 
 
 def test_frames_too_small_for_ssim_are_refused(tmp_path, capfd):

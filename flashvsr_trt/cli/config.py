@@ -1,0 +1,164 @@
+"""`flashvsr-trt config`: options that stay, in a TOML file; the environment and the command line go first."""
+
+import difflib
+import os
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+from platformdirs import user_config_path
+
+from flashvsr_trt.cli.commands import DISPLAY_OPTIONS, Group, options_of
+from flashvsr_trt.cli.options import OVERWRITE
+from flashvsr_trt.errors import UsageError
+from flashvsr_trt.files.new import write_text
+
+CONFIG_VARIABLE = "FLASHVSR_CONFIG"
+
+HEADER = """\
+# Options of flashvsr-trt. What stands before the first section is for every command that has the option;
+# [run], [engines.build] and so on are for one. Variables FLASHVSR_... and the command line go first.
+"""
+
+
+def config_path() -> Path:
+    """The file that FLASHVSR_CONFIG names, or the one in the user's folder of settings."""
+    named = os.environ.get(CONFIG_VARIABLE)
+    return Path(named) if named else user_config_path("flashvsr-trt", appauthor=False) / "config.toml"
+
+
+def read_config(root: click.Group) -> dict[str, Any]:
+    """click's `default_map` of the file; empty where there is none.
+
+    Raises:
+        UsageError: it is no TOML, or names an option or command that there is not.
+    """
+    path = config_path()
+    try:
+        given = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        if CONFIG_VARIABLE in os.environ:
+            raise UsageError(f"{CONFIG_VARIABLE}={path}: there is no such file; see `config write`") from None
+        return {}
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read ({error}); mend it, or see `config write`") from error
+    shared = {name: value for name, value in given.items() if not isinstance(value, dict)}
+    commands = dict(commands_of(root))
+    unknown = shared.keys() - {key for command in commands.values() for key in keys_of(command)}
+    if unknown:
+        known = sorted({key for command in commands.values() for key in keys_of(command)})
+        raise UsageError(f"{path}: no command has an option {_nearest(min(unknown), known)}")
+    defaults: dict[str, Any] = {}
+    for names, command in commands.items():
+        section = _section(given, names)
+        keys = keys_of(command)
+        for key in section.keys() - keys.keys():
+            if not isinstance(section[key], dict):
+                raise UsageError(f"{path}: {' '.join(names)} has no option {_nearest(key, sorted(keys))}")
+        place = defaults
+        for name in names:
+            place = place.setdefault(name, {})
+        chosen = {**shared, **section}
+        place.update({option.name: chosen[key] for key, option in keys.items() if key in chosen})
+    _check_sections(path, given, {name for names in commands for name in names})
+    return defaults
+
+
+Words = tuple[str, ...]
+
+
+def commands_of(group: click.Group, above: Words = ()) -> Iterator[tuple[Words, click.Command]]:
+    """Every command below a group, by its words; `gate`, which reads its own options, is left out."""
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from commands_of(command, (*above, name))
+        elif options_of(command) and not command.ignore_unknown_options:
+            yield (*above, name), command
+
+
+def keys_of(command: click.Command) -> dict[str, click.Option]:
+    """What each option of a command is called in the file: its longest name, without dashes."""
+    options = [*options_of(command), *(each for each in DISPLAY_OPTIONS if each.envvar)]
+    return {_key(option): option for option in options if not option.hidden}
+
+
+def _key(option: click.Option) -> str:
+    aliases = getattr(option, "aliases", ())
+    return max((name for name in option.opts if name not in aliases), key=len).lstrip("-")
+
+
+@click.group(cls=Group)
+def config() -> None:
+    """Keep options in a file, for every command or for one."""
+
+
+@config.command()
+def where() -> None:
+    """Print where the file is, or would be."""
+    click.echo(config_path())
+
+
+@config.command()
+@click.pass_context
+def show(context: click.Context) -> None:
+    """Print what the file and the environment say."""
+    root = context.find_root().command
+    assert isinstance(root, click.Group)
+    path = config_path()
+    click.echo(f"# {path}{'' if path.exists() else ' (not there)'}")
+    if path.exists():
+        read_config(root)  # refused here if it cannot be used
+        click.echo(path.read_text(encoding="utf-8").rstrip())
+    variables = {option.envvar for _, command in commands_of(root) for option in keys_of(command).values()}
+    for name in sorted(str(variable) for variable in variables if variable in os.environ):
+        click.echo(f"# {name}={os.environ[name]}")
+
+
+@config.command()
+@OVERWRITE
+@click.pass_context
+def write(context: click.Context, overwrite: bool) -> None:
+    """Write a file with every option of `run` and its default, all commented out."""
+    root = context.find_root().command
+    assert isinstance(root, click.Group)
+    path = config_path()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [HEADER, "[run]"]
+    for key, option in sorted(keys_of(root.commands["run"]).items()):
+        lines.append(f"# {key} = {_toml(option)}".ljust(30) + "  # " + " ".join((option.help or "").split()))
+    write_text(path, "\n".join(lines) + "\n", overwrite=overwrite)
+    click.echo(path)
+
+
+def _section(given: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    for name in names:
+        given = given.get(name, {})
+        if not isinstance(given, dict):
+            return {}
+    return given
+
+
+def _check_sections(path: Path, given: dict[str, Any], words: set[str]) -> None:
+    for name, value in given.items():
+        if isinstance(value, dict):
+            if name not in words:
+                raise UsageError(f"{path}: there is no command {_nearest(name, sorted(words))}")
+            _check_sections(path, value, words)
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"'{name}'; {f'did you mean {near[0]}?' if near else 'see its --help'}"
+
+
+def _toml(option: click.Option) -> str:
+    """The default as TOML; nothing where there is none."""
+    if option.multiple:
+        return "[]"
+    if isinstance(option.default, bool) or (option.is_flag and option.default is not None):
+        return "true" if option.default is True else "false"
+    if isinstance(option.default, str):
+        return f'"{option.default}"'
+    return str(option.default) if isinstance(option.default, int | float) else ""

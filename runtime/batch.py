@@ -1,0 +1,168 @@
+"""Several inputs, one after another: which files they are, where each goes, what became of each."""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from flashvsr_trt.errors import FlashVSRError, UsageError
+from flashvsr_trt.files.image_sequence import IMAGE_EXTENSIONS
+from flashvsr_trt.files.targets import STANDARD_STREAM, identity
+from flashvsr_trt.notices import Notify, phase
+from flashvsr_trt.runtime.request import RunOptions
+from flashvsr_trt.runtime.upscale import chosen_output
+
+VIDEO_EXTENSIONS = (
+    *(".3gp", ".avi", ".divx", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg"),
+    *(".mts", ".mxf", ".ogv", ".ts", ".vob", ".webm", ".wmv", ".y4m"),
+)
+"""What counts as a video in a folder of several."""
+
+DONE, DAMAGED, FAILED, SKIPPED = "done", "damaged", "failed", "skipped"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one input."""
+
+    input: str
+    output: str
+    state: str
+    report: dict[str, Any] | None = None
+    error: FlashVSRError | None = None
+
+
+class BatchError(FlashVSRError):
+    """Some of several inputs could not be upscaled, or only a part of them."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def is_batch(inputs: Sequence[str]) -> bool:
+    """Whether there are several inputs, or a folder of videos; a folder of images is one video."""
+    return len(inputs) > 1 or (os.path.isdir(inputs[0]) and not _holds_images(inputs[0]))
+
+
+def jobs_of(inputs: Sequence[str], options: RunOptions) -> list[RunOptions]:
+    """The options of each file.
+
+    Outputs go into the folder that `options.output` names, or beside their inputs, as `INPUT_2x`.
+
+    Raises:
+        UsageError: there is no video, an input is a pipe, or two would go to one output.
+    """
+    if STANDARD_STREAM in inputs:
+        raise UsageError("the input - is read once and alone; name files")
+    if options.profile:
+        raise UsageError("--profile is of one input; name one")
+    folder = options.output
+    if folder is not None and (folder == STANDARD_STREAM or _names_a_file(folder)):
+        raise UsageError(f"-o {folder} is no folder, and there are several inputs; name a folder, as out/")
+    found = [file for name in inputs for file in _videos_of(name)]
+    made_here = {identity(chosen_output(replace(options, input=name, output=None))) for name in found}
+    found = [name for name in found if name in inputs or identity(name) not in made_here]
+    if not found:
+        raise UsageError(
+            f"{', '.join(inputs)}: no video in there; the extensions that count are "
+            f"{', '.join(VIDEO_EXTENSIONS)}"
+        )
+    jobs = [replace(options, input=name, output=_output(name, options)) for name in found]
+    counts = Counter(os.path.normcase(os.path.abspath(job.output or "")) for job in jobs)
+    for job in jobs:
+        if counts[os.path.normcase(os.path.abspath(job.output or ""))] > 1:
+            raise UsageError(f"several inputs would become {job.output}; run those of one name in turn")
+    return jobs
+
+
+def run_batch(
+    jobs: Sequence[RunOptions],
+    upscale: Callable[[RunOptions], tuple[dict[str, Any], FlashVSRError | None]],
+    resume: bool,
+    notify: Notify,
+) -> list[Outcome]:
+    """Each job in turn. One that fails is told at once, and the others go on; Ctrl-C ends all."""
+    outcomes: list[Outcome] = []
+    with phase("files", "files") as report:
+        for job in jobs:
+            report(len(outcomes), len(jobs), os.path.basename(job.input))
+            outcomes.append(_run_one(job, upscale, resume, notify))
+            report(len(outcomes), len(jobs), os.path.basename(job.input))
+    return outcomes
+
+
+def _run_one(
+    job: RunOptions,
+    upscale: Callable[[RunOptions], tuple[dict[str, Any], FlashVSRError | None]],
+    resume: bool,
+    notify: Notify,
+) -> Outcome:
+    output = chosen_output(job)
+    if resume and is_done(job):
+        notify(f"{output} is there: skipped")
+        return Outcome(job.input, output, SKIPPED)
+    try:
+        report, damage = upscale(job)
+    except (FlashVSRError, OSError) as error:
+        known = error if isinstance(error, FlashVSRError) else FlashVSRError(str(error))
+        notify(f"failed: {known}")
+        return Outcome(job.input, output, FAILED, error=known)
+    return Outcome(job.input, output, DAMAGED if damage else DONE, report, damage)
+
+
+def is_done(job: RunOptions) -> bool:
+    """Whether a run's output is there: it gets its name only when it is whole."""
+    output = chosen_output(job)
+    return os.path.isfile(output) or (os.path.isdir(output) and bool(os.listdir(output)))
+
+
+def check_outcomes(outcomes: Sequence[Outcome], notify: Notify) -> None:
+    """Say how many became what, and list what went wrong.
+
+    Raises:
+        BatchError: with exit code 1 where one failed, 3 where some are only damaged.
+    """
+    counts = Counter(outcome.state for outcome in outcomes)
+    said = [f"{counts[state]} {state}" for state in (DONE, SKIPPED, DAMAGED, FAILED) if counts[state]]
+    notify(f"{len(outcomes)} inputs: {', '.join(said)}")
+    wrong = [outcome for outcome in outcomes if outcome.error]
+    for outcome in wrong:
+        notify(f"  {outcome.state}: {outcome.error}")
+    if wrong:
+        code = 1 if counts[FAILED] else 3
+        names = ", ".join(outcome.input for outcome in wrong)
+        raise BatchError(f"{len(wrong)} of {len(outcomes)} inputs are not whole: {names}", code)
+
+
+def _videos_of(name: str) -> list[str]:
+    if not os.path.isdir(name) or _holds_images(name):
+        return [name]
+    return [
+        str(path)
+        for path in sorted(Path(name).iterdir())
+        if path.suffix.lower() in VIDEO_EXTENSIONS and path.is_file() and not path.name.startswith(".")
+    ]
+
+
+def _holds_images(folder: str) -> bool:
+    return any(
+        name.lower().endswith(IMAGE_EXTENSIONS) for name in os.listdir(folder) if not name.startswith(".")
+    )
+
+
+def _names_a_file(folder: str) -> bool:
+    """Whether it is a file, or there is none and it has an extension."""
+    if os.path.lexists(folder):
+        return not os.path.isdir(folder)
+    return bool(Path(folder).suffix) and not folder.endswith(("/", os.sep))
+
+
+def _output(name: str, options: RunOptions) -> str:
+    beside = chosen_output(replace(options, input=name, output=None))
+    if options.output is None:
+        return beside
+    inside = os.path.join(options.output, os.path.basename(beside.rstrip("/")))
+    return inside + "/" if beside.endswith("/") else inside

@@ -1,0 +1,141 @@
+"""Options from a file and from the environment, old spellings, FFmpeg's times, help, bench and codecs."""
+
+import json
+
+import click
+import pytest
+
+from flashvsr_trt.cli.commands import GROUP_OF
+from flashvsr_trt.cli.main import cli
+from flashvsr_trt.cli.options import TimeType
+from tests.cli.command import assert_refused, call
+from tests.clips import make_clip, probe
+
+RUN = ("--weights", "random", "--backend", "torch", "--schedule", "low-latency")
+
+
+@pytest.fixture
+def settings(tmp_path, monkeypatch):
+    """Writes the file."""
+    monkeypatch.setenv("FLASHVSR_CONFIG", str(tmp_path / "config.toml"))
+    return (tmp_path / "config.toml").write_text
+
+
+def seen(capfd, command, *arguments) -> dict:
+    """What a command gets for its options."""
+    found = {}
+    callback = cli.commands[command].callback
+    try:
+        cli.commands[command].callback = lambda *rest, **options: found.update(options)
+        outcome = call(capfd, command, *arguments)
+    finally:
+        cli.commands[command].callback = callback
+    assert outcome.code == 0, outcome.err
+    return found
+
+
+def test_the_command_line_goes_before_the_environment_and_that_before_the_file(settings, monkeypatch, capfd):
+    settings('preset = "nano"\nscale = 4\n[run]\ncrf = 30\nbuild = false\nencoder-option = ["preset=slow"]\n')
+    options = seen(capfd, "run", "a.mp4")
+    assert (options["preset"], options["scale"], options["crf"]) == ("nano", 4, 30.0)
+    assert options["build"] is False
+    assert options["encoder_options"] == {"preset": "slow"}
+    monkeypatch.setenv("FLASHVSR_CRF", "20")
+    monkeypatch.setenv("FLASHVSR_PRESET", "full-attn")
+    options = seen(capfd, "run", "a.mp4", "--preset", "balanced")
+    assert (options["preset"], options["scale"], options["crf"]) == ("balanced", 4, 20.0)
+    # What stands before the sections is for other commands as well.
+    assert seen(capfd, "bench")["scale"] == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("presett = 3", "did you mean preset?"),
+        ("[run]\nsize = 3", "run has no option 'size'"),
+        ("[runn]\ncrf = 3", "did you mean run?"),
+        ("crf = ", "cannot be read"),
+        ('[run]\ncrf = "x"', "is not a number"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_named(settings, capfd, text, said):
+    settings(text)
+    assert_refused(call(capfd, "run", "a.mp4"), 2, said)
+    # What mends it works.
+    assert call(capfd, "config", "where").code == 0
+
+
+def test_what_config_writes_can_be_read(tmp_path, settings, capfd):
+    assert call(capfd, "config", "write").code == 0
+    written = (tmp_path / "config.toml").read_text()
+    assert '# preset = "sparse-2.0"' in written
+    options = [line[2:] for line in written.splitlines() if line.startswith("# ") and " = " in line]
+    given = [line.partition("  #")[0] for line in options]
+    settings("\n".join(["[run]", *(line for line in given if line.partition(" = ")[2].strip())]))
+    assert seen(capfd, "run", "a.mp4")["preset"] == "sparse-2.0"
+    assert_refused(call(capfd, "config", "write"), 2, "exists")
+    assert call(capfd, "config", "show").code == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("12", 12), ("12.5", 12.5), ("1:30", 90), ("1:02:03.5", 3723.5), ("500ms", 0.5), ("12.5s", 12.5)],
+)
+def test_times_are_ffmpegs(text, seconds):
+    assert TimeType().convert(text, None, None) == seconds
+
+
+@pytest.mark.parametrize("text", ["-1", "-0:30", "x", "1:99", ""])
+def test_what_is_no_time(text):
+    with pytest.raises(click.BadParameter):
+        TimeType().convert(text, None, None)
+
+
+def test_ss_and_t_are_seconds_and_start_and_duration_frames(tmp_path, capfd):
+    clip = make_clip(tmp_path / "clip.mp4", frames=48, size=(64, 64))
+    outcome = call(capfd, "run", clip, "--preset", "nano", *RUN, "-ss", "1", "-t", "0.25", "-y")
+    assert outcome.code == 0, outcome.err
+    assert probe(tmp_path / "clip_2x.mp4").frames == 6
+    assert_refused(call(capfd, "run", clip, "-ss", "1", "--start", "2"), 2, "-ss and --start")
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "option", "value"),
+    [
+        ("run", ("a.mp4", "-y"), "overwrite", True),
+        ("run", ("a.mp4", "-y", "-n"), "overwrite", False),
+        ("run", ("a.mp4", "--dtype", "bfloat16"), "dtype", "bfloat16"),
+        ("calibrate", ("a.mp4", "-o", "x", "--precision", "bf16"), "dtype", "bfloat16"),
+        ("calibrate", ("a.mp4", "-o", "x", "--dtype", "float16"), "dtype", "float16"),
+    ],
+)
+def test_old_and_new_spellings(capfd, command, arguments, option, value):
+    assert seen(capfd, command, *arguments)[option] == value
+
+
+def test_every_option_of_run_has_a_heading_and_a_line():
+    for option in cli.commands["run"].params:
+        if isinstance(option, click.Option) and not option.hidden:
+            assert GROUP_OF.get(option.name), option.name
+            assert option.help, option.name
+
+
+def test_bench_says_passed_and_failed(capfd):
+    stream = ("--preset", "nano", "--weights", "random", "--backend", "torch", "--size", "128x128")
+    count = ("--warm-up", "0", "--iterations", "1", "--schedule", "low-latency")
+    outcome = call(capfd, "bench", *stream, *count)
+    assert outcome.code == 0, outcome.err
+    lines = outcome.out.splitlines()
+    assert lines[0].startswith("&&&& RUNNING flashvsr-trt [v")
+    assert lines[-1].startswith("&&&& PASSED flashvsr-trt [v")
+    assert lines[-1].endswith(" ".join(count))
+    assert "percentile(99%)" in outcome.out
+    outcome = call(capfd, "bench", *stream, *count, "--least-fps", "1e9", "--json")
+    assert_refused(outcome, 1, "--least-fps")
+    assert json.loads(outcome.out)["passed"] is False
+
+
+def test_codecs_are_listed_with_what_opens(capfd):
+    outcome = call(capfd, "run", "--list-codecs")
+    assert outcome.code == 0
+    assert any(line.split()[0] == "libx264" and line.endswith("opens") for line in outcome.out.splitlines())

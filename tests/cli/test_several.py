@@ -1,0 +1,124 @@
+"""`run` on several inputs, previews, split videos: what is written, and what the exit code says."""
+
+import json
+
+import numpy as np
+import pytest
+
+from flashvsr_trt.config.geometry import Geometry
+from flashvsr_trt.errors import UsageError
+from flashvsr_trt.runtime.batch import jobs_of
+from flashvsr_trt.runtime.request import RunOptions
+from flashvsr_trt.runtime.side_by_side import BeforeAndAfter, before
+from tests.cli.command import assert_refused, call, names
+from tests.clips import make_clip, probe
+
+NANO = ("--preset", "nano", "--weights", "random", "--backend", "torch", "--schedule", "low-latency")
+
+
+@pytest.fixture
+def clips(tmp_path):
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    make_clip(folder / "a.mp4", frames=5, size=(64, 64))
+    make_clip(folder / "b.mkv", frames=5, size=(64, 64))
+    (folder / "broken.mp4").write_bytes(b"no video")
+    (folder / "notes.txt").write_text("no video either")
+    return folder
+
+
+def test_one_broken_file_does_not_stop_the_others_and_resume_skips_them(tmp_path, clips, capfd):
+    out, report = tmp_path / "out", tmp_path / "report.json"
+    other = make_clip(tmp_path / "c.mp4", frames=5, size=(64, 128))
+    outcome = call(capfd, "run", clips, other, "-o", f"{out}/", *NANO, "--json", report)
+    assert_refused(outcome, 1, "1 of 4 inputs", "broken.mp4")
+    assert names(out) == {"a_2x.mp4", "b_2x.mkv", "c_2x.mp4"}
+    assert probe(out / "c_2x.mp4").size == (128, 256)
+    states = [each["state"] for each in json.loads(report.read_text())["inputs"]]
+    assert states == ["done", "done", "failed", "done"]
+    # The weights are named once: they were loaded once, for two sizes.
+    assert outcome.err.count("random weights (seed 0)") == 1
+    # What is there is refused before any work, or skipped.
+    assert_refused(call(capfd, "run", clips, other, "-o", out, *NANO), 2, "a_2x.mp4", "exists")
+    (clips / "broken.mp4").unlink()
+    (out / "b_2x.mkv").unlink()
+    written = (out / "a_2x.mp4").stat().st_mtime_ns
+    outcome = call(capfd, "run", clips, other, "-o", out, *NANO, "--resume")
+    assert outcome.code == 0, outcome.err
+    assert "3 inputs: 1 done, 2 skipped" in outcome.err
+    assert (out / "a_2x.mp4").stat().st_mtime_ns == written
+    assert names(out) == {"a_2x.mp4", "b_2x.mkv", "c_2x.mp4"}
+
+
+def options(**more) -> RunOptions:
+    return RunOptions(input="", **more)
+
+
+def test_outputs_beside_their_inputs_are_no_inputs_of_the_next_run(tmp_path):
+    for name in ("a.mp4", "a_2x.mp4", "b.MKV", ".hidden.mp4"):
+        (tmp_path / name).touch()
+    jobs = jobs_of([str(tmp_path)], options())
+    assert [job.input for job in jobs] == [str(tmp_path / name) for name in ("a.mp4", "b.MKV")]
+    # Who names one means it.
+    named = jobs_of([str(tmp_path / "a.mp4"), str(tmp_path / "a_2x.mp4")], options())
+    assert [job.output for job in named] == [str(tmp_path / name) for name in ("a_2x.mp4", "a_2x_2x.mp4")]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "output", "text"),
+    [
+        (("x/a.mp4", "y/a.mp4"), "out/", "several inputs would become"),
+        (("a.mp4", "-"), "out/", "read once"),
+        (("a.mp4", "b.mp4"), "out.mp4", "no folder"),
+        (("a.mp4", "b.mp4"), "-", "no folder"),
+        (("empty", "empty"), None, "no video in there"),
+    ],
+)
+def test_what_several_inputs_cannot_be(tmp_path, monkeypatch, inputs, output, text):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match=text):
+        jobs_of(inputs, options(output=output))
+
+
+def test_a_preview_is_two_pictures_and_a_page(tmp_path, capfd):
+    clip = make_clip(tmp_path / "clip.mp4", frames=30, size=(64, 96))
+    outcome = call(capfd, "run", clip, *NANO, "--preview", "0.5")
+    assert outcome.code == 0, outcome.err
+    folder = tmp_path / "clip_2x_preview"
+    assert names(folder) == {"before.png", "after.png", "index.html"}
+    assert {probe(folder / name).size for name in ("before.png", "after.png")} == {(128, 192)}
+    page = (folder / "index.html").read_text()
+    assert page.count("data:image/png;base64,") == 2
+    assert "at 0.5 s, 96x64 to 192x128" in page
+    assert "$" not in page
+    assert_refused(call(capfd, "run", clip, *NANO, "--preview", "0.5"), 2, "preview")
+    assert_refused(call(capfd, "run", clip, *NANO, "--preview", "99", "-y"), 1, "clip.mp4")
+    assert names(folder) == {"before.png", "after.png", "index.html"}
+
+
+class Delayed:
+    """A session that doubles frames and gives them three later."""
+
+    def __init__(self):
+        self.kept = []
+
+    def push(self, frames):
+        self.kept += list(frames.repeat(2, 1).repeat(2, 2))
+        ready, self.kept = self.kept[:-3], self.kept[-3:]
+        return np.array(ready, np.uint8).reshape(len(ready), 16, 32, 3)
+
+    def flush(self):
+        return np.array(self.kept, np.uint8)
+
+
+def test_the_left_half_is_the_same_moment_before():
+    frames = np.random.default_rng(0).integers(0, 256, (8, 8, 16, 3), np.uint8)
+    geometry = Geometry(8, 16, 2)
+    split = BeforeAndAfter(Delayed(), geometry)
+    made = np.concatenate([split.push(frames[:2]), split.push(frames[2:]), split.flush()])
+    assert made.shape == (8, 16, 32, 3)
+    for frame, pixels in zip(made, frames, strict=True):
+        np.testing.assert_array_equal(frame[:, :15], before(pixels, geometry)[:, :15])
+        np.testing.assert_array_equal(frame[:, 17:], pixels.repeat(2, 0).repeat(2, 1)[:, 17:])
+        assert (frame[:, 15:17] == 255).all()
