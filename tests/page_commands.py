@@ -42,6 +42,18 @@ class Line:
         return [command for command in found if command]
 
 
+PROGRAM = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def page_programs() -> list[tuple[str, str]]:
+    """Each Python block of PAGES, with its page."""
+    return [
+        (page, program)
+        for page in PAGES
+        for program in PROGRAM.findall((ROOT / page).read_text(encoding="utf-8"))
+    ]
+
+
 def page_lines() -> Iterator[Line]:
     """Of every shell block of PAGES."""
     for page in PAGES:

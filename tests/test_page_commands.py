@@ -3,6 +3,8 @@
 `tests/first_hour/pages.py` (`make first-hour`) runs them on nano.
 """
 
+import ast
+import importlib
 import re
 import tomllib
 
@@ -10,7 +12,7 @@ import click
 import pytest
 
 from flashvsr_trt.cli.main import cli
-from tests.page_commands import ROOT, page_lines
+from tests.page_commands import ROOT, page_lines, page_programs
 
 LINES = list(page_lines())
 
@@ -82,6 +84,16 @@ def test_what_is_not_there_is_seen(text):
         check(text)
 
 
+@pytest.mark.parametrize(("page", "program"), page_programs(), ids=lambda part: part.split("\n")[0])
+def test_what_a_program_imports_is_there(page, program):
+    imports = [node for node in ast.parse(program).body if isinstance(node, ast.ImportFrom)]
+    for node in imports:
+        module = importlib.import_module(node.module)
+        assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == []
+    assert imports
+
+
 def test_blocks_are_found():
+    assert "README.md" in {page for page, _ in page_programs()}
     assert {line.page for line in LINES} >= {"README.md", "docs/recipes.md", "docs/choosing.md"}
     assert len(LINES) > 40

@@ -14,7 +14,7 @@ import pytest
 
 from tests.clips import make_clip
 from tests.first_hour.newcomer import ROOT, Newcomer
-from tests.page_commands import Line, page_lines
+from tests.page_commands import Line, page_lines, page_programs
 
 pytestmark = pytest.mark.slow
 
@@ -80,6 +80,26 @@ def test_a_line_of_a_page_runs(user, line):
         (user.home / "input_2x.mp4").unlink(missing_ok=True)
     shutil.rmtree(user.home / "larger", ignore_errors=True)
     user.type(f"bash -c {shell_quoted(f'set -o pipefail; {text}')}")
+
+
+AROUND = """
+import numpy as np
+
+def show(frames):
+    assert frames.dtype == np.uint8 and (not len(frames) or frames.shape[1:] == (128, 128, 3))
+
+first_frames = np.random.default_rng(0).integers(0, 256, (9, 64, 64, 3), np.uint8)
+clip = iter(first_frames)
+"""
+"""What a program of a page takes for granted."""
+
+
+@pytest.mark.parametrize(("page", "program"), page_programs(), ids=lambda part: part.split("\n")[0])
+def test_a_program_of_a_page_runs(user, page, program):
+    (user.home / "output.mp4").unlink(missing_ok=True)
+    small = program.replace("sparse-2.0", "nano").replace("height=360, width=640", "height=64, width=64")
+    (user.home / "program.py").write_text(AROUND + small)
+    user.type("python program.py")
 
 
 def shell_quoted(text: str) -> str:
