@@ -73,8 +73,7 @@ class Group:
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
         # By all ranks in one order, and now: while a graph is captured, nobody can be connected.
         self.communicators = {DIT: Ranks(dist.group.WORLD)} | {
-            part: Ranks(dist.new_group(pg_options=transfer_options(device)))
-            for part in (ENCODE, DECODE, INPUTS, FRAMES)
+            part: Ranks(dist.new_group()) for part in (ENCODE, DECODE, INPUTS, FRAMES)
         }
         self.control: Any = dist.new_group(backend="gloo", timeout=WAIT_FOR_INPUT)
         self.working = self.failed = False
@@ -152,7 +151,6 @@ def join_group(device_name: str, place: Place) -> Group:
         store=PrefixStore("ranks", store),
         rank=rank,
         world_size=size,
-        pg_options=transfer_options(device),
         device_id=device if device.type == "cuda" else None,
     )
     group = Group(device, store)
@@ -162,11 +160,6 @@ def join_group(device_name: str, place: Place) -> Group:
         # Rank 0 decides what a signal means and the others have nothing to save.
         leave_end_to_system()
     return group
-
-
-def transfer_options(device: torch.device) -> Any:
-    """Of a process group: on GPUs transfers go before other kernels, since other ranks wait for them."""
-    return dist.ProcessGroupNCCL.Options(is_high_priority_stream=True) if device.type == "cuda" else None
 
 
 def check_gpus(wanted: int) -> None:

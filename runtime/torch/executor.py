@@ -279,6 +279,10 @@ class TorchExecutor(GraphExecutor):
         return gather_rows(self.communicators[FRAMES], self.sharding, frames)
 
     def _graphs(self, stage: str) -> StepGraphs | None:
+        # A memset behind a transfer forks a graph. A rank's decoder would have dozens of branches, and those
+        # that wait hold up other stages' streams in the hardware's queues.
+        if stage == DECODE and self.sharding.size > 1:
+            return None
         return StepGraphs(self.device, self.communicators[stage]) if self.cuda_graphs else None
 
     def _run(self, name: str, step: Step, inputs: Tensors, graphs: StepGraphs | None) -> Tensors:

@@ -30,7 +30,7 @@ def scatter_rows(
     parts = None
     if whole is not None:
         whole = upload(whole, device)
-        parts = [whole.narrow(axis, run.start, length(run)) for run in runs]
+        parts = [whole.narrow(axis, run.start, length(run)).contiguous() for run in runs]
     shape = (*spec.shape[:axis], length(runs[communicator.rank]), *spec.shape[axis + 1 :])
     like = torch.empty(shape, dtype=getattr(torch, spec.dtype), device=device)
     return scatter(communicator, parts, like, SCATTERED[spec.name])
