@@ -53,25 +53,30 @@ def run_jobs(ranks: int, jobs: Sequence[Job], seconds: int) -> Iterator[dict]:
         with tempfile.TemporaryFile("w+") as errors:
             process = start(ranks, left, errors)
             alive = True
-            while alive and left:
-                limit = Timer(seconds, os.killpg, (process.pid, signal.SIGKILL))
-                limit.start()
-                printed = process.stdout.readline()
-                in_time = limit.is_alive()
-                limit.cancel()
-                left.pop(0)
-                alive = bool(printed)
-                if alive:
-                    yield json.loads(printed)
-            process.wait()
-            process.stdout.close()
+            try:
+                while alive and left:
+                    limit = Timer(seconds, process.terminate)
+                    limit.start()
+                    printed = process.stdout.readline()
+                    in_time = limit.is_alive()
+                    limit.cancel()
+                    left.pop(0)
+                    alive = bool(printed)
+                    if alive:
+                        yield json.loads(printed)
+                process.wait()
+            finally:
+                # The launcher ends its ranks: those that outlive a benchmark would share the next one's GPUs.
+                process.terminate()
+                process.wait()
+                process.stdout.close()
             errors.seek(0)
             if not alive:
                 yield {"error": ("" if in_time else f"not done after {seconds} seconds\n") + errors.read()}
 
 
 def start(ranks: int, jobs: Sequence[Job], errors: TextIO) -> subprocess.Popen:
-    """`bench.distributed_job` by torchrun, in a session of its own."""
+    """`bench.distributed_job` by torchrun."""
     launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}")
     # Or a single process would have all cores, and each of several ranks one.
     threads = {"OMP_NUM_THREADS": "1"} if jobs[0].device == "cpu" else {}
@@ -82,7 +87,6 @@ def start(ranks: int, jobs: Sequence[Job], errors: TextIO) -> subprocess.Popen:
         stdout=subprocess.PIPE,
         stderr=errors,
         text=True,
-        start_new_session=True,
     )
 
 
@@ -217,6 +221,7 @@ def main(
         for preset, size, chunk in product(presets, sizes, chunk_sizes)
     ]
     check(ranks, jobs, device)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     if device == "cpu":
         click.echo(CPU_NOTE)
     rows: list[dict] = []
