@@ -18,7 +18,8 @@ from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.export.export_bundle import WeightsOrigin, export_bundle, export_network
 from flashvsr_trt.model.network import Network, build_network
 from flashvsr_trt.model.weights.load import load_weights, resolve_weights
-from tests.golden import end_to_end_weights, golden_preset, load_case
+from tests.golden import end_to_end_weights, load_case
+from tests.golden_clips import network_of, stream_of
 
 # For each graph torch.onnx parses the source of onnxscript's 500 functions anew, which stays the same.
 TracedOnnxFunction.function_ir = property(cache(TracedOnnxFunction.function_ir.fget))
@@ -94,17 +95,13 @@ def network_for(bundle: Bundle, dtype: torch.dtype = torch.float32) -> Network:
     return build_network(config, weights, torch.device("cpu"), dtype)
 
 
-def golden_stream(case_name: str, schedule: str, upsampler: str) -> StreamConfig:
-    """The stream of an end-to-end golden case."""
-    _, height, width, _ = load_case(case_name)["lr"].shape
-    preset = golden_preset(AttentionConfig(sparse_ratio=2.0))
-    return StreamConfig(preset, Geometry(height, width, 2), find_schedule(schedule), upsampler)
-
-
 def export_golden(folder: Path, case_name: str, schedule: str, upsampler: str) -> Bundle:
     """An end-to-end golden case's network, exported in fp32; once to a folder."""
-    stream = golden_stream(case_name, schedule, upsampler)
-    weights = end_to_end_weights(load_case(case_name))
-    network = build_network(stream.preset.network, weights, torch.device("cpu"), torch.float32)
+    case = load_case(case_name)
+    stream, weights, network = (
+        stream_of(case, schedule, upsampler),
+        end_to_end_weights(case),
+        network_of(case),
+    )
     origin = WeightsOrigin(None, weights.source, weights.version, "golden")
     return export_once(export_network, network, stream, origin, "fp32", folder=folder / case_name)

@@ -4,68 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from flashvsr_trt.config.geometry import Geometry
-from flashvsr_trt.config.presets import AttentionConfig, find_schedule
-from flashvsr_trt.config.signatures import StreamConfig
-from flashvsr_trt.kernels.select_blocks import expand_mask
-from flashvsr_trt.model.attention import SparseAttention
-from flashvsr_trt.model.network import Network, build_network
+from flashvsr_trt.model.network import build_network
 from flashvsr_trt.runtime.session import Session
 from flashvsr_trt.runtime.torch.executor import TorchExecutor
-from tests.golden import (
-    Case,
-    assert_close_to_max,
-    assert_within_levels,
-    end_to_end_weights,
-    golden_preset,
-    load_case,
-)
-
-
-def network_of(case: Case) -> Network:
-    preset = golden_preset(AttentionConfig(sparse_ratio=2.0))
-    return build_network(preset.network, end_to_end_weights(case), torch.device("cpu"), torch.float32)
-
-
-def stream_of(case: Case, schedule: str, upsampler: str) -> StreamConfig:
-    _, height, width, _ = case["lr"].shape
-    preset = golden_preset(AttentionConfig(sparse_ratio=2.0))
-    return StreamConfig(preset, Geometry(height, width, 2), find_schedule(schedule), upsampler)
-
-
-def golden_noise(case: Case):
-    return lambda latent: case[f"noise.{latent // 2}"][0, :, latent % 2].numpy()
-
-
-class RecordingExecutor(TorchExecutor):
-    """Keeps each step's tokens, latents and first-layer block mask."""
-
-    def __init__(self, network: Network, stream: StreamConfig) -> None:
-        super().__init__(network, stream)
-        self.tokens: list[torch.Tensor] = []
-        self.latents: list[torch.Tensor] = []
-        self.masks: list[torch.Tensor] = []
-        select = self.dit_stage.attention.select
-        layers = stream.preset.network.dit.layers
-
-        def recorded(*arguments):
-            index, count = select(*arguments)
-            self.masks.append(expand_mask(index, count))
-            return index, count
-
-        assert isinstance(self.dit_stage.attention, SparseAttention)
-        self.dit_stage.attention.select = recorded
-        self.first_layer_masks = lambda: self.masks[::layers]
-
-    def dit(self, noise, tokens, rope, step, state):
-        latents = super().dit(noise, tokens, rope, step, state)
-        self.tokens += tokens
-        self.latents += latents
-        return latents
-
-
-def as_official(latent: torch.Tensor) -> torch.Tensor:
-    return latent.transpose(0, 1)[None]
+from tests.golden import assert_close_to_max, assert_within_levels, end_to_end_weights, load_case
+from tests.golden_clips import RecordingExecutor, as_official, golden_noise, network_of, skip_two, stream_of
 
 
 def without_empty_slots(mask: torch.Tensor, past_units: int, windows: int) -> torch.Tensor:
@@ -99,9 +42,7 @@ def test_the_official_schedule_gives_the_official_frames_with_the_defaults():
 def test_the_streaming_schedule_gives_the_flashdreams_frames_with_its_positions_and_upsampling():
     case = load_case("e2e_streaming")
     executor = RecordingExecutor(network_of(case), stream_of(case, "low-latency", "torch"))
-    session = Session(
-        executor, noise=golden_noise(case), position=lambda latent: latent if latent < 2 else latent + 2
-    )
+    session = Session(executor, noise=golden_noise(case), position=skip_two)
     lr = case["lr"].numpy()
     parts = [session.push(part) for part in np.split(lr, [5, 13])]
     assert [len(part) for part in parts] == [5, 8, 8]

@@ -6,20 +6,17 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-import torch
-
 from bench.gate.measure import Metrics, Sample
-from bench.gate.parity import CPU, frames_against, golden_frames, golden_stream
+from bench.gate.parity import frames_against, golden_frames
 from flashvsr_trt import imported_sources
 from flashvsr_trt.bundle import Bundle
 from flashvsr_trt.engines.cache import engine_key, find_engines
 from flashvsr_trt.engines.flavours import RTX, Target
 from flashvsr_trt.engines.lowering import lower_graph
 from flashvsr_trt.engines.options import BuildOptions
-from flashvsr_trt.export.export_bundle import WeightsOrigin, export_network
 from flashvsr_trt.export.inspect_graph import inspect_bundle
-from flashvsr_trt.model.network import build_network
-from tests.golden import end_to_end_weights, load_case
+from tests.exported import export_golden
+from tests.golden import load_case
 
 
 @cache
@@ -31,11 +28,7 @@ def _folder() -> tempfile.TemporaryDirectory:
 @cache
 def golden_bundle() -> Bundle:
     """The streaming case's network in float32, exported once a process."""
-    case = load_case("e2e_streaming")
-    stream = golden_stream(case, "low-latency", "torch")
-    network = build_network(stream.preset.network, end_to_end_weights(case), CPU, torch.float32)
-    origin = WeightsOrigin(None, "golden vectors", "golden", "golden")
-    return export_network(network, stream, origin, "fp32", Path(_folder().name) / "bundle", lambda line: None)
+    return export_golden(Path(_folder().name), "e2e_streaming", "low-latency", "torch")
 
 
 def parity(preset: str) -> Sample:

@@ -12,7 +12,6 @@ from flashvsr_trt.config.geometry import Geometry
 from flashvsr_trt.config.presets import AttentionConfig, find_schedule
 from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.config.tiles import TilePlan
-from flashvsr_trt.kernels.select_blocks import expand_mask
 from flashvsr_trt.model.network import Network, build_network
 from flashvsr_trt.quality.seams import seam_sigmas, tile_borders
 from flashvsr_trt.runtime.request import TorchOptions
@@ -21,6 +20,7 @@ from flashvsr_trt.runtime.torch.executor import TorchExecutor
 from flashvsr_trt.runtime.torch.precision import fp8_products
 from flashvsr_trt.runtime.torch.tiles import in_tiles
 from tests.golden import Case, end_to_end_weights, golden_preset, load_case
+from tests.golden_clips import RecordingExecutor, as_official, golden_noise, network_of, skip_two, stream_of
 
 HIGHEST_DB = 100.0
 """What is closer than this is rounding, which another order of sums changes."""
@@ -48,35 +48,10 @@ def frames_against(expected: np.ndarray, made: np.ndarray) -> Metrics:
     }
 
 
-class RecordingExecutor(TorchExecutor):
-    """Keeps each step's tokens and latents, and every layer's block mask."""
-
-    def __init__(self, *arguments) -> None:
-        super().__init__(*arguments)
-        self.tokens: list[torch.Tensor] = []
-        self.latents: list[torch.Tensor] = []
-        self.masks: list[torch.Tensor] = []
-        select = self.dit_stage.attention.select
-
-        def recorded(*arguments):
-            index, count = select(*arguments)
-            self.masks.append(expand_mask(index, count))
-            return index, count
-
-        self.dit_stage.attention.select = recorded
-
-    def dit(self, noise, tokens, rope, step, state):
-        latents = super().dit(noise, tokens, rope, step, state)
-        self.tokens += tokens
-        self.latents += latents
-        return latents
-
-
 def golden(preset: str, vectors: str, schedule: str, upsampler: str) -> Sample:
     """A clip of the official code: what each stage makes of it, by `Session` as users run it."""
     case = load_case(vectors)
-    stream = golden_stream(case, schedule, upsampler)
-    network = build_network(stream.preset.network, end_to_end_weights(case), CPU, torch.float32)
+    stream, network = stream_of(case, schedule, upsampler), network_of(case)
 
     def sample() -> Metrics:
         executor = RecordingExecutor(network, stream)
@@ -88,28 +63,20 @@ def golden(preset: str, vectors: str, schedule: str, upsampler: str) -> Sample:
             "latent_db": worst_db(
                 case,
                 "latent",
-                [x.transpose(0, 1)[None] for x in executor.latents],
+                list(map(as_official, executor.latents)),
                 lambda x: x[..., ::2, ::2],
             ),
-            "mask_bits": mask_bits(case, executor.masks[:: stream.preset.network.dit.layers]),
+            "mask_bits": mask_bits(case, executor.first_layer_masks()),
             "frames": len(made),
         } | frames_against(expected, made[::every])
 
     return sample
 
 
-def golden_stream(case: Case, schedule: str, upsampler: str) -> StreamConfig:
-    """The stream of an end-to-end case."""
-    _, height, width, _ = case["lr"].shape
-    preset = golden_preset(AttentionConfig(sparse_ratio=2.0))
-    return StreamConfig(preset, Geometry(height, width, 2), find_schedule(schedule), upsampler)
-
-
 def golden_frames(executor, case: Case, schedule: str) -> np.ndarray:
     """All frames of the case's clip, with its noise and positions."""
-    position = None if schedule == "official" else (lambda latent: latent if latent < 2 else latent + 2)
-    noise = lambda latent: case[f"noise.{latent // 2}"][0, :, latent % 2].numpy()  # noqa: E731
-    session = Session(executor, noise=noise, position=position)
+    position = None if schedule == "official" else skip_two
+    session = Session(executor, noise=golden_noise(case), position=position)
     return np.concatenate([session.push(case["lr"].numpy()), session.flush()])
 
 

@@ -18,9 +18,9 @@ from flashvsr_trt.parity.onnxruntime_stages import OnnxRuntimeStages
 from flashvsr_trt.parity.stage_runner import StageExecutor
 from flashvsr_trt.runtime.session import Session
 from tests.engines.segments import SegmentStages
-from tests.export.test_golden_bundles import golden_noise
 from tests.exported import export_golden
 from tests.golden import assert_within_levels, load_case
+from tests.golden_clips import golden_noise, skip_two
 
 
 @pytest.fixture(scope="module")
@@ -131,9 +131,7 @@ def test_the_streaming_clip_and_its_masks_come_out_of_the_pieces(bundles_folder)
     bundle = export_golden(bundles_folder, "e2e_streaming", "low-latency", "torch")
     stages, masks = SegmentStages(bundle), []
     executor = StageExecutor(stages, bundle)
-    session = Session(
-        executor, noise=golden_noise(case), position=lambda latent: latent if latent < 2 else latent + 2
-    )
+    session = Session(executor, noise=golden_noise(case), position=skip_two)
     run = stages.run
 
     def run_and_keep(graph, inputs):

@@ -9,10 +9,7 @@ from flashvsr_trt.runtime.onnxruntime.executor import OnnxRuntimeExecutor
 from flashvsr_trt.runtime.session import Session
 from tests.exported import export_golden
 from tests.golden import assert_within_levels, load_case
-
-
-def golden_noise(case):
-    return lambda latent: case[f"noise.{latent // 2}"][0, :, latent % 2].numpy()
+from tests.golden_clips import golden_noise, skip_two
 
 
 def test_the_official_clip_comes_out_of_the_graphs(bundles_folder):
@@ -28,11 +25,7 @@ def test_the_official_clip_comes_out_of_the_graphs(bundles_folder):
 def test_the_streaming_clip_comes_out_of_the_graphs(bundles_folder):
     case = load_case("e2e_streaming")
     bundle = export_golden(bundles_folder, "e2e_streaming", "low-latency", "torch")
-    session = Session(
-        OnnxRuntimeExecutor(bundle),
-        noise=golden_noise(case),
-        position=lambda latent: latent if latent < 2 else latent + 2,
-    )
+    session = Session(OnnxRuntimeExecutor(bundle), noise=golden_noise(case), position=skip_two)
     frames = np.concatenate([session.push(case["lr"].numpy()), session.flush()])
     assert_within_levels(frames, case["frames_u8"].numpy())
     assert (frames != case["frames_u8"].numpy()).mean() < 1e-3

@@ -18,7 +18,7 @@ from flashvsr_trt.runtime.torch.executor import TorchExecutor
 from flashvsr_trt.runtime.video.input import open_input
 from flashvsr_trt.runtime.video.output import open_output
 from tests.golden import golden_preset, load_case
-from tests.test_golden_end_to_end import network_of
+from tests.golden_clips import network_of
 
 
 def upscale(clip: str, out: str) -> int:

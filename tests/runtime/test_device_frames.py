@@ -15,8 +15,8 @@ from flashvsr_trt.runtime.torch.executor import TorchExecutor
 from flashvsr_trt.runtime.torch.frames import as_tensor
 from flashvsr_trt.runtime.torch.tiles import in_tiles
 from tests.golden import load_case
+from tests.golden_clips import network_of
 from tests.runtime.test_session import HEIGHT, WIDTH, clip, executor, expected
-from tests.test_golden_end_to_end import network_of
 
 
 class OfAnotherLibrary:

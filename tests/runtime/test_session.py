@@ -15,7 +15,7 @@ from flashvsr_trt.runtime.noise import NoiseAhead, latent_noise
 from flashvsr_trt.runtime.session import Session
 from flashvsr_trt.runtime.torch.executor import TorchExecutor
 from tests.golden import golden_preset, load_case
-from tests.test_golden_end_to_end import network_of
+from tests.golden_clips import network_of
 
 SCHEDULES = ["official", "low-latency"]
 HEIGHT, WIDTH = 64, 96

@@ -31,8 +31,8 @@ from flashvsr_trt.runtime.torch.executor import TorchExecutor, TorchState
 from flashvsr_trt.runtime.torch.tiles import LayersFromHost, OnePlace, in_tiles, tensors_of
 from flashvsr_trt.runtime.whole_frames import HostFrames
 from tests.golden import golden_preset, load_case
+from tests.golden_clips import network_of
 from tests.runtime.test_session import stream_through
-from tests.test_golden_end_to_end import network_of
 
 PRESET = golden_preset(AttentionConfig(sparse_ratio=2.0))
 

@@ -26,7 +26,7 @@ from flashvsr_trt.runtime.session import Session
 from flashvsr_trt.runtime.torch import device as torch_device
 from flashvsr_trt.runtime.torch.executor import TorchExecutor
 from tests.golden import assert_close_to_max, end_to_end_weights, golden_preset, load_case
-from tests.test_golden_end_to_end import network_of
+from tests.golden_clips import network_of
 from training.published import PublishedDiT
 
 
