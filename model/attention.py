@@ -21,7 +21,8 @@ class LayerCache:
     """Keys (after RoPE) and values of one layer, in window order, unit by unit.
 
     As the ring: `slots` units. As the result of a step: the step's own units.
-    keys, values: [slots, tokens, heads, head_dim]; key_means: [slots, W, heads, head_dim] float32.
+    keys, values: [slots, tokens, heads, head_dim]; key_means: [slots, W, heads, head_dim] float32. In e4m3
+    values are laid out as `kernels.block_sparse_attention_fp8.store_values` does.
     """
 
     keys: torch.Tensor
@@ -30,35 +31,24 @@ class LayerCache:
 
     def part(self, slots: slice) -> "LayerCache":
         """These slots, in place."""
-        return type(self)(*(part[slots] for part in vars(self).values()))
+        return LayerCache(self.keys[slots], self.values[slots], self.key_means[slots])
 
     def empty(self, units: int) -> "LayerCache":
         """Memory for `units` units like these, not filled."""
-        return type(self)(*(part.new_empty(units, *part.shape[1:]) for part in vars(self).values()))
-
-
-@dataclass(frozen=True)
-class E4m3Cache(LayerCache):
-    """Keys and values in e4m3, values less value_means [slots, heads, head_dim] float32: one for all slots.
-
-    Values are laid out as `kernels.block_sparse_attention_fp8.store_values` does.
-    """
-
-    value_means: torch.Tensor
+        parts = (self.keys, self.values, self.key_means)
+        return LayerCache(*(part.new_empty(units, *part.shape[1:]) for part in parts))
 
 
 @dataclass(frozen=True)
 class StepCache:
     """A layer's keys and values in a step: `new` is written, then `ring` and `own` are attended to.
 
-    `new` are slots of `ring`, and `own` is empty; or tensors of their own, and `own` is `new`. `first`: the
-    ring was empty before.
+    `new` are slots of `ring`, and `own` is empty; or tensors of their own, and `own` is `new`.
     """
 
     new: LayerCache
     ring: LayerCache
     own: LayerCache
-    first: bool = False
 
 
 class Attention(Protocol):
@@ -100,10 +90,8 @@ class SparseAttention(Attention):
         own, ring = cache.own, cache.ring
         # Only dense attention is ever without one.
         selected = self.select(q_means, cache, cast(torch.Tensor, slot_valid))
-        if isinstance(ring, E4m3Cache) and scales:
-            return block_sparse_attention_fp8(
-                q, ring.keys, ring.values, ring.value_means[0], *selected, scales
-            )
+        if scales:
+            return block_sparse_attention_fp8(q, ring.keys, ring.values, *selected, scales)
         return block_sparse_attention(
             q, own.keys.flatten(0, 1), own.values.flatten(0, 1), ring.keys, ring.values, *selected
         )

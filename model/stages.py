@@ -120,8 +120,7 @@ class Denoise(nn.Module):
     def _written(self, layer: LayerCache, slots: slice, filled: int | None) -> StepCache:
         """What attention is to see of a layer's ring once the layer has written its slots."""
         seen = layer.part(slice(filled)) if isinstance(self.attention, DenseAttention) else layer
-        first = filled == slots.stop - slots.start
-        return StepCache(layer.part(slots), seen, layer.part(slice(0)), first)
+        return StepCache(layer.part(slots), seen, layer.part(slice(0)))
 
     def _valid_with(self, slot_valid: torch.Tensor, slots: slice) -> torch.Tensor | None:
         if isinstance(self.attention, DenseAttention):

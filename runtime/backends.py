@@ -36,6 +36,11 @@ def open_executor(backend: str, request: ExecutorRequest, notify: Notify = log_n
         UsageError: no such backend, or options that another one has.
         WeightsError, DeviceError, MissingDependencyError: as the backend finds.
     """
+    with phase("loading"):
+        return _open(backend, request, notify)
+
+
+def _open(backend: str, request: ExecutorRequest, notify: Notify) -> Executor:
     if backend == "auto":
         backend = choose_backend(request, notify)
         if backend != "tensorrt":
@@ -44,7 +49,7 @@ def open_executor(backend: str, request: ExecutorRequest, notify: Notify = log_n
     if backend not in FACTORIES:
         raise UsageError(f"no backend '{backend}'; choose one of: {', '.join(BACKENDS)}")
     _check_options(backend, request)
-    with named_missing_parts(), phase("loading"):
+    with named_missing_parts():
         on_ranks = backend == "torch" and torchrun_place()
         return pkgutil.resolve_name(OPEN_ON_RANKS if on_ranks else FACTORIES[backend])(request, notify)
 

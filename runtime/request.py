@@ -174,6 +174,8 @@ class UpscaleOptions(TorchOptions, TileOptions):
                 raise UsageError(f"{name} '{value}' is not known; use one of: {', '.join(choices)}")
         find_preset(self.preset)
         find_schedule(self.schedule)
+        if self.tile not in ("auto", "off") and not is_size(self.tile):
+            raise UsageError(f"tile {self.tile!r} is no tile; use 'auto', 'off' or (height, width)")
 
     def stream(self, height: int, width: int) -> StreamConfig:
         """That of frames of this size. Raises UsageError for an option that cannot be used."""
@@ -199,6 +201,11 @@ class UpscaleOptions(TorchOptions, TileOptions):
             tiles=part_of(self, TileOptions),
             networks={} if networks is None else networks,
         )
+
+
+def is_size(value: Any) -> bool:
+    """Whether it is (height, width)."""
+    return isinstance(value, tuple) and len(value) == 2 and all(isinstance(side, int) for side in value)
 
 
 CHOICES = {

@@ -14,7 +14,7 @@ DOCUMENTS = [
 ]
 
 ROOMS = ("flashvsr_trt", "kernels", "plugins", "model", "export", "engines", "runtime")
-FOLDERS = (*ROOMS, "bench", "docs", "tests", "training")
+FOLDERS = (*ROOMS, "bench", "docs", "examples", "tests", "training")
 FILES = {
     str(path.relative_to(ROOT).as_posix())
     for folder in FOLDERS

@@ -103,7 +103,6 @@ def _quiet(context: click.Context, option: click.Parameter, quiet: bool) -> None
 def _log_to(context: click.Context, option: click.Parameter, name: str | None) -> None:
     if name and not any(isinstance(handler, LogFile) for handler in LOG.handlers):
         LOG.addHandler(LogFile(Path(name)))
-        LOG.setLevel(logging.DEBUG)
 
 
 DISPLAY_OPTIONS: tuple[click.Option, ...] = (
@@ -131,7 +130,7 @@ DISPLAY_OPTIONS: tuple[click.Option, ...] = (
         callback=_log_to,
         expose_value=False,
         envvar="FLASHVSR_LOG_FILE",
-        help="Append everything that is said here, whatever is shown.",
+        help="Append what -v shows here, whatever is shown; with -vv, everything.",
     ),
     click.Option(["--debug"], is_flag=True, expose_value=False, help="Show the traceback of an error."),
 )

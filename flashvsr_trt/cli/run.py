@@ -8,6 +8,7 @@ from fractions import Fraction
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from flashvsr_trt.cli.codecs import list_codecs
 from flashvsr_trt.cli.commands import Command
@@ -184,6 +185,7 @@ def run(
     take_precision(options)
     asked = RunOptions(input=inputs[0], **options)
     if preview is not None:
+        refuse_beside_preview(click.get_current_context())
         write_one_preview(asked, inputs, preview)
         return
     several = is_batch(inputs)
@@ -241,6 +243,21 @@ def upscale_all(
         check_outcomes(outcomes, say)
     elif outcomes[0].error:
         raise outcomes[0].error
+
+
+WITHOUT_PREVIEW = (
+    *("json_file", "gpus", "resume", "side_by_side", "profile", "start", "end", "duration", "frames"),
+    *("ss", "to", "t", "codec", "crf", "pixel_format", "container"),
+)
+"""Options that say nothing to a preview: which frames it takes is its own time, and it encodes no video."""
+
+
+def refuse_beside_preview(context: click.Context) -> None:
+    """Raise UsageError for options that a preview would have to leave aside."""
+    for option in context.command.params:
+        given = context.get_parameter_source(option.name or "") is ParameterSource.COMMANDLINE
+        if given and option.name in WITHOUT_PREVIEW:
+            raise UsageError(f"--preview has no use for {max(option.opts, key=len)}; leave one of them out")
 
 
 def write_one_preview(options: RunOptions, inputs: Sequence[str], at: Fraction) -> None:

@@ -93,6 +93,7 @@ def test_a_preview_is_two_pictures_and_a_page(tmp_path, capfd):
     assert "at 0.5 s, 96x64 to 192x128" in page
     assert "$" not in page
     assert_refused(call(capfd, "run", clip, *NANO, "--preview", "0.5"), 2, "preview")
+    assert_refused(call(capfd, "run", clip, *NANO, "--preview", "0.5", "-ss", "1"), 2, "no use for --ss")
     assert_refused(call(capfd, "run", clip, *NANO, "--preview", "99", "-y"), 1, "clip.mp4")
     assert names(folder) == {"before.png", "after.png", "index.html"}
 

@@ -11,11 +11,8 @@ from flashvsr_trt.config.tiles import TilePlan
 from flashvsr_trt.errors import UsageError
 from flashvsr_trt.runtime.frames import NumpyArrays
 from flashvsr_trt.runtime.session import Session
-from flashvsr_trt.runtime.torch.executor import TorchExecutor
 from flashvsr_trt.runtime.torch.frames import as_tensor
-from flashvsr_trt.runtime.torch.tiles import in_tiles
-from tests.golden import load_case
-from tests.golden_clips import network_of
+from flashvsr_trt.runtime.torch.whole_frames import TorchFrames
 from tests.runtime.test_session import HEIGHT, WIDTH, clip, executor, expected
 
 
@@ -70,18 +67,20 @@ def test_frames_that_were_given_are_the_callers_own():
     assert (made.zero_() == 0).all()
 
 
-def test_tiles_take_and_give_tensors_too():
-    preset, schedule = executor("low-latency").stream.preset, find_schedule("low-latency")
-    whole = StreamConfig(preset, Geometry(128, 160, 2), schedule)
-    plan = TilePlan(whole.geometry, (256, 256))
-    tile = TorchExecutor(network_of(load_case("e2e_official")), plan.tile_stream(whole))
-    tiled = in_tiles(tile, whole, plan)
-    frames, made = np.random.default_rng(1).integers(0, 256, (5, 128, 160, 3), np.uint8), []
-    for kind, where in ((np.asarray, "host"), (torch.from_numpy, "device")):
-        made.append(np.asarray(Session(tiled, frames_on=where).push(kind(frames))))
-    assert len(plan.tiles) == 2
-    assert len(made[0]) == 5
-    np.testing.assert_array_equal(*made)
+def test_whole_frames_of_tiles_are_the_same_from_tensors_and_stay_tensors():
+    stream = StreamConfig(executor("official").stream.preset, Geometry(40, 150, 2), find_schedule("official"))
+    plan = TilePlan(stream.geometry, (256, 256))
+    streams, within = (None, None), lambda stage, stream: torch.inference_mode()
+    whole = TorchFrames(stream, plan, torch.device("cpu"), torch.float32, streams, within)
+    frames = np.random.default_rng(1).integers(0, 256, (8, 40, 150, 3), np.uint8)
+    upscaled = whole.reference(whole.kept(torch.from_numpy(frames), None))
+    np.testing.assert_array_equal(upscaled, whole.upscale(frames))
+    blended = upscaled.permute(0, 3, 1, 2) / 255
+    host, device = (whole.finish(blended, upscaled, on_device).read() for on_device in (False, True))
+    assert isinstance(host, np.ndarray)
+    assert isinstance(device, torch.Tensor)
+    np.testing.assert_array_equal(host, device)
+    assert np.abs(host.astype(int) - upscaled.numpy()).max() <= 1
 
 
 @pytest.mark.parametrize(
