@@ -54,7 +54,7 @@ $(NEWEST_INSTALLED): pyproject.toml .ci/without_torch.py
 
 # What a new user does in the first hour, in clean environments of the built wheel: minutes, so not in `make test`.
 first-hour: $(INSTALLED)
-	OMP_NUM_THREADS= $(BIN)/python -m pytest -x --durations=0 tests/first_hour/hour.py
+	OMP_NUM_THREADS= $(BIN)/python -m pytest -x --durations=0 $(addprefix tests/first_hour/,hour.py hour_without_torch.py pages.py)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -17,7 +17,7 @@ from flashvsr_trt.extras import environment_command, install_command
 from flashvsr_trt.kernels.tuning import ARCHITECTURES
 
 EXPORTING = ("torch", "onnx", "onnxscript", "onnx_ir")
-"""Modules that make a bundle, and the builder's graphs of it."""
+"""Modules that make a bundle, and the builder's graphs of it; the first only the bundle."""
 
 SPARSE = ("triton",)
 """Modules that compile the kernels of the sparse presets."""
@@ -121,8 +121,11 @@ def _own_environment(flavour: Flavour) -> str:
     return environment_command(f".venv-{flavour.name}", flavour.extra)
 
 
-def check_can_build(flavour: str, capability: str | None = None) -> None:
+def check_can_build(flavour: str, capability: str | None = None, exports: bool = True) -> None:
     """Ask for all that building needs at once, before any of it is imported.
+
+    Args:
+        exports: whether a bundle is exported first, by torch; one that is there needs none.
 
     Raises:
         UsageError, EngineError, DeviceError: as `flavours.choose_flavour`.
@@ -130,7 +133,8 @@ def check_can_build(flavour: str, capability: str | None = None) -> None:
     """
     chosen, _ = choose_flavour(flavour, capability, current_device())
     supported_version(chosen)
-    missing = [module for module in EXPORTING if not _installed(module)]
+    needed = EXPORTING if exports else EXPORTING[1:]
+    missing = [module for module in needed if not _installed(module)]
     if missing:
         raise MissingDependencyError(
             f"building {chosen.name} engines needs {', '.join(missing)}: {install_command(chosen.extra)}"

@@ -74,7 +74,7 @@ def build(
     """Build the engines of a stream, or find them built; a stream that was not exported yet is."""
     from flashvsr_trt.engines.readiness import check_can_build
 
-    check_can_build(flavour, device_arch)
+    check_can_build(flavour, device_arch, exports=bundle is None)
     from flashvsr_trt.cache.bundle import bundle_for
     from flashvsr_trt.engines.build import find_or_build_engines
     from flashvsr_trt.engines.device import current_device

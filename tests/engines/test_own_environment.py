@@ -64,3 +64,14 @@ def test_a_build_asks_for_all_that_is_missing_at_once(machine, monkeypatch):
     machine(module=False, version=None)
     with pytest.raises(MissingDependencyError, match="it is missing: pip install it"):
         readiness.check_can_build("rtx", "8.9")
+
+
+@pytest.mark.parametrize("exports", [True, False])
+def test_a_bundle_that_is_there_needs_no_torch(machine, monkeypatch, exports):
+    machine(module=True, version="1.32.0")
+    monkeypatch.setattr(readiness, "_installed", lambda name: name != "torch")
+    if exports:
+        with pytest.raises(MissingDependencyError, match="needs torch"):
+            readiness.check_can_build("onnxruntime", "9.0")
+    else:
+        readiness.check_can_build("onnxruntime", "9.0", exports=False)

@@ -13,6 +13,8 @@ import pytest
 from tests.clips import probe
 from tests.first_hour.conftest import FRAMES
 from tests.first_hour.newcomer import ROOT, named_command, newcomer
+from tests.first_hour.pages import AROUND
+from tests.page_commands import page_programs
 from tests.quality.browser import screenshot
 
 pytestmark = pytest.mark.slow
@@ -37,6 +39,7 @@ def test_the_wheel_installs_without_extras(user, wheel):
 def test_the_doctor_looks_at_the_machine(user):
     found = user.type("flashvsr-trt doctor")
     assert "torch" in found.out
+    assert found.out.strip().splitlines()[-1].startswith("this machine:")
     json.loads(user.type("flashvsr-trt doctor --json").out)
 
 
@@ -55,8 +58,46 @@ def test_the_page_of_a_comparison_is_looked_at(user, pictures):
     assert varied(shown) > 10
 
 
+def test_half_a_second_is_looked_at_before_and_after(user, pictures):
+    user.type(f"flashvsr-trt run clips/a.mp4 {NANO} --preview 0.2 -o preview")
+    made = user.home / "preview"
+    assert {"before.png", "after.png", "index.html"} <= {path.name for path in made.iterdir()}
+    shown = screenshot(made / "index.html")
+    shutil.copy(shown, pictures / "preview.png")
+    assert varied(shown) > 10
+
+
+def test_a_clip_is_compared_with_its_larger_self(user, pictures):
+    said = user.type("flashvsr-trt compare clips/a.mp4 a_2x.mp4 --html sizes.html")
+    assert "bicubic" in said.err
+    shutil.copy(screenshot(user.home / "sizes.html"), pictures / "compare_sizes.png")
+
+
+def test_a_folder_of_five_has_a_broken_one(user):
+    said = user.type(f"flashvsr-trt run clips/ -o out/ {NANO}", code=1)
+    assert "broken.mp4" in said.err.strip().splitlines()[-1] + said.err.strip().splitlines()[-2]
+    assert sorted(path.name for path in (user.home / "out").iterdir()) == [
+        f"{name}_2x.mp4" for name in "abcd"
+    ]
+    (user.home / "out/c_2x.mp4").unlink()
+    kept = (user.home / "out/a_2x.mp4").stat().st_mtime_ns
+    (user.home / "clips/broken.mp4").unlink()
+    user.type(f"flashvsr-trt run clips/ -o out/ {NANO} --resume")
+    assert (user.home / "out/c_2x.mp4").is_file()
+    assert (user.home / "out/a_2x.mp4").stat().st_mtime_ns == kept
+
+
+def test_the_program_of_the_readme_runs(user):
+    (program,) = (text for page, text in page_programs() if page == "README.md")
+    small = program.replace("sparse-2.0", "nano").replace("height=360, width=640", "height=64, width=64")
+    (user.home / "program.py").write_text(AROUND + small)
+    shutil.copy(user.home / "clips/b.mp4", user.home / "input.mp4")
+    user.type("python program.py")
+    assert probe(user.home / "output.mp4").frames == 5
+
+
 def test_engines_are_built_with_what_the_error_names(user):
-    build = f"flashvsr-trt engines build {NANO} --size 256x256 --device-arch 8.9"
+    build = f"flashvsr-trt engines build {NANO} --size 256x256 --arch 8.9"
     command = named_command(user.type(build, code=1).err)
     assert ".whl[rtx]" in command
     user.type(f"{command} --quiet --constraint {ROOT / 'constraints.txt'}")

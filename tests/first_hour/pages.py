@@ -34,6 +34,8 @@ ELSEWHERE = {
     r"weights pull": "6.4 GB from the network",
     r"--gpus|torchrun|cuda:|nvenc|--backend tensorrt|--precision fp8|--engines": "needs a GPU",
     r"^docker": "needs Docker",
+    r"^eval": "of a shell's own start",
+    r"^flashvsr-trt bench": "times for minutes: tests/cli has it",
     r"trtexec|tensorrt_rtx|g\+\+|run_engine": "needs TensorRT's own tools: tests/engines/test_run_engine.py",
     r"^python -m (bench|training)": "measures or trains, for minutes or on a GPU",
     r"weights convert|weights check|^cd ": "files that are not here: tests/cli/test_weights_cli.py",
@@ -64,6 +66,8 @@ def user(tmp_path_factory):
     (home / "frames.rgb").write_bytes(os.urandom(64 * 64 * 3 * 6))
     pictures = Newcomer(home, Path(sys.prefix), {"PYTHONPATH": str(ROOT)})
     (home / "pictures").mkdir()
+    (home / "clips").mkdir()
+    make_clip(home / "clips/c.mp4", frames=5, size=(64, 64))
     pictures.type("ffmpeg -v error -i input.mp4 pictures/%02d.png")
     return Newcomer(home, Path(sys.prefix), {"PYTHONPATH": str(ROOT), "FLASHVSR_PRESET": "nano"})
 
