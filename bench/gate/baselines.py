@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from bench.gate.cases import GPU, Case, Threshold
+from bench.gate.compare import lines_of
 from bench.gate.measure import Metrics
 from bench.gate.trees import MeasureError, Worker, git
-from bench.gate.verdict import Line, Verdict, judge
+from bench.gate.verdict import Line, Verdict
 
 FOLDER = Path("bench/baselines")
 """Of a checkout."""
@@ -97,17 +98,8 @@ def check_case(
     if len(of_case) < NEEDED:
         why = f"{len(of_case)} records of this fingerprint, {NEEDED} are needed: flashvsr-trt gate record"
         return [Line(case.name, "*", Verdict.CALIBRATION_NEEDED, None, None, why)]
-    lines = []
-    for metric in dict.fromkeys((*of_case[-1], *head)):
-        known = [values[metric] for values in of_case if metric in values]
-        if metric not in head:
-            lines.append(Line(case.name, metric, Verdict.REGRESSION, known[-1], None, "lost"))
-        elif not known:
-            lines.append(Line(case.name, metric, Verdict.NEW, None, head[metric]))
-        else:
-            threshold = thresholds[case.threshold_of(metric)]
-            lines.append(judge(case, metric, statistics.median(known), head[metric], threshold))
-    return lines
+    of_records = {m: statistics.median(v[m] for v in of_case if m in v) for m in of_case[-1]}
+    return lines_of(case, of_records, head, thresholds)
 
 
 def mismatch(root: Path, print_: Mapping[str, Any]) -> str:

@@ -2,13 +2,12 @@
 
 import statistics
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import replace
 
 from bench.gate.cases import Case, Threshold
 from bench.gate.measure import Metrics
 from bench.gate.paired import block_ratio, bootstrap
 from bench.gate.trees import MeasureError, Worker
-from bench.gate.verdict import Line, Verdict, judge, judge_ratio, too_wide
+from bench.gate.verdict import Line, Verdict, judge_ratio, line_of, too_wide
 from flashvsr_trt.notices import Notify
 
 MORE_BLOCKS = 3
@@ -39,17 +38,9 @@ def compare_trees(
 def new_case(head: Worker, case: Case, thresholds: Mapping[str, Threshold]) -> list[Line]:
     """What only the head measures; limits hold for it as well."""
     try:
-        metrics = head.sample(case.name)
+        return lines_of(case, {}, head.sample(case.name), thresholds)
     except MeasureError as error:
-        return [Line(case.name, "*", Verdict.UNMEASURED, None, None, str(error))]
-    lines = [
-        judge(case, name, value, value, thresholds[case.threshold_of(name)])
-        for name, value in metrics.items()
-    ]
-    return [
-        replace(line, base=None, verdict=Verdict.NEW if line.verdict is Verdict.PASS else line.verdict)
-        for line in lines
-    ]
+        return [_failed(case, {}, str(error))]
 
 
 def once(base: Worker, head: Worker, case: Case, thresholds: Mapping[str, Threshold]) -> list[Line]:
@@ -63,19 +54,13 @@ def once(base: Worker, head: Worker, case: Case, thresholds: Mapping[str, Thresh
 
 
 def lines_of(case: Case, base: Metrics, head: Metrics, thresholds: Mapping[str, Threshold]) -> list[Line]:
-    """A line a metric. What is counted and not there is 0; another metric that head lacks is lost."""
-    lines = []
-    for metric in dict.fromkeys((*base, *head)):
-        threshold = thresholds[case.threshold_of(metric)]
-        if case.kind == "counts":
-            lines.append(judge(case, metric, base.get(metric, 0), head.get(metric, 0), threshold))
-        elif metric not in head:
-            lines.append(Line(case.name, metric, Verdict.REGRESSION, base[metric], None, "lost"))
-        elif metric not in base:
-            lines.append(Line(case.name, metric, Verdict.NEW, None, head[metric]))
-        else:
-            lines.append(judge(case, metric, base[metric], head[metric], threshold))
-    return lines
+    """A line a metric. What is counted in one tree and not in the other is 0 there."""
+    metrics = {**base, **head}
+    absent = 0 if case.kind == "counts" and base else None
+    return [
+        line_of(case, m, base.get(m, absent), head.get(m, absent), thresholds[case.threshold_of(m)])
+        for m in metrics
+    ]
 
 
 def in_turns(base: Worker, head: Worker, case: Case, thresholds: Mapping[str, Threshold]) -> list[Line]:
@@ -110,16 +95,13 @@ def ratio_lines(
     """A line a metric, of samples in blocks of two of each tree."""
     lines = []
     for metric in dict.fromkeys((*base[0], *head[0])):
-        if metric not in head[0]:
-            lines.append(Line(case.name, metric, Verdict.REGRESSION, None, None, "lost"))
-            continue
-        if metric not in base[0]:
-            lines.append(Line(case.name, metric, Verdict.NEW, None, head[0][metric]))
+        threshold = thresholds[case.threshold_of(metric)]
+        if metric not in head[0] or metric not in base[0]:
+            lines.append(line_of(case, metric, base[0].get(metric), head[0].get(metric), threshold))
             continue
         a, b = ([sample[metric] for sample in samples] for samples in (base, head))
         pairs = zip(zip(a[::2], a[1::2], strict=True), zip(b[::2], b[1::2], strict=True), strict=True)
         ratio = bootstrap([block_ratio(*pair) for pair in pairs])
-        threshold = thresholds[case.threshold_of(metric)]
         lines.append(judge_ratio(case, metric, statistics.median(a), statistics.median(b), ratio, threshold))
     return lines
 

@@ -84,6 +84,16 @@ def judge(case: Case, metric: str, base: float, head: float, threshold: Threshol
     return Line(case.name, metric, verdict, base, head, why, None, threshold.name)
 
 
+def line_of(case: Case, metric: str, base: float | None, head: float | None, threshold: Threshold) -> Line:
+    """As `judge`, where a tree may lack the metric: lost, or new, for which a limit holds as well."""
+    if head is None:
+        return Line(case.name, metric, Verdict.REGRESSION, base, None, "lost")
+    if base is None:
+        line = judge(case, metric, head, head, threshold)
+        return replace(line, base=None, verdict=Verdict.NEW if line.verdict is Verdict.PASS else line.verdict)
+    return judge(case, metric, base, head, threshold)
+
+
 def judge_ratio(
     case: Case, metric: str, base: float, head: float, ratio: Ratio, threshold: Threshold
 ) -> Line:
