@@ -82,7 +82,8 @@ class Storage:
         compute: the dtype that stages compute in ("bfloat16", ...).
         ring: of K/V rings.
         fp8: whether linear layers multiply e4m3.
-        loading: bytes that loading the weights takes at most, before anything else is there.
+        loading: bytes that loading the weights takes at most, before anything else is there. On a GPU a
+            sixteenth of it stays in holes between weights, which are too small for maps of features.
     """
 
     weights: int
@@ -109,7 +110,7 @@ def estimate_memory(stream: StreamConfig, storage: Storage, on_gpu: bool = True)
 def _estimate(storage: Storage, state: int, working: int, on_gpu: bool) -> MemoryEstimate:
     if not on_gpu:
         return MemoryEstimate(storage.weights, state, working)
-    needed = MemoryEstimate(storage.weights, state, working + TORCH_GPU_BYTES)
+    needed = MemoryEstimate(storage.weights, state, working + TORCH_GPU_BYTES + storage.loading // 16)
     needed = replace(needed, working=needed.working + int(HELD_BY_ALLOCATOR * needed.total))
     return replace(needed, working=max(needed.working, storage.loading - needed.weights - needed.state))
 

@@ -19,9 +19,11 @@ FLOAT_FRAMES = 3 * 4 * UNIT_FRAMES
 BYTE_FRAMES = 3 * UNIT_FRAMES
 """A pixel of a unit's frames in bytes."""
 
-HALF_SIZE_MAPS = {True: (14.5, 12), False: (8, 8)}
-"""Maps of a frame at half the output's size, on a GPU and on a CPU: while the last group's blocks run, with
-what cuDNN works in, and beside frames that grow to the whole."""
+HALF_SIZE_MAPS = {"cpu": 8.0, "small": 11.4, "large": 13.0}
+"""Maps of a frame at half the output's size that the last group has at a time, as was measured: on a CPU, and
+on a GPU, where cuDNN works in one more beyond LARGE_PIXELS."""
+
+LARGE_PIXELS = 1280 * 1024
 
 
 def pixels_of(stream: StreamConfig) -> int:
@@ -67,10 +69,11 @@ def decode_bytes(stream: StreamConfig, compute: str, on_gpu: bool, in_bands: boo
         # All frames together: three maps of each, and more copies on a GPU.
         return pixels * (3 * UNIT_FRAMES * whole * size + (6 if on_gpu else 2) * FLOAT_FRAMES)
     frames = 2 * FLOAT_FRAMES + 3 * UNIT_FRAMES * size
-    half_map = half * size / 4
     band = min(pixels, BAND_PIXELS + 8 * stream.geometry.target[1]) if in_bands else pixels
     # Two frames grow at once, and a convolution makes as much of them; then these are colours.
     leaving = 4 * whole * size + 36
-    in_blocks, beside_leaving = HALF_SIZE_MAPS[on_gpu]
-    growing = pixels * (frames + beside_leaving * half_map) + band * leaving
-    return int(max(growing, pixels * (frames + in_blocks * half_map)))
+    maps = HALF_SIZE_MAPS["cpu" if not on_gpu else "small" if pixels <= LARGE_PIXELS else "large"]
+    if on_gpu and pixels // 16 >= ALONE_PIXELS:
+        # The group before it makes two of them at a time then, and not four.
+        maps -= 2
+    return int(pixels * (frames + maps * half * size / 4) + band * leaving)

@@ -19,6 +19,14 @@ from flashvsr_trt.model.weights.load import Weights
 
 Part = TypeVar("Part", bound=nn.Module)
 
+FOLDED = ("text_embedding", "time_embedding", "time_projection", "cross_attn.k", "cross_attn.v", "prompt")
+"""Weights of which constants are made, once: the prompt's keys and values stay in place of them."""
+
+
+def is_folded(name: str) -> bool:
+    """Whether a weight of that name is gone once the network is built."""
+    return any(folded in name for folded in FOLDED)
+
 
 @dataclass(frozen=True)
 class Network:
@@ -72,4 +80,7 @@ def _load(
     with torch.device("meta"):
         module = kind(config)
     module.load_state_dict(dict(state), strict=True, assign=True)
+    # What only constants are made of comes last: once it is dropped, what it took is one piece.
+    for _, parameter in sorted(module.named_parameters(), key=lambda named: is_folded(named[0])):
+        parameter.data = parameter.data.to(device=device, dtype=dtype)
     return module.to(device=device, dtype=dtype).eval().requires_grad_(False)

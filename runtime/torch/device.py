@@ -29,6 +29,7 @@ from flashvsr_trt.memory import (
     estimate_memory,
     estimate_tiled_memory,
 )
+from flashvsr_trt.model.network import is_folded
 from flashvsr_trt.model.running_dit import ATTENTION, product_names
 from flashvsr_trt.model.state_shapes import state_shapes
 from flashvsr_trt.runtime.request import KV_CACHES, TorchOptions
@@ -177,17 +178,13 @@ def bound_memory(device: torch.device, budget: int | None) -> None:
             torch.cuda.memory._set_allocator_settings("expandable_segments:True")
 
 
-FOLDED = ("text_embedding", "time_embedding", "time_projection", "cross_attn.k", "cross_attn.v", "prompt")
-"""Weights of which constants are made, once: the prompt's keys and values stay in place of them."""
-
-
 @cache
 def _parameters(network: NetworkConfig) -> int:
     kept = sum(
         math.prod(shape)
         for part in state_shapes(network).values()
         for name, shape in part.items()
-        if not any(folded in name for folded in FOLDED)
+        if not is_folded(name)
     )
     return kept + 2 * network.dit.layers * network.dit.text_tokens * network.dit.dim
 
