@@ -54,6 +54,7 @@ $(NEWEST_INSTALLED): pyproject.toml .ci/without_torch.py
 
 # What a new user does in the first hour, in clean environments of the built wheel: minutes, so not in `make test`.
 first-hour: $(INSTALLED)
+	$(BIN)/python .ci/pip_install.py --constraint constraints.txt --editable '.[first-hour]'
 	OMP_NUM_THREADS= $(BIN)/python -m pytest -x --durations=0 $(addprefix tests/first_hour/,hour.py hour_without_torch.py pages.py)
 
 lint: $(INSTALLED)

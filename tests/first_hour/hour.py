@@ -7,6 +7,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from socket import socket
 
 import pytest
 
@@ -15,11 +16,12 @@ from tests.first_hour.conftest import FRAMES
 from tests.first_hour.newcomer import ROOT, named_command, newcomer
 from tests.first_hour.pages import AROUND
 from tests.page_commands import page_programs
-from tests.quality.browser import screenshot
+from tests.quality.browser import chromium, screenshot
 
 pytestmark = pytest.mark.slow
 
 NANO = "--preset nano"
+NANO_SERVER = "FLASHVSR_PRESET=nano FLASHVSR_BACKEND=torch"
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +106,42 @@ def test_engines_are_built_with_what_the_error_names(user):
     user.type(build)
     assert "nano" in user.type("flashvsr-trt engines list").out
     user.type("flashvsr-trt engines verify")
+
+
+def test_the_example_upscales_files(user):
+    shutil.copytree(ROOT / "examples", user.home / "examples")
+    user.type("python examples/upscale_file.py clips/b.mp4 clips/c.mp4 -o . --preset nano")
+    assert [probe(user.home / f"{name}_2x.mp4").frames for name in "bc"] == [5, 5]
+
+
+def test_a_browser_sees_what_the_server_sends_back(user, wheel, pictures):
+    user.type(f"pip install --quiet '{wheel}[server]' --constraint {ROOT / 'constraints.txt'}")
+    with socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = user.start(f"env {NANO_SERVER} uvicorn --app-dir examples server:app --port {port}")
+    try:
+        for line in server.stderr:
+            if "Uvicorn running on" in line:
+                break
+        shoot(f"http://127.0.0.1:{port}", "of 384x256", pictures / "server.png")
+        assert varied(pictures / "server.png") > 10
+    finally:
+        server.terminate()
+        server.communicate(timeout=60)
+
+
+def shoot(address: str, text: str, picture: Path) -> None:
+    """A picture of a page, once it shows a text."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium(), args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page(viewport={"width": 900, "height": 500})
+        page.goto(address)
+        page.get_by_text(text).wait_for(timeout=300_000)
+        page.screenshot(path=picture)
+        browser.close()
 
 
 def varied(picture: Path) -> float:
