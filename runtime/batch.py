@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from flashvsr_trt.errors import FlashVSRError, UsageError
+from flashvsr_trt.errors import FlashVSRError, UsageError, VideoError
 from flashvsr_trt.files.image_sequence import IMAGE_EXTENSIONS
 from flashvsr_trt.files.targets import STANDARD_STREAM, identity
 from flashvsr_trt.notices import Notify, phase
@@ -53,7 +53,8 @@ def jobs_of(inputs: Sequence[str], options: RunOptions) -> list[RunOptions]:
     Outputs go into the folder that `options.output` names, or beside their inputs, as `INPUT_2x`.
 
     Raises:
-        UsageError: there is no video, an input is a pipe, or two would go to one output.
+        UsageError: an input is a pipe, or two would go to one output.
+        VideoError: there is no video.
     """
     if STANDARD_STREAM in inputs:
         raise UsageError("the input - is read once and alone; name files")
@@ -66,8 +67,8 @@ def jobs_of(inputs: Sequence[str], options: RunOptions) -> list[RunOptions]:
     made_here = {identity(chosen_output(replace(options, input=name, output=None))) for name in found}
     found = [name for name in found if name in inputs or identity(name) not in made_here]
     if not found:
-        raise UsageError(
-            f"{', '.join(inputs)}: no video in there; the extensions that count are "
+        raise VideoError(
+            f"{', '.join(inputs)}: no video and no images in there; the extensions of videos that count are "
             f"{', '.join(VIDEO_EXTENSIONS)}"
         )
     jobs = [replace(options, input=name, output=_output(name, options)) for name in found]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from flashvsr_trt.config.geometry import Geometry
-from flashvsr_trt.errors import UsageError
+from flashvsr_trt.errors import FlashVSRError
 from flashvsr_trt.runtime.batch import jobs_of
 from flashvsr_trt.runtime.request import RunOptions
 from flashvsr_trt.runtime.side_by_side import BeforeAndAfter, before
@@ -71,13 +71,13 @@ def test_outputs_beside_their_inputs_are_no_inputs_of_the_next_run(tmp_path):
         (("a.mp4", "-"), "out/", "read once"),
         (("a.mp4", "b.mp4"), "out.mp4", "no folder"),
         (("a.mp4", "b.mp4"), "-", "no folder"),
-        (("empty", "empty"), None, "no video in there"),
+        (("empty", "empty"), None, "no video and no images in there"),
     ],
 )
 def test_what_several_inputs_cannot_be(tmp_path, monkeypatch, inputs, output, text):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UsageError, match=text):
+    with pytest.raises(FlashVSRError, match=text):
         jobs_of(inputs, options(output=output))
 
 
