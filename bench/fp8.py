@@ -16,19 +16,15 @@ import numpy as np
 import torch
 
 from bench.accuracy import structured_frame
-from bench.gpu_timing import median_microseconds, require_gpu
-from bench.kernel_problems import SCENES, AttentionProblem, attention_problem, in_ring
+from bench.gpu_timing import median_microseconds, milliseconds_each, require_gpu
+from bench.kernel_problems import SCENES, attention_problem, fp8_operands, in_ring
 from bench.pipeline import DTYPE, stream_for
 from bench.steady_stages import load_random
 from flashvsr_trt.config.presets import DEFAULT_PRESET, UNIT_FRAMES, WINDOW_TOKENS, find_preset
 from flashvsr_trt.kernels import norm_silu
-from flashvsr_trt.kernels.block_sparse_attention_fp8 import (
-    AttentionScales,
-    launch_attention_fp8,
-    store_values,
-)
+from flashvsr_trt.kernels.block_sparse_attention_fp8 import AttentionScales, launch_attention_fp8
 from flashvsr_trt.kernels.calls import architecture_of
-from flashvsr_trt.kernels.fp8 import E4M3, LARGEST, to_e4m3
+from flashvsr_trt.kernels.fp8 import LARGEST
 from flashvsr_trt.kernels.torch_ops import block_sparse_attention, select_blocks
 from flashvsr_trt.kernels.tuning import Setting, setting_for
 from flashvsr_trt.model.network import Network
@@ -45,15 +41,6 @@ WARM_UP_CHUNKS = 6
 """Past the first step and the ring's first round; CUDA graphs are off."""
 
 PORTABLE = Setting(8, 2, {"KEYS": 64})
-
-
-def fp8_operands(
-    problem: AttentionProblem, scales: AttentionScales
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Queries and ring of a problem in e4m3."""
-    ring_v = torch.empty_like(problem.ring_v, dtype=E4M3)
-    store_values(problem.ring_v.flatten(0, 1), scales.v, ring_v)
-    return to_e4m3(problem.q / scales.q), to_e4m3(problem.ring_k / scales.k), ring_v
 
 
 def compare_attention(scene: str) -> None:
@@ -92,13 +79,8 @@ def run(
         given = session.push(np.roll(frames, 9 * chunk, axis=2))
         if chunk < recorded:
             made.append(np.array(given))
-    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    begin.record()
-    for _ in range(chunks):
-        session.push(frames)
-    end.record()
-    end.synchronize()
-    return begin.elapsed_time(end) / chunks, np.concatenate(made) if made else frames[:0]
+    took = milliseconds_each(lambda: session.push(frames), chunks)
+    return took, np.concatenate(made) if made else frames[:0]
 
 
 def compare_by_frame(network: Network, chunks: int) -> None:

@@ -41,6 +41,17 @@ def median_microseconds(call: Callable[[], object], calls: int = 5) -> float:
     return statistics.median(times)
 
 
+def milliseconds_each(call: Callable[[], object], calls: int) -> float:
+    """Device time of one of `calls` calls in a row, by CUDA events."""
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    begin.record()
+    for _ in range(calls):
+        call()
+    end.record()
+    end.synchronize()
+    return begin.elapsed_time(end) / calls
+
+
 def matmul_ceiling() -> float:
     """TFLOP/s of an 8192-cubed bf16 product of random matrices."""
     side = 8192

@@ -6,6 +6,8 @@ import torch
 
 from flashvsr_trt.config.geometry import Geometry
 from flashvsr_trt.config.presets import WINDOW_TOKENS, find_preset
+from flashvsr_trt.kernels.block_sparse_attention_fp8 import AttentionScales, store_values
+from flashvsr_trt.kernels.fp8 import E4M3, to_e4m3
 from flashvsr_trt.kernels.select_blocks import block_probability, local_neighbourhood, window_means
 
 SCENES = {
@@ -85,3 +87,12 @@ def in_ring(problem: AttentionProblem) -> AttentionProblem:
         slot_valid=torch.ones_like(problem.slot_valid),
         probability=units[..., :slots, :].flatten(-2).contiguous(),
     )
+
+
+def fp8_operands(
+    problem: AttentionProblem, scales: AttentionScales
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Queries, keys and values of a problem in its ring in e4m3, and the values' means."""
+    ring_v, means = torch.empty_like(problem.ring_v, dtype=E4M3), problem.ring_v.float().mean(dim=(0, 1))
+    store_values(problem.ring_v.flatten(0, 1), means, scales.v, ring_v)
+    return to_e4m3(problem.q / scales.q), to_e4m3(problem.ring_k / scales.k), ring_v, means

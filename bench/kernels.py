@@ -15,17 +15,13 @@ import torch.nn.functional as F
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
 from bench.gpu_timing import copy_ceiling, matmul_ceiling, median_microseconds, require_gpu
-from bench.kernel_problems import SCENES, AttentionProblem, attention_problem, in_ring
+from bench.kernel_problems import SCENES, AttentionProblem, attention_problem, fp8_operands, in_ring
 from flashvsr_trt.config.presets import DEFAULT_PRESET, UNIT_FRAMES, WINDOW_TOKENS, find_preset
 from flashvsr_trt.kernels.add_norm import add_norm, add_norm_reference
 from flashvsr_trt.kernels.block_sparse_attention import block_sparse_attention_reference
-from flashvsr_trt.kernels.block_sparse_attention_fp8 import (
-    AttentionScales,
-    block_sparse_attention_fp8,
-    store_values,
-)
+from flashvsr_trt.kernels.block_sparse_attention_fp8 import AttentionScales, block_sparse_attention_fp8
 from flashvsr_trt.kernels.finish_frames import finish_frames, finish_frames_reference
-from flashvsr_trt.kernels.fp8 import E4M3, LARGEST, fp8_product, gelu_rows, quantise_rows, to_e4m3
+from flashvsr_trt.kernels.fp8 import LARGEST, fp8_product, gelu_rows, quantise_rows
 from flashvsr_trt.kernels.linear_gelu import linear_gelu
 from flashvsr_trt.kernels.norm_rope import norm_rope, norm_rope_reference
 from flashvsr_trt.kernels.select_blocks import select_blocks_reference
@@ -99,13 +95,10 @@ def fp8_attention_line(scene: str, problem: AttentionProblem, ceilings: Ceilings
     index, count = select_blocks(problem.probability, problem.slot_valid, problem.top_k)
     # The problem's values are within 8: such a bound is as loose as a layer's weights make theirs.
     scales = AttentionScales(*[64 / LARGEST] * 3, problem.q.dtype)
-    q, ring_k = to_e4m3(problem.q / scales.q), to_e4m3(problem.ring_k / scales.k)
-    ring_v = torch.empty_like(problem.ring_v, dtype=E4M3)
-    store_values(problem.ring_v.flatten(0, 1), scales.v, ring_v)
     tensors = problem.q, problem.k, problem.v, problem.ring_k, problem.ring_v, index, count
     instead = {"bfloat16": median_microseconds(lambda: block_sparse_attention(*tensors))}
     flop = int(count.sum()) * 4 * WINDOW_TOKENS**2 * problem.q.shape[-1]
-    arguments = q, ring_k, ring_v, index, count, scales
+    arguments = *fp8_operands(problem, scales), index, count, scales
     return ceilings.compute(
         scene, "block_sparse_attention_fp8", lambda: block_sparse_attention_fp8(*arguments), flop, instead
     )

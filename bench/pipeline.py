@@ -12,6 +12,7 @@ import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -19,7 +20,7 @@ import click
 import numpy as np
 import torch
 
-from bench.gpu_timing import require_gpu
+from bench.gpu_timing import milliseconds_each, require_gpu
 from bench.kernel_problems import SCENES
 from bench.steady_stages import load_random, random_frames
 from bench.unit_work import H200_TFLOPS, kept_blocks, unit_work
@@ -105,13 +106,7 @@ def time_scene(
     for _ in range(WARM_UP_CHUNKS):
         session.push(frames)
     seconds_before, calls_before = executor.stage_seconds(), executor.kernel_calls.copy()
-    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    begin.record()
-    for _ in range(chunks):
-        session.push(frames)
-    end.record()
-    end.synchronize()
-    chunk_ms = begin.elapsed_time(end) / chunks
+    chunk_ms = milliseconds_each(partial(session.push, frames), chunks)
     seconds = executor.stage_seconds()
     del session
     return Timing(

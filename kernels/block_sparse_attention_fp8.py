@@ -3,6 +3,9 @@
 The PyTorch references here are the specification. Scales are constants of a layer: bounds that its weights
 set on queries, keys and values (`model/fp8_linear.py`), so that nothing is measured when frames run. e4m3 is
 a floating format: a bound that is tens of times too wide costs the smallest values some bits.
+
+Values are kept less a mean that a clip's first step has. What all tokens share would be rounded the same way
+in all of them, and no sum over keys averages that out; this way it is not rounded at all.
 """
 
 import math
@@ -42,19 +45,21 @@ def value_order(keys: torch.Tensor) -> torch.Tensor:
     return keys - place + place // 2 % 2 * 8 + place // 4 * 2 + place % 2
 
 
-def store_values_reference(v: torch.Tensor, scale: float, out: torch.Tensor) -> None:
-    """v [tokens, heads, head_dim] in window order -> out, e4m3 memory of that size.
+def store_values_reference(v: torch.Tensor, means: torch.Tensor, scale: float, out: torch.Tensor) -> None:
+    """v [tokens, heads, head_dim] in window order, less means [heads, head_dim] -> out, e4m3 of that size.
 
     It then holds [windows, heads, head_dim, 128], each window's keys innermost and in `value_order`.
     """
-    windows = v.unflatten(0, (-1, BLOCK)).permute(0, 2, 3, 1)[..., value_order(torch.arange(BLOCK))]
-    out.view(windows.shape).copy_(to_e4m3(windows.float() / scale))
+    windows = (v.float() - means).unflatten(0, (-1, BLOCK)).permute(0, 2, 3, 1)
+    windows = windows[..., value_order(torch.arange(BLOCK))]
+    out.view(windows.shape).copy_(to_e4m3(windows / scale))
 
 
 def block_sparse_attention_fp8_reference(
     q: torch.Tensor,
     ring_k: torch.Tensor,
     ring_v: torch.Tensor,
+    means: torch.Tensor,
     index: torch.Tensor,
     count: torch.Tensor,
     scales: AttentionScales,
@@ -65,6 +70,7 @@ def block_sparse_attention_fp8_reference(
         q: [units*W*128, heads, head_dim] e4m3.
         ring_k: [slots, W*128, heads, head_dim] e4m3, with the step's own keys.
         ring_v: the same memory, laid out as `store_values_reference` does.
+        means: [heads, head_dim] float32, what was subtracted from values.
         index, count: as there, of the ring's windows.
 
     Returns:
@@ -75,7 +81,7 @@ def block_sparse_attention_fp8_reference(
     order = value_order(torch.arange(BLOCK)).argsort()
     values = ring_v.reshape(-1, heads, head_dim, BLOCK).float()[..., order].permute(1, 0, 3, 2).flatten(1, 2)
     mask, scale = expand_mask(index, count), scales.q * scales.k / math.sqrt(head_dim)
-    out_scale = 1.0 if scales.dtype == E4M3 else scales.v
+    out_scale = scales.v if scales.dtype == E4M3 else 1.0
     out = q.new_empty(q.shape, dtype=scales.dtype)
     for row in range(count.shape[1]):
         visible = mask[:, row].repeat_interleave(BLOCK, dim=-1)[:, None]
@@ -85,31 +91,33 @@ def block_sparse_attention_fp8_reference(
         probability = (scores - highest).exp()
         total = probability.sum(dim=-1, keepdim=True)
         weighted = to_e4m3(probability * 2**LOG2_LARGEST).float() @ values
-        attended = weighted * (out_scale / 2**LOG2_LARGEST) / torch.where(total > 0, total, 1.0)
+        attended = weighted * (scales.v / 2**LOG2_LARGEST) / torch.where(total > 0, total, 1.0)
+        attended = (attended + means[:, None] * (total > 0)) / out_scale
         attended = to_e4m3(attended) if out.dtype == E4M3 else attended
         out[row * BLOCK : (row + 1) * BLOCK] = attended.transpose(0, 1)
     return out
 
 
-def store_values(v: torch.Tensor, scale: float, out: torch.Tensor) -> None:
+def store_values(v: torch.Tensor, means: torch.Tensor, scale: float, out: torch.Tensor) -> None:
     """`store_values_reference`, by the kernel on a GPU."""
     setting = kernel_setting("store_values", v)
     if setting is None:
-        store_values_reference(v, scale, out)
+        store_values_reference(v, means, scale, out)
     else:
-        launch_store_values(v, scale, out, setting)
+        launch_store_values(v, means, scale, out, setting)
 
 
 def block_sparse_attention_fp8(
     q: torch.Tensor,
     ring_k: torch.Tensor,
     ring_v: torch.Tensor,
+    means: torch.Tensor,
     index: torch.Tensor,
     count: torch.Tensor,
     scales: AttentionScales,
 ) -> torch.Tensor:
     """`block_sparse_attention_fp8_reference`, by the architecture's fastest kernel where there is a GPU."""
-    arguments = q, ring_k, ring_v, index, count, scales
+    arguments = q, ring_k, ring_v, means, index, count, scales
     if not runs_kernel(q):
         record_call("block_sparse_attention_fp8", "reference")
         return block_sparse_attention_fp8_reference(*arguments)
@@ -121,6 +129,7 @@ def block_sparse_attention_fp8(
 @triton.jit
 def store_values_kernel(
     v,
+    means,
     out,
     inverse,
     HEAD_DIM: tl.constexpr,
@@ -136,12 +145,15 @@ def store_values_kernel(
     key = place - within + within // 2 % 2 * 8 + within // 4 * 2 + within % 2
     channel = tl.arange(0, HEAD_DIM)
     token = (window * BLOCK + key) * heads + head
-    value = tl.load(v + token[:, None] * HEAD_DIM + channel[None, :]).to(tl.float32) * inverse
+    value = tl.load(v + token[:, None] * HEAD_DIM + channel[None, :]).to(tl.float32)
+    value = (value - tl.load(means + head * HEAD_DIM + channel)[None, :]) * inverse
     line = (window * heads + head) * HEAD_DIM + channel
     tl.store(out + line[:, None] * BLOCK + place[None, :], tl.trans(value).to(out.dtype.element_ty))
 
 
-def launch_store_values(v: torch.Tensor, scale: float, out: torch.Tensor, setting: Setting) -> None:
+def launch_store_values(
+    v: torch.Tensor, means: torch.Tensor, scale: float, out: torch.Tensor, setting: Setting
+) -> None:
     """`store_values_reference` in one launch.
 
     Raises:
@@ -151,7 +163,7 @@ def launch_store_values(v: torch.Tensor, scale: float, out: torch.Tensor, settin
     if not (v.is_contiguous() and out.is_contiguous()) or tokens % BLOCK or out.numel() != v.numel():
         raise ValueError(f"values {tuple(v.shape)} and their place must be contiguous whole windows")
     store_values_kernel[(tokens // BLOCK, heads)](
-        v, out, 1 / scale, HEAD_DIM=head_dim, BLOCK=BLOCK, GROUP=GROUP, num_warps=setting.num_warps
+        v, means, out, 1 / scale, HEAD_DIM=head_dim, BLOCK=BLOCK, GROUP=GROUP, num_warps=setting.num_warps
     )
 
 
@@ -159,6 +171,7 @@ def launch_attention_fp8(
     q: torch.Tensor,
     ring_k: torch.Tensor,
     ring_v: torch.Tensor,
+    means: torch.Tensor,
     index: torch.Tensor,
     count: torch.Tensor,
     scales: AttentionScales,
@@ -198,11 +211,13 @@ def launch_attention_fp8(
         q,
         ring_k,
         ring_v,
+        means,
         index,
         count,
         ring_windows,
         scales.q * scales.k * math.log2(math.e) / math.sqrt(head_dim),
-        1.0 if out.dtype == E4M3 else scales.v,
+        scales.v,
+        scales.v if out.dtype == E4M3 else 1.0,
         out,
         HEAD_DIM=head_dim,
         BLOCK=BLOCK,

@@ -9,11 +9,13 @@ def block_sparse_attention_fp8(
     q,
     ring_k,
     ring_v,
+    means,
     index,
     count,
     ring_windows,
     score_scale,
     value_scale,
+    out_scale,
     out,
     HEAD_DIM: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -24,8 +26,9 @@ def block_sparse_attention_fp8(
 ):
     """One query window of one head per program, over its listed key windows, KEYS keys at a time.
 
-    score_scale is q's and k's scales * log2(e)/sqrt(head_dim), value_scale v's. MULTIPLIED is e4m3, or
-    float32 under the interpreter. Probabilities, and so their total, are times 2**LOG2_LARGEST.
+    score_scale is q's and k's scales * log2(e)/sqrt(head_dim), value_scale v's, out_scale the result's.
+    `means` [heads, head_dim] are what values are kept less. MULTIPLIED is e4m3, or float32 under the
+    interpreter. Probabilities, and so their total, are times 2**LOG2_LARGEST.
     """
     row = tl.program_id(0)
     head = tl.program_id(1)
@@ -66,4 +69,5 @@ def block_sparse_attention_fp8(
         highest = new_highest
 
     weighted *= (value_scale / tl.where(total > 0, total, 1.0))[:, None]
-    tl.store(out + target, weighted.to(out.dtype.element_ty))
+    weighted += tl.where((total > 0)[:, None], tl.load(means + head * HEAD_DIM + channel)[None, :], 0.0)
+    tl.store(out + target, (weighted / out_scale).to(out.dtype.element_ty))

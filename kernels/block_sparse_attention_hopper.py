@@ -4,6 +4,8 @@ One producer warp follows the index list and keeps a ring of key and value block
 groups take 64 query rows each. The product of probabilities and values runs one block behind the scores, so
 that the tensor cores work on it during the next block's softmax. Same arguments and results as the portable
 kernel beside it; `out` is followed by the scratch that the tensor descriptors are built in.
+
+`attend` serves operands in e4m3 as well (`block_sparse_attention_fp8_hopper`).
 """
 
 from triton.experimental import gluon
@@ -15,18 +17,15 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma_wait,
 )
 
+from flashvsr_trt.kernels.softmax_hopper import (
+    as_operand,
+    by_key,
+    kept_probability,
+    softmax_step,
+)
+
 # Triton 3.9 renamed the call; 3.6 to 3.8 know the older name.
 tma_load = getattr(tma, "async_load", tma.async_copy_global_to_shared)
-
-
-@gluon.jit
-def _softmax_step(scores, highest, total, SCALE: gl.constexpr, operand: gl.constexpr, dtype: gl.constexpr):
-    """Online softmax of one block of scores: probabilities as a wgmma operand, and the running state."""
-    new_highest = gl.maximum(highest, gl.max(scores, axis=1) * SCALE)
-    probability = gl.exp2(scores * SCALE - gl.expand_dims(new_highest, 1))
-    shrink = gl.exp2(highest - new_highest)
-    total = total * shrink + gl.sum(probability, axis=1)
-    return gl.convert_layout(probability.to(dtype), operand), new_highest, total, shrink
 
 
 @gluon.jit
@@ -35,6 +34,10 @@ def _consume(
     out,
     out_stride,
     listed,
+    scale,
+    value_scale,
+    out_scale,
+    means,
     queries,
     keys,
     values,
@@ -46,14 +49,17 @@ def _consume(
     HEAD_DIM: gl.constexpr,
     BLOCK: gl.constexpr,
     STAGES: gl.constexpr,
-    SCALE: gl.constexpr,
+    LOG2_LARGEST: gl.constexpr,
 ):
     """Attention of 64 query rows over all listed blocks; `out` points at the query window's first row."""
     HALF: gl.constexpr = BLOCK // 2
-    dtype: gl.constexpr = queries.dtype
-    score_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK, 16])
-    out_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, HEAD_DIM, 16])
-    operand: gl.constexpr = gl.DotOperandLayout(0, out_layout, 2)
+    VALUE_BITS: gl.constexpr = values.dtype.primitive_bitwidth
+    # A product takes 32 bytes of each row of its operands at a time.
+    score_layout: gl.constexpr = gl.NVMMADistributedLayout(
+        [3, 0], [4, 1], [16, BLOCK, 256 // queries.dtype.primitive_bitwidth]
+    )
+    out_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, HEAD_DIM, 256 // VALUE_BITS])
+    operand: gl.constexpr = gl.DotOperandLayout(0, out_layout, 32 // VALUE_BITS)
 
     weighted = gl.zeros([HALF, HEAD_DIM], gl.float32, out_layout)
     highest = gl.full([HALF], float("-inf"), gl.float32, gl.SliceLayout(1, score_layout))
@@ -62,13 +68,15 @@ def _consume(
     # Also where nothing is listed: the program must not end before its copies have landed.
     mbarrier.wait(q_ready, 0)
     if listed > 0:
-        mbarrier.wait(k_ready.index(0), 0)
         scores = gl.zeros([HALF, BLOCK], gl.float32, score_layout)
+        mbarrier.wait(k_ready.index(0), 0)
         pending = warpgroup_mma(query, keys.index(0).permute((1, 0)), scores, use_acc=False, is_async=True)
         scores = warpgroup_mma_wait(0, deps=[pending])
         mbarrier.arrive(k_free.index(0), count=1)
-        probability, highest, total, shrink = _softmax_step(scores, highest, total, SCALE, operand, dtype)
+        probability, highest, total, shrink = softmax_step(scores, highest, total, scale, LOG2_LARGEST)
+        kept = kept_probability(probability, operand, values.dtype)
         for tile in range(1, listed):
+            weight = as_operand(kept, operand, values.dtype)
             stage = tile % STAGES
             before = (tile - 1) % STAGES
             mbarrier.wait(k_ready.index(stage), (tile // STAGES) & 1)
@@ -76,25 +84,34 @@ def _consume(
                 query, keys.index(stage).permute((1, 0)), scores, use_acc=False, is_async=True
             )
             mbarrier.wait(v_ready.index(before), ((tile - 1) // STAGES) & 1)
-            summed = warpgroup_mma(probability, values.index(before), weighted, is_async=True)
+            summed = warpgroup_mma(weight, by_key(values.index(before)), weighted, is_async=True)
             scores = warpgroup_mma_wait(1, deps=[pending])
             mbarrier.arrive(k_free.index(stage), count=1)
-            following, highest, total, shrink = _softmax_step(scores, highest, total, SCALE, operand, dtype)
+            probability, highest, total, shrink = softmax_step(scores, highest, total, scale, LOG2_LARGEST)
+            if VALUE_BITS == 16:
+                kept = kept_probability(probability, operand, values.dtype)
             weighted = warpgroup_mma_wait(0, deps=[summed])
             mbarrier.arrive(v_free.index(before), count=1)
-            probability = following
+            if VALUE_BITS == 8:
+                kept = kept_probability(probability, operand, values.dtype)
             factor = gl.convert_layout(shrink, gl.SliceLayout(1, out_layout))
             weighted = weighted * gl.expand_dims(factor, 1)
         last = listed - 1
+        weight = as_operand(kept, operand, values.dtype)
         mbarrier.wait(v_ready.index(last % STAGES), (last // STAGES) & 1)
-        summed = warpgroup_mma(probability, values.index(last % STAGES), weighted, is_async=True)
+        summed = warpgroup_mma(weight, by_key(values.index(last % STAGES)), weighted, is_async=True)
         weighted = warpgroup_mma_wait(0, deps=[summed])
-        total = gl.convert_layout(total, gl.SliceLayout(1, out_layout))
-        weighted = weighted / gl.expand_dims(total, 1)
+        row_total = gl.convert_layout(total, gl.SliceLayout(1, out_layout))
+        if VALUE_BITS == 16:
+            weighted = weighted / gl.expand_dims(row_total, 1)
+        else:
+            mean = gl.load(means + gl.arange(0, HEAD_DIM, gl.SliceLayout(0, out_layout)))
+            weighted = weighted * gl.expand_dims(value_scale / row_total, 1)
+            weighted = (weighted + gl.expand_dims(mean, 0)) / out_scale
     row = half * HALF + gl.arange(0, HALF, gl.SliceLayout(1, out_layout))
     channel = gl.arange(0, HEAD_DIM, gl.SliceLayout(0, out_layout))
     target = out + gl.expand_dims(row * out_stride, 1) + gl.expand_dims(channel, 0)
-    gl.store(target, weighted.to(dtype))
+    gl.store(target, weighted.to(out.dtype.element_ty))
 
 
 @gluon.jit
@@ -103,6 +120,7 @@ def _produce(
     listed,
     query_token,
     channel,
+    width,
     ring_windows,
     q_tiles,
     k_tiles,
@@ -146,9 +164,82 @@ def _produce(
         mbarrier.wait(v_free.index(stage), free)
         ready = v_ready.index(stage)
         mbarrier.expect(ready, v_tiles.block_type.nbytes)
-        tma_load(ring_v_tiles, [ring_token, channel], ready, values.index(stage), pred=in_ring)
+        if values.dtype.primitive_bitwidth == 8:
+            # A window's head is so many lines, of one channel each.
+            tma_load(ring_v_tiles, [window * width + channel, 0], ready, values.index(stage))
+        else:
+            tma_load(ring_v_tiles, [ring_token, channel], ready, values.index(stage), pred=in_ring)
         if OWN:
             tma_load(v_tiles, [token, channel], ready, values.index(stage), pred=window >= ring_windows)
+
+
+@gluon.jit
+def attend(
+    out,
+    width,
+    line,
+    listed,
+    row,
+    head,
+    ring_windows,
+    scale,
+    value_scale,
+    out_scale,
+    means,
+    q_tiles,
+    k_tiles,
+    v_tiles,
+    ring_k_tiles,
+    ring_v_tiles,
+    HEAD_DIM: gl.constexpr,
+    BLOCK: gl.constexpr,
+    STAGES: gl.constexpr,
+    LOG2_LARGEST: gl.constexpr,
+    OWN: gl.constexpr,
+):
+    """One program: its place in shared memory, its barriers and its warps.
+
+    Args:
+        line: of the program's row in the index, `width` what a token's heads have in `out`.
+        scale: of scores, log2(e)/sqrt(head_dim) and that of q and k.
+        value_scale, out_scale, means: of e4m3 values, of the result, and what was subtracted from each of the
+            values' channels.
+        q_tiles ... ring_v_tiles: tensor descriptors of half a block, and of a block each.
+    """
+    HALF: gl.constexpr = BLOCK // 2
+    queries = gl.allocate_shared_memory(q_tiles.dtype, [2, HALF, HEAD_DIM], q_tiles.layout)
+    keys = gl.allocate_shared_memory(k_tiles.dtype, [STAGES, BLOCK, HEAD_DIM], k_tiles.layout)
+    value: gl.constexpr = v_tiles.block_type.shape
+    values = gl.allocate_shared_memory(v_tiles.dtype, [STAGES, value[0], value[1]], v_tiles.layout)
+    q_ready = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
+    k_ready = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
+    k_free = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
+    v_ready = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
+    v_free = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
+    mbarrier.init(q_ready, count=1)
+    for stage in gl.static_range(STAGES):
+        mbarrier.init(k_ready.index(stage), count=1)
+        mbarrier.init(v_ready.index(stage), count=1)
+        mbarrier.init(k_free.index(stage), count=2)
+        mbarrier.init(v_free.index(stage), count=2)
+    window_out = out + (row * BLOCK).to(gl.int64) * width + head * HEAD_DIM
+    # fmt: off
+    gl.warp_specialize(
+        [
+            (_consume, (0, window_out, width, listed, scale, value_scale, out_scale, means, queries, keys,
+                        values, q_ready, k_ready, k_free, v_ready, v_free, HEAD_DIM, BLOCK, STAGES,
+                        LOG2_LARGEST)),
+            (_consume, (1, window_out, width, listed, scale, value_scale, out_scale, means, queries, keys,
+                        values, q_ready, k_ready, k_free, v_ready, v_free, HEAD_DIM, BLOCK, STAGES,
+                        LOG2_LARGEST)),
+            (_produce, (line, listed, row * BLOCK, head * HEAD_DIM, width, ring_windows, q_tiles, k_tiles,
+                        v_tiles, ring_k_tiles, ring_v_tiles, queries, keys, values, q_ready, k_ready, k_free,
+                        v_ready, v_free, BLOCK, STAGES, OWN)),
+        ],
+        [4, 1],
+        [240, 24],
+    )
+    # fmt: on
 
 
 @gluon.jit
@@ -158,7 +249,7 @@ def _rank_key(count, rows, row):
 
 
 @gluon.jit
-def _row_of_rank(count, rows, rank):
+def row_of_rank(count, rows, rank):
     """The row that lists the rank-th most blocks of its head; of equal rows the first comes first."""
     layout: gl.constexpr = gl.BlockedLayout([2], [32], [4], [0])
     found = 0
@@ -205,7 +296,7 @@ def block_sparse_attention_hopper(
     rows = gl.num_programs(0)
     row = gl.program_id(0)
     if LONGEST_FIRST:
-        row = _row_of_rank(count + head * rows, rows, row)
+        row = row_of_rank(count + head * rows, rows, row)
     width = gl.num_programs(1) * HEAD_DIM
     listed = gl.load(count + head * rows + row)
     line = index + (head * rows + row).to(gl.int64) * (ring_windows + (rows if OWN else 0))
@@ -232,34 +323,7 @@ def block_sparse_attention_hopper(
             v, [tokens, width], [v_stride, 1], [BLOCK, HEAD_DIM], tile_layout
         )
 
-    queries = gl.allocate_shared_memory(dtype, [2, HALF, HEAD_DIM], half_layout)
-    keys = gl.allocate_shared_memory(dtype, [STAGES, BLOCK, HEAD_DIM], tile_layout)
-    values = gl.allocate_shared_memory(dtype, [STAGES, BLOCK, HEAD_DIM], tile_layout)
-    q_ready = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
-    k_ready = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
-    k_free = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
-    v_ready = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
-    v_free = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
-    mbarrier.init(q_ready, count=1)
-    for stage in gl.static_range(STAGES):
-        mbarrier.init(k_ready.index(stage), count=1)
-        mbarrier.init(v_ready.index(stage), count=1)
-        mbarrier.init(k_free.index(stage), count=2)
-        mbarrier.init(v_free.index(stage), count=2)
-
-    window_out = out + (row * BLOCK).to(gl.int64) * width + head * HEAD_DIM
     # fmt: off
-    gl.warp_specialize(
-        [
-            (_consume, (0, window_out, width, listed, queries, keys, values, q_ready, k_ready, k_free,
-                        v_ready, v_free, HEAD_DIM, BLOCK, STAGES, SCALE)),
-            (_consume, (1, window_out, width, listed, queries, keys, values, q_ready, k_ready, k_free,
-                        v_ready, v_free, HEAD_DIM, BLOCK, STAGES, SCALE)),
-            (_produce, (line, listed, row * BLOCK, head * HEAD_DIM, ring_windows, q_tiles, k_tiles, v_tiles,
-                        ring_k_tiles, ring_v_tiles, queries, keys, values, q_ready, k_ready, k_free,
-                        v_ready, v_free, BLOCK, STAGES, OWN)),
-        ],
-        [4, 1],
-        [240, 24],
-    )
+    attend(out, width, line, listed, row, head, ring_windows, SCALE, 0, 0, 0, q_tiles, k_tiles,
+           v_tiles, ring_k_tiles, ring_v_tiles, HEAD_DIM, BLOCK, STAGES, 0, OWN)
     # fmt: on

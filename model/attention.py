@@ -21,8 +21,7 @@ class LayerCache:
     """Keys (after RoPE) and values of one layer, in window order, unit by unit.
 
     As the ring: `slots` units. As the result of a step: the step's own units.
-    keys, values: [slots, tokens, heads, head_dim]; key_means: [slots, W, heads, head_dim] float32. In e4m3
-    values are laid out as `kernels.block_sparse_attention_fp8.store_values` does.
+    keys, values: [slots, tokens, heads, head_dim]; key_means: [slots, W, heads, head_dim] float32.
     """
 
     keys: torch.Tensor
@@ -31,24 +30,35 @@ class LayerCache:
 
     def part(self, slots: slice) -> "LayerCache":
         """These slots, in place."""
-        return LayerCache(self.keys[slots], self.values[slots], self.key_means[slots])
+        return type(self)(*(part[slots] for part in vars(self).values()))
 
     def empty(self, units: int) -> "LayerCache":
         """Memory for `units` units like these, not filled."""
-        parts = (self.keys, self.values, self.key_means)
-        return LayerCache(*(part.new_empty(units, *part.shape[1:]) for part in parts))
+        return type(self)(*(part.new_empty(units, *part.shape[1:]) for part in vars(self).values()))
+
+
+@dataclass(frozen=True)
+class E4m3Cache(LayerCache):
+    """Keys and values in e4m3, values less value_means [slots, heads, head_dim] float32: one for all slots.
+
+    Values are laid out as `kernels.block_sparse_attention_fp8.store_values` does.
+    """
+
+    value_means: torch.Tensor
 
 
 @dataclass(frozen=True)
 class StepCache:
     """A layer's keys and values in a step: `new` is written, then `ring` and `own` are attended to.
 
-    `new` are slots of `ring`, and `own` is empty; or tensors of their own, and `own` is `new`.
+    `new` are slots of `ring`, and `own` is empty; or tensors of their own, and `own` is `new`. `before` is a
+    slot of `ring` that was there before the step, None where there was none.
     """
 
     new: LayerCache
     ring: LayerCache
     own: LayerCache
+    before: int | None = None
 
 
 class Attention(Protocol):
@@ -90,8 +100,9 @@ class SparseAttention(Attention):
         own, ring = cache.own, cache.ring
         # Only dense attention is ever without one.
         selected = self.select(q_means, cache, cast(torch.Tensor, slot_valid))
-        if scales:
-            return block_sparse_attention_fp8(q, ring.keys, ring.values, *selected, scales)
+        if isinstance(cache.new, E4m3Cache) and scales:
+            means = cache.new.value_means[0]
+            return block_sparse_attention_fp8(q, ring.keys, ring.values, means, *selected, scales)
         return block_sparse_attention(
             q, own.keys.flatten(0, 1), own.values.flatten(0, 1), ring.keys, ring.values, *selected
         )

@@ -34,7 +34,8 @@ def attention_scales(
     """Such scales that no query, key or value is beyond e4m3's range, whatever the tokens are.
 
     After its RMS norm a row of n values has the length sqrt(n), before the norm's weight [n]; RoPE changes no
-    pair's length. The operand of v is a LayerNorm of that length, times `scale` plus `shift` [n].
+    pair's length. The operand of v is a LayerNorm of that length, times `scale` plus `shift` [n]. Values are
+    kept less their mean, which is within the same bound: the two are no farther apart than twice that.
     """
     length = math.sqrt(len(q_weight))
     weight = v.weight.detach().float()
@@ -42,5 +43,5 @@ def attention_scales(
         length * (weight * scale.float()).norm(dim=1)
         + (weight @ shift.float() + v.bias.detach().float()).abs()
     )
-    bounds = (length * q_weight.abs().max(), length * k_weight.abs().max(), reach.max())
+    bounds = (length * q_weight.abs().max(), length * k_weight.abs().max(), 2 * reach.max())
     return AttentionScales(*(ROUNDING * bound.item() / LARGEST for bound in bounds), v.weight.dtype)

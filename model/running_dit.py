@@ -16,7 +16,7 @@ from flashvsr_trt.kernels.block_sparse_attention_fp8 import AttentionScales, sto
 from flashvsr_trt.kernels.fp8 import E4M3, Quantised, gelu_rows, quantise_rows
 from flashvsr_trt.kernels.linear_gelu import linear_gelu
 from flashvsr_trt.kernels.norm_rope import norm_rope
-from flashvsr_trt.model.attention import Attention, StepCache
+from flashvsr_trt.model.attention import Attention, E4m3Cache, StepCache
 from flashvsr_trt.model.dit import (
     Block,
     BlockConstants,
@@ -158,15 +158,21 @@ class RunningBlock(nn.Module):
     ) -> torch.Tensor:
         layer = self.self_attn
         # A ring in e4m3 asks for attention in FP8.
-        scales = self.scales if cache.new.keys.dtype == E4M3 else None
+        scales = self.scales if isinstance(cache.new, E4m3Cache) else None
         if scales and isinstance(layer.o, Fp8Linear):
             scales = scales._replace(dtype=E4M3)
         q, k, v = tokens.projections(x, cache.new)
         # Straight to where it is kept, so v is no part of the product that makes q and k.
         made = torch.empty_like(x) if scales else v.view(x.shape)
         linear_into(h, layer.v, made)
-        if scales:
-            store_values(made.view(v.shape), scales.v, v)
+        if isinstance(cache.ring, E4m3Cache) and isinstance(cache.new, E4m3Cache) and scales:
+            # Only slots that a step sees or writes are sure to be there: so each has the mean.
+            values, means = made.view(v.shape), cache.new.value_means
+            first = cache.before is None
+            means.copy_(
+                values.mean(dim=0, dtype=torch.float32) if first else cache.ring.value_means[cache.before]
+            )
+            store_values(values, means[0], scales.v, v)
         weights = layer.norm_q.weight, layer.norm_k.weight
         parts = layer.qk(h).chunk(2, dim=-1)
         means = norm_rope(*parts, *weights, *rope, self.eps, q, k, *([scales[:2]] if scales else []))

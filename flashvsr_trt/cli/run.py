@@ -93,7 +93,7 @@ STREAM_CODECS = "copy, auto (convert what OUT cannot hold), none, or an encoder 
 @choice(
     "--precision",
     PRECISIONS,
-    "bf16 on a GPU, fp32 on a CPU; fp8 is faster and less exact; fp8-attention has not run on a GPU yet.",
+    "bf16 on a GPU, fp32 on a CPU; fp8 is faster and less exact, fp8-attention more so.",
     metavar="|".join(PRECISIONS[:-3]) + "|fp8|fp8-attention",
 )
 @click.option("--calibration", metavar="FILE", help="What `calibrate` wrote: products that fp8 leaves out.")

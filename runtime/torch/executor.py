@@ -29,7 +29,7 @@ from flashvsr_trt.config.signatures import (
 )
 from flashvsr_trt.errors import DeviceError, UsageError
 from flashvsr_trt.kernels.calls import counted_calls, reference_kernels
-from flashvsr_trt.model.attention import LayerCache
+from flashvsr_trt.model.attention import E4m3Cache, LayerCache
 from flashvsr_trt.model.communicator import ONE_PROCESS, Communicator
 from flashvsr_trt.model.fp8_cache import Fp8Cache, running_layers
 from flashvsr_trt.model.network import Network
@@ -320,17 +320,18 @@ class TorchExecutor(GraphExecutor):
         """The stream of DiT steps, which is the caller's."""
         return torch.cuda.current_stream(self.device) if self.device.type == "cuda" else None
 
-    @property
-    def _ring_dtype(self) -> torch.dtype:
-        """Of keys and values: e4m3 where attention is in FP8, as one process's sparse attention may be."""
-        sparse = self.stream.preset.attention.sparse_ratio is not None
-        fp8 = self.dit_stage.dit.fp8_attention and sparse and self.sharding.size == 1 and not self.fp8
-        return torch.float8_e4m3fn if fp8 else self.dtype
-
     def _layer(self, device: torch.device | str) -> LayerCache:
-        slots = self.stream.preset.attention.ring_slots
-        specs = cache_specs(self.stream, 0, slots, "ring")
-        return LayerCache(*(self._zeros(spec, device, self._ring_dtype) for spec in specs))
+        """In e4m3 where attention is in FP8, as one process's sparse attention may be."""
+        attention = self.stream.preset.attention
+        sparse = attention.sparse_ratio is not None and self.sharding.size == 1 and not self.fp8
+        fp8 = self.dit_stage.dit.fp8_attention and sparse
+        specs = cache_specs(self.stream, 0, attention.ring_slots, "ring")
+        kept = torch.float8_e4m3fn if fp8 else self.dtype
+        keys, values, means = (self._zeros(spec, device, kept) for spec in specs)
+        if not fp8:
+            return LayerCache(keys, values, means)
+        # A slot's mean has the shape that one of its windows' has.
+        return E4m3Cache(keys, values, means, torch.zeros_like(means[:, 0]))
 
     def _zeros_carried(self, spec: TensorSpec) -> torch.Tensor:
         # Features as convolutions want them, or each call would convert them; frames as they come.

@@ -28,7 +28,7 @@ PROBABILITY_ERROR = 2.0**-4
 
 
 def problem(head_dim: int, windows: int = 2, slots: int = 2, heads: int = 2, device: str = "cpu"):
-    """q, ring and lists, and the same q, keys and values in float64; the last row lists nothing."""
+    """q, ring, means and lists, and the same q, keys and values in float64; the last row lists nothing."""
     generator = torch.Generator().manual_seed(0)
 
     def random(*shape):
@@ -38,9 +38,10 @@ def problem(head_dim: int, windows: int = 2, slots: int = 2, heads: int = 2, dev
         to_e4m3(random(*shape) / scale)
         for shape, scale in (((windows * BLOCK,), 0.02), ((slots, windows * BLOCK), 0.03))
     )
-    v = random(slots * windows * BLOCK)
+    means = random()
+    v = random(slots * windows * BLOCK) + means
     ring_v = torch.empty(slots, windows * BLOCK, heads, head_dim, dtype=E4M3)
-    store_values_reference(v, SCALES.v, ring_v)
+    store_values_reference(v, means, SCALES.v, ring_v)
     listed = slots * windows
     index = torch.stack([torch.randperm(listed, generator=generator) for _ in range(heads * windows)])
     index = index.view(heads, windows, listed).int()
@@ -49,9 +50,9 @@ def problem(head_dim: int, windows: int = 2, slots: int = 2, heads: int = 2, dev
     wide = (
         q.double() * SCALES.q,
         ring_k.double().flatten(0, 1) * SCALES.k,
-        to_e4m3(v / SCALES.v).double() * SCALES.v,
+        to_e4m3((v - means) / SCALES.v).double() * SCALES.v + means,
     )
-    return [x.to(device) for x in (q, ring_k, ring_v, index, count)], wide
+    return [x.to(device) for x in (q, ring_k, ring_v, means, index, count)], wide
 
 
 def exact(wide, index, count):
@@ -69,9 +70,9 @@ def assert_near(got, wide, index, count, largest_error=PROBABILITY_ERROR / 2):
     assert got[-BLOCK:].eq(0).all()
 
 
-def launch_values(v, scale):
+def launch_values(v, means, scale):
     out = torch.empty(v.shape)
-    launch_store_values(v, scale, out, VALUES)
+    launch_store_values(v, means, scale, out, VALUES)
     return out
 
 
@@ -84,9 +85,9 @@ def test_the_order_of_values_has_every_key_once():
 @pytest.mark.parametrize("head_dim", [32, 128])
 def test_values_are_stored_as_the_reference_stores_them(run_kernel, head_dim):
     v = torch.randn(2 * BLOCK, 3, head_dim, generator=torch.Generator().manual_seed(0))
-    out = torch.empty(v.shape, dtype=E4M3)
-    store_values_reference(v, 0.5, out)
-    assert to_e4m3(run_kernel(launch_values, v, 0.5)).float().equal(out.float())
+    out, means = torch.empty(v.shape, dtype=E4M3), torch.arange(3 * head_dim).view(3, head_dim) / 8
+    store_values_reference(v, means, 0.5, out)
+    assert to_e4m3(run_kernel(launch_values, v, means, 0.5)).float().equal(out.float())
 
 
 @pytest.mark.parametrize("head_dim", [32, 128])
@@ -102,6 +103,14 @@ def test_what_is_attended_may_be_the_operand_of_the_next_product():
     assert got.dtype == E4M3
     # Rounded once more.
     assert_near(got.float() * SCALES.v, wide, index, count, PROBABILITY_ERROR)
+
+
+def test_what_all_values_share_is_not_rounded():
+    (q, ring_k, ring_v, _, index, count), _ = problem(32)
+    v = torch.full((4 * BLOCK, 2, 32), 0.7)
+    store_values_reference(v, v[0], SCALES.v, ring_v)
+    got = block_sparse_attention_fp8_reference(q, ring_k, ring_v, v[0], index, count, SCALES)
+    torch.testing.assert_close(got[:BLOCK], v[:BLOCK])
 
 
 def launch_portable(*tensors):
@@ -123,8 +132,10 @@ def test_the_kernel_of_this_gpu_is_near_float64(head_dim):
     capability = "sm_{}{}".format(*torch.cuda.get_device_capability())
     setting = setting_for("block_sparse_attention_fp8", capability, head_dim)
     for chosen in {setting.implementation: setting, "portable": PORTABLE}.values():
-        got = launch_attention_fp8(*tensors, index, count, SCALES._replace(dtype=torch.bfloat16), chosen)
-        assert_near(got.cpu(), wide, index.cpu(), count.cpu())
+        for dtype, scale in ((torch.bfloat16, 1.0), (E4M3, SCALES.v)):
+            got = launch_attention_fp8(*tensors, index, count, SCALES._replace(dtype=dtype), chosen)
+            largest = PROBABILITY_ERROR if dtype == E4M3 else PROBABILITY_ERROR / 2
+            assert_near(got.float().cpu() * scale, wide, index.cpu(), count.cpu(), largest)
 
 
 def test_scales_hold_whatever_the_tokens_are():
@@ -136,5 +147,6 @@ def test_scales_hold_whatever_the_tokens_are():
     along = v.weight.detach() * scale
     worst = math.sqrt(96) * along / along.norm(dim=1, keepdim=True)
     reached = v(worst * scale + shift).abs().max()
-    assert LARGEST / 3 < reached / scales.v <= LARGEST
+    # Values are kept less a mean that may be as far on the other side.
+    assert LARGEST / 3 < 2 * reached / scales.v <= LARGEST
     assert math.sqrt(96) * weight.abs().max() / scales.q <= LARGEST

@@ -14,9 +14,9 @@ POINTERS = {
     **dict.fromkeys(("x", "v", "out", "branch", "gate", "weight", "bias", "total"), "*bf16"),
     **dict.fromkeys(("q", "ring_k", "ring_v", "values", "normed"), "*fp8e4nv"),
     **dict.fromkeys(("index", "count"), "*i32"),
-    "scales": "*fp32",
+    **dict.fromkeys(("scales", "means"), "*fp32"),
 }
-NUMBERS = dict.fromkeys(("score_scale", "value_scale", "inverse", "eps"), "fp32")
+NUMBERS = dict.fromkeys(("score_scale", "value_scale", "out_scale", "inverse", "eps"), "fp32")
 
 
 def compiled(function, architecture, setting, gluon=False, **constants):
