@@ -309,6 +309,12 @@ class TorchExecutor(GraphExecutor):
             calls = stack.enter_context(counted_calls())
             try:
                 yield
+            except torch.OutOfMemoryError as error:
+                reason = str(error).split(". GPU", 1)[0]
+                raise DeviceError(
+                    f"{self.device} ran out of memory in {name} ({reason}); give a smaller --tile, input or "
+                    "scale, or free what others hold of it"
+                ) from error
             except errors_of_compiling(self.options) as error:
                 reason = str(error).strip().splitlines()[0]
                 raise DeviceError(

@@ -14,6 +14,7 @@ from flashvsr_trt.config.geometry import Geometry
 from flashvsr_trt.config.presets import AttentionConfig, find_preset, find_schedule
 from flashvsr_trt.config.signatures import COLOR_FIXES, DECODE, DIT, ENCODE, StreamConfig
 from flashvsr_trt.config.tiles import TilePlan
+from flashvsr_trt.errors import DeviceError
 from flashvsr_trt.memory import Parking
 from flashvsr_trt.model.attention import LayerCache
 from flashvsr_trt.model.color import fix_color, quantise
@@ -246,6 +247,19 @@ def test_rings_in_fp8_change_frames_a_little(schedule):
         for kind in KV_CACHES
     )
     assert 35 < psnr(expected, made) < 120
+
+
+def test_a_gpu_that_runs_out_of_memory_in_a_stage_is_said_in_one_line():
+    executor = tiled(stream_of(40, 50, "low-latency"), (256, 256))
+
+    def fail(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 84.00 MiB. GPU 0 has a total ...")
+
+    executor.executor._encode = fail
+    with pytest.raises(
+        DeviceError, match=r"in encode \(CUDA out of memory. Tried to allocate 84.00 MiB\); give"
+    ):
+        stream_through(Session(executor), clip(5, 40, 50), 5)
 
 
 @pytest.mark.gpu
