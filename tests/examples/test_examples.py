@@ -1,9 +1,7 @@
 """The examples, run as they are with the tiny network."""
 
+import asyncio
 import io
-import os
-import subprocess
-import sys
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 
@@ -11,7 +9,6 @@ import numpy as np
 import pytest
 
 from tests.clips import make_clip, probe
-from tests.quality.browser import chromium
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
@@ -45,13 +42,12 @@ def test_files_are_upscaled_and_one_that_cannot_be_is_named(tmp_path, capsys):
     assert probe(tmp_path / "out" / "clip_2x.mp4").frames == 3
 
 
-def test_a_camera_is_upscaled_to_raw_frames(tmp_path):
+def test_a_camera_is_upscaled_to_raw_frames(tmp_path, capfdbinary):
     clip = make_clip(tmp_path / "clip.mp4", frames=9, size=(64, 64))
-    command = [sys.executable, EXAMPLES / "camera.py", clip, *NANO, "--frames", "5"]
-    ran = subprocess.run(command, capture_output=True, timeout=300)
-    assert ran.returncode == 0, ran.stderr.decode()
-    assert len(ran.stdout) == 5 * 128 * 128 * 3
-    assert "of 128x128" in ran.stderr.decode()
+    asyncio.run(loaded("camera").show(str(clip), 5, preset="nano", backend="torch"))
+    out, err = capfdbinary.readouterr()
+    assert len(out) == 5 * 128 * 128 * 3
+    assert b"of 128x128" in err
 
 
 @pytest.fixture
@@ -99,26 +95,3 @@ def test_the_server_closes_with_the_reason_and_serves_on(server):
     assert "do not fit" in closed["reason"]
     with server.websocket_connect("/upscale"):
         pass  # a viewer that goes at once is nobody's error
-
-
-@pytest.mark.slow
-def test_a_browser_shows_what_comes_back(tmp_path):
-    if NO_SERVER:
-        pytest.skip(f"no {', '.join(NO_SERVER)}: pip install fastapi uvicorn pillow httpx")
-    browser = chromium()
-    environment = os.environ | ENVIRONMENT
-    command = [sys.executable, "-m", "uvicorn", "--app-dir", EXAMPLES, "server:app", "--port", "0"]
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as serving:
-        try:
-            address = next(
-                line.split(" on ")[1].split()[0] for line in serving.stderr if "running on" in line
-            )
-            seen = subprocess.run(
-                [browser, "--headless=new", "--no-sandbox", "--dump-dom", "--timeout=60000", address],
-                capture_output=True,
-                text=True,
-                timeout=200,
-            )
-        finally:
-            serving.terminate()
-    assert "pictures of 384x256" in seen.stdout
