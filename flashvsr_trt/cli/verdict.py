@@ -40,8 +40,11 @@ class Pace:
     flop_per_pixel: float
 
 
-PACES = {"cuda": Pace(8192, 20, 1.4e7), "cpu": Pace(1024, 3, 1.2e5)}
-"""By the kind of device: of DEFAULT_PRESET in bfloat16 and of CPU_PRESET in float32, on torch."""
+PACES = {"cuda": Pace(8192, 20, 1.0e7), "cpu": Pace(1024, 3, 1.2e5)}
+"""By the kind of device: of DEFAULT_PRESET in bfloat16 and of CPU_PRESET in float32, on torch.
+
+On an H200 a product has 768 TFLOP/s, where 1344x768 runs at 72 FPS (bench/results/h200).
+"""
 
 
 def verdict(device: Device | None) -> str:
