@@ -71,7 +71,7 @@ def assert_near(got, wide, index, count, largest_error=PROBABILITY_ERROR / 2):
 
 
 def launch_values(v, means, scale):
-    out = torch.empty(v.shape)
+    out = v.new_empty(v.shape)
     launch_store_values(v, means, scale, out, VALUES)
     return out
 
