@@ -27,7 +27,7 @@ CASES, THRESHOLDS = read_cases(ROOT), read_thresholds(ROOT)
 STAGES = CASES["latency/stages"]
 
 NOISE = 0.035
-"""Standard deviation of a sample's logarithm: assumed, from a few samples taken on a loaded machine."""
+"""Standard deviation of a sample's logarithm: what A against A shows on a loaded machine."""
 
 DRIFT = 0.02
 """How much slower the machine gets from block to block."""
