@@ -12,7 +12,7 @@ from flashvsr_trt.notices import Notify, log_notice
 from flashvsr_trt.runtime.distributed.place import torchrun_place
 from flashvsr_trt.runtime.executors import Executors
 from flashvsr_trt.runtime.frames import HOST, NOT_FRAMES, Frames
-from flashvsr_trt.runtime.request import RunOptions, UpscaleOptions
+from flashvsr_trt.runtime.request import RunOptions, UpscaleOptions, take_precision
 from flashvsr_trt.runtime.session import Session
 from flashvsr_trt.runtime.upscale import upscale_file
 
@@ -36,7 +36,7 @@ class Upscaler:
     """
 
     def __init__(self, *, notify: Notify = log_notice, **options: Any) -> None:
-        self.options = UpscaleOptions(**options)
+        self.options = UpscaleOptions(**take_precision(options))
         self.options.check()
         if torchrun_place():
             raise UsageError(

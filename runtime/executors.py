@@ -8,7 +8,7 @@ from flashvsr_trt.notices import Notify, log_notice
 from flashvsr_trt.runtime.backends import open_executor
 from flashvsr_trt.runtime.executor import Executor
 from flashvsr_trt.runtime.frames import HOST
-from flashvsr_trt.runtime.request import ExecutorRequest, UpscaleOptions
+from flashvsr_trt.runtime.request import ExecutorRequest, UpscaleOptions, take_precision
 from flashvsr_trt.runtime.session import Session
 
 
@@ -61,7 +61,7 @@ def open_session(
         FlashVSRError: one of its kinds, for each argument that cannot be used.
         TypeError: an option that there is not.
     """
-    chosen = UpscaleOptions(**options)
+    chosen = UpscaleOptions(**take_precision(options))
     executor = Executors().open(chosen, height, width)
     return Session(
         executor, chunk_size=chosen.chunk_size, seed=chosen.seed, overlap=overlap, frames_on=frames_on

@@ -203,6 +203,25 @@ class UpscaleOptions(TorchOptions, TileOptions):
         )
 
 
+DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+"""What `precision` calls a dtype."""
+
+
+def take_precision(options: dict[str, Any]) -> dict[str, Any]:
+    """As `UpscaleOptions` has them: precision bf16 is a dtype, fp8 what the DiT multiplies in beside one.
+
+    Raises:
+        UsageError: a precision and a dtype that differ.
+    """
+    asked = options.get("precision", "auto")
+    if asked != "auto" and asked not in DTYPES:
+        return options
+    dtype = options.get("dtype", "auto")
+    if asked in DTYPES and dtype not in ("auto", DTYPES[asked]):
+        raise UsageError(f"--precision {asked} and --dtype {dtype} differ; leave --dtype out")
+    return options | {"precision": DIT_PRECISIONS[0], "dtype": DTYPES.get(asked, dtype)}
+
+
 def is_size(value: Any) -> bool:
     """Whether it is (height, width)."""
     return isinstance(value, tuple) and len(value) == 2 and all(isinstance(side, int) for side in value)

@@ -24,10 +24,11 @@ from flashvsr_trt.cli.options import (
     SizeType,
     choice,
 )
-from flashvsr_trt.cli.run import PRECISIONS, take_precision
+from flashvsr_trt.cli.run import PRECISIONS
 from flashvsr_trt.config.presets import CHUNK_SIZES
 from flashvsr_trt.engines.flavours import FLAVOUR_CHOICES
 from flashvsr_trt.errors import BenchError
+from flashvsr_trt.runtime.request import take_precision
 
 PERCENTILES = (50, 90, 95, 99)
 
@@ -69,8 +70,7 @@ def bench(
     command = f"flashvsr-trt [v{__version__}] # {shlex.join(['flashvsr-trt', *arguments])}"
     if not as_json:
         click.echo(f"&&&& RUNNING {command}")
-    options = {"dtype": "auto"} | options
-    take_precision(options)
+    options = take_precision(options)
     height, width = (side // options["scale"] for side in size)
     executor = Executors(say).open(UpscaleOptions(**options), height, width)
     timing = time_session(executor, options["chunk_size"], warm_up, iterations)

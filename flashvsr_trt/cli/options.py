@@ -24,6 +24,7 @@ from flashvsr_trt.config.presets import (
 from flashvsr_trt.config.signatures import COLOR_FIXES, UPSAMPLERS, StreamConfig
 from flashvsr_trt.config.tiles import tile_geometry
 from flashvsr_trt.errors import UsageError
+from flashvsr_trt.runtime.request import DTYPES
 
 MOST_SIDE = 2**16
 """Pixels of a side: more than any codec holds."""
@@ -216,10 +217,6 @@ def kernel_architecture(name: str) -> str:
     """`8.9` -> `sm_89`; other words as they are."""
     found = re.fullmatch(r"([0-9]{1,2})\.([0-9])", name)
     return f"sm_{found[1]}{found[2]}" if found else name
-
-
-DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
-"""What a precision is called on the command line -> its dtype."""
 
 
 def dtype_of(precision: str) -> str:

@@ -41,7 +41,14 @@ from flashvsr_trt.engines.flavours import FLAVOUR_CHOICES
 from flashvsr_trt.errors import TruncatedInputError, UsageError
 from flashvsr_trt.files.new import new_report
 from flashvsr_trt.files.targets import STANDARD_STREAM, local_path
-from flashvsr_trt.runtime.request import ATTENTIONS, DIT_PRECISIONS, KV_CACHES, PIPE_FORMATS, RunOptions
+from flashvsr_trt.runtime.request import (
+    ATTENTIONS,
+    DIT_PRECISIONS,
+    KV_CACHES,
+    PIPE_FORMATS,
+    RunOptions,
+    take_precision,
+)
 
 PRECISIONS = ("auto", *DTYPES, *DIT_PRECISIONS)
 """What `--precision` takes: a dtype of all, or FP8 in the DiT beside one; `dtype` is an older auto."""
@@ -182,7 +189,7 @@ def run(
     from flashvsr_trt.runtime.distributed.run import launch_if_asked, run_ranks
 
     take_times(options, {"start": ss, "end": to, "duration": t})
-    take_precision(options)
+    options = take_precision(options)
     asked = RunOptions(input=inputs[0], **options)
     if preview is not None:
         refuse_beside_preview(click.get_current_context())
@@ -299,18 +306,6 @@ def take_times(options: dict[str, Any], times: Mapping[str, Fraction | None]) ->
             if options[name] not in (None, 0):
                 raise UsageError(f"{spelled[name]} and --{name} say the same twice; leave one out")
             options[name] = time
-
-
-def take_precision(options: dict[str, Any]) -> None:
-    """`--precision bf16` is a dtype, `--precision fp8` what the DiT multiplies in beside one."""
-    asked = options["precision"]
-    if asked in DIT_PRECISIONS[1:]:
-        return
-    options["precision"] = DIT_PRECISIONS[0]
-    if asked in DTYPES:
-        if options["dtype"] not in ("auto", DTYPES[asked]):
-            raise UsageError(f"--precision {asked} and --dtype {options['dtype']} differ; leave --dtype out")
-        options["dtype"] = DTYPES[asked]
 
 
 @contextmanager

@@ -5,7 +5,7 @@ import pytest
 from flashvsr_trt.errors import PresetError, UsageError
 from flashvsr_trt.runtime import open_session
 from flashvsr_trt.runtime.executors import Executors
-from flashvsr_trt.runtime.request import RunOptions, UpscaleOptions
+from flashvsr_trt.runtime.request import RunOptions, UpscaleOptions, take_precision
 from flashvsr_trt.runtime.session import Session
 
 OPTIONS = UpscaleOptions(preset="nano", backend="torch", device="cpu", weights="random:1")
@@ -61,6 +61,23 @@ def test_every_option_of_the_command_is_one_of_a_session_or_of_files():
     of_files = {"input", "output", "profile", "start", "end", "frames", "duration", "rate", "raw_size"}
     assert of_streams.isdisjoint(of_files)
     assert of_streams | of_files < set(RunOptions.__dataclass_fields__)
+
+
+@pytest.mark.parametrize(
+    ("options", "dtype", "precision"),
+    [
+        ({}, "auto", "dtype"),
+        ({"precision": "auto", "dtype": "float16"}, "float16", "dtype"),
+        ({"precision": "bf16"}, "bfloat16", "dtype"),
+        ({"precision": "fp8", "dtype": "bfloat16"}, "bfloat16", "fp8"),
+    ],
+)
+def test_precisions_are_spelled_as_by_the_command(options, dtype, precision):
+    taken = UpscaleOptions(**take_precision(options))
+    taken.check()
+    assert (taken.dtype, taken.precision) == (dtype, precision)
+    with pytest.raises(UsageError, match="differ"):
+        take_precision({"precision": "fp32", "dtype": "float16"})
 
 
 def test_open_session_takes_them_all():
