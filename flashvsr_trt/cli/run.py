@@ -287,7 +287,7 @@ def tell_summary(report: Mapping[str, Any]) -> None:
     facts.append(f"{width}x{height} to {wide}x{high}")
     if report["bytes"]:
         facts.append(size_in_words(report["bytes"]))
-    if DISPLAY.style == "json":
+    if DISPLAY.style == "json" and DISPLAY.verbosity >= 0:
         DISPLAY.write_json("summary", **report)
     else:
         say(f"{report['output']}: {', '.join(facts)}")
