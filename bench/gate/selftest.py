@@ -58,7 +58,7 @@ class CleanTree(Worker):
 
     def renew(self) -> None:
         """A new process: one that has run for long is faster than another that is new."""
-        self._end(seconds=5)
+        self._end(seconds=60)
         self._start()
 
     def ask(self, case: str) -> None:

@@ -124,7 +124,7 @@ class Worker:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._end(seconds=5)
+        self._end(seconds=60)
 
     def _end(self, seconds: float) -> None:
         assert self.process.stdin
