@@ -132,6 +132,9 @@ class Session:
     def push(self, frames: Any) -> Frames:
         """Take frames in, give the frames that became ready.
 
+        On a GPU a session works on the current stream, the same for all its calls; frames of another stream
+        are waited for where they come by DLPack, or by `__cuda_array_interface__` with its stream.
+
         Args:
             frames: uint8 [n, H, W, 3] RGB, any n; copied. An array of numpy, a torch tensor, or of a library
                 that has DLPack or `__cuda_array_interface__`. What is on torch's GPU never leaves it.
