@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+import zipfile
 
 import pytest
 
@@ -51,11 +52,13 @@ def parts(found: list | dict) -> list[dict]:
     return found if isinstance(found, list) else found["parts"]
 
 
-def test_another_machine_exports_a_bundle(user):
-    """With torch, into a cache that is brought here."""
-    elsewhere = Newcomer(
-        user.home, user.environment, {"PYTHONPATH": str(ROOT), "FLASHVSR_CACHE": str(user.home / "brought")}
-    )
+def test_another_machine_exports_a_bundle(user, wheel):
+    """With torch and the same wheel, as a bundle is of its exporter's sources; its cache is brought here."""
+    package = user.home / "elsewhere"
+    with zipfile.ZipFile(wheel) as opened:
+        opened.extractall(package)
+    variables = {"PYTHONPATH": str(package), "FLASHVSR_CACHE": str(user.home / "brought")}
+    elsewhere = Newcomer(user.home, user.environment, variables)
     run = f"-m flashvsr_trt run clips/b.mp4 -o with_torch.mp4 {STREAM} --backend onnxruntime"
     elsewhere.type(f"{sys.executable} {run}")
 
