@@ -81,8 +81,8 @@ def test_the_page_of_a_comparison_is_looked_at(user, pictures):
 
 def test_engines_are_made_of_the_bundle(user):
     here = Newcomer(user.home, user.environment, {"FLASHVSR_CACHE": str(user.home / "brought")})
-    (bundle,) = (user.home / "brought/bundles").iterdir()
-    build = f"flashvsr-trt engines build --bundle {bundle} --flavour rtx --arch 8.9"
+    (manifest,) = (user.home / "brought/bundles").glob("*/bundle.json")
+    build = f"flashvsr-trt engines build --bundle {manifest.parent} --flavour rtx --arch 8.9"
     assert "rtx" in here.type(build, code=1).err
     here.type(
         "pip install --quiet 'tensorrt-rtx>=1.7,<2' onnx onnxscript onnx-ir ml-dtypes protobuf cuda-python"
