@@ -42,7 +42,6 @@ ELSEWHERE = {
     r"weights convert|weights check|^cd ": "files that are not here: tests/cli/test_weights_cli.py",
     r"^ffmpeg -i in\.ts|^flashvsr-trt run any\.mp4|calibrate": "part of a text",
     r"^flashvsr-trt (gate|engines build|engines list)": "tests/bench/test_gate.py, tests/first_hour/hour.py",
-    r"^git |^twine|^pytest": "of the project's own",
 }
 """What cannot run here, or runs elsewhere -> why."""
 
