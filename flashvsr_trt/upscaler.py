@@ -66,12 +66,8 @@ class Upscaler:
         Raises:
             FlashVSRError: one of its kinds, where the frames cannot be upscaled here.
         """
-        options = self.options
         with named_missing_parts():
-            executor = self._executors.open(options, height, width)
-        return Session(
-            executor, chunk_size=options.chunk_size, seed=options.seed, overlap=overlap, frames_on=frames_on
-        )
+            return self._executors.session(self.options, height, width, frames_on=frames_on, overlap=overlap)
 
     def file(
         self,

@@ -43,6 +43,21 @@ class Executors:
         self.latest = executor
         return executor
 
+    def session(
+        self,
+        options: UpscaleOptions,
+        height: int,
+        width: int,
+        *,
+        frames_on: str = HOST,
+        overlap: bool = False,
+    ) -> Session:
+        """A session for one clip of frames of this size. Raises as `open`."""
+        executor = self.open(options, height, width)
+        return Session(
+            executor, chunk_size=options.chunk_size, seed=options.seed, overlap=overlap, frames_on=frames_on
+        )
+
     def close(self) -> None:
         """Let go of all; what sessions still use stays with them."""
         self.latest = None
@@ -62,7 +77,4 @@ def open_session(
         TypeError: an option that there is not.
     """
     chosen = UpscaleOptions(**take_precision(options))
-    executor = Executors().open(chosen, height, width)
-    return Session(
-        executor, chunk_size=chosen.chunk_size, seed=chosen.seed, overlap=overlap, frames_on=frames_on
-    )
+    return Executors().session(chosen, height, width, frames_on=frames_on, overlap=overlap)
