@@ -16,7 +16,6 @@ from flashvsr_trt.quality.page import page_parts, png, slider, template
 from flashvsr_trt.runtime.executors import Executors
 from flashvsr_trt.runtime.pipeline import upscale_video
 from flashvsr_trt.runtime.request import RunOptions
-from flashvsr_trt.runtime.session import Session
 from flashvsr_trt.runtime.side_by_side import before
 from flashvsr_trt.runtime.upscale import default_output
 from flashvsr_trt.runtime.video.beside import NOTHING, Beside
@@ -63,18 +62,17 @@ def write_preview(options: RunOptions, at: Fraction, notify: Notify) -> Path:
             info = source.info
             until = int((at - start) / info.time_base)
             shown, kept = _Kept(until), _Kept(until)
-            geometry = part.stream(info.height, info.width).geometry
-            executor = Executors(notify).open(part, info.height, info.width)
             watched = replace(source, frames=_watched(source, shown))
             with (
-                Session(executor, chunk_size=part.chunk_size, seed=part.seed) as session,
+                Executors(notify).session(part, info.height, info.width) as session,
                 phase("upscaling", "frames") as report,
             ):
                 run = upscale_video(watched, session, kept, batch=part.chunk_size, progress=report)
         if shown.frame is None or kept.frame is None:
             raise VideoError(f"no frame of {options.input} at {float(at):g} s")
+        geometry = session.stream.geometry
         pictures = before(shown.frame, geometry), kept.frame
-        page = preview_page(options.input, at, geometry, pictures, executor.stream.preset.name, run.frames)
+        page = preview_page(options.input, at, geometry, pictures, session.stream.preset.name, run.frames)
         for name, content in zip(FILES, (*map(png, pictures), page.encode()), strict=True):
             (Path(made.part) / name).write_bytes(content)
         made.finish()
