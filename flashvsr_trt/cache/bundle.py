@@ -1,19 +1,22 @@
 """The bundle of a stream: exported once into the cache, found there by all that decides its content."""
 
 import dataclasses
+import glob
 import hashlib
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 from flashvsr_trt import __version__
 from flashvsr_trt.bundle import FORMAT_VERSION, Bundle, read_bundle
 from flashvsr_trt.cache.entries import find_or_make
 from flashvsr_trt.cache.folder import cache_folder
 from flashvsr_trt.config.signatures import StreamConfig
-from flashvsr_trt.errors import CacheError
+from flashvsr_trt.errors import CacheError, WeightsError
+from flashvsr_trt.files.folder import sha256_of_path
 from flashvsr_trt.imported_sources import sources_digest
-from flashvsr_trt.model.weights.source import WeightsSource, describe, resolve_weights
+from flashvsr_trt.model.weights.source import RANDOM, RandomSeed, WeightsSource, describe, resolve_weights
 from flashvsr_trt.notices import Notify
 
 _EXPORTER = "flashvsr_trt.export.export_bundle"
@@ -54,10 +57,15 @@ def find_bundle(stream: StreamConfig, weights: str | None, precision: str) -> Bu
         WeightsError, BundleError: as finding weights and reading do.
     """
     source = resolve_weights(weights, stream.preset.network)
+    request = request_name(stream, precision)
     try:
-        folder = cache_folder("bundles") / bundle_name(stream, source, precision)
+        root = cache_folder("bundles")
     except CacheError:
         return None
+    # Gigabytes of weights are not read where there is no bundle that could be theirs.
+    if not any(root.glob(f"{glob.escape(request)}-*")):
+        return None
+    folder = root / bundle_name(stream, source, precision)
     return read_bundle(folder, verify=False) if os.path.isdir(folder) else None
 
 
@@ -76,16 +84,36 @@ def weights_bytes(stream: StreamConfig, weights: str | None, precision: str) -> 
 
 
 def bundle_name(stream: StreamConfig, source: WeightsSource, precision: str) -> str:
-    """A folder name that is readable in front and exact behind."""
-    # A replaced file, by its size and time, is another source.
-    files = [path.stat() for path in vars(source).values() if isinstance(path, Path)]
+    """A folder name: `request_name`, then what the weights are, wherever they lie.
+
+    Raises:
+        WeightsError: they cannot be read.
+    """
+    return f"{request_name(stream, precision)}-{_digest(_weights_key(source))}"
+
+
+def request_name(stream: StreamConfig, precision: str) -> str:
+    """All that decides a bundle but its weights: readable in front and exact behind."""
     key = {
         "stream": dataclasses.asdict(stream),
         "precision": precision,
-        "weights": [str(source), *([file.st_size, file.st_mtime_ns] for file in files)],
         "versions": [__version__, FORMAT_VERSION],
         "exporter": sources_digest(_EXPORTER),
     }
-    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
     height, width = stream.geometry.target
-    return f"{stream.preset.name}-{width}x{height}-{stream.schedule.name}-{precision}-{digest[:16]}"
+    return f"{stream.preset.name}-{width}x{height}-{stream.schedule.name}-{precision}-{_digest(key)}"
+
+
+def _weights_key(source: WeightsSource) -> dict[str, str]:
+    """A seed, or the sha256 of each file: where a file lies and when it was written says nothing of it."""
+    if isinstance(source, RandomSeed):
+        return {RANDOM: str(source.seed)}
+    files = {name: path for name, path in vars(source).items() if isinstance(path, Path)}
+    try:
+        return {name: sha256_of_path(path) for name, path in files.items()}
+    except OSError as error:
+        raise WeightsError(f"the weights {error.filename} cannot be read ({error.strerror})") from error
+
+
+def _digest(key: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]

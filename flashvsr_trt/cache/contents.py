@@ -25,7 +25,7 @@ _PRECISIONS = "(bf16|fp16|fp32)"
 _STREAM = r"[a-z0-9.-]+-\d+x\d+"
 _KNOWN = {
     "bundles": (
-        re.compile(rf"{_STREAM}-[a-z-]+-{_PRECISIONS}-[0-9a-f]{{16}}"),
+        re.compile(rf"{_STREAM}-[a-z-]+-{_PRECISIONS}(-[0-9a-f]{{16}}){{1,2}}"),
         BUNDLE_MANIFEST,
         BUNDLE_FORMAT,
     ),

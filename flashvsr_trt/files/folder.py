@@ -27,6 +27,8 @@ SETTLED_SECONDS = 5
 """A file that is younger may be written again within one tick of its time."""
 
 _NOTE_BYTES = 4096
+_TOLD: dict[str, str] = {}
+"""What this process has looked at itself."""
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
 _WINDOWS_DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
@@ -148,6 +150,12 @@ def check_contents(folder: Path, file: NamedFile) -> None:
     _check_digest(folder, file, digest)
 
 
+def sha256_of_path(path: Path) -> str:
+    """As `sha256_of_file`. Raises OSError."""
+    with path.open("rb") as file:
+        return sha256_of_file(file, path)
+
+
 def sha256_of_file(file: BufferedReader, path: Path) -> str:
     """Hex digest of an open file's bytes, from its start."""
 
@@ -159,10 +167,11 @@ def sha256_of_file(file: BufferedReader, path: Path) -> str:
 
 
 def remembered(status: os.stat_result, path: Path, what: str, look: Callable[[], str]) -> str:
-    """What `look` tells of a file, or told when the file had the same path, size, time and inode.
+    """What `look` tells of a file, or told when the file had the same path, size, times and inode.
 
     So gigabytes are not hashed at every start. Small files, and files that were written a moment ago, are
-    looked at every time; so is everything where the cache, in which the notes are, cannot be used.
+    looked at every time; so is everything, once a process, where the cache of the notes cannot be used.
+    The time of a change cannot be set back, but a hard link sets it too: it counts for files of one name.
 
     Args:
         status: of the file, before it is looked at.
@@ -170,8 +179,11 @@ def remembered(status: os.stat_result, path: Path, what: str, look: Callable[[],
     """
     if status.st_size < REMEMBERED_BYTES:
         return look()
-    state = [os.path.realpath(path), status.st_size, status.st_mtime_ns, status.st_ino, what]
+    changed = status.st_ctime_ns if status.st_nlink == 1 else None
+    state = [os.path.realpath(path), status.st_size, status.st_mtime_ns, changed, status.st_ino, what]
     name = hashlib.sha256(json.dumps(state).encode()).hexdigest()[:32] + ".json"
+    if name in _TOLD:
+        return _TOLD[name]
     try:
         with (cache_folder(KIND) / name).open("rb") as note:
             known = json.loads(note.read(_NOTE_BYTES))
@@ -181,6 +193,7 @@ def remembered(status: os.stat_result, path: Path, what: str, look: Callable[[],
         LOG.debug("%s is looked at: %s", path, error)
     found = look()
     if time.time() - status.st_mtime > SETTLED_SECONDS:
+        _TOLD[name] = found
         _remember(name, [*state, found])
     return found
 

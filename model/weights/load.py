@@ -10,7 +10,7 @@ import torch
 
 from flashvsr_trt.config.presets import NetworkConfig
 from flashvsr_trt.errors import WeightsError
-from flashvsr_trt.files.folder import remembered, sha256_of_file
+from flashvsr_trt.files.folder import remembered, sha256_of_path
 from flashvsr_trt.files.targets import refuse_input
 from flashvsr_trt.model.state_shapes import (
     FOLDED,
@@ -144,7 +144,7 @@ def _load_files(source: PublishedFiles, network: NetworkConfig, allow_unverified
         parts[part] = read_tensors(path, bare_key=PROMPT if part == PROMPT else None)
         _check_part(str(path), part, parts[part], expected)
     with ThreadPoolExecutor() as pool:
-        sha256 = dict(zip(paths, pool.map(_sha256_of, paths.values()), strict=True))
+        sha256 = dict(zip(paths, pool.map(sha256_of_path, paths.values()), strict=True))
         content = dict(zip(paths, pool.map(_content_of, paths.values(), parts.values()), strict=True))
     version = _version(paths, sha256, allow_unverified) if is_published(network) else UNPUBLISHED
     return Weights(parts, f"{describe(source)} ({version})", version, sha256, content)
@@ -193,11 +193,6 @@ def _version(paths: Mapping[str, Path], sha256: Mapping[str, str], allow_unverif
         f"and does not work with {VERSION}: pull {REPOSITORY}. To use your own files on purpose, fold them "
         "with `flashvsr-trt weights convert --allow-unverified`"
     )
-
-
-def _sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return sha256_of_file(file, path)
 
 
 def _content_of(path: Path, tensors: Mapping[str, torch.Tensor]) -> str:
