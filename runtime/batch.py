@@ -13,6 +13,7 @@ from flashvsr_trt.files.targets import STANDARD_STREAM, identity
 from flashvsr_trt.notices import Notify, phase
 from flashvsr_trt.runtime.request import RunOptions
 from flashvsr_trt.runtime.upscale import chosen_output
+from flashvsr_trt.runtime.video.image_output import names_folder
 
 VIDEO_EXTENSIONS = (
     *(".3gp", ".avi", ".divx", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg"),
@@ -61,7 +62,7 @@ def jobs_of(inputs: Sequence[str], options: RunOptions) -> list[RunOptions]:
     if options.profile:
         raise UsageError("--profile is of one input; name one")
     folder = options.output
-    if folder is not None and (folder == STANDARD_STREAM or _names_a_file(folder)):
+    if folder is not None and (folder == STANDARD_STREAM or not names_folder(folder)):
         raise UsageError(f"-o {folder} is no folder, and there are several inputs; name a folder, as out/")
     found = [file for name in inputs for file in _videos_of(name)]
     made_here = {identity(chosen_output(replace(options, input=name, output=None))) for name in found}
@@ -152,13 +153,6 @@ def _holds_images(folder: str) -> bool:
     return any(
         name.lower().endswith(IMAGE_EXTENSIONS) for name in os.listdir(folder) if not name.startswith(".")
     )
-
-
-def _names_a_file(folder: str) -> bool:
-    """Whether it is a file, or there is none and it has an extension."""
-    if os.path.lexists(folder):
-        return not os.path.isdir(folder)
-    return bool(Path(folder).suffix) and not folder.endswith(("/", os.sep))
 
 
 def _output(name: str, options: RunOptions) -> str:

@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from fractions import Fraction
-from pathlib import Path
+from pathlib import Path, PurePath
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import av
 import numpy as np
@@ -18,9 +19,10 @@ from av.codec.codec import UnknownCodecError
 from av.error import FFmpegError
 
 from flashvsr_trt import __version__
-from flashvsr_trt.errors import TruncatedInputError, UsageError
-from flashvsr_trt.files.image_sequence import names_images
+from flashvsr_trt.errors import TruncatedInputError, UsageError, VideoError
+from flashvsr_trt.files.image_sequence import IMAGE_EXTENSIONS, names_images
 from flashvsr_trt.files.new import new_report
+from flashvsr_trt.files.parents import new_parents
 from flashvsr_trt.files.targets import STANDARD_STREAM, check_outputs, local_path
 from flashvsr_trt.notices import Notify, phase
 from flashvsr_trt.runtime.executor import Executor
@@ -30,13 +32,15 @@ from flashvsr_trt.runtime.request import PIPE_FORMATS, RunOptions
 from flashvsr_trt.runtime.session import Session
 from flashvsr_trt.runtime.side_by_side import BeforeAndAfter
 from flashvsr_trt.runtime.video.encoder import CONTAINER_CODECS, DEFAULT_CODEC
-from flashvsr_trt.runtime.video.image_output import is_image_output, refuse_among_pictures
+from flashvsr_trt.runtime.video.image_output import is_image_output, names_folder, refuse_among_pictures
 from flashvsr_trt.runtime.video.input import open_input
 from flashvsr_trt.runtime.video.media_open import create_media, is_url
 from flashvsr_trt.runtime.video.output import open_output
 
 STDOUT = "/dev/stdout"
 STDOUT_NAMES = ("-", "pipe:", "pipe:1", STDOUT)
+
+Anywhere = TypeVar("Anywhere", bound=PurePath)
 
 HOLDS_ALL = ".mkv"
 """For inputs whose own container is only read, or holds no modern video: .divx, .gif, .ogv, .y4m."""
@@ -72,6 +76,8 @@ def upscale_file(
         geometry = options.stream(info.height, info.width).geometry
         if profile_name:
             write_trace = files.enter_context(new_report(profile_name, overwrite=options.overwrite))
+        if _is_folder_of_videos(options):
+            files.enter_context(new_parents(output_name, VideoError))
         with open_output(
             output_name, source, geometry.output, options, upscaled=geometry.upscaled, notify=notify
         ) as output:
@@ -118,11 +124,41 @@ def check_files(options: RunOptions, reports: Mapping[str, str | None] = Mapping
 
 
 def chosen_output(options: RunOptions) -> str:
-    """Where the video goes: as asked for, or beside the input. Stdout is STDOUT, by whatever name."""
+    """Where the video goes: as asked for, or beside the input. Stdout is STDOUT, by whatever name.
+
+    In a folder a video gets the name that it would get beside its input; pictures are numbered in it.
+
+    Raises:
+        UsageError: the name is the input's to give, and a pipe has none.
+    """
+    word = "_side_by_side" if options.side_by_side else ""
     if options.output is None:
-        word = "_side_by_side" if options.side_by_side else ""
         return local_path(default_output(options.input, options.scale, options.codec, word))
-    return STDOUT if options.output in STDOUT_NAMES else local_path(options.output)
+    if options.output in STDOUT_NAMES:
+        return STDOUT
+    path = local_path(options.output)
+    if not _is_folder_of_videos(options):
+        return path
+    name = PurePath(urlsplit(options.input).path if _is_remote(options.input) else local_path(options.input))
+    if not name.name or options.input == STANDARD_STREAM:
+        raise UsageError(f"the input {options.input} has no name for a video in {path}; name a file with -o")
+    return os.path.join(path, upscaled_name(name, options.scale, options.codec, word).name)
+
+
+def _is_folder_of_videos(options: RunOptions) -> bool:
+    """Whether -o names a folder, and the input is no sequence of pictures."""
+    output = options.output
+    if output is None or output in STDOUT_NAMES or not names_folder(local_path(output)):
+        return False
+    return bool(options.raw_size) or not _is_sequence(local_path(options.input))
+
+
+def _is_sequence(path: str) -> bool:
+    return os.path.isdir(path) or (not os.path.lexists(path) and names_images(path))
+
+
+def _is_remote(name: str) -> bool:
+    return is_url(name) and not os.path.lexists(name) and not name.startswith("file:")
 
 
 def check_stdout(reports: dict[str, str | None]) -> None:
@@ -137,22 +173,31 @@ def check_stdout(reports: dict[str, str | None]) -> None:
 def default_output(name: str, scale: int, codec: str | None = None, word: str = "") -> str:
     """`clip.mp4` -> `clip_2x.mp4` beside it; a folder, glob or pattern of images -> a folder beside it.
 
-    `word` stands behind the scale. An input that exists is what it is, whatever its name holds. A container
-    that cannot hold what `codec` (None: the default) encodes becomes a .mkv.
+    `word` stands behind the scale. An input that exists is what it is, whatever its name holds.
 
     Raises:
         UsageError: the input is a pipe or a URL, which have no place of their own.
     """
-    if name == "-" or (is_url(name) and not os.path.lexists(name) and not name.startswith("file:")):
+    if name == STANDARD_STREAM or _is_remote(name):
         raise UsageError(f"the input {name} has no folder for an output; add -o OUT")
     path = Path(name.removeprefix("file:") if not os.path.lexists(name) else name)
-    if path.is_dir() or (not os.path.lexists(path) and names_images(name)):
+    if _is_sequence(str(path)):
         folder = (path if path.is_dir() else path.parent).resolve()
         if not folder.name:
             raise UsageError(f"{folder} has no folder beside it for an output; add -o OUT")
         return str(folder.with_name(f"{folder.name}_{scale}x{word}")) + "/"
+    return str(upscaled_name(path, scale, codec, word))
+
+
+def upscaled_name(path: Anywhere, scale: int, codec: str | None = None, word: str = "") -> Anywhere:
+    """`clip.mp4` -> `clip_2x.mp4`, `photo.jpg` -> `photo_2x.png`.
+
+    A container that cannot hold what `codec` (None: the default) encodes becomes a .mkv.
+    """
     suffix = path.suffix if can_hold(path.suffix, codec) else HOLDS_ALL
-    return str(path.with_name(f"{path.stem}_{scale}x{word}{suffix}"))
+    if path.suffix.lower() in IMAGE_EXTENSIONS:
+        suffix = ".png"
+    return path.with_name(f"{path.stem}_{scale}x{word}{suffix}")
 
 
 def can_hold(suffix: str, codec: str | None) -> bool:

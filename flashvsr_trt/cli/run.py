@@ -1,9 +1,8 @@
 """`flashvsr-trt run`: its options, and what it says at the end."""
 
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from fractions import Fraction
 from typing import Any
 
@@ -38,8 +37,9 @@ from flashvsr_trt.cli.options import (
 from flashvsr_trt.config.geometry import FITS
 from flashvsr_trt.config.presets import CHUNK_SIZES
 from flashvsr_trt.engines.flavours import FLAVOUR_CHOICES
-from flashvsr_trt.errors import TruncatedInputError, UsageError
+from flashvsr_trt.errors import TruncatedInputError, UsageError, VideoError
 from flashvsr_trt.files.new import new_report
+from flashvsr_trt.files.parents import new_parents
 from flashvsr_trt.files.targets import STANDARD_STREAM, local_path
 from flashvsr_trt.runtime.request import (
     ATTENTIONS,
@@ -62,7 +62,7 @@ STREAM_CODECS = "copy, auto (convert what OUT cannot hold), none, or an encoder 
     "-o",
     "--output",
     metavar="OUT",
-    help="File, - for stdout, a folder for PNGs, or for the videos of several inputs.  [default: INPUT_2x]",
+    help="File, folder for files of the inputs' names, %05d.png for pictures, or -.  [default: INPUT_2x]",
 )
 @click.option(
     "--resume", is_flag=True, help="Skip inputs whose output is there; it has its name only when whole."
@@ -235,11 +235,10 @@ def upscale_all(
     from flashvsr_trt.runtime.upscale import upscale_file
 
     executors = Executors(say)
-    for job in jobs if several else ():
-        os.makedirs(os.path.dirname((job.output or "").rstrip("/")) or ".", exist_ok=True)
 
     def upscale(job: RunOptions) -> tuple[dict[str, Any], TruncatedInputError | None]:
-        report, truncated = upscale_file(job, say, executors=executors)
+        with new_parents(job.output or "", VideoError) if several else nullcontext():
+            report, truncated = upscale_file(job, say, executors=executors)
         tell_summary(report)
         return report, truncated
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 from flashvsr_trt.errors import UsageError, VideoError
 from flashvsr_trt.files.image_sequence import find_images
@@ -25,8 +26,8 @@ def check_outputs(
         inputs: videos, folders, globs and patterns of images.
 
     Raises:
-        UsageError: a file is an input or another output, by whatever name; it exists, without `overwrite`; it
-            has no name; or it is stdout, which is closed.
+        UsageError: a file is an input, another output or its folder, by whatever name; it exists, without
+            `overwrite`; it has no name; or it is stdout, which is closed.
     """
     named = {what: local_path(os.fspath(path)) for what, path in outputs.items() if path is not None}
     for what, path in named.items():
@@ -41,6 +42,10 @@ def check_outputs(
         other = seen.setdefault(identity(path), what)
         if other != what and not is_stream(path):
             raise UsageError(f"{what} {path} is the file of {other} too; give each a file of its own")
+    for what, path in files.items():
+        for folder in Path(os.path.realpath(path)).parents:
+            if other := seen.get(identity(str(folder))):
+                raise UsageError(f"{other} {folder} is the folder of {what} {path}; give one another name")
     for path in files.values():
         check_target(path, overwrite)
 

@@ -1,4 +1,4 @@
-"""Frames out as numbered PNG files, which appear under their names only when all are there."""
+"""Frames out as PNG files, one or numbered, which appear under their names only when all are there."""
 
 import os
 
@@ -7,7 +7,16 @@ import numpy as np
 
 from flashvsr_trt.errors import UsageError, VideoError
 from flashvsr_trt.files.image_sequence import IMAGE_EXTENSIONS, is_pattern, matching_numbers, numbered_names
-from flashvsr_trt.files.new import PartFile, is_stream, new_folder, write_errors
+from flashvsr_trt.files.new import (
+    NewFile,
+    NewFolder,
+    OpenedFile,
+    PartFile,
+    is_stream,
+    new_file,
+    new_folder,
+    write_errors,
+)
 from flashvsr_trt.files.targets import identity, refuse_input
 from flashvsr_trt.notices import Notify
 from flashvsr_trt.runtime.request import OutputOptions
@@ -25,15 +34,19 @@ PIXEL_FORMATS = {kind: name.replace("le", "be") for kind, name in RGB_FORMATS.it
 """Those that PNG has, which is big-endian."""
 
 
-def is_image_output(path: str) -> bool:
-    """Whether `path` names a folder (it is one, ends in a slash, or has no extension) or a pattern."""
+def names_folder(path: str) -> bool:
+    """Whether `path` names a folder: it is one, ends in a slash, or has no extension."""
     if is_stream(path) or os.path.isfile(path):
         return False
-    suffix = os.path.splitext(path)[1]
-    if os.path.isdir(path) or path.endswith("/") or not suffix:
-        return True
+    return os.path.isdir(path) or path.endswith(("/", os.sep)) or not os.path.splitext(path)[1]
+
+
+def is_image_output(path: str) -> bool:
+    """Whether `path` names a folder or a numbered pattern of pictures."""
     # "50%done.mp4" is a video.
-    return is_pattern(path) and suffix.lower() in IMAGE_EXTENSIONS
+    return names_folder(path) or (
+        is_pattern(path) and path.lower().endswith(IMAGE_EXTENSIONS) and not os.path.isfile(path)
+    )
 
 
 def picture_pattern(path: str) -> str:
@@ -51,12 +64,13 @@ def refuse_among_pictures(path: str, what: str, file: str) -> None:
 
 
 class ImageOutput(FrameOutput):
-    """A PNG sequence. It holds the video alone: what else the input has is announced as not kept.
+    """PNG pictures: `path` is one of them, or else a folder or a pattern of as many as there are frames.
 
-    A pixel format of None holds the input's bits and alpha. `upscaled` is the frames' size before --fit crop.
+    They hold the video alone: what else the input has is announced as not kept. A pixel format of None holds
+    the input's bits and alpha. `upscaled` is the frames' size before --fit crop.
 
     Raises UsageError for another image type or a pixel format that PNG lacks, or files of the sequence that
-    exist without `overwrite`.
+    exist without `overwrite`; where `path` is one picture, also for more than one frame.
     """
 
     def __init__(
@@ -68,17 +82,20 @@ class ImageOutput(FrameOutput):
         options: OutputOptions,
         notify: Notify,
     ) -> None:
-        self._pattern = picture_pattern(path)
+        self._one = not is_image_output(path)
+        self._pattern = path if self._one else picture_pattern(path)
         if not self._pattern.lower().endswith(".png"):
-            raise UsageError(f"image sequences are written as PNG, not as {path}; end the pattern in .png")
-        for existing in matching_numbers(self._pattern).values():
+            raise UsageError(f"pictures are written as PNG, not as {path}; end the name in .png")
+        if self._one and (info.frames or 1) > 1:
+            raise _more_than_one(path)
+        for existing in () if self._one else matching_numbers(self._pattern).values():
             refuse_input("the output", existing, [info.name])
         for lost, what in (
             (info.other_streams, f"the {info.other_streams} streams next to the video are not kept"),
             (info.display_matrix, "the rotation is not kept, the frames are as stored"),
         ):
             if lost:
-                notify(f"{path} is a PNG sequence: {what}")
+                notify(f"{path} is {'a picture' if self._one else 'a PNG sequence'}: {what}")
         self._info = info
         self._format = options.pixel_format or PIXEL_FORMATS[info.bits > 8, info.alpha]
         if self._format not in PIXEL_FORMATS.values():
@@ -87,13 +104,18 @@ class ImageOutput(FrameOutput):
         self._pictures = PictureWriter(info, size, upscaled, self._format, "left")
         self._encoder = self._open_encoder(size, options.threads)
         self._written = 0
-        names = numbered_names(self._pattern)
         with write_errors(self._pattern, VideoError):
-            self._new = new_folder(
-                os.path.dirname(self._pattern) or ".",
-                overwrite=options.overwrite,
-                owns=lambda name: names.fullmatch(name) is not None,
-            )
+            self._new = self._open_files(options.overwrite)
+
+    def _open_files(self, overwrite: bool) -> NewFile | OpenedFile | NewFolder:
+        if self._one:
+            return new_file(self._pattern, overwrite=overwrite)
+        names = numbered_names(self._pattern)
+        return new_folder(
+            os.path.dirname(self._pattern) or ".",
+            overwrite=overwrite,
+            owns=lambda name: names.fullmatch(name) is not None,
+        )
 
     def write(self, pixels: np.ndarray, pts: int, duration: int, beside: Beside = NOTHING) -> None:
         """Encodes one frame. The timestamps order the files and are not kept."""
@@ -120,10 +142,20 @@ class ImageOutput(FrameOutput):
 
     def _save(self, packets: list[av.Packet]) -> None:
         for packet in packets:
-            name = os.path.basename(self._pattern) % (FIRST_NUMBER + self._written)
+            with write_errors(self._pattern, VideoError):
+                self._save_picture(bytes(packet))
             self._written += 1
-            with (
-                write_errors(self._pattern, VideoError),
-                PartFile(os.path.join(self._new.part, name), "x") as file,
-            ):
-                file.write(bytes(packet))
+
+    def _save_picture(self, picture: bytes) -> None:
+        if isinstance(self._new, NewFolder):
+            name = os.path.basename(self._pattern) % (FIRST_NUMBER + self._written)
+            with PartFile(os.path.join(self._new.part, name), "x") as file:
+                file.write(picture)
+        elif self._written:
+            raise _more_than_one(self._pattern)
+        else:
+            self._new.file.write(picture)
+
+
+def _more_than_one(path: str) -> UsageError:
+    return UsageError(f"{path} holds one image only; use a pattern such as out/%05d.png, or --frames 1")

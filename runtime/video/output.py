@@ -54,9 +54,9 @@ def open_output(
     """Opens `path` for frames of `size` (height, width) made from `source`.
 
     A folder (an existing one, or a name that ends in a slash or has no extension) or a `%05d.png` pattern
-    makes a PNG sequence. Audio, subtitles, chapters and metadata of `source` are copied, or converted as the
-    options say. `upscaled` is the size before --fit crop took the middle. `notify` gets one line for each
-    thing that is not kept or was chosen.
+    makes a PNG sequence, and a `.png` one picture. Audio, subtitles, chapters and metadata of `source` are
+    copied, or converted as the options say. `upscaled` is the size before --fit crop took the middle.
+    `notify` gets one line for each thing that is not kept or was chosen.
 
     Raises UsageError for a codec, pixel format or crf that cannot be used, an output that exists without
     `overwrite`, is the input or is being written by another run; VideoError when the folder cannot be
@@ -69,6 +69,8 @@ def open_output(
         return ImageOutput(path, info, size, upscaled, options, notify)
     check_outputs({"the output": path}, [info.name], options.overwrite)
     container_format = options.container or _container_format(path)
+    if container_format.startswith("image2"):
+        return ImageOutput(path, info, size, upscaled, options, notify)
     settings = choose_encoder(container_format, size, info, options, notify)
     pictures = PictureWriter(info, size, upscaled, settings.pixel_format, settings.chroma_location)
     with write_errors(path, VideoError):
@@ -82,16 +84,14 @@ def open_output(
 
 def _container_format(path: str) -> str:
     try:
-        guess = av.open(path, "w").format.name
+        return av.open(path, "w").format.name
     except ValueError as error:
         if is_stream(path):
             return STREAM_FORMAT
         raise UsageError(
-            f"the extension of {path} names no container; use .mp4, .mkv, .mov, .webm or a folder of PNGs"
+            f"the extension of {path} names no container; use .mp4, .mkv, .mov, .webm, a folder, or a "
+            "pattern of pictures such as out/%05d.png"
         ) from error
-    if guess.startswith("image2"):
-        raise UsageError(f"{path} holds one image only; use a pattern such as out/%05d.png")
-    return guess
 
 
 class VideoOutput(FrameOutput):

@@ -3,14 +3,17 @@
 import io
 import os
 import pty
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import av
 import pytest
 
 from flashvsr_trt.errors import UsageError
-from flashvsr_trt.runtime.upscale import default_output
+from flashvsr_trt.runtime.request import RunOptions
+from flashvsr_trt.runtime.upscale import chosen_output, default_output
 from tests.cases import NANO, run_in
 from tests.cli.command import ROOT, call, names
 from tests.clips import gray_level, make_clip, make_images, probe
@@ -78,7 +81,8 @@ def test_images_of_the_folder_one_is_in(tmp_path, monkeypatch, capfd, name):
     ("suffix", "expected"),
     [
         *[(same, same) for same in (".mp4", ".mkv", ".mov", ".webm", ".avi", ".ts", ".flv", ".m4v", ".MP4")],
-        *[(other, ".mkv") for other in (".gif", ".ogv", ".y4m", ".divx", ".yuv", ".rm", "", ".png")],
+        *[(other, ".mkv") for other in (".gif", ".ogv", ".y4m", ".divx", ".yuv", ".rm", "")],
+        *[(picture, ".png") for picture in (".png", ".JPG", ".tif")],
     ],
 )
 def test_a_default_output_has_a_container_that_holds_it(tmp_path, suffix, expected):
@@ -94,6 +98,55 @@ def test_inputs_of_containers_that_hold_no_h264_work_by_default(tmp_path, capfd,
     outcome = call(capfd, "run", clip, *NANO)
     assert outcome.code == 0, outcome.err
     assert probe(tmp_path / "clip_2x.mkv").frames == 3
+
+
+@pytest.mark.parametrize(
+    ("source", "output", "expected"),
+    [
+        ("clip.mp4", "there", "there/clip_2x.mp4"),
+        ("clip.mp4", "new/", "new/clip_2x.mp4"),
+        ("file:clip.mp4", "file:new", "new/clip_2x.mp4"),
+        ("clip.y4m", "two.parts/", "two.parts/clip_2x.mkv"),
+        ("photo.jpg", "there", "there/photo_2x.png"),
+        ("http://host/some/clip.mov?key=1", "there", "there/clip_2x.mov"),
+        ("clip.mp4", "there/%05d.png", "there/%05d.png"),
+        ("clip.mp4", "one.png", "one.png"),
+        ("pictures", "there", "there"),
+        ("pictures/%05d.png", "there/", "there/"),
+    ],
+)
+def test_a_folder_takes_a_video_under_its_name_and_numbered_pictures(
+    tmp_path, monkeypatch, source, output, expected
+):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("there", "pictures"):
+        (tmp_path / folder).mkdir()
+    assert chosen_output(RunOptions(input=source, output=output)) == expected
+
+
+@pytest.mark.parametrize("name", ["-", "http://host/"])
+def test_a_folder_for_an_input_without_a_name_is_refused(tmp_path, name):
+    with pytest.raises(UsageError, match="has no name for a video"):
+        chosen_output(RunOptions(input=name, output=f"{tmp_path}/"))
+
+
+def test_a_new_folder_is_made_for_a_video_and_goes_again_where_it_fails(tmp_path, capfd):
+    clip = make_clip(tmp_path / "clip.mkv", frames=2, size=(64, 64))
+    target = tmp_path / "new" / "deep"
+    assert call(capfd, "run", clip, "-o", f"{target}/", *NANO, "--codec", "nonsense").code == 2
+    assert not target.parent.exists()
+    outcome = call(capfd, "run", clip, "-o", f"{target}/", *NANO)
+    assert outcome.code == 0, outcome.err
+    assert probe(target / "clip_2x.mkv").frames == 2
+
+
+def test_a_picture_becomes_a_picture(tmp_path, capfd):
+    picture = make_images(tmp_path / "in", frames=1, size=(64, 64))
+    photo = shutil.move(next(Path(picture).iterdir()), tmp_path / "photo.png")
+    outcome = call(capfd, "run", photo, *NANO)
+    assert outcome.code == 0, outcome.err
+    with av.open(tmp_path / "photo_2x.png") as made:
+        assert [(frame.width, frame.height) for frame in made.decode(video=0)] == [(128, 128)]
 
 
 @pytest.mark.parametrize("name", ["-", "http://host/clip.mp4", "/"])

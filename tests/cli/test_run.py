@@ -116,7 +116,7 @@ def test_the_same_seed_writes_the_same_pictures_and_another_seed_others(tmp_path
     pictures = []
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         out = tmp_path / name
-        assert call(capfd, "run", clip, "-o", f"{out}/", *NANO, "--seed", seed).code == 0
+        assert call(capfd, "run", clip, "-o", out / "%05d.png", *NANO, "--seed", seed).code == 0
         pictures.append([path.read_bytes() for path in sorted(out.iterdir())])
     assert pictures[0] == pictures[1]
     assert pictures[0] != pictures[2]

@@ -67,13 +67,13 @@ def spelled(folder, target):
 
 
 def may_change(path, folder, given_names):
-    """Whether a path of the tree is what one of the names means, or a picture of it, or their folder."""
+    """Whether a path of the tree is what one of the names means, or in that folder a picture or the video."""
     for name in given_names:
         meant = Path(os.path.normpath(folder / name.removeprefix("file:")))
         relative = str(meant.relative_to(folder)) if meant.is_relative_to(folder) else ""
         pictures = relative if "%" not in relative else os.path.dirname(relative)
         inside = os.path.relpath(path, pictures or ".")
-        if path == relative or (re.fullmatch(r"\d{5}\.png", inside)):
+        if path == relative or re.fullmatch(r"\d{5}\.png|clip_2x\.mkv", inside):
             return True
     return False
 

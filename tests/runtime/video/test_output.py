@@ -1,3 +1,4 @@
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -242,6 +243,23 @@ def test_a_png_sequence(tmp_path, target, exists):
     assert found == expected_levels(range(30))
 
 
+def test_one_picture_takes_one_frame_and_no_second(tmp_path):
+    clip = make_clip(tmp_path / "in.mp4", frames=2)
+    upscale(clip, tmp_path / "one.png", input_options={"start": 1, "frames": 1})
+    with open_input(str(tmp_path / "one.png")) as picture:
+        assert [frame.pixels.mean() for frame in picture] == expected_levels([1])
+    (tmp_path / "two.png").write_text("mine")
+    with open_input(str(clip)) as video:
+        unknown = replace(video, info=replace(video.info, frames=None))
+        output = open_output(str(tmp_path / "two.png"), unknown, (96, 128), OutputOptions(overwrite=True))
+    with output:
+        output.write(np.zeros((96, 128, 3), np.uint8), 0, 1)
+        output.write(np.zeros((96, 128, 3), np.uint8), 1, 1)
+        with pytest.raises(UsageError, match="one image only"):
+            output.finish()
+    assert (tmp_path / "two.png").read_text() == "mine"
+
+
 def test_png_to_png_is_lossless(tmp_path):
     upscale(make_images(tmp_path / "in", frames=5), tmp_path / "out", input_options={"rate": 24})
     with open_input(str(tmp_path / "out"), InputOptions(rate=24)) as images:
@@ -276,6 +294,7 @@ def open_for(tmp_path, target="out.mp4", **options):
         ("out.xyz", {}, "names no container"),
         ("out.png", {}, r"use a pattern such as out/%05d\.png"),
         ("out/%05d.jpg", {}, "written as PNG"),
+        ("out.jpg", {}, "written as PNG"),
         ("in.mp4", {}, "is the input"),
         ("in.mp4", {"overwrite": True}, "is the input"),
     ],
