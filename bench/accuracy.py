@@ -94,8 +94,10 @@ class RecordingExecutor(TorchExecutor):
         self.record.latents += [latent.cpu() for latent in latents]
         return latents
 
-    def start_decode(self, latent: torch.Tensor, condition: torch.Tensor, state: Any) -> ReadyFrames:
-        """See `Executor.start_decode`; these frames are waited for."""
+    def start_decode(
+        self, latent: torch.Tensor, condition: torch.Tensor, state: Any, on_device: bool = False
+    ) -> ReadyFrames:
+        """See `Executor.start_decode`; these frames are waited for, and on the host."""
         frames = super().start_decode(latent, condition, state).read().copy()
         self.record.conditions.append(condition.cpu())
         self.record.frames.append(frames)

@@ -104,14 +104,19 @@ def estimate_memory(stream: StreamConfig, storage: Storage, on_gpu: bool = True)
         stages = encode_bytes(stream, compute), _dit_bytes(stream, storage, units), decoding
         working = max(stages) + units * (unit + BYTE_FRAMES * pixels_of(stream))
     state = tail_bytes(stream, compute) + ring_bytes(stream, storage) + _place_bytes(stream, storage)
-    return _estimate(storage, state, working, on_gpu)
+    needed = _estimate(storage, state, working, on_gpu)
+    return _with_loading(storage, needed) if on_gpu else needed
 
 
 def _estimate(storage: Storage, state: int, working: int, on_gpu: bool) -> MemoryEstimate:
     if not on_gpu:
         return MemoryEstimate(storage.weights, state, working)
     needed = MemoryEstimate(storage.weights, state, working + TORCH_GPU_BYTES + storage.loading // 16)
-    needed = replace(needed, working=needed.working + int(HELD_BY_ALLOCATOR * needed.total))
+    return replace(needed, working=needed.working + int(HELD_BY_ALLOCATOR * needed.total))
+
+
+def _with_loading(storage: Storage, needed: MemoryEstimate) -> MemoryEstimate:
+    """At least what loading takes, which is over before anything else is there."""
     return replace(needed, working=max(needed.working, storage.loading - needed.weights - needed.state))
 
 
@@ -157,6 +162,14 @@ def estimate_tiled_memory(
     parking: Parking | None,
 ) -> MemoryEstimate:
     """What the torch executor needs for a stream in tiles. `parking` None: each has a state of its own."""
+    needed = _running_in_tiles(stream, plan, storage, parking)
+    return needed if parking is None else _with_loading(storage, needed)
+
+
+def _running_in_tiles(
+    stream: StreamConfig, plan: TilePlan, storage: Storage, parking: Parking | None
+) -> MemoryEstimate:
+    """As `estimate_tiled_memory`, once weights are loaded."""
     tile, count, units = plan.tile_stream(stream), len(plan.tiles), stream.schedule.first_units
     compute = storage.compute
     on_gpu, canvas = parking is not None, plan.canvas[0] * plan.canvas[1]
@@ -196,18 +209,18 @@ def place_tiles(stream: StreamConfig, plan: TilePlan, storage: Storage, budget: 
     tile, count = plan.tile_stream(stream), len(plan.tiles)
     rings = count * ring_bytes(tile, storage)
     for parking in Parking:
-        needed = estimate_tiled_memory(stream, plan, storage, parking)
-        if needed.total <= budget:
+        needed = _running_in_tiles(stream, plan, storage, parking)
+        if _with_loading(storage, needed).total <= budget:
             break
     if parking is Parking.GPU:
-        return TilePlaces(parking, 0, needed, 0)
+        return TilePlaces(parking, 0, _with_loading(storage, needed), 0)
     layers = stream.preset.network.dit.layers
     left = int((budget - needed.total) / (1 + HELD_BY_ALLOCATOR))
     resident = rings * max(0, min(layers, left * layers // rings)) // layers
     tails = count * tail_bytes(tile, storage.compute) if parking is Parking.HOST else 0
     held = int(HELD_BY_ALLOCATOR * resident)
     needed = replace(needed, state=needed.state + resident, working=needed.working + held)
-    return TilePlaces(parking, resident, needed, rings - resident + tails)
+    return TilePlaces(parking, resident, _with_loading(storage, needed), rings - resident + tails)
 
 
 def tail_bytes(stream: StreamConfig, compute: str) -> int:

@@ -70,7 +70,6 @@ def open_torch_executor(request: ExecutorRequest, notify: Notify) -> TorchExecut
     places = None
     if device.type == "cuda" and plan:
         places = place_tiles(request.stream, plan, storage, budget)
-        budget = places.needed.total
         _say_where(places, request.torch.cuda_graphs, notify)
     if device.type == "cuda":
         bound_memory(device, budget - shared if plan or request.tiles.vram else None)

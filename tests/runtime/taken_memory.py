@@ -18,6 +18,7 @@ from flashvsr_trt.config.geometry import Geometry
 from flashvsr_trt.config.presets import find_preset, find_schedule
 from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.config.tiles import TilePlan
+from flashvsr_trt.memory import TilePlaces
 from flashvsr_trt.process_memory import peak_process_bytes
 from flashvsr_trt.runtime.backends import open_executor
 from flashvsr_trt.runtime.executor import Executor
@@ -48,14 +49,16 @@ def on_cpu(request: ExecutorRequest) -> tuple[int, int]:
 
 
 def on_gpu(request: ExecutorRequest) -> tuple[int, int]:
-    """Bytes that torch was held to, and that its allocator had."""
-    bound, held = opening.bound_memory, []
+    """Bytes that torch was held to, which are those that were predicted, and that its allocator had."""
+    place, bound, held = opening.place_tiles, opening.bound_memory, []
 
-    def bound_and_kept(device: torch.device, budget: int) -> None:
-        held.append(budget)
-        bound(device, budget)
+    def place_and_keep(*arguments: Any) -> TilePlaces:
+        places = place(*arguments)
+        held.append(places.needed.total)
+        return places
 
-    opening.bound_memory = bound_and_kept
+    opening.place_tiles = place_and_keep
+    opening.bound_memory = lambda device, budget: bound(device, held[0])
     upscale(open_executor("torch", request), chunks=9)
     return held[0], torch.cuda.max_memory_reserved()
 

@@ -90,13 +90,17 @@ def opened(device: str, tiles: TileOptions, **torch_options):
         ("cuda:0", 0, {"precision": "fp8-attention"}),
     ],
 )
-def test_tiles_are_held_to_what_is_predicted(cuda, device, number, options):
+def test_tiles_are_held_to_vram(cuda, device, number, options):
     executor = opened(device, TileOptions((256, 256), 600 * MIB), **options)
     assert len(executor.plan.tiles) == 2
     assert list(cuda.fractions) == [number]
-    whole = stream_memory(stream_of(), torch.bfloat16, executor.plan, Parking.GPU).total
-    assert 0 < cuda.fractions[number] * TOTAL <= min(600 * MIB, whole)
+    assert cuda.fractions[number] * TOTAL == pytest.approx(600 * MIB)
     assert cuda.settings == ["expandable_segments:True"]
+
+
+def test_tiles_without_vram_may_take_what_is_free(cuda):
+    opened("auto", TileOptions((256, 256)))
+    assert cuda.fractions == {1: pytest.approx((FREE - LIBRARY_BYTES) / TOTAL)}
 
 
 def test_one_piece_under_vram_is_held_to_it_and_the_next_without_vram_to_nothing(cuda):
@@ -117,7 +121,9 @@ def test_what_the_process_has_on_the_gpu_is_not_counted_and_what_torch_keeps_fre
 
 def test_weights_that_are_loaded_are_not_counted_twice(cuda, monkeypatch):
     networks, held = {}, []
-    options = UpscaleOptions(preset="nano", schedule="low-latency", weights="random:1", tile=(256, 256))
+    options = UpscaleOptions(
+        preset="nano", schedule="low-latency", weights="random:1", tile=(256, 256), vram=600 * MIB
+    )
     for _ in range(2):
         executor = open_executor("torch", options.request(options.stream(100, 170), networks=networks))
         held.append(cuda.fractions[1] * TOTAL)
@@ -166,5 +172,10 @@ def test_what_is_kept_in_fp8_is_counted_as_such():
 def test_a_small_tile_in_fp8_still_needs_what_loading_takes():
     stream = StreamConfig(find_preset("sparse-2.0"), Geometry(256, 400, 2), find_schedule("official"))
     storage = storage_of(stream.preset.network, torch.bfloat16, fp8=lambda name: True)
-    places = place_tiles(stream, TilePlan(stream.geometry, (256, 256)), storage, 0)
+    plan = TilePlan(stream.geometry, (256, 256))
+    places = place_tiles(stream, plan, storage, 0)
     assert places.needed.total == storage.loading
+    # Rings stay in the room that loading had.
+    loaded = place_tiles(stream, plan, storage, storage.loading)
+    assert loaded.needed.total == pytest.approx(storage.loading, rel=0.01)
+    assert loaded.resident > places.resident
