@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from flashvsr_trt.errors import FlashVSRError, UsageError, VideoError
+from flashvsr_trt.errors import DistributedError, FlashVSRError, UsageError, VideoError
 from flashvsr_trt.files.image_sequence import IMAGE_EXTENSIONS
 from flashvsr_trt.files.targets import STANDARD_STREAM, identity
 from flashvsr_trt.notices import Notify, phase
@@ -86,7 +86,11 @@ def run_batch(
     resume: bool,
     notify: Notify,
 ) -> list[Outcome]:
-    """Each job in turn. One that fails is told at once, and the others go on; Ctrl-C ends all."""
+    """Each job in turn. One that fails is told at once, and the others go on; Ctrl-C ends all.
+
+    Raises:
+        DistributedError: the ranks that share the work are lost.
+    """
     outcomes: list[Outcome] = []
     with phase("files", "files") as report:
         for job in jobs:
@@ -108,6 +112,8 @@ def _run_one(
         return Outcome(job.input, output, SKIPPED)
     try:
         report, damage = upscale(job)
+    except DistributedError:
+        raise
     except (FlashVSRError, OSError) as error:
         known = error if isinstance(error, FlashVSRError) else FlashVSRError(str(error))
         notify(f"failed: {known}")

@@ -25,7 +25,7 @@ from flashvsr_trt.cli.terminal import plain_reason, prepare_streams, silence_std
 from flashvsr_trt.cli.weights import weights
 from flashvsr_trt.config.presets import DEFAULT_PRESET, PRESETS
 from flashvsr_trt.errors import FlashVSRError, named_missing_parts
-from flashvsr_trt.files.new import FINISHED
+from flashvsr_trt.files.new import FINISHED, what_was_written
 from flashvsr_trt.files.staging import remove_unfinished
 from flashvsr_trt.signals import ended_by_signals, exit_code
 
@@ -131,7 +131,7 @@ def _reported(error: BaseException) -> int:
         cause = error if isinstance(error, KeyboardInterrupt) else error.__cause__ or error
         code = exit_code(cause)
         how = "interrupted" if code == exit_code(KeyboardInterrupt()) else f"ended by {cause}"
-        say(f"{how}; {f'only {FINISHED[-1]}' if FINISHED else 'nothing'} was written")
+        say(f"{how}; {what_was_written()}")
         return code
     if isinstance(error, OSError | MemoryError):
         say_error(plain_reason(error))

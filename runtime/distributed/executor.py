@@ -6,7 +6,7 @@ run ahead of their GPUs, as a single process does.
 """
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from itertools import count
 from types import MappingProxyType
@@ -18,7 +18,7 @@ from flashvsr_trt import __version__
 from flashvsr_trt.config.presets import Preset
 from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.errors import DeviceError, DistributedError
-from flashvsr_trt.model.network import build_network
+from flashvsr_trt.model.network import Network, build_network
 from flashvsr_trt.model.sharding import Sharding
 from flashvsr_trt.model.weights.load import Weights, describe, load_weights, resolve_weights
 from flashvsr_trt.notices import Notify
@@ -215,10 +215,13 @@ def open_distributed_executor(request: ExecutorRequest, notify: Notify) -> Distr
     Sharding(request.stream, group.size)
     choose_cuda_graphs(request.torch, group.device)
     check_fp8_attention(request.torch, request.stream, group.size)
-    notify(describe(resolve_weights(request.weights, request.stream.preset.network)))
+    if group.working:
+        raise DistributedError("the ranks stopped at what failed before; start again for what is left")
+    order = Open(request.stream, str(dtype).removeprefix("torch."), request.torch)
+    if network_key(order, request.weights) not in group.loaded:
+        notify(describe(resolve_weights(request.weights, request.stream.preset.network)))
     group.working = True
     try:
-        order = Open(request.stream, str(dtype).removeprefix("torch."), request.torch)
         group.tell(order)
         work = open_work(group, order, request.stream.preset, request.weights)
     except Exception as error:
@@ -247,18 +250,17 @@ def open_work(group: Group, order: Open, preset: Preset, weights_spec: str | Non
         DistributedError: on every rank, if they differ or one failed.
         FlashVSRError: on a rank that failed itself.
     """
-    dtype = choose_dtype(order.dtype, group.device)
     failure: Exception | None = None
     outcome: Identity | str
+    key = network_key(order, weights_spec)
+    let_go_of_shares(group)
     try:
         sharding = Sharding(order.stream, group.size)
         if group.device.type == "cuda" and order.options.attention == "auto":
             check_kernels(group.device)
-        check_share(sharding, group, dtype)
-        network = order.stream.preset.network
-        fp8 = fp8_products(order.options, group.device, dtype, network.dit.layers)
-        weights = load_weights(resolve_weights(weights_spec, network), network, dtype)
-        outcome = identity(preset, weights, group.device)
+        check_share(sharding, group, choose_dtype(order.dtype, group.device), loaded=key in group.loaded)
+        loaded = group.loaded.get(key) or load_network(group, order, preset, weights_spec)
+        outcome = loaded.identity
     except Exception as error:
         failure, outcome = error, f"{error}".splitlines()[0]
     outcomes = group.share(outcome)
@@ -269,8 +271,42 @@ def open_work(group: Group, order: Open, preset: Preset, weights_spec: str | Non
             raise DistributedError(f"rank {rank} cannot start: {other}")
         if differs := outcomes[0].difference(other):
             raise DistributedError(f"rank {rank} has {differs}: start every rank with the same")
-    built = build_network(network, weights, group.device, dtype, fp8)
-    return Work(TorchExecutor(built, order.stream, order.options, group.communicators), group)
+    group.loaded[key] = loaded
+    return Work(TorchExecutor(loaded.network, order.stream, order.options, group.communicators), group)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A network on this rank's device, and what every other rank's is compared with."""
+
+    network: Network
+    identity: Identity
+
+
+def network_key(order: Open, weights_spec: str | None) -> Hashable:
+    """What decides a rank's network."""
+    return (
+        order.stream.preset,
+        order.dtype,
+        order.options.precision,
+        order.options.calibration,
+        weights_spec,
+    )
+
+
+def load_network(group: Group, order: Open, preset: Preset, weights_spec: str | None) -> Loaded:
+    dtype, network = choose_dtype(order.dtype, group.device), order.stream.preset.network
+    fp8 = fp8_products(order.options, group.device, dtype, network.dit.layers)
+    weights = load_weights(resolve_weights(weights_spec, network), network, dtype)
+    found = identity(preset, weights, group.device)
+    return Loaded(build_network(network, weights, group.device, dtype, fp8), found)
+
+
+def let_go_of_shares(group: Group) -> None:
+    """Of the stream before: two streams' state may not fit."""
+    if group.device.type == "cuda":
+        torch.cuda.synchronize(group.device)
+    group.before_leaving()
 
 
 def identity(preset: Preset, weights: Weights, device: torch.device) -> Identity:
@@ -284,12 +320,15 @@ def identity(preset: Preset, weights: Weights, device: torch.device) -> Identity
     )
 
 
-def check_share(sharding: Sharding, group: Group, dtype: torch.dtype) -> None:
-    """Raises DeviceError if this rank's share does not fit its GPU: all weights, and a part of the rest."""
+def check_share(sharding: Sharding, group: Group, dtype: torch.dtype, loaded: bool) -> None:
+    """Raises DeviceError if this rank's share does not fit its GPU: all weights, and a part of the rest.
+
+    `loaded`: whether the weights are there already.
+    """
     if group.device.type != "cuda":
         return
     estimate = stream_memory(sharding.stream, dtype)
-    needed = estimate.weights + (estimate.state + estimate.working) // group.size
+    needed = (0 if loaded else estimate.weights) + (estimate.state + estimate.working) // group.size
     free = torch.cuda.mem_get_info(group.device)[0]
     if needed > free:
         raise DeviceError(

@@ -9,7 +9,7 @@ import atexit
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
@@ -26,6 +26,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from flashvsr_trt.config.signatures import DECODE, DIT, ENCODE
 from flashvsr_trt.errors import DistributedError, FlashVSRError, UsageError
+from flashvsr_trt.files.new import what_was_written
 from flashvsr_trt.model.ranks import Ranks
 from flashvsr_trt.runtime.distributed.end import EndWatch, leave_at_once
 from flashvsr_trt.runtime.distributed.place import Place
@@ -65,7 +66,8 @@ class Group:
     """This rank's part in the job.
 
     `working` is set while a command runs: the other ranks are then not listening for the next one.
-    `before_leaving` lets go of what must not outlive the group.
+    `before_leaving` lets go of what must not outlive the group. `loaded` are this rank's networks, for the
+    next stream of the same.
     """
 
     def __init__(self, device: torch.device, store: Any) -> None:
@@ -79,6 +81,7 @@ class Group:
         self.working = self.failed = False
         self.watch: EndWatch | None = None
         self.before_leaving: Callable[[], None] = lambda: None
+        self.loaded: dict[Hashable, Any] = {}
         self.peers = self.share(Peer(self.rank, socket.gethostname(), os.getpid()))
 
     def share(self, value: Any) -> list[Any]:
@@ -130,7 +133,7 @@ class Group:
     def end(self, otherwise: str) -> DistributedError:
         """The error that ends the job: its cause, or `otherwise` where no rank is known to be it."""
         self.failed = True
-        return DistributedError(f"{self.cause() or otherwise}; nothing was written")
+        return DistributedError(f"{self.cause() or otherwise}; {what_was_written()}")
 
 
 @cache

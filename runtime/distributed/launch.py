@@ -66,7 +66,7 @@ def launch_ranks(count: int, device: str, arguments: Sequence[str]) -> int:
             return DistributedError.exit_code
         if failed.exitcode < 0:
             raise DistributedError(
-                f"rank 0 was ended by {signal.Signals(-failed.exitcode).name}; nothing was written"
+                f"rank 0 was ended by {signal.Signals(-failed.exitcode).name}; what it was writing is lost"
             ) from error
         return failed.exitcode
     return 0

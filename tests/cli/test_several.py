@@ -1,13 +1,16 @@
 """`run` on several inputs, previews, split videos: what is written, and what the exit code says."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from flashvsr_trt.config.geometry import Geometry
-from flashvsr_trt.errors import FlashVSRError
-from flashvsr_trt.runtime.batch import jobs_of
+from flashvsr_trt.errors import DistributedError, FlashVSRError
+from flashvsr_trt.runtime.batch import jobs_of, run_batch
+from flashvsr_trt.runtime.distributed import executor
 from flashvsr_trt.runtime.request import RunOptions
 from flashvsr_trt.runtime.side_by_side import BeforeAndAfter, before
 from tests.cli.command import assert_refused, call, names
@@ -79,6 +82,27 @@ def test_what_several_inputs_cannot_be(tmp_path, monkeypatch, inputs, output, te
     (tmp_path / "empty").mkdir()
     with pytest.raises(FlashVSRError, match=text):
         jobs_of(inputs, options(output=output))
+
+
+def test_lost_ranks_end_several_inputs():
+    started = []
+
+    def upscale(job):
+        started.append(job.input)
+        raise DistributedError("rank 1 ended")
+
+    jobs = jobs_of(["a.mp4", "b.mp4"], options())
+    with pytest.raises(DistributedError):
+        run_batch(jobs, upscale, resume=False, notify=lambda line: None)
+    assert started == ["a.mp4"]
+
+
+def test_ranks_that_are_busy_with_a_failure_are_told_nothing_more(monkeypatch):
+    busy = SimpleNamespace(device=torch.device("cpu"), size=2, working=True)
+    monkeypatch.setattr(executor, "join_group", lambda *place: busy)
+    request = options(preset="nano", weights="random").request(options(preset="nano").stream(64, 64))
+    with pytest.raises(DistributedError, match="stopped at what failed before"):
+        executor.open_distributed_executor(request, lambda line: None)
 
 
 def test_a_preview_is_two_pictures_and_a_page(tmp_path, capfd):

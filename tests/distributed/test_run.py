@@ -58,6 +58,42 @@ def test_two_gpus_write_the_video_of_one(tmp_path, capfd):
     assert np.abs(made - expected).max() <= 1
 
 
+def test_several_inputs_go_through_the_ranks_one_after_another(tmp_path, capfd):
+    clips = [
+        make_clip(tmp_path / f"{name}.mp4", frames=5, size=size)
+        for name, size in (("a", (64, 64)), ("b", (64, 128)), ("d", (64, 64)))
+    ]
+    (tmp_path / "c.mp4").write_bytes(b"no video")
+    options = (*NANO, "--codec", "libx264rgb", "--crf", "0", "--schedule", "low-latency", "-o")
+    one = call(capfd, "run", *clips, *options, tmp_path / "one")
+    assert one.code == 0, one.err
+    process = start_run(*clips[:2], tmp_path / "c.mp4", clips[2], *options, tmp_path / "two", "--gpus", 2)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 1, errors
+    assert "4 inputs: 3 done, 1 failed" in errors
+    assert errors.count("random weights") == 1  # loaded once
+    assert sorted(path.name for path in (tmp_path / "two").iterdir()) == [f"{n}_2x.mp4" for n in "abd"]
+    for name in "abd":
+        expected, made = (frames_of(tmp_path / ranks / f"{name}_2x.mp4") for ranks in ("one", "two"))
+        assert np.abs(made.astype(np.int16) - expected).max() <= 1
+
+
+def test_several_inputs_end_with_a_lost_rank(tmp_path):
+    (tmp_path / "a.rgb").write_bytes(bytes(64 * 64 * 3 * 5))
+    process = start_run(tmp_path / "a.rgb", *ENDLESS, *NANO, "-o", tmp_path / "out", "--gpus", 2)
+    seen = until_line(process, "[0-9]+ frames, ")
+    (worker,) = [
+        child for child in psutil.Process(process.pid).children() if child.environ().get("RANK") == "1"
+    ]
+    worker.send_signal(signal.SIGKILL)
+    _, rest = process.communicate(timeout=HANGS)
+    assert process.returncode == 1, seen + rest
+    (line,) = errors_in(seen + rest)
+    assert f"rank 1 (process {worker.pid})" in line
+    assert line.endswith("out/a_2x.mkv was written")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a_2x.mkv"]
+
+
 @pytest.mark.parametrize("ended", ["killed rank", "SIGINT", "SIGHUP"])
 def test_a_job_that_loses_a_rank_says_so_once_and_leaves_nothing(tmp_path, ended):
     process = start_run(*ENDLESS, *NANO, "-o", tmp_path / "made.mp4", "--gpus", 2)
