@@ -82,8 +82,7 @@ class Storage:
         compute: the dtype that stages compute in ("bfloat16", ...).
         ring: of K/V rings.
         fp8: whether linear layers multiply e4m3.
-        loading: bytes that loading the weights takes at most, before anything else is there. On a GPU a
-            sixteenth of it stays in holes between weights, which are too small for maps of features.
+        loading: bytes that loading the weights takes at most, before anything else is there.
     """
 
     weights: int
@@ -111,7 +110,8 @@ def estimate_memory(stream: StreamConfig, storage: Storage, on_gpu: bool = True)
 def _estimate(storage: Storage, state: int, working: int, on_gpu: bool) -> MemoryEstimate:
     if not on_gpu:
         return MemoryEstimate(storage.weights, state, working)
-    needed = MemoryEstimate(storage.weights, state, working + TORCH_GPU_BYTES + storage.loading // 16)
+    # Holes stay between weights where others were while they were loaded: too small for maps of features.
+    needed = MemoryEstimate(storage.weights, state, working + TORCH_GPU_BYTES + storage.weights * 5 // 64)
     return replace(needed, working=needed.working + int(HELD_BY_ALLOCATOR * needed.total))
 
 
@@ -215,11 +215,10 @@ def place_tiles(stream: StreamConfig, plan: TilePlan, storage: Storage, budget: 
     if parking is Parking.GPU:
         return TilePlaces(parking, 0, _with_loading(storage, needed), 0)
     layers = stream.preset.network.dit.layers
-    left = int((budget - needed.total) / (1 + HELD_BY_ALLOCATOR))
-    resident = rings * max(0, min(layers, left * layers // rings)) // layers
+    # Rings are whole pages: the allocator holds no more for them.
+    resident = rings * max(0, min(layers, (budget - needed.total) * layers // rings)) // layers
     tails = count * tail_bytes(tile, storage.compute) if parking is Parking.HOST else 0
-    held = int(HELD_BY_ALLOCATOR * resident)
-    needed = replace(needed, state=needed.state + resident, working=needed.working + held)
+    needed = replace(needed, state=needed.state + resident)
     return TilePlaces(parking, resident, _with_loading(storage, needed), rings - resident + tails)
 
 
