@@ -35,9 +35,10 @@ from flashvsr_trt.runtime.torch.device import (
     choose_dtype,
     stream_memory,
 )
-from flashvsr_trt.runtime.torch.executor import TorchExecutor, TorchState
+from flashvsr_trt.runtime.torch.executor import TorchExecutor
 from flashvsr_trt.runtime.torch.precision import check_fp8_attention, fp8_products
 from flashvsr_trt.runtime.torch.rows import SCATTERED
+from flashvsr_trt.runtime.torch.state import TorchState
 
 
 class Remote:

@@ -8,7 +8,8 @@ import torch
 
 from flashvsr_trt.model.sharding import length
 from flashvsr_trt.process_memory import peak_process_bytes
-from flashvsr_trt.runtime.torch.executor import TorchExecutor, TorchState
+from flashvsr_trt.runtime.torch.executor import TorchExecutor
+from flashvsr_trt.runtime.torch.state import TorchState
 
 
 def rank_report(executor: TorchExecutor, states: Iterable[TorchState]) -> dict[str, Any]:

@@ -4,9 +4,8 @@ One process and each of several ranks run it. What a rank has of state and input
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -14,24 +13,19 @@ import torch
 
 from flashvsr_trt.config.presets import UNIT_LATENT_FRAMES
 from flashvsr_trt.config.signatures import (
-    COMPUTE,
     DECODE,
     DIT,
     ENCODE,
     Role,
     StreamConfig,
     TensorSpec,
-    cache_specs,
-    decode_signature,
-    encode_signature,
     stage_of,
     stage_signatures,
 )
 from flashvsr_trt.errors import DeviceError, UsageError
 from flashvsr_trt.kernels.calls import counted_calls, reference_kernels
-from flashvsr_trt.model.attention import E4m3Cache, LayerCache
 from flashvsr_trt.model.communicator import ONE_PROCESS, Communicator
-from flashvsr_trt.model.fp8_cache import Fp8Cache, running_layers
+from flashvsr_trt.model.fp8_cache import running_layers
 from flashvsr_trt.model.network import Network
 from flashvsr_trt.model.sharding import Sharding
 from flashvsr_trt.model.stages import Decode, Denoise, Encode
@@ -44,28 +38,10 @@ from flashvsr_trt.runtime.torch.device import choose_cuda_graphs
 from flashvsr_trt.runtime.torch.frames import TorchArrays, give_frames
 from flashvsr_trt.runtime.torch.graphs import Step, StepGraphs, Tensors
 from flashvsr_trt.runtime.torch.rows import FRAMES, INPUTS, SCATTERED, gather_rows, scatter_rows
+from flashvsr_trt.runtime.torch.state import StateMaker, TorchState
 
 ALONE: Mapping[str, Communicator] = dict.fromkeys((ENCODE, DIT, DECODE, INPUTS, FRAMES), ONE_PROCESS)
 """The communicators of a process alone."""
-
-
-@dataclass
-class TorchState:
-    """What is carried from call to call: always the same memory, changed in place."""
-
-    encode: list[torch.Tensor]
-    ring: Iterable[Any]
-    """`LayerCache`, or `Fp8Cache` where there is a `place`."""
-    memory: list[torch.Tensor]
-    encoding_graphs: StepGraphs | None = None
-    graphs: StepGraphs | None = None
-    decoding_graphs: StepGraphs | None = None
-    place: LayerCache | None = None
-    """Where layers of an FP8 ring run, one after another."""
-
-    def tensors(self) -> list[torch.Tensor]:
-        """All of it, flat."""
-        return [*self.encode, *(part for cache in self.ring for part in vars(cache).values()), *self.memory]
 
 
 class TorchExecutor(GraphExecutor):
@@ -93,13 +69,16 @@ class TorchExecutor(GraphExecutor):
         self.sharding = Sharding(stream, communicators[DIT].size)
         self.signatures = stage_signatures(stream)
         self.device, self.dtype = network.device, network.dtype
-        self.fp8 = options.kv_cache == "fp8"
-        if self.fp8 and self.sharding.size > 1:
+        fp8_ring = options.kv_cache == "fp8"
+        if fp8_ring and self.sharding.size > 1:
             raise UsageError("--kv-cache fp8 is for one GPU; leave it out, or --gpus")
         self.cuda_graphs = choose_cuda_graphs(options, self.device)
         self.encode_stage = Encode(network, stream, communicators[ENCODE])
         self.dit_stage = Denoise(network, stream, communicators[DIT])
         self.decode_stage = Decode(network, stream, communicators[DECODE])
+        # Attention in FP8 is of one process, and keeps its ring so itself.
+        e4m3 = self.dit_stage.dit.fp8_attention and self.sharding.size == 1 and not fp8_ring
+        self.maker = StateMaker(stream, self.sharding, self.rank, self.device, self.dtype, fp8_ring, e4m3)
         if options.compile:
             # The DiT is made of kernels already; these two are what Inductor has something to fuse in.
             self.encode_stage = torch.compile(self.encode_stage, dynamic=False)
@@ -124,34 +103,20 @@ class TorchExecutor(GraphExecutor):
             # First steps are not replayed: none may start beside an earlier clip's graphs (`StepGraphs.run`).
             torch.cuda.synchronize(self.device)
         try:
-            encode, memory = self.new_tails()
+            encode, memory = self.maker.tails()
             state = TorchState(
                 encode,
-                [self.new_layer() for _ in range(self.stream.preset.network.dit.layers)],
+                [self.maker.layer() for _ in range(self.stream.preset.network.dit.layers)],
                 memory,
                 self._graphs(ENCODE),
                 self._graphs(DIT),
                 self._graphs(DECODE),
-                self.new_place(),
+                self.maker.place(),
             )
         except torch.OutOfMemoryError as error:
             raise DeviceError(f"{self.device} has too little memory for this size: {error}") from error
         hand_over(state.encode, self._denoising(), self.encoding)
         return state
-
-    def new_tails(self) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """What encoding and what decoding carry, zero."""
-        signatures = encode_signature(self.stream), decode_signature(self.stream)
-        encode, memory = ([self._zeros_carried(spec) for spec in stage.state] for stage in signatures)
-        return encode, memory
-
-    def new_layer(self) -> LayerCache | Fp8Cache:
-        """A layer's ring as it is kept, zero."""
-        return Fp8Cache.like(self._layer("meta"), self.device) if self.fp8 else self._layer(self.device)
-
-    def new_place(self) -> LayerCache | None:
-        """Where layers of FP8 rings run."""
-        return self._layer(self.device) if self.fp8 else None
 
     def run_in_turn(self) -> None:
         """From now on stages run one after another without CUDA graphs: they share one working memory."""
@@ -325,34 +290,6 @@ class TorchExecutor(GraphExecutor):
     def _denoising(self) -> torch.cuda.Stream | None:
         """The stream of DiT steps, which is the caller's."""
         return torch.cuda.current_stream(self.device) if self.device.type == "cuda" else None
-
-    def _layer(self, device: torch.device | str) -> LayerCache:
-        """In e4m3 where attention is in FP8, as one process's sparse attention may be."""
-        attention = self.stream.preset.attention
-        sparse = attention.sparse_ratio is not None and self.sharding.size == 1 and not self.fp8
-        fp8 = self.dit_stage.dit.fp8_attention and sparse
-        specs = cache_specs(self.stream, 0, attention.ring_slots, "ring")
-        kept = torch.float8_e4m3fn if fp8 else self.dtype
-        keys, values, means = (self._zeros(spec, device, kept) for spec in specs)
-        if not fp8:
-            return LayerCache(keys, values, means)
-        # A slot's mean has the shape that one of its windows' has.
-        return E4m3Cache(keys, values, means, torch.zeros_like(means[:, 0]))
-
-    def _zeros_carried(self, spec: TensorSpec) -> torch.Tensor:
-        # Features as convolutions want them, or each call would convert them; frames as they come.
-        layout = torch.channels_last if spec.dtype == COMPUTE else torch.contiguous_format
-        return self._zeros(spec).contiguous(memory_format=layout)
-
-    def _zeros(
-        self,
-        spec: TensorSpec,
-        device: torch.device | str | None = None,
-        compute: torch.dtype | None = None,
-    ) -> torch.Tensor:
-        dtype = (compute or self.dtype) if spec.dtype == COMPUTE else getattr(torch, spec.dtype)
-        shape = self.sharding.carried_shape(spec, self.rank)
-        return torch.zeros(shape, dtype=dtype, device=device or self.device)
 
 
 def errors_of_compiling(options: TorchOptions) -> tuple[type[Exception], ...]:

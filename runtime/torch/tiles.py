@@ -18,9 +18,9 @@ from flashvsr_trt.errors import DeviceError
 from flashvsr_trt.memory import RING_PLACES, Parking
 from flashvsr_trt.runtime.ring import RingStep
 from flashvsr_trt.runtime.tiles import TiledExecutor
-from flashvsr_trt.runtime.torch.executor import TorchState
 from flashvsr_trt.runtime.torch.host_memory import free_host_memory
 from flashvsr_trt.runtime.torch.pinned import PinnedMemory
+from flashvsr_trt.runtime.torch.state import TorchState
 from flashvsr_trt.runtime.torch.whole_frames import TorchFrames
 from flashvsr_trt.stage_memory import BAND_PIXELS
 
@@ -122,8 +122,8 @@ class LayersFromHost:
         self.executor, self.count, self.device = executor, count, executor.device
         layers, on_host = executor.stream.preset.network.dit.layers, parking is Parking.HOST
         try:
-            self.buffers = [executor.new_layer() for _ in range(RING_PLACES)]
-            self.tails = [executor.new_tails() for _ in range(1 if on_host else count)]
+            self.buffers = [executor.maker.layer() for _ in range(RING_PLACES)]
+            self.tails = [executor.maker.tails() for _ in range(1 if on_host else count)]
             ring = sum(x.nbytes for x in vars(self.buffers[0]).values())
             staying = min(layers, resident // (count * ring))
             self.parked = [n for n in range(layers) if (n + 1) * staying // layers == n * staying // layers]
@@ -137,7 +137,7 @@ class LayersFromHost:
                 )
             self.pinned = PinnedMemory()
             self.rings = [[self._ring(n) for n in range(layers)] for _ in range(count)]
-            self.place = executor.new_place()
+            self.place = executor.maker.place()
         except torch.OutOfMemoryError as error:
             raise DeviceError(f"{self.device} has too little memory for these tiles: {error}") from error
         self.waiting = [
@@ -152,7 +152,7 @@ class LayersFromHost:
     def _ring(self, layer: int):
         """A layer's ring of a tile, where it waits."""
         if layer not in self.parked:
-            return self.executor.new_layer()
+            return self.executor.maker.layer()
         parts = vars(self.buffers[0])
         return type(self.buffers[0])(**{name: self.pinned.zeros_like(x) for name, x in parts.items()})
 

@@ -28,7 +28,8 @@ from flashvsr_trt.runtime.session import Session
 from flashvsr_trt.runtime.tile_states import OwnStates
 from flashvsr_trt.runtime.tiles import TiledExecutor
 from flashvsr_trt.runtime.torch import pinned
-from flashvsr_trt.runtime.torch.executor import TorchExecutor, TorchState
+from flashvsr_trt.runtime.torch.executor import TorchExecutor
+from flashvsr_trt.runtime.torch.state import TorchState
 from flashvsr_trt.runtime.torch.tiles import LayersFromHost, OnePlace, in_tiles, tensors_of
 from flashvsr_trt.runtime.whole_frames import HostFrames
 from tests.golden import golden_preset, load_case
@@ -168,19 +169,20 @@ class SlotExecutor:
 
     def __init__(self) -> None:
         self.calls = 0
+        self.maker = self
 
-    def new_layer(self) -> LayerCache:
+    def layer(self) -> LayerCache:
         return LayerCache(*(torch.zeros(4, 2) for _ in range(3)))
 
-    def new_tails(self) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    def tails(self) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         return [torch.zeros(3)], [torch.zeros(5)]
 
-    def new_place(self) -> None:
+    def place(self) -> None:
         return None
 
     def new_state(self) -> TorchState:
-        encode, memory = self.new_tails()
-        return TorchState(encode, [self.new_layer() for _ in range(LAYERS)], memory)
+        encode, memory = self.tails()
+        return TorchState(encode, [self.layer() for _ in range(LAYERS)], memory)
 
     def reset_state(self, state: TorchState) -> None:
         for tensor in state.tensors():
