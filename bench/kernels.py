@@ -20,12 +20,15 @@ from flashvsr_trt.config.presets import DEFAULT_PRESET, UNIT_FRAMES, WINDOW_TOKE
 from flashvsr_trt.kernels.add_norm import add_norm, add_norm_reference
 from flashvsr_trt.kernels.block_sparse_attention import block_sparse_attention_reference
 from flashvsr_trt.kernels.block_sparse_attention_fp8 import AttentionScales, block_sparse_attention_fp8
+from flashvsr_trt.kernels.block_sparse_attention_scaled import block_sparse_attention_scaled
 from flashvsr_trt.kernels.finish_frames import finish_frames, finish_frames_reference
 from flashvsr_trt.kernels.fp8 import LARGEST, fp8_product, gelu_rows, quantise_rows
 from flashvsr_trt.kernels.linear_gelu import linear_gelu
 from flashvsr_trt.kernels.norm_rope import norm_rope, norm_rope_reference
 from flashvsr_trt.kernels.select_blocks import select_blocks_reference
 from flashvsr_trt.kernels.torch_ops import attention_setting, block_sparse_attention, select_blocks
+from flashvsr_trt.model.attention import LayerCache
+from flashvsr_trt.model.fp8_cache import keep_units, widen_slots, zero_fp8_cache
 
 EPS = 1e-6
 
@@ -101,6 +104,37 @@ def fp8_attention_line(scene: str, problem: AttentionProblem, ceilings: Ceilings
     arguments = *fp8_operands(problem, scales), index, count, scales
     return ceilings.compute(
         scene, "block_sparse_attention_fp8", lambda: block_sparse_attention_fp8(*arguments), flop, instead
+    )
+
+
+def scaled_attention_line(scene: str, problem: AttentionProblem, ceilings: Ceilings) -> Line:
+    """Attention of one layer over a ring in e4m3 with scales, read as it is kept, of the same blocks."""
+    problem = in_ring(problem)
+    index, count = select_blocks(problem.probability, problem.slot_valid, problem.top_k)
+    own = len(problem.ring_k) - 1
+    seen, new = slice(own), slice(own, own + 1)
+    windows = problem.windows, *problem.q.shape[1:]
+    place = LayerCache(problem.ring_k, problem.ring_v, problem.q.new_zeros(own + 1, *windows))
+    kept = zero_fp8_cache(place, problem.q.device)
+    keep_units(place.part(seen), kept.part(seen))
+    tensors = problem.q, problem.k, problem.v, problem.ring_k, problem.ring_v, index, count
+    units = (x[new].flatten(0, 1) for x in (problem.ring_k, problem.ring_v))
+    ring = kept.keys, kept.values, kept.key_scales, kept.value_scales
+    arguments = problem.q, *units, *ring, own, index, count
+
+    def widened() -> None:
+        widen_slots(kept, range(own), place)
+        block_sparse_attention(*tensors)
+
+    ways = {"bfloat16": lambda: block_sparse_attention(*tensors), "widened": widened}
+    instead = {name: median_microseconds(way) for name, way in ways.items()}
+    flop = int(count.sum()) * 4 * WINDOW_TOKENS**2 * problem.q.shape[-1]
+    return ceilings.compute(
+        scene,
+        "block_sparse_attention_scaled",
+        lambda: block_sparse_attention_scaled(*arguments),
+        flop,
+        instead,
     )
 
 
@@ -183,6 +217,7 @@ def measure(scenes: list[str], flex_scenes: list[str]) -> dict:
     for scene in scenes:
         problem = attention_problem(*SCENES[scene])
         lines += attention_lines(scene, problem, ceilings, flex=scene in flex_scenes)
+        lines.append(scaled_attention_line(scene, problem, ceilings))
         lines += fused_lines(scene, problem, ceilings)
         if torch.cuda.get_device_capability() >= (8, 9):
             lines += fp8_lines(scene, problem, ceilings)

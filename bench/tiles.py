@@ -32,7 +32,7 @@ from flashvsr_trt.runtime.choose_tiles import choose_tiles, words
 from flashvsr_trt.runtime.executor import Executor
 from flashvsr_trt.runtime.request import DIT_PRECISIONS, KV_CACHES, TileOptions, TorchOptions
 from flashvsr_trt.runtime.session import Session
-from flashvsr_trt.runtime.torch.device import bound_memory, estimate_on, free_memory, storage_of
+from flashvsr_trt.runtime.torch.device import bound_memory, estimate_on, free_memory, kept_ring, storage_of
 from flashvsr_trt.runtime.torch.executor import TorchExecutor
 from flashvsr_trt.runtime.torch.precision import fp8_products
 from flashvsr_trt.runtime.torch.tiles import in_tiles
@@ -100,7 +100,8 @@ def run_once(
     free = free_memory(device) + own
     layers = stream.preset.network.dit.layers
     products = fp8_products(options, device, DTYPE, layers)
-    storage = storage_of(stream.preset.network, DTYPE, options.kv_cache, products)
+    ring = kept_ring(options.kv_cache, stream.preset, device)
+    storage = storage_of(stream.preset.network, DTYPE, ring, products)
     budget, estimate = int(cap * GIB) if cap else free, estimate_on(device, DTYPE, storage)
     tile = TileOptions((asked or "auto") if cap else "off")
     plan = choose_tiles(stream, tile, estimate, budget, "the GPU", lambda line: click.echo(line, err=True))

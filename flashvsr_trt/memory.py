@@ -65,12 +65,18 @@ class MemoryEstimate:
 
 
 class Ring(Enum):
-    """In what keys and values are kept: the network's dtype; e4m3 with a scale for each window and head; or
-    e4m3 as attention in FP8 reads it."""
+    """In what keys and values are kept: the network's dtype; e4m3 with a scale for each window and head, as
+    attention reads it; the same, of which a layer at a time is made the network's dtype; or e4m3 as attention
+    in FP8 reads it."""
 
     COMPUTE = 1
     SCALED = 2
-    ATTENDED = 3
+    WIDENED = 3
+    ATTENDED = 4
+
+    @property
+    def has_scales(self) -> bool:
+        return self in (Ring.SCALED, Ring.WIDENED)
 
 
 @dataclass(frozen=True)
@@ -102,7 +108,7 @@ def estimate_memory(stream: StreamConfig, storage: Storage, on_gpu: bool = True)
     else:
         stages = encode_bytes(stream, compute), _dit_bytes(stream, storage, units), decoding
         working = max(stages) + units * (unit + BYTE_FRAMES * pixels_of(stream))
-    state = tail_bytes(stream, compute) + ring_bytes(stream, storage) + _place_bytes(stream, storage)
+    state = tail_bytes(stream, compute) + ring_bytes(stream, storage) + _place_bytes(stream, storage, on_gpu)
     needed = _estimate(storage, state, working, on_gpu)
     return _with_loading(storage, needed) if on_gpu else needed
 
@@ -137,7 +143,7 @@ def _dit_bytes(stream: StreamConfig, storage: Storage, units: int) -> int:
     """And what a unit's keys or values are scaled in, and activations that are kept in e4m3 as well."""
     config, tokens = stream.preset.network.dit, stream.geometry.unit_tokens
     narrow = tokens * config.dim * DTYPE_BYTES[storage.compute]
-    beside = 2 * narrow if storage.ring is Ring.SCALED else units * narrow * (storage.ring is Ring.ATTENDED)
+    beside = 2 * narrow if storage.ring.has_scales else units * narrow * (storage.ring is Ring.ATTENDED)
     beside += units * tokens * (config.ffn_dim + config.dim) * storage.fp8
     return dit_bytes(stream, storage.compute, units) + beside
 
@@ -177,7 +183,7 @@ def _running_in_tiles(
         parking, (RING_PLACES / stream.preset.network.dit.layers, 1 if parking is Parking.HOST else count)
     )
     state = int(rings * ring_bytes(tile, storage)) + waiting * tail_bytes(tile, compute)
-    state += _place_bytes(tile, storage)
+    state += _place_bytes(tile, storage, on_gpu)
     # Frames are upscaled again to decode them, and blended in float32; a tile's condition is cut out of them.
     decoding = decode_bytes(tile, compute, on_gpu, in_bands=True) + canvas * (BYTE_FRAMES + FLOAT_FRAMES)
     decoding += pixels_of(tile) * BYTE_FRAMES * DTYPE_BYTES[compute]
@@ -228,9 +234,9 @@ def tail_bytes(stream: StreamConfig, compute: str) -> int:
     return _sum(tuple(spec for spec in carried if spec.role is not Role.RING), compute)
 
 
-def _place_bytes(stream: StreamConfig, storage: Storage) -> int:
-    """Where layers of rings with scales run, one after another."""
-    if storage.ring is not Ring.SCALED:
+def _place_bytes(stream: StreamConfig, storage: Storage, on_gpu: bool) -> int:
+    """Where layers of rings that attention does not read run, one after another; a CPU's reads none."""
+    if not storage.ring.has_scales or (on_gpu and storage.ring is Ring.SCALED):
         return 0
     return ring_bytes(stream, replace(storage, ring=Ring.COMPUTE)) // stream.preset.network.dit.layers
 
@@ -248,7 +254,7 @@ def ring_bytes(stream: StreamConfig, storage: Storage) -> int:
     return (
         sum(map(math.prod, kept))
         + _sum(tuple(means), storage.compute)
-        + sum(scales) * (storage.ring is Ring.SCALED)
+        + sum(scales) * storage.ring.has_scales
     )
 
 

@@ -8,6 +8,33 @@ MULTIPLIED = {torch.bfloat16: tl.bfloat16, torch.float16: tl.float16, torch.floa
 
 
 @triton.jit
+def attend_tile(
+    query,
+    keys,
+    values,
+    scale,
+    factor,
+    weighted,
+    total,
+    highest,
+    MULTIPLIED: tl.constexpr,
+):
+    """A tile of keys and values more: weighted values, their total and the highest score of each query.
+
+    `scale` multiplies scores, `factor` what was weighted so far. Probabilities are rounded to values' dtype.
+    """
+    scores = tl.dot(query, tl.trans(keys), input_precision="ieee") * scale
+    new_highest = tl.maximum(highest, tl.max(scores, axis=1))
+    probability = tl.exp2(scores - new_highest[:, None])
+    shrink = tl.exp2(highest - new_highest)
+    total = total * shrink + tl.sum(probability, axis=1)
+    weighted = weighted * (shrink * factor)[:, None]
+    probability = probability.to(values.dtype).to(MULTIPLIED)
+    weighted = tl.dot(probability, values.to(MULTIPLIED), weighted, input_precision="ieee")
+    return weighted, total, new_highest
+
+
+@triton.jit
 def block_sparse_attention(
     q,
     k,
@@ -65,16 +92,10 @@ def block_sparse_attention(
         k_tile = tl.where(in_ring, ring_k + first * ring_stride, k + first * k_stride)
         v_tile = tl.where(in_ring, ring_v + first * ring_stride, v + first * v_stride)
         keys = tl.load(k_tile + tl.where(in_ring, ring_offset, k_offset)).to(MULTIPLIED)
-        scores = tl.dot(query, tl.trans(keys), input_precision="ieee") * SCALE
-        new_highest = tl.maximum(highest, tl.max(scores, axis=1))
-        probability = tl.exp2(scores - new_highest[:, None])
-        shrink = tl.exp2(highest - new_highest)
-        total = total * shrink + tl.sum(probability, axis=1)
         values = tl.load(v_tile + tl.where(in_ring, ring_offset, v_offset))
-        weighted = weighted * shrink[:, None]
-        probability = probability.to(values.dtype).to(MULTIPLIED)
-        weighted = tl.dot(probability, values.to(MULTIPLIED), weighted, input_precision="ieee")
-        highest = new_highest
+        weighted, total, highest = attend_tile(
+            query, keys, values, SCALE, 1.0, weighted, total, highest, MULTIPLIED
+        )
 
     weighted = weighted / tl.where(total > 0, total, 1.0)[:, None]
     out += query_token[:, None] * (heads * HEAD_DIM) + (head_offset + channel)[None, :]

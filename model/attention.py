@@ -2,7 +2,7 @@
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Protocol, Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from flashvsr_trt.config.geometry import Geometry
 from flashvsr_trt.config.presets import AttentionConfig
 from flashvsr_trt.kernels.block_sparse_attention_fp8 import AttentionScales, block_sparse_attention_fp8
+from flashvsr_trt.kernels.block_sparse_attention_scaled import block_sparse_attention_scaled
 from flashvsr_trt.kernels.calls import record_call, runs_kernel
 from flashvsr_trt.kernels.select_blocks import block_probability, local_neighbourhood
 from flashvsr_trt.kernels.torch_ops import block_sparse_attention, select_blocks
@@ -28,7 +29,7 @@ class LayerCache:
     values: torch.Tensor
     key_means: torch.Tensor
 
-    def part(self, slots: slice) -> "LayerCache":
+    def part(self, slots: slice) -> Self:
         """These slots, in place."""
         return type(self)(*(part[slots] for part in vars(self).values()))
 
@@ -48,17 +49,27 @@ class E4m3Cache(LayerCache):
 
 
 @dataclass(frozen=True)
+class Fp8Cache(LayerCache):
+    """Keys and values in e4m3, times a scale [slots, W, heads] float32 (`model/fp8_cache.py`)."""
+
+    key_scales: torch.Tensor
+    value_scales: torch.Tensor
+
+
+@dataclass(frozen=True)
 class StepCache:
     """A layer's keys and values in a step: `new` is written, then `ring` and `own` are attended to.
 
-    `new` are slots of `ring`, and `own` is empty; or tensors of their own, and `own` is `new`. `before` is a
-    slot of `ring` that was there before the step, None where there was none.
+    `new` are slots of `ring` from `slot` on, and `own` is empty; or tensors of their own, and `own` is `new`.
+    `before` is a slot of `ring` that was there before the step, None where there was none. While attention
+    runs over an `Fp8Cache`, `new` stand in for their slots in another dtype.
     """
 
     new: LayerCache
     ring: LayerCache
     own: LayerCache
     before: int | None = None
+    slot: int = 0
 
 
 class Attention(Protocol):
@@ -103,6 +114,10 @@ class SparseAttention(Attention):
         if isinstance(cache.new, E4m3Cache) and scales:
             means = cache.new.value_means[0]
             return block_sparse_attention_fp8(q, ring.keys, ring.values, means, *selected, scales)
+        if isinstance(ring, Fp8Cache):
+            new = cache.new.keys.flatten(0, 1), cache.new.values.flatten(0, 1)
+            kept = ring.keys, ring.values, ring.key_scales, ring.value_scales
+            return block_sparse_attention_scaled(q, *new, *kept, cache.slot, *selected)
         return block_sparse_attention(
             q, own.keys.flatten(0, 1), own.values.flatten(0, 1), ring.keys, ring.values, *selected
         )

@@ -1,15 +1,16 @@
-"""K/V rings kept in float8_e4m3fn: half the bytes, with a scale for each window and head.
+"""K/V rings kept in float8_e4m3fn: half the bytes, with a scale for each window and head (`--kv-cache fp8`).
 
-Attention reads no such keys: a layer's units are made numbers of its own dtype again just before it runs, in
-one place that all layers share.
+Where attention reads such a ring, a layer's new units are in memory of their own until it has read them too.
+Elsewhere a layer's units are made numbers of its own dtype just before it runs, in one place that all layers
+share. Which it is, `kernels/tuning.json` says by architecture and head_dim.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 import torch
 
-from flashvsr_trt.model.attention import LayerCache
+from flashvsr_trt.kernels.block_sparse_attention_scaled import by_window, widen
+from flashvsr_trt.model.attention import Fp8Cache, LayerCache
 
 LARGEST = 448.0
 """Of float8_e4m3fn."""
@@ -18,59 +19,50 @@ LEAST_SCALE = 2.0**-14
 """So that a scale is no subnormal number in float16 either."""
 
 
-@dataclass(frozen=True)
-class Fp8Cache:
-    """A `LayerCache` whose keys and values are float8_e4m3fn, times a scale [slots, W, heads] float32."""
-
-    keys: torch.Tensor
-    values: torch.Tensor
-    key_means: torch.Tensor
-    key_scales: torch.Tensor
-    value_scales: torch.Tensor
-
-    @staticmethod
-    def like(layer: LayerCache, device: torch.device) -> "Fp8Cache":
-        """One of the layer's shapes, zero."""
-        keys, values = (
-            torch.zeros_like(x, dtype=torch.float8_e4m3fn, device=device) for x in (layer.keys, layer.values)
-        )
-        means = torch.zeros_like(layer.key_means, device=device)
-        return Fp8Cache(keys, values, means, *(torch.zeros_like(means[..., 0]) for _ in range(2)))
-
-    def read(self, slots: Iterable[int], place: LayerCache) -> LayerCache:
-        """These slots as they were written, in the keys and values of `place`, with this ring's own means."""
-        for slot in slots:
-            for kept, scales, made in self._pairs(place):
-                made[slot].copy_(kept[slot])
-                _windows(made[slot], scales[slot]).mul_(scales[slot][:, None, :, None])
-        return LayerCache(place.keys, place.values, self.key_means)
-
-    def write(self, slots: Iterable[int], layer: LayerCache) -> None:
-        """Keep what a layer wrote into these slots."""
-        for slot in slots:
-            for kept, scales, made in self._pairs(layer):
-                windows = _windows(made[slot], scales[slot])
-                # Powers of two: what is rounded is rounded once.
-                largest = torch.linalg.vector_norm(windows, torch.inf, dim=(1, 3)).float()
-                scale = (largest / LARGEST).clamp(min=LEAST_SCALE).log2().ceil().exp2()
-                scales[slot].copy_(scale)
-                kept[slot].copy_((windows / scale.to(windows.dtype)[:, None, :, None]).view(kept[slot].shape))
-
-    def _pairs(self, layer: LayerCache) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-        yield self.keys, self.key_scales, layer.keys
-        yield self.values, self.value_scales, layer.values
+def zero_fp8_cache(layer: LayerCache, device: torch.device) -> Fp8Cache:
+    """One of the layer's shapes, zero."""
+    keys, values = (
+        torch.zeros_like(x, dtype=torch.float8_e4m3fn, device=device) for x in (layer.keys, layer.values)
+    )
+    means = torch.zeros_like(layer.key_means, device=device)
+    return Fp8Cache(keys, values, means, *(torch.zeros_like(means[..., 0]) for _ in range(2)))
 
 
-def running_layers(
-    ring: Iterable[Fp8Cache], place: LayerCache, seen: Iterable[int], written: Iterable[int]
+def wide_units(kept: Fp8Cache, dtype: torch.dtype) -> LayerCache:
+    """Memory in `dtype` for the keys and values of as many units, with the ring's own means."""
+    keys, values = (torch.empty_like(x, dtype=dtype) for x in (kept.keys, kept.values))
+    return LayerCache(keys, values, kept.key_means)
+
+
+def keep_units(made: LayerCache, kept: Fp8Cache) -> None:
+    """Quantise the keys and values of units [units, tokens, heads, head_dim] into `kept`, of as many."""
+    for wide, narrow, scales in (
+        (made.keys, kept.keys, kept.key_scales),
+        (made.values, kept.values, kept.value_scales),
+    ):
+        # One unit at a time: what is between needs as much memory.
+        for unit in range(len(wide)):
+            windows = by_window(wide[unit], scales[unit])
+            # Powers of two: what is rounded is rounded once.
+            largest = torch.linalg.vector_norm(windows, torch.inf, dim=(1, 3)).float()
+            scale = (largest / LARGEST).clamp(min=LEAST_SCALE).log2().ceil().exp2()
+            scales[unit].copy_(scale)
+            narrow[unit].copy_((windows / scale.to(windows.dtype)[:, None, :, None]).view(narrow[unit].shape))
+
+
+def widen_slots(kept: Fp8Cache, slots: Iterable[int], place: LayerCache) -> LayerCache:
+    """These slots as they were written, in the keys and values of `place`, with the ring's own means."""
+    for slot in slots:
+        widen(kept.keys[slot], kept.key_scales[slot], place.keys[slot])
+        widen(kept.values[slot], kept.value_scales[slot], place.values[slot])
+    return LayerCache(place.keys, place.values, kept.key_means)
+
+
+def widened_layers(
+    ring: Iterable[Fp8Cache], place: LayerCache, seen: Iterable[int], written: slice
 ) -> Iterator[LayerCache]:
-    """Each layer's ring while it runs: the slots that it sees are read, those that it wrote are kept."""
+    """Each layer's ring while it runs: the slots that it sees are widened, those that it wrote are kept."""
     for kept in ring:
-        layer = kept.read(seen, place)
+        layer = widen_slots(kept, seen, place)
         yield layer
-        kept.write(written, layer)
-
-
-def _windows(x: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
-    """[tokens, heads, head_dim] in window order -> [W, tokens of a window, heads, head_dim]."""
-    return x.unflatten(0, (scales.shape[0], -1))
+        keep_units(layer.part(written), kept.part(written))

@@ -5,6 +5,7 @@ An operator chooses its kernel or its reference by the device, once; a traced gr
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +17,7 @@ from flashvsr_trt.kernels.block_sparse_attention_fp8 import AttentionScales, sto
 from flashvsr_trt.kernels.fp8 import E4M3, Quantised, gelu_rows, quantise_rows
 from flashvsr_trt.kernels.linear_gelu import linear_gelu
 from flashvsr_trt.kernels.norm_rope import norm_rope
-from flashvsr_trt.model.attention import Attention, E4m3Cache, StepCache
+from flashvsr_trt.model.attention import Attention, E4m3Cache, Fp8Cache, StepCache
 from flashvsr_trt.model.dit import (
     Block,
     BlockConstants,
@@ -26,6 +27,7 @@ from flashvsr_trt.model.dit import (
     from_patches,
     to_patches,
 )
+from flashvsr_trt.model.fp8_cache import keep_units, wide_units
 from flashvsr_trt.model.fp8_linear import Fp8Linear, attention_scales
 from flashvsr_trt.model.step_tokens import StepTokens
 
@@ -161,7 +163,11 @@ class RunningBlock(nn.Module):
         scales = self.scales if isinstance(cache.new, E4m3Cache) else None
         if scales and isinstance(layer.o, Fp8Linear):
             scales = scales._replace(dtype=E4M3)
-        q, k, v = tokens.projections(x, cache.new)
+        step = cache
+        if isinstance(cache.new, Fp8Cache):
+            # Attention reads the step's own units as they are made.
+            step = replace(cache, new=wide_units(cache.new, x.dtype))
+        q, k, v = tokens.projections(x, step.new)
         # Straight to where it is kept, so v is no part of the product that makes q and k.
         made = torch.empty_like(x) if scales else v.view(x.shape)
         linear_into(h, layer.v, made)
@@ -176,9 +182,11 @@ class RunningBlock(nn.Module):
         weights = layer.norm_q.weight, layer.norm_k.weight
         parts = layer.qk(h).chunk(2, dim=-1)
         means = norm_rope(*parts, *weights, *rope, self.eps, q, k, *([scales[:2]] if scales else []))
-        q, q_means = tokens.to_heads((q, k, v), means, cache.new)
+        q, q_means = tokens.to_heads((q, k, v), means, step.new)
         # A rank without heads has tokens all the same.
-        attended = attention.attend(q, q_means, cache, slot_valid, scales) if q.shape[1] else q
+        attended = attention.attend(q, q_means, step, slot_valid, scales) if q.shape[1] else q
+        if isinstance(cache.new, Fp8Cache):
+            keep_units(step.new, cache.new)
         attended = tokens.to_tokens(attended).flatten(1)
         if attended.dtype == E4M3:
             attended = Quantised(attended, x.new_full((len(x), 1), scales.v, dtype=torch.float32))

@@ -121,7 +121,7 @@ class Denoise(nn.Module):
         """What attention is to see of a layer's ring once the layer has written its slots."""
         seen = layer.part(slice(filled)) if isinstance(self.attention, DenseAttention) else layer
         before = None if filled == slots.stop - slots.start else slots.stop if slots.start == 0 else 0
-        return StepCache(layer.part(slots), seen, layer.part(slice(0)), before)
+        return StepCache(layer.part(slots), seen, layer.part(slice(0)), before, slots.start)
 
     def _valid_with(self, slot_valid: torch.Tensor, slots: slice) -> torch.Tensor | None:
         if isinstance(self.attention, DenseAttention):

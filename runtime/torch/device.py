@@ -11,11 +11,12 @@ from importlib.util import find_spec
 
 import torch
 
-from flashvsr_trt.config.presets import NetworkConfig
+from flashvsr_trt.config.presets import NetworkConfig, Preset
 from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.config.tiles import TilePlan
 from flashvsr_trt.errors import DeviceError, MissingDependencyError, UsageError
 from flashvsr_trt.extras import install_command
+from flashvsr_trt.kernels.block_sparse_attention_scaled import reads_scaled_ring
 from flashvsr_trt.kernels.calls import architecture_of
 from flashvsr_trt.kernels.tuning import setting_for
 from flashvsr_trt.memory import (
@@ -122,18 +123,29 @@ def estimate_on(
     return estimate
 
 
+def kept_ring(kv_cache: str, preset: Preset, device: torch.device) -> Ring:
+    """In what `--kv-cache` keeps keys and values on a device, and whether attention reads that there."""
+    if kv_cache == KV_CACHES[0]:
+        return Ring.COMPUTE
+    sparse = preset.attention.sparse_ratio is not None
+    reads = sparse and reads_scaled_ring(device, preset.network.dit.head_dim)
+    return Ring.SCALED if reads else Ring.WIDENED
+
+
 def storage_of(
     network: NetworkConfig,
     dtype: torch.dtype,
-    kv_cache: str = KV_CACHES[0],
+    ring: Ring = Ring.COMPUTE,
     fp8: Callable[[str], bool] | None = None,
 ) -> Storage:
-    """What of a network stays in memory. `fp8` says which products are in FP8, by their names."""
+    """What of a network stays in memory. `fp8` says which products are in FP8, by their names.
+
+    FP8 attention keeps its own ring, whatever `ring` is.
+    """
     layers = network.dit.layers
     named = product_names(layers) if fp8 else []
     chosen = [name for name in named if fp8 and fp8(name)]
     weights = _parameters(network) * dtype.itemsize
-    ring = Ring.COMPUTE if kv_cache == KV_CACHES[0] else Ring.SCALED
     if ATTENTION in chosen:
         ring = Ring.ATTENDED
     products = [name for name in chosen if name != ATTENTION]

@@ -24,8 +24,9 @@ from flashvsr_trt.config.signatures import (
 )
 from flashvsr_trt.errors import DeviceError, UsageError
 from flashvsr_trt.kernels.calls import counted_calls, reference_kernels
+from flashvsr_trt.memory import Ring
 from flashvsr_trt.model.communicator import ONE_PROCESS, Communicator
-from flashvsr_trt.model.fp8_cache import running_layers
+from flashvsr_trt.model.fp8_cache import widened_layers
 from flashvsr_trt.model.network import Network
 from flashvsr_trt.model.sharding import Sharding
 from flashvsr_trt.model.stages import Decode, Denoise, Encode
@@ -34,7 +35,7 @@ from flashvsr_trt.runtime.request import TorchOptions
 from flashvsr_trt.runtime.ring import RingStep
 from flashvsr_trt.runtime.torch.clock import StageClock
 from flashvsr_trt.runtime.torch.copies import hand_over, upload
-from flashvsr_trt.runtime.torch.device import choose_cuda_graphs
+from flashvsr_trt.runtime.torch.device import choose_cuda_graphs, kept_ring
 from flashvsr_trt.runtime.torch.frames import TorchArrays, give_frames
 from flashvsr_trt.runtime.torch.graphs import Step, StepGraphs, Tensors
 from flashvsr_trt.runtime.torch.rows import FRAMES, INPUTS, SCATTERED, gather_rows, scatter_rows
@@ -69,16 +70,17 @@ class TorchExecutor(GraphExecutor):
         self.sharding = Sharding(stream, communicators[DIT].size)
         self.signatures = stage_signatures(stream)
         self.device, self.dtype = network.device, network.dtype
-        fp8_ring = options.kv_cache == "fp8"
-        if fp8_ring and self.sharding.size > 1:
+        ring = kept_ring(options.kv_cache, stream.preset, self.device)
+        if ring.has_scales and self.sharding.size > 1:
             raise UsageError("--kv-cache fp8 is for one GPU; leave it out, or --gpus")
         self.cuda_graphs = choose_cuda_graphs(options, self.device)
         self.encode_stage = Encode(network, stream, communicators[ENCODE])
         self.dit_stage = Denoise(network, stream, communicators[DIT])
         self.decode_stage = Decode(network, stream, communicators[DECODE])
-        # Attention in FP8 is of one process, and keeps its ring so itself.
-        e4m3 = self.dit_stage.dit.fp8_attention and self.sharding.size == 1 and not fp8_ring
-        self.maker = StateMaker(stream, self.sharding, self.rank, self.device, self.dtype, fp8_ring, e4m3)
+        sparse_alone = stream.preset.attention.sparse_ratio is not None and self.sharding.size == 1
+        if ring is Ring.COMPUTE and self.dit_stage.dit.fp8_attention and sparse_alone:
+            ring = Ring.ATTENDED
+        self.maker = StateMaker(stream, self.sharding, self.rank, self.device, self.dtype, ring)
         if options.compile:
             # The DiT is made of kernels already; these two are what Inductor has something to fuse in.
             self.encode_stage = torch.compile(self.encode_stage, dynamic=False)
@@ -220,7 +222,7 @@ class TorchExecutor(GraphExecutor):
         slot_valid: torch.Tensor,
     ) -> Tensors:
         inputs = noise, tokens, time_cos, time_sin, slot_valid
-        ring = running_layers(state.ring, state.place, step.seen, step.written) if state.place else state.ring
+        ring = widened_layers(state.ring, state.place, step.seen, step.slots) if state.place else state.ring
         latent, _ = self.dit_stage(*inputs, ring, step.slots, step.filled)
         return (latent,)
 

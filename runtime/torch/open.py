@@ -21,6 +21,7 @@ from flashvsr_trt.runtime.torch.device import (
     choose_dtype,
     estimate_on,
     free_memory,
+    kept_ring,
     storage_of,
 )
 from flashvsr_trt.runtime.torch.executor import TorchExecutor
@@ -52,7 +53,8 @@ def open_torch_executor(request: ExecutorRequest, notify: Notify) -> TorchExecut
     fp8 = fp8_products(request.torch, device, dtype, request.stream.preset.network.dit.layers)
     network = request.stream.preset.network
     source = resolve_weights(request.weights, network)
-    storage = storage_of(network, dtype, request.torch.kv_cache, fp8)
+    ring = kept_ring(request.torch.kv_cache, request.stream.preset, device)
+    storage = storage_of(network, dtype, ring, fp8)
     key = source, network, device, dtype, request.torch.precision, request.torch.calibration
     estimate = estimate_on(device, dtype, storage)
     # Estimates count weights, and these may be there already.

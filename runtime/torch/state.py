@@ -14,8 +14,9 @@ from flashvsr_trt.config.signatures import (
     decode_signature,
     encode_signature,
 )
-from flashvsr_trt.model.attention import E4m3Cache, LayerCache
-from flashvsr_trt.model.fp8_cache import Fp8Cache
+from flashvsr_trt.memory import Ring
+from flashvsr_trt.model.attention import E4m3Cache, Fp8Cache, LayerCache
+from flashvsr_trt.model.fp8_cache import zero_fp8_cache
 from flashvsr_trt.model.sharding import Sharding
 from flashvsr_trt.runtime.torch.graphs import StepGraphs
 
@@ -26,13 +27,13 @@ class TorchState:
 
     encode: list[torch.Tensor]
     ring: Iterable[Any]
-    """`LayerCache`, or `Fp8Cache` where there is a `place`."""
+    """`LayerCache`; `Fp8Cache` with `--kv-cache fp8`."""
     memory: list[torch.Tensor]
     encoding_graphs: StepGraphs | None = None
     graphs: StepGraphs | None = None
     decoding_graphs: StepGraphs | None = None
     place: LayerCache | None = None
-    """Where layers of an FP8 ring run, one after another."""
+    """Where layers of an FP8 ring that attention does not read run, one after another."""
 
     def tensors(self) -> list[torch.Tensor]:
         """All of it, flat."""
@@ -48,10 +49,7 @@ class StateMaker:
     rank: int
     device: torch.device
     dtype: torch.dtype
-    fp8_ring: bool
-    """Keep layers as `Fp8Cache`, and run them in a place."""
-    e4m3: bool
-    """Keep them as `E4m3Cache`, where their attention is sparse."""
+    ring: Ring
 
     def tails(self) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         """What encoding and what decoding carry, zero."""
@@ -61,19 +59,19 @@ class StateMaker:
 
     def layer(self) -> LayerCache | Fp8Cache:
         """A layer's ring as it is kept, zero."""
-        return Fp8Cache.like(self._layer("meta"), self.device) if self.fp8_ring else self._layer(self.device)
+        if self.ring.has_scales:
+            return zero_fp8_cache(self._layer("meta"), self.device)
+        return self._layer(self.device)
 
     def place(self) -> LayerCache | None:
-        """Where layers of FP8 rings run."""
-        return self._layer(self.device) if self.fp8_ring else None
+        """Where layers of FP8 rings run, if attention does not read these."""
+        return self._layer(self.device) if self.ring is Ring.WIDENED else None
 
     def _layer(self, device: torch.device | str) -> LayerCache:
-        attention = self.stream.preset.attention
-        fp8 = self.e4m3 and attention.sparse_ratio is not None
-        specs = cache_specs(self.stream, 0, attention.ring_slots, "ring")
-        kept = torch.float8_e4m3fn if fp8 else self.dtype
+        specs = cache_specs(self.stream, 0, self.stream.preset.attention.ring_slots, "ring")
+        kept = torch.float8_e4m3fn if self.ring is Ring.ATTENDED else self.dtype
         keys, values, means = (self._zeros(spec, device, kept) for spec in specs)
-        if not fp8:
+        if self.ring is not Ring.ATTENDED:
             return LayerCache(keys, values, means)
         # A slot's mean has the shape that one of its windows' has.
         return E4m3Cache(keys, values, means, torch.zeros_like(means[:, 0]))

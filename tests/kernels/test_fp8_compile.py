@@ -14,20 +14,20 @@ POINTERS = {
     **dict.fromkeys(("x", "v", "out", "branch", "gate", "weight", "bias", "total"), "*bf16"),
     **dict.fromkeys(("q", "ring_k", "ring_v", "values", "normed"), "*fp8e4nv"),
     **dict.fromkeys(("index", "count"), "*i32"),
-    **dict.fromkeys(("scales", "means"), "*fp32"),
+    **dict.fromkeys(("scales", "means", "key_scales", "value_scales"), "*fp32"),
 }
 NUMBERS = dict.fromkeys(("score_scale", "value_scale", "out_scale", "inverse", "eps"), "fp32")
 
 
-def compiled(function, architecture, setting, gluon=False, **constants):
-    """Its PTX's cubin, and shared memory of a program."""
+def compiled(function, architecture, setting, gluon=False, types=None, **constants):
+    """Its PTX's cubin, and shared memory of a program. `types` are those that differ from POINTERS."""
     from triton import knobs
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
     from triton.experimental.gluon._runtime import GluonASTSource
 
     names, number = function.arg_names, capability_number(architecture)
-    types = POINTERS | NUMBERS
+    types = POINTERS | NUMBERS | (types or {})
     if "inverse" in names:
         types = types | {"out": "*fp8e4nv"}
     signature = {name: "constexpr" if name in constants else types.get(name, "i32") for name in names}
@@ -83,3 +83,24 @@ def test_what_writes_operands_compiles_without_spills(architecture):
             constants = constants | setting.constants
         assembled, _ = compiled(function, architecture, setting, **constants)
         assert assembled.spill_bytes == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("architecture", "dtype"),
+    [("sm_80", "bf16"), ("sm_86", "fp16"), ("sm_89", "bf16"), ("sm_90", "bf16"), ("sm_120", "bf16")],
+)
+def test_attention_over_a_ring_with_scales_compiles_without_spills(architecture, dtype):
+    from triton import language
+
+    from flashvsr_trt.kernels.block_sparse_attention_scaled_triton import block_sparse_attention_scaled
+
+    setting = setting_for("block_sparse_attention_scaled", architecture, 128)
+    types = dict.fromkeys(("q", "k", "v", "out"), f"*{dtype}") | dict.fromkeys(("ring_k", "ring_v"), "*i8")
+    sizes = {"HEAD_DIM": 128, "BLOCK": BLOCK, "SCALE": 0.125, **setting.constants}
+    multiplied = {"bf16": language.bfloat16, "fp16": language.float16}[dtype]
+    assembled, shared = compiled(
+        block_sparse_attention_scaled, architecture, setting, types=types, MULTIPLIED=multiplied, **sizes
+    )
+    assert assembled.spill_bytes == 0
+    assert shared <= SHARED_LIMIT[architecture]

@@ -15,7 +15,7 @@ from flashvsr_trt.config.presets import AttentionConfig, find_preset, find_sched
 from flashvsr_trt.config.signatures import COLOR_FIXES, DECODE, DIT, ENCODE, StreamConfig
 from flashvsr_trt.config.tiles import TilePlan
 from flashvsr_trt.errors import DeviceError
-from flashvsr_trt.memory import Parking
+from flashvsr_trt.memory import Parking, Ring
 from flashvsr_trt.model.attention import LayerCache
 from flashvsr_trt.model.color import fix_color, quantise
 from flashvsr_trt.model.network import Network, build_network
@@ -249,6 +249,23 @@ def test_rings_in_fp8_change_frames_a_little(schedule):
         for kind in KV_CACHES
     )
     assert 35 < psnr(expected, made) < 120
+
+
+def test_a_ring_that_is_read_gives_what_one_that_is_widened_gives(monkeypatch):
+    stream, shown, made, options = (
+        stream_of(60, 70, "official"),
+        clip(29, 60, 70),
+        [],
+        TorchOptions(kv_cache="fp8"),
+    )
+    for ring in (Ring.SCALED, Ring.WIDENED):
+        monkeypatch.setattr("flashvsr_trt.runtime.torch.executor.kept_ring", lambda *_, ring=ring: ring)
+        executor = TorchExecutor(network(), stream, options)
+        assert (executor.maker.place() is None) == (ring is Ring.SCALED)
+        made.append(stream_through(Session(executor), shown, 29))
+        suffix = "_scaled" if ring is Ring.SCALED else ""
+        assert f"block_sparse_attention{suffix}/reference" in executor.kernel_calls
+    assert np.array_equal(*made)
 
 
 def test_a_gpu_that_runs_out_of_memory_in_a_stage_is_said_in_one_line():

@@ -155,11 +155,14 @@ def test_what_is_kept_in_fp8_is_counted_as_such():
     network = find_preset("sparse-2.0").network
     stream = StreamConfig(find_preset("sparse-2.0"), Geometry(384, 640, 2), find_schedule("official"))
     wide = storage_of(network, torch.bfloat16)
-    scaled = storage_of(network, torch.bfloat16, "fp8")
+    scaled, widened = (storage_of(network, torch.bfloat16, ring) for ring in (Ring.SCALED, Ring.WIDENED))
     products = storage_of(network, torch.bfloat16, fp8=lambda name: name != "attention")
     attention = storage_of(network, torch.bfloat16, fp8=lambda name: True)
     some = storage_of(network, torch.bfloat16, fp8=lambda name: name.endswith("ffn.2"))
     assert (wide.ring, scaled.ring, attention.ring) == (Ring.COMPUTE, Ring.SCALED, Ring.ATTENDED)
+    place = [stream_memory(stream, torch.bfloat16, storage=kept).state for kept in (widened, scaled)]
+    means = 4 * 60 * 1536 * 4
+    assert place[0] - place[1] == 2 * 4 * 7680 * 1536 * 2 + means
     linear = 30 * (6 * 1536**2 + 2 * 1536 * 8960)
     assert wide.weights - products.weights == pytest.approx(linear, rel=0.01)
     assert wide.weights - some.weights == pytest.approx(30 * 1536 * 8960, rel=0.01)
