@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from flashvsr_trt.config.geometry import Geometry
-from flashvsr_trt.config.presets import AttentionConfig, Preset, find_preset, find_schedule
+from flashvsr_trt.config.presets import AttentionConfig, DecoderConfig, Preset, find_preset, find_schedule
 from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.model.color import fix_color, quantise
 from flashvsr_trt.runtime.executor import Executor
@@ -23,8 +23,13 @@ PUSHES = (41, 8, 4)
 """Frames of each push: the second one is a single steady unit in both schedules, which make 7 in all."""
 
 
+DECODER = DecoderConfig(channels=(48, 40, 24, 16))
+"""Of a level as coarse as tokens, nano has four times the channels: most of a clip's time, on every rank."""
+
+
 def stream(preset: Preset, width: int, schedule: str, color_fix: str = "adain") -> StreamConfig:
     """A frame as high as one window, not a multiple of 16 before padding."""
+    preset = replace(preset, network=replace(preset.network, decoder=DECODER))
     return StreamConfig(preset, Geometry(61, width, 2), find_schedule(schedule), color_fix=color_fix)
 
 
@@ -38,23 +43,26 @@ def many_heads_preset(attention: AttentionConfig) -> Preset:
 NANO_STREAMS = {
     "nano, sparse, official": stream(find_preset("nano"), 192, "official"),
     "nano, sparse, low-latency": stream(find_preset("nano"), 192, "low-latency"),
-    "nano, dense, official": stream(find_preset("nano-full-attn"), 192, "official", "none"),
-    "nano, dense, low-latency": stream(find_preset("nano-full-attn"), 192, "low-latency"),
+    "nano, dense, official": stream(find_preset("nano-full-attn"), 128, "official", "none"),
+    "nano, dense, low-latency": stream(find_preset("nano-full-attn"), 128, "low-latency"),
 }
-"""The presets as they are. Of 384 tokens in 8 rows, which 2, 3 and 4 ranks share: evenly, and not."""
+"""The presets' own attention, over 8 rows of tokens, which 2, 3 and 4 ranks share: evenly, and not.
+
+Dense attention has no neighbourhood, which ends within three windows side by side: two are enough for it.
+"""
 
 THINNED_STREAMS = {
     "nano, thinned, official": stream(replace(find_preset("nano"), attention=THINNED), 192, "official"),
 }
-"""The same frame, of which the preset itself drops one block in each selection."""
+"""The wider frame, of which the preset itself drops one block in each selection."""
 
 MANY_HEADS_STREAMS = {
     "nano of 12 heads, thinned": stream(many_heads_preset(THINNED), 192, "low-latency", "wavelet"),
     "nano of 12 heads, dense": stream(
-        many_heads_preset(AttentionConfig(sparse_ratio=None)), 192, "low-latency"
+        many_heads_preset(AttentionConfig(sparse_ratio=None)), 128, "low-latency"
     ),
 }
-"""The same frame, whose 8 rows 5 ranks share unevenly, as they do the heads."""
+"""The same frames, whose 8 rows 5 ranks share unevenly, as they do the heads."""
 
 REPLAYED = ("nano, sparse, low-latency", "nano, dense, official")
 """Streams whose steady steps ranks run through graphs; on a CPU, through what stands in for them."""

@@ -94,13 +94,13 @@ def test_parity_passes_on_an_unchanged_bundle(dense_bundle, capfd):
 
 
 def test_parity_names_the_stage_and_the_layer_that_diverge(dense_bundle, tmp_path):
-    """One wrong bias in block 2 of the DiT: the file is consistent, the network is another."""
+    """One wrong bias in block 1 of the DiT: the file is consistent, the network is another."""
     folder = tmp_path / "spoiled"
     folder.mkdir()
     for file in dense_bundle.folder.iterdir():
         (folder / file.name).write_bytes(file.read_bytes())
     weights = folder / dense_bundle.weights.file.name
-    offset = data_offsets(weights)["dit.blocks.2.ffn.0.bias"]
+    offset = data_offsets(weights)["dit.blocks.1.ffn.0.bias"]
     content = bytearray(weights.read_bytes())
     content[offset : offset + 4] = np.float32(50).tobytes()
     weights.write_bytes(content)
@@ -114,7 +114,7 @@ def test_parity_names_the_stage_and_the_layer_that_diverge(dense_bundle, tmp_pat
 
     result = check_parity(read_bundle(folder), bundle_network(spoiled), frame_count=5, bisect=True)
     assert result.report.first_diverging == DIT
-    assert result.divergence.node.startswith("dit.blocks.2.ffn.0/")
+    assert result.divergence.node.startswith("dit.blocks.1.ffn.0/")
 
 
 def test_parity_refuses_other_weights_than_the_bundles(dense_bundle, capfd):

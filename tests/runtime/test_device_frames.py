@@ -56,7 +56,7 @@ def test_frames_of_every_library_give_the_same_tensors_and_may_be_overwritten():
 
 def test_frames_that_were_given_are_the_callers_own():
     session = Session(executor("low-latency"), frames_on="device")
-    assert session.push(torch.empty(0, HEIGHT, WIDTH, 3, dtype=torch.uint8)).shape == (0, 128, 192, 3)
+    assert session.push(torch.empty(0, HEIGHT, WIDTH, 3, dtype=torch.uint8)).shape == (0, 128, 2 * WIDTH, 3)
     made = session.push(torch.from_numpy(clip(5)))
     assert (made != 0).any()
     assert (made.zero_() == 0).all()
