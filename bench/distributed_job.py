@@ -28,7 +28,7 @@ from flashvsr_trt.runtime.executor import Executor
 from flashvsr_trt.runtime.request import ExecutorRequest, RunOptions, TorchOptions
 from flashvsr_trt.runtime.session import Session
 
-WARM_UP_UNITS = 16
+WARM_UP_UNITS = {"cpu": 6, "cuda": 16}
 """Past the filling of the ring and, on a GPU, the capture of each slot's graph."""
 
 FILLING_CHUNKS = 2
@@ -87,7 +87,7 @@ def measure_session(session: Session, job: Job) -> dict:
             session.push(frames)
         return time.perf_counter() - started
 
-    push(WARM_UP_UNITS * UNIT_FRAMES // job.chunk)
+    push(WARM_UP_UNITS[job.device] * UNIT_FRAMES // job.chunk)
     before = reports(session)
     # A report waits for the GPUs: the first chunks after it fill the pipeline again.
     push(FILLING_CHUNKS)

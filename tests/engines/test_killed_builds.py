@@ -1,4 +1,4 @@
-"""`engines build` under SIGKILL: nothing of it is ever taken for engines, and the next build makes them."""
+"""`engines build` that the system ends: what it leaves is never taken for engines, the next makes them."""
 
 import os
 import signal
@@ -13,27 +13,28 @@ from tests.cli.command import ROOT
 from tests.engines.conftest import SMALLEST
 
 BUILD = """
-import os, resource, signal, sys
+import os, signal, sys
 from flashvsr_trt.cli.main import main
 
 moment, seconds, *arguments = sys.argv[1:]
 
 def end(event, found):
-    if event == "open" and moment and os.path.basename(str(found[0])) == moment:
-        os.kill(os.getpid(), signal.SIGKILL)
+    if event == "open" and os.path.basename(str(found[0])) == moment:
+        if seconds == "0":
+            os.kill(os.getpid(), signal.SIGKILL)
+        # Nothing in the process handles this one: the system ends it at once, whatever it does by then.
+        signal.setitimer(signal.ITIMER_PROF, float(seconds))
 
-sys.addaudithook(end)
-if seconds != "0":
-    # The system kills at the hard limit: while the builder runs.
-    used = os.times().user + os.times().system
-    resource.setrlimit(resource.RLIMIT_CPU, (round(used) + int(seconds),) * 2)
+if moment:
+    sys.addaudithook(end)
 main(arguments)
 """
 
 MOMENTS = {
-    "while the builder runs": ("", "2"),
-    "when only the name is missing": ("engines.json", "0"),
+    "while the builder runs": ("encode.segment.onnx", "0.05", signal.SIGPROF),
+    "when only the name is missing": ("engines.json", "0", signal.SIGKILL),
 }
+"""The file that is opened then, how much of the processor's time is left from there, and what ends it."""
 
 
 @pytest.fixture
@@ -67,9 +68,9 @@ def test_a_killed_build_leaves_nothing_that_is_found_and_the_next_makes_the_engi
     build, tmp_path, monkeypatch
 ):
     root = tmp_path / "root"
-    for name, moment in MOMENTS.items():
+    for name, (*moment, ended_by) in MOMENTS.items():
         status, said = build(*moment)
-        assert status == -signal.SIGKILL, (name, said)
+        assert status == -ended_by, (name, said)
         assert list_engines(root) == [], name
         begun = {path.name for path in root.rglob("*") if "flashvsr-part" in str(path.parent)}
         assert "encode.segment.onnx" in begun, name

@@ -1,9 +1,10 @@
-"""Upscales a clip with the golden vectors' small network and prints the peak memory in bytes.
+"""Upscales clips with the golden vectors' small network, and prints the peak memory in bytes after each.
 
-Run in a process of its own: `python -m tests.runtime.peak_memory CLIP OUT`.
+Run in a process of its own: `python -m tests.runtime.peak_memory FOLDER CLIP...`.
 """
 
 import sys
+from pathlib import Path
 
 import torch
 
@@ -35,5 +36,6 @@ def upscale(clip: str, out: str) -> int:
 
 
 if __name__ == "__main__":
-    frames = upscale(*sys.argv[1:])
-    print(frames, peak_process_bytes())
+    folder, *clips = sys.argv[1:]
+    for clip in clips:
+        print(upscale(clip, f"{folder}/{Path(clip).name}"), peak_process_bytes())
