@@ -65,7 +65,11 @@ def jobs_of(inputs: Sequence[str], options: RunOptions) -> list[RunOptions]:
     if folder is not None and (folder == STANDARD_STREAM or not names_folder(folder)):
         raise UsageError(f"-o {folder} is no folder, and there are several inputs; name a folder, as out/")
     found = [file for name in inputs for file in _videos_of(name)]
-    made_here = {identity(chosen_output(replace(options, input=name, output=None))) for name in found}
+    made_here = {
+        identity(chosen_output(replace(options, input=name, output=None, side_by_side=split)))
+        for name in found
+        for split in (False, True)
+    }
     found = [name for name in found if name in inputs or identity(name) not in made_here]
     if not found:
         raise VideoError(

@@ -58,7 +58,7 @@ def options(**more) -> RunOptions:
 
 
 def test_outputs_beside_their_inputs_are_no_inputs_of_the_next_run(tmp_path):
-    for name in ("a.mp4", "a_2x.mp4", "b.MKV", ".hidden.mp4"):
+    for name in ("a.mp4", "a_2x.mp4", "a_2x_side_by_side.mp4", "b.MKV", ".hidden.mp4"):
         (tmp_path / name).touch()
     jobs = jobs_of([str(tmp_path)], options())
     assert [job.input for job in jobs] == [str(tmp_path / name) for name in ("a.mp4", "b.MKV")]

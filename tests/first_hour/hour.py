@@ -9,7 +9,10 @@ import sys
 from pathlib import Path
 from socket import socket
 
+import av
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.clips import probe
 from tests.first_hour.conftest import FRAMES
@@ -50,6 +53,22 @@ def test_nano_upscales_a_clip(user):
     assert "a_2x.mp4" in said.err
     made = probe(user.home / "a_2x.mp4")
     assert (made.frames, made.size) == (FRAMES, (256, 256))
+
+
+def test_a_split_video_has_the_clip_before_left_and_after_right(user, pictures):
+    said = user.type(f"flashvsr-trt run clips/a.mp4 -o split/ {NANO} --side-by-side --crf 4")
+    video = user.home / "split/a_2x_side_by_side.mp4"
+    assert "split/a_2x_side_by_side.mp4" in said.err
+    assert (probe(video).frames, probe(video).size) == (FRAMES, (256, 256))
+    split, after, given = map(pictures_of, (video, user.home / "a_2x.mp4", user.home / "clips/a.mp4"))
+    Image.fromarray(split[-1]).save(pictures / "side_by_side.png")
+    larger = np.stack(
+        [Image.fromarray(frame).resize((256, 256), Image.Resampling.BICUBIC) for frame in given]
+    )
+    left, right = np.s_[:, :, 8:120], np.s_[:, :, 136:248]
+    assert difference(split[left], larger[left]) < 0.75 * difference(split[left], after[left])
+    assert difference(split[right], after[right]) < 0.75 * difference(split[right], larger[right])
+    assert split[:, :, 127:129].mean() > 200  # the line
 
 
 def test_the_page_of_a_comparison_is_looked_at(user, pictures):
@@ -144,9 +163,17 @@ def shoot(address: str, text: str, picture: Path) -> None:
         browser.close()
 
 
+def pictures_of(video: Path) -> np.ndarray:
+    """uint8 RGB [n, H, W, 3]."""
+    with av.open(str(video)) as container:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+
+
+def difference(one: np.ndarray, other: np.ndarray) -> float:
+    """The mean of what levels differ by."""
+    return float(np.abs(one.astype(np.int16) - other).mean())
+
+
 def varied(picture: Path) -> float:
     """How far a picture's levels are spread: a blank page has 0."""
-    import numpy as np
-    from PIL import Image
-
     return float(np.asarray(Image.open(picture).convert("L")).std())
