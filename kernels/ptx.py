@@ -17,6 +17,8 @@ class Assembled:
     cubin: bytes
     registers: int
     spill_bytes: int
+    serialised: bool
+    """Whether its asynchronous products wait for each other: then half the rate of sm_90 is gone."""
 
 
 def read_signature(ptx: str) -> tuple[str, list[tuple[str, str]]]:
@@ -82,4 +84,5 @@ def assemble(ptx: str, target: str, ptxas: str) -> Assembled:
             raise ValueError(f"ptxas refuses the kernel for {target}: {done.stderr.strip()}")
         spilled = sum(int(number) for number in re.findall(r"(\d+) bytes spill", done.stderr))
         registers = sum(int(number) for number in re.findall(r"Used (\d+) registers", done.stderr))
-        return Assembled(output.read_bytes(), registers, spilled)
+        serialised = "wgmma.mma_async instructions are serialized" in done.stderr
+        return Assembled(output.read_bytes(), registers, spilled, serialised)

@@ -68,6 +68,15 @@ def test_kernel_fits_its_architecture(built, architecture, name):
     assert artifact.cluster == 1
 
 
+def test_products_of_hopper_attention_do_not_wait_for_each_other(built):
+    from triton import knobs
+
+    artifact = find_artifact(read_manifest(built), "block_sparse_attention_bf16_d128", "sm_90")
+    ptx = (built / artifact.ptx.name).read_text()
+    assert "wgmma" in ptx
+    assert not assemble(ptx, "sm_90a", knobs.nvidia.ptxas.path).serialised
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_files_do_not_name_this_machine(built, architecture):
     for artifact in read_manifest(built):

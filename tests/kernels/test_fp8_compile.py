@@ -61,6 +61,7 @@ def test_attention_compiles_without_spills(architecture):
         sizes |= {"GROUP": 16, "MULTIPLIED": float8e4nv}
     assembled, shared = compiled(function, architecture, setting, architecture == "sm_90", **sizes)
     assert assembled.spill_bytes == 0
+    assert not assembled.serialised
     assert shared <= SHARED_LIMIT[architecture]
 
 
