@@ -1,8 +1,9 @@
 """FP8 beside bfloat16 on one GPU, in about a minute: python -m bench.fp8 [--scene 1280x704] [--chunks 8].
 
 Prints as it goes, so that a run which is cut has told what it found: (1) error and rate of each FP8 attention
-kernel against bfloat16's; (2) a target of 1280x768 in bfloat16 with the projector's frames whole and one by
-one, in turn; (3) the scene in bfloat16, fp8 and fp8-attention: ms a chunk, and PSNR to bfloat16's frames.
+kernel against bfloat16's, and of FP8 products of our own against what they replace; (2) a target of 1280x768
+in bfloat16 with the projector's frames whole and one by one, in turn; (3) the scene in bfloat16, fp8 and
+fp8-attention: ms a chunk, and PSNR to bfloat16's frames.
 Weights are loaded once. `bench.kernels`, `bench.pipeline` and `bench.accuracy` tell more, one by one.
 """
 
@@ -14,17 +15,36 @@ from functools import partial
 import click
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from bench.accuracy import structured_frame
 from bench.gpu_timing import median_microseconds, milliseconds_each, require_gpu
 from bench.kernel_problems import SCENES, attention_problem, fp8_operands, in_ring
 from bench.pipeline import DTYPE, stream_for
 from bench.steady_stages import load_random
+from flashvsr_trt.config.geometry import Geometry
 from flashvsr_trt.config.presets import DEFAULT_PRESET, UNIT_FRAMES, WINDOW_TOKENS, find_preset
+from flashvsr_trt.config.signatures import PIXEL_CHANNELS
 from flashvsr_trt.kernels import norm_silu
 from flashvsr_trt.kernels.block_sparse_attention_fp8 import AttentionScales, launch_attention_fp8
 from flashvsr_trt.kernels.calls import architecture_of
-from flashvsr_trt.kernels.fp8 import LARGEST
+from flashvsr_trt.kernels.fp8 import (
+    LARGEST,
+    Quantised,
+    fp8_product,
+    gelu_rows,
+    quantise_rows,
+    quantise_rows_reference,
+    to_e4m3,
+)
+from flashvsr_trt.kernels.fp8_products import (
+    convolution_reference,
+    gelu_product_reference,
+    launch_convolution,
+    launch_gelu_product,
+    takes,
+)
+from flashvsr_trt.kernels.stack_frames import FRAMES
 from flashvsr_trt.kernels.torch_ops import block_sparse_attention, select_blocks
 from flashvsr_trt.kernels.tuning import Setting, setting_for
 from flashvsr_trt.model.network import Network
@@ -33,6 +53,7 @@ from flashvsr_trt.parity.tensor_error import psnr
 from flashvsr_trt.runtime.request import DIT_PRECISIONS, TorchOptions
 from flashvsr_trt.runtime.session import Session
 from flashvsr_trt.runtime.torch.executor import TorchExecutor
+from flashvsr_trt.runtime.torch.precision import fp8_choices
 
 BY_FRAME_SCENE = "640x384"
 """Upscaled to 1280x768, where cuDNN chooses badly."""
@@ -63,6 +84,63 @@ def compare_attention(scene: str) -> None:
         fp8_rate = flop / median_microseconds(call) / 1e6
         say(
             f"{scene}: in FP8, {name}, {fp8_rate:.0f} TFLOP/s, {fp8_rate / rate:.2f} times; error {error:.3f}"
+        )
+
+
+def compare_gelu_product(scene: str) -> None:
+    """The feed-forward's first product with GELU in one kernel, and as two."""
+    config = find_preset(DEFAULT_PRESET).network.dit
+    tokens = Geometry(*SCENES[scene], scale=2).unit_windows * WINDOW_TOKENS
+    generator = torch.Generator("cuda").manual_seed(0)
+    x, weight = (
+        quantise_rows(torch.randn(rows, config.dim, device="cuda", generator=generator).to(DTYPE))
+        for rows in (tokens, config.ffn_dim)
+    )
+    weight = weight._replace(scale=weight.scale / math.sqrt(config.dim))
+    bias, scale = torch.zeros(config.ffn_dim, device="cuda", dtype=DTYPE), 1 / 4
+    setting = setting_for("fp8_gelu_product", architecture_of(x.values.device))
+    if not takes(setting, *weight.values.shape):
+        say(f"{scene}: no kernel makes GELU with its product on this GPU")
+        return
+    call = partial(launch_gelu_product, x, weight, bias, scale, setting)
+    part = Quantised(x.values[-WINDOW_TOKENS:], x.scale[-WINDOW_TOKENS:])
+    wanted = gelu_product_reference(part, weight, bias, scale).wide()
+    error = float((call().wide()[-WINDOW_TOKENS:] - wanted).norm() / wanted.norm())
+    took = median_microseconds(call)
+    apart = median_microseconds(lambda: gelu_rows(fp8_product(x, weight, bias)))
+    flop = 2 * tokens * config.dim * config.ffn_dim
+    say(
+        f"{scene}: product with GELU {took:.0f} us, {flop / took / 1e6:.0f} TFLOP/s, {took / apart:.2f} of "
+        f"two kernels' {apart:.0f}; error to the reference {error:.4f}"
+    )
+
+
+def compare_convolutions(scene: str) -> None:
+    """The projector's convolutions in FP8, and cuDNN's in bfloat16."""
+    hidden = find_preset(DEFAULT_PRESET).network.projector.hidden
+    height, width = Geometry(*SCENES[scene], scale=2).tokens
+    for frames, inputs, outputs in ((4, PIXEL_CHANNELS, hidden[0]), (2, *hidden)):
+        channels = FRAMES * inputs
+        generator = torch.Generator("cuda").manual_seed(0)
+        shape = frames, height + 2, width + 2, channels
+        x = torch.randn(shape, device="cuda", generator=generator, dtype=DTYPE).permute(0, 3, 1, 2)
+        rows = torch.randn(outputs, 9 * channels, device="cuda", generator=generator, dtype=DTYPE)
+        weight, taps = quantise_rows_reference(rows), rows.unflatten(1, (3, 3, -1)).permute(0, 3, 1, 2)
+        setting = setting_for("fp8_convolution", architecture_of(x.device))
+        if not takes(setting, outputs, channels):
+            say(f"{scene}: no kernel convolves in FP8 on this GPU")
+            return
+        pixels = to_e4m3(x)
+        call = partial(launch_convolution, pixels, weight, DTYPE, setting)
+        corner = pixels[-1:, :, -10:, -18:]
+        wanted = convolution_reference(corner, weight, torch.float32)
+        error = float((call()[-1:, :, -8:, -16:] - wanted).norm() / wanted.norm())
+        took = median_microseconds(call, calls=1)
+        cudnn = median_microseconds(lambda x=x, taps=taps: F.conv2d(x, taps), calls=1)
+        flop = 2 * frames * height * width * 9 * channels * outputs
+        say(
+            f"{scene}: {channels} channels convolved in FP8 {took:.0f} us, {flop / took / 1e6:.0f} TFLOP/s, "
+            f"{took / cudnn:.2f} of cuDNN's {cudnn:.0f} in bfloat16; error to the reference {error:.4f}"
         )
 
 
@@ -103,6 +181,8 @@ def compare_precisions(network: Network, scene: str, chunks: int) -> None:
     dit.quantise(lambda name: name == ATTENTION)
     scales = [block.scales for block in dit.blocks]
     dit.quantise(lambda name: name != ATTENTION)
+    choices = fp8_choices(network.device, len(dit.blocks))
+    network.projector.quantise(lambda name: name in choices)
     for precision in DIT_PRECISIONS[1:]:
         for block, own in zip(dit.blocks, scales, strict=True):
             block.scales = own if precision == "fp8-attention" else None
@@ -129,6 +209,8 @@ def main(scene: str, chunks: int) -> None:
     """Print what was found as it is found."""
     say(f"{require_gpu()}, torch {torch.__version__}, {DEFAULT_PRESET}, random weights")
     compare_attention(scene)
+    compare_gelu_product(scene)
+    compare_convolutions(scene)
     torch.cuda.empty_cache()
     network = load_random(find_preset(DEFAULT_PRESET).network, DTYPE, "cuda")
     compare_by_frame(network, chunks)

@@ -29,6 +29,11 @@ class Quantised(NamedTuple):
     values: torch.Tensor
     scale: torch.Tensor
 
+    @classmethod
+    def alike(cls, values: torch.Tensor, scale: float) -> "Quantised":
+        """All rows with one scale, a constant."""
+        return cls(values, torch.full((len(values), 1), scale, dtype=torch.float32, device=values.device))
+
     def wide(self) -> torch.Tensor:
         """[rows, width] float32."""
         return self.values.float() * self.scale
@@ -152,15 +157,19 @@ def launch_quantise_rows(x: torch.Tensor, gelu: bool, setting: Setting) -> Quant
     return Quantised(rounded(values), scale)
 
 
-def empty_rows(x: torch.Tensor) -> Quantised:
-    """Memory for x [rows, width] quantised, not filled; `rounded` makes e4m3 of what a kernel has written.
+def kept_dtype(x: torch.Tensor) -> torch.dtype:
+    """What a kernel on x's device writes e4m3 as; `rounded` makes e4m3 of it.
 
     Triton's interpreter rounds to e4m3 wrongly where a mantissa overflows: there float32 is written.
     """
-    kept = E4M3 if x.is_cuda else torch.float32
-    return Quantised(x.new_empty(x.shape, dtype=kept), x.new_empty((len(x), 1), dtype=torch.float32))
+    return E4M3 if x.is_cuda else torch.float32
+
+
+def empty_rows(x: torch.Tensor) -> Quantised:
+    """Memory for x [rows, width] quantised, not filled, of `kept_dtype`."""
+    return Quantised(x.new_empty(x.shape, dtype=kept_dtype(x)), x.new_empty((len(x), 1), dtype=torch.float32))
 
 
 def rounded(values: torch.Tensor) -> torch.Tensor:
-    """What a kernel has written into memory of `empty_rows`, as e4m3."""
+    """What a kernel has written into memory of `kept_dtype`, as e4m3."""
     return values if values.dtype == E4M3 else to_e4m3(values)

@@ -54,6 +54,14 @@ def conv_norm_silu(
     return launch_norm_silu(made, bias, gamma, setting)
 
 
+def norm_silu(x: torch.Tensor, bias: torch.Tensor, gamma: torch.Tensor) -> torch.Tensor:
+    """`norm_silu_reference`; on a GPU by the kernel, into x itself."""
+    setting = kernel_setting("norm_silu", x)
+    if setting is None:
+        return norm_silu_reference(x, bias, gamma)
+    return launch_norm_silu(x, bias, gamma, setting)
+
+
 def convolve_by_frame(stacked: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """F.conv2d of each frame alone: cuDNN takes another kernel, for some sizes one twice as fast."""
     frames, channels, height, width = len(stacked), len(weight), stacked.shape[2] - 2, stacked.shape[3] - 2

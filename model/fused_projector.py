@@ -4,6 +4,8 @@ Features are in channels-last memory, and the four frames that a
 causal convolution sees are stacked as whole runs of channels: the fastest convolution kernels read them so.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -11,11 +13,20 @@ from torch import nn
 from flashvsr_trt.config.presets import TOKEN_STRIDE
 from flashvsr_trt.config.signatures import PROJECTOR_TAIL
 from flashvsr_trt.kernels.calls import runs_references
-from flashvsr_trt.kernels.norm_silu import conv_norm_silu
+from flashvsr_trt.kernels.fp8 import LARGEST, Quantised, quantise_rows_reference
+from flashvsr_trt.kernels.fp8_products import convolution
+from flashvsr_trt.kernels.norm_silu import conv_norm_silu, norm_silu
 from flashvsr_trt.kernels.stack_frames import stack_frames
 from flashvsr_trt.model.communicator import ONE_PROCESS, Communicator
+from flashvsr_trt.model.fp8_linear import ROUNDING, norm_scale
 from flashvsr_trt.model.halo import with_halo
 from flashvsr_trt.model.projector import ChannelNorm, Projector
+
+CONVOLUTIONS = ("projector.conv1", "projector.conv2")
+"""What may be in FP8, by the names of a calibration."""
+
+PIXEL_SCALE = ROUNDING / LARGEST
+"""Of conv1's pixels in e4m3: they are within [-1, 1]."""
 
 
 def channels_innermost(conv: nn.Conv3d) -> torch.Tensor:
@@ -52,6 +63,36 @@ class FusedCausalConv(nn.Module):
         return with_halo(run, (tail, x), communicator)
 
 
+class Fp8CausalConv(nn.Module):
+    """A `FusedCausalConv` that multiplies in e4m3: weights with a scale a channel, pixels with a constant."""
+
+    weight: torch.Tensor
+    scale: torch.Tensor
+    bias: torch.Tensor
+    gamma: torch.Tensor
+
+    def __init__(self, conv: FusedCausalConv, pixel_scale: float) -> None:
+        super().__init__()
+        weight = quantise_rows_reference(conv.weight.permute(0, 2, 3, 1).flatten(1))
+        self.pixel_scale = pixel_scale
+        self.register_buffer("weight", weight.values)
+        self.register_buffer("scale", weight.scale * pixel_scale)
+        self.register_buffer("bias", conv.bias)
+        self.register_buffer("gamma", conv.gamma)
+
+    def forward(
+        self, tail: torch.Tensor, x: torch.Tensor, first: torch.Tensor, communicator: Communicator
+    ) -> torch.Tensor:
+        """As `FusedCausalConv`."""
+
+        def run(tail: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+            stacked = stack_frames(tail, x, first, self.pixel_scale)
+            made = convolution(stacked, Quantised(self.weight, self.scale), x.dtype)
+            return norm_silu(made, self.bias, self.gamma)
+
+        return with_halo(run, (tail, x), communicator)
+
+
 class FusedProjector(nn.Module):
     """`Projector`, whose weights it shares, of pixels already unshuffled."""
 
@@ -60,6 +101,16 @@ class FusedProjector(nn.Module):
         self.conv1 = FusedCausalConv(projector.conv1, projector.norm1)
         self.conv2 = FusedCausalConv(projector.conv2, projector.norm2)
         self.head = projector.linear_layers[0]
+
+    def quantise(self, chosen: Callable[[str], bool]) -> None:
+        """Take in FP8 from now on those of CONVOLUTIONS of which `chosen` is true."""
+        # SiLU makes nothing larger than it is, and the norm before it is that of a row.
+        scales = PIXEL_SCALE, norm_scale(self.conv1.gamma)
+        for path, scale in zip(CONVOLUTIONS, scales, strict=True):
+            name = path.removeprefix("projector.")
+            layer = self.get_submodule(name)
+            if chosen(path) and isinstance(layer, FusedCausalConv):
+                self.set_submodule(name, Fp8CausalConv(layer, scale))
 
     def forward(
         self,

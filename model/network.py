@@ -12,15 +12,20 @@ from flashvsr_trt.model.decoder import Decoder
 from flashvsr_trt.model.decoder_range import in_range
 from flashvsr_trt.model.dit import DiT
 from flashvsr_trt.model.fused_decoder import FusedDecoder
-from flashvsr_trt.model.fused_projector import FusedProjector
+from flashvsr_trt.model.fused_projector import CONVOLUTIONS, FusedProjector
 from flashvsr_trt.model.projector import Projector
-from flashvsr_trt.model.running_dit import RunningDiT
+from flashvsr_trt.model.running_dit import RunningDiT, product_names
 from flashvsr_trt.model.weights.load import Weights
 
 Part = TypeVar("Part", bound=nn.Module)
 
 FOLDED = ("text_embedding", "time_embedding", "time_projection", "cross_attn.k", "cross_attn.v", "prompt")
 """Weights of which constants are made, once: the prompt's keys and values stay in place of them."""
+
+
+def fp8_names(layers: int) -> list[str]:
+    """What may be in FP8: the projector's convolutions, and what the DiT multiplies."""
+    return [*CONVOLUTIONS, *product_names(layers)]
 
 
 def is_folded(name: str) -> bool:
@@ -55,7 +60,8 @@ def build_network(
     dtype: torch.dtype,
     fp8: Callable[[str], bool] | None = None,
 ) -> Network:
-    """Put weights into the modules without a second copy on the way; `fp8` as `RunningDiT.quantise` takes it.
+    """Put weights into the modules without a second copy on the way; `fp8` is true of those of
+    `fp8_names` that are to be in FP8.
 
     Raises:
         RuntimeError: the weights do not fit the modules (`load_weights` has checked that they do).
@@ -66,6 +72,7 @@ def build_network(
     decoder = in_range(_load(Decoder, config, weights.parts["decoder"], device, torch.float32), dtype)
     running_dit = RunningDiT(dit, dit.constants(weights.prompt.to(device)))
     if fp8:
+        projector.quantise(fp8)
         running_dit.quantise(fp8)
     return Network(projector, running_dit, FusedDecoder(decoder, dtype))
 

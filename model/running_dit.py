@@ -14,7 +14,7 @@ from torch import nn
 from flashvsr_trt.config.presets import PATCH
 from flashvsr_trt.kernels.add_norm import add_norm
 from flashvsr_trt.kernels.block_sparse_attention_fp8 import AttentionScales, store_values
-from flashvsr_trt.kernels.fp8 import E4M3, Quantised, gelu_rows, quantise_rows
+from flashvsr_trt.kernels.fp8 import E4M3, Quantised, quantise_rows
 from flashvsr_trt.kernels.linear_gelu import linear_gelu
 from flashvsr_trt.kernels.norm_rope import norm_rope
 from flashvsr_trt.model.attention import Attention, E4m3Cache, Fp8Cache, StepCache
@@ -28,7 +28,7 @@ from flashvsr_trt.model.dit import (
     to_patches,
 )
 from flashvsr_trt.model.fp8_cache import keep_units, wide_units
-from flashvsr_trt.model.fp8_linear import Fp8Linear, attention_scales
+from flashvsr_trt.model.fp8_linear import Fp8Linear, Fp8LinearGelu, attention_scales
 from flashvsr_trt.model.step_tokens import StepTokens
 
 NormParameters = tuple[torch.Tensor, torch.Tensor]
@@ -60,8 +60,9 @@ def feed_forward(up: nn.Linear | Fp8Linear, down: nn.Linear | Fp8Linear, h: Oper
     """down(GELU(up(h))), h [tokens, dim] -> the same shape; GELU writes what `down` reads."""
     if not isinstance(up, Fp8Linear):
         return down(linear_gelu(h, up.weight, up.bias))
-    inner = up(h)
-    return down(gelu_rows(inner) if isinstance(down, Fp8Linear) else F.gelu(inner, approximate="tanh"))
+    if isinstance(down, Fp8Linear) and isinstance(up, Fp8LinearGelu) and isinstance(h, Quantised):
+        return down(up.gelu(h))
+    return down(F.gelu(up(h), approximate="tanh"))
 
 
 def product_names(layers: int) -> list[str]:
@@ -96,13 +97,24 @@ class PromptAttention(nn.Module):
         self.q, self.o, self.norm_q, self.eps = layer.q, layer.o, layer.norm_q, block.eps
         self.register_buffer("keys", constants.cross_k)
         self.register_buffer("values", constants.cross_v)
+        self.register_buffer("centred", None, persistent=False)
 
-    def forward(self, h: torch.Tensor) -> torch.Tensor:
+    def quantise_output(self) -> None:
+        """Take the product after attention in FP8 from now on.
+
+        The values' mean is what all tokens get alike. It is in the product's bias then, and is not rounded.
+        """
+        means = self.values.float().mean(dim=1)
+        self.o = Fp8Linear(self.o, means.flatten())
+        self.centred = (self.values.float() - means[:, None]).to(self.values.dtype)
+
+    def forward(self, h: Operand) -> torch.Tensor:
         """[tokens, dim] -> the same shape."""
         q = self.q(h)
         q = F.rms_norm(q, q.shape[-1:], self.norm_q.weight, self.eps)
         q = q.unflatten(-1, (self.keys.shape[0], -1)).transpose(0, 1)
-        attended = F.scaled_dot_product_attention(q[None], self.keys[None], self.values[None])
+        values = self.centred if isinstance(self.o, Fp8Linear) else self.values
+        attended = F.scaled_dot_product_attention(q[None], self.keys[None], values[None])
         return self.o(attended[0].transpose(0, 1).flatten(1))
 
 
@@ -125,8 +137,13 @@ class RunningBlock(nn.Module):
 
     def quantise(self, product: str) -> None:
         """Take one of PRODUCTS in FP8 from now on."""
-        for path in ("self_attn.qk", "self_attn.v") if product == "self_attn.qkv" else (product,):
-            self.set_submodule(path, Fp8Linear(self.get_submodule(path)))
+        if product == "ffn.0":
+            self.ffn[0] = Fp8LinearGelu(self.ffn[0], self.ffn_scale, self.ffn_shift)
+        elif product == "cross_attn.o":
+            self.cross_attn.quantise_output()
+        else:
+            for path in ("self_attn.qk", "self_attn.v") if product == "self_attn.qkv" else (product,):
+                self.set_submodule(path, Fp8Linear(self.get_submodule(path)))
 
     def forward(
         self,
@@ -189,7 +206,7 @@ class RunningBlock(nn.Module):
             keep_units(step.new, cache.new)
         attended = tokens.to_tokens(attended).flatten(1)
         if attended.dtype == E4M3:
-            attended = Quantised(attended, x.new_full((len(x), 1), scales.v, dtype=torch.float32))
+            attended = Quantised.alike(attended, scales.v)
         return layer.o(attended)
 
 

@@ -11,12 +11,13 @@ from torch import nn
 from flashvsr_trt.config.presets import UNIT_FRAMES
 from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.errors import UsageError
+from flashvsr_trt.model.fused_projector import CONVOLUTIONS
 from flashvsr_trt.model.network import Network
-from flashvsr_trt.model.running_dit import product_names
 from flashvsr_trt.parity.tensor_error import psnr
 from flashvsr_trt.runtime.request import TorchOptions
 from flashvsr_trt.runtime.session import Session
 from flashvsr_trt.runtime.torch.executor import TorchExecutor
+from flashvsr_trt.runtime.torch.precision import fp8_choices
 
 EQUAL = 99.0
 """Stands for the PSNR of frames that are equal, which is infinite: JSON has no such number."""
@@ -67,7 +68,16 @@ def latent_error(network: Network, clip: Clip) -> float:
     """Of the clip's latents, relative, with the network as it is now; its inputs are the recorded ones."""
     executor = TorchExecutor(network, clip.stream, TorchOptions(cuda_graphs=False))
     state = executor.new_state()
-    latents = [latent for step in clip.steps for latent in executor.dit(*step, state)]
+    return relative_error([latent for step in clip.steps for latent in executor.dit(*step, state)], clip)
+
+
+def encoded_error(network: Network, clip: Clip) -> float:
+    """As `latent_error`, with the clip encoded anew."""
+    return relative_error(record(network, clip.stream, clip.given).latents, clip)
+
+
+def relative_error(latents: Sequence[torch.Tensor], clip: Clip) -> float:
+    """Of latents to the clip's."""
     pairs = zip(latents, clip.latents, strict=True)
     error, size = (
         sum(float(part.float().square().sum()) for part in parts)
@@ -92,14 +102,19 @@ class Measured:
         self.linears = {
             name: layer for name, layer in self.dit.named_modules() if isinstance(layer, nn.Linear)
         }
+        self.convolutions = dict(network.projector.named_children())
 
     def with_products(self, chosen: Iterable[str], measure: Callable[[Network], float]) -> float:
         """What `measure` gives while these products are in FP8, and no other."""
-        self.dit.quantise(set(chosen).__contains__)
+        in_fp8 = set(chosen).__contains__
+        self.network.projector.quantise(in_fp8)
+        self.dit.quantise(in_fp8)
         try:
             return measure(self.network)
         finally:
             self.dit.restore(self.linears)
+            for name, layer in self.convolutions.items():
+                self.network.projector.set_submodule(name, layer)
 
 
 @torch.inference_mode()
@@ -107,11 +122,11 @@ def product_errors(network: Network, clips: Sequence[Clip]) -> dict[str, float]:
     """Error of the latents by product, of the clip where it is largest, where this alone is in FP8."""
     measured = Measured(network)
 
-    def error(running: Network) -> float:
-        return max(latent_error(running, clip) for clip in clips)
+    def error(name: str) -> float:
+        of_clip = encoded_error if name in CONVOLUTIONS else latent_error
+        return measured.with_products([name], lambda running: max(of_clip(running, clip) for clip in clips))
 
-    names = product_names(len(network.dit.blocks))
-    return {name: measured.with_products([name], error) for name in names}
+    return {name: error(name) for name in fp8_choices(network.device, len(network.dit.blocks))}
 
 
 @torch.inference_mode()

@@ -1,5 +1,6 @@
-"""`--precision fp8`: which of the DiT's products are taken in FP8, and the table of a calibration."""
+"""`--precision fp8`: which of the network's products are taken in FP8, and the table of a calibration."""
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,11 +12,18 @@ from flashvsr_trt.errors import DeviceError, UsageError
 from flashvsr_trt.files.manifest_reader import BadManifestError, dump_manifest, read_manifest, record_of
 from flashvsr_trt.kernels.calls import architecture_of
 from flashvsr_trt.kernels.tuning import capability_number
-from flashvsr_trt.model.running_dit import ATTENTION, product_names
+from flashvsr_trt.model.fused_projector import CONVOLUTIONS
+from flashvsr_trt.model.network import fp8_names
+from flashvsr_trt.model.running_dit import ATTENTION
 from flashvsr_trt.runtime.request import DIT_PRECISIONS, TorchOptions
 
 OLDEST_FP8 = 89
 """Compute capability 8.9, Ada: the first whose tensor cores multiply e4m3."""
+
+CONVOLVES_FP8 = "sm_90"
+"""The architecture that FP8 convolutions have a kernel for."""
+
+LOG = logging.getLogger(__name__)
 
 FORMAT = ("flashvsr-trt calibration", 1)
 
@@ -53,7 +61,7 @@ def read_calibration(path: Path, layers: int) -> Calibration:
         found = record_of(Calibration, content)
     except BadManifestError as fault:
         raise UsageError(f"{path} is damaged ({fault}): {remedy}") from fault
-    if unknown := set(found.kept) - set(product_names(layers)):
+    if unknown := set(found.kept) - set(fp8_names(layers)):
         raise UsageError(f"{path} is for another network: this one has no {min(unknown)}; {remedy}")
     return found
 
@@ -68,6 +76,14 @@ def check_fp8_attention(options: TorchOptions, stream: StreamConfig, ranks: int 
         raise UsageError(f"attention of {ranks} ranks has no FP8 form; use --precision fp8, or one GPU")
     if options.kv_cache == "fp8":
         raise UsageError("--precision fp8-attention keeps the K/V ring in FP8 itself; leave out --kv-cache")
+
+
+def fp8_choices(device: torch.device, layers: int) -> list[str]:
+    """Those of `fp8_names` that are faster in FP8 on this device; a CPU runs references of all."""
+    if device.type == "cpu" or architecture_of(device) == CONVOLVES_FP8:
+        return fp8_names(layers)
+    LOG.info("the projector's convolutions are not taken in FP8: that needs %s", CONVOLVES_FP8)
+    return [name for name in fp8_names(layers) if name not in CONVOLUTIONS]
 
 
 def fp8_products(
@@ -92,6 +108,7 @@ def fp8_products(
                 f"{device} is {architecture} and FP8 needs sm_{OLDEST_FP8} or newer; leave out --precision"
             )
     kept = set(read_calibration(Path(options.calibration), layers).kept if options.calibration else ())
+    kept |= set(fp8_names(layers)) - set(fp8_choices(device, layers))
     if options.precision != "fp8-attention":
         kept.add(ATTENTION)
     return lambda name: name not in kept

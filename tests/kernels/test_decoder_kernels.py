@@ -9,6 +9,7 @@ from flashvsr_trt.config.presets import TOKEN_STRIDE
 from flashvsr_trt.kernels.calls import counted_calls, reference_kernels
 from flashvsr_trt.kernels.conv_relu import conv_relu, conv_relu_reference
 from flashvsr_trt.kernels.conv_to_rgb import ConvToRGB, conv_to_rgb_reference
+from flashvsr_trt.kernels.fp8 import to_e4m3
 from flashvsr_trt.kernels.norm_silu import convolve_by_frame, launch_norm_silu, norm_silu_reference
 from flashvsr_trt.kernels.split_frames import split_frames, split_frames_reference
 from flashvsr_trt.kernels.stack_frames import stack_frames, stack_frames_reference
@@ -48,7 +49,7 @@ def test_split_frames_moves_what_the_reference_moves(run_kernel, channels, frame
 
 
 def launch_stack(*arguments):
-    return stack_frames(*arguments, CELLS)
+    return stack_frames(*arguments, setting=CELLS)
 
 
 @pytest.mark.parametrize(
@@ -62,6 +63,14 @@ def test_stack_frames_reads_what_the_reference_reads(run_kernel, frames, height,
     got = run_kernel(launch_stack, tail, x, first)
     assert got.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(got, stack_frames_reference(tail, x, first))
+
+
+def test_stack_frames_writes_what_a_convolution_in_fp8_reads(run_kernel):
+    tail, x = channels_innermost(2, 24, 5, 7), channels_innermost(4, 24, 5, 7, seed=1)
+    got = run_kernel(launch_stack, tail, x, torch.tensor(False), 1 / 64)
+    assert got.is_contiguous(memory_format=torch.channels_last)
+    assert got.float().equal(stack_frames_reference(tail, x, torch.tensor(False), 1 / 64).float())
+    assert got.float().equal(to_e4m3(64 * stack_frames_reference(tail, x, torch.tensor(False))).float())
 
 
 def test_a_clip_that_starts_sees_its_first_frame_before_it():

@@ -27,9 +27,8 @@ def compiled(function, architecture, setting, gluon=False, types=None, **constan
     from triton.experimental.gluon._runtime import GluonASTSource
 
     names, number = function.arg_names, capability_number(architecture)
-    types = POINTERS | NUMBERS | (types or {})
-    if "inverse" in names:
-        types = types | {"out": "*fp8e4nv"}
+    written = {"out": "*fp8e4nv"} if "inverse" in names else {}
+    types = POINTERS | NUMBERS | written | (types or {})
     signature = {name: "constexpr" if name in constants else types.get(name, "i32") for name in names}
     aligned = [name for name in names if signature[name].startswith("*")]
     source = (GluonASTSource if gluon else ASTSource)(
@@ -63,6 +62,24 @@ def test_attention_compiles_without_spills(architecture):
     assert assembled.spill_bytes == 0
     assert not assembled.serialised
     assert shared <= SHARED_LIMIT[architecture]
+
+
+@pytest.mark.parametrize("convolution", [False, True])
+def test_own_products_compile_without_spills(convolution):
+    from flashvsr_trt.kernels.fp8_product_hopper import fp8_product_hopper
+    from flashvsr_trt.kernels.fp8_products import DEPTH, box_of
+
+    setting = setting_for("fp8_convolution" if convolution else "fp8_gelu_product", "sm_90")
+    height, width = box_of(setting.constants["ROWS"], 88, 160) if convolution else (1, 1)
+    sizes = setting.constants | {"DEPTH": DEPTH, "BOX_HEIGHT": height, "BOX_WIDTH": width}
+    types = {"weight": "*fp8e4nv", "x": "*fp8e4nv", "row_scale": "*fp32", "column_scale": "*fp32"}
+    types["out"] = "*bf16" if convolution else "*fp8e4nv"
+    assembled, shared = compiled(
+        fp8_product_hopper, "sm_90", setting, True, types, CONVOLUTION=convolution, **sizes
+    )
+    assert assembled.spill_bytes == 0
+    assert not assembled.serialised
+    assert shared <= SHARED_LIMIT["sm_90"]
 
 
 @pytest.mark.parametrize("architecture", ["sm_89", "sm_90", "sm_120"])

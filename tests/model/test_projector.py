@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from flashvsr_trt.config.presets import AttentionConfig
-from flashvsr_trt.model.fused_projector import FusedProjector, unshuffle
+from flashvsr_trt.model.fused_projector import CONVOLUTIONS, FusedProjector, unshuffle
 from tests.golden import assert_close_to_max, golden_preset, load_case
 from training.published import PublishedProjector
 
@@ -65,3 +65,16 @@ def test_eight_frames_at_once_give_the_tokens_of_four_and_four(projector):
     first, *tails = projector(video[:4], torch.tensor(True), *empty_tails())
     second, *_ = projector(video[4:8], torch.tensor(False), *tails)
     torch.testing.assert_close(together, torch.cat([first, second]))
+
+
+def test_in_fp8_tokens_are_near():
+    case = load_case(CASE)
+    module = PublishedProjector(golden_preset(AttentionConfig(sparse_ratio=None)).network)
+    module.load_state_dict(case.under("weights."))
+    projector = FusedProjector(module.eval().requires_grad_(False))
+    arguments = unshuffle(case["video"][0].transpose(0, 1)[:8]), torch.tensor(True), *empty_tails()
+    wanted, *_ = projector(*arguments)
+    for chosen in CONVOLUTIONS:
+        projector.quantise(lambda name, chosen=chosen: name == chosen)
+        error = (projector(*arguments)[0] - wanted).norm() / wanted.norm()
+        assert 0.005 < error < 0.12

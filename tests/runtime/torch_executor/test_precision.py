@@ -10,12 +10,15 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from bench.steady_stages import load_random
 from flashvsr_trt.cli.calibrate import calibrate
 from flashvsr_trt.config.geometry import Geometry
 from flashvsr_trt.config.presets import find_preset, find_schedule
 from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.errors import DeviceError, UsageError
+from flashvsr_trt.model.network import fp8_names
 from flashvsr_trt.model.running_dit import ATTENTION, PRODUCTS, product_names
+from flashvsr_trt.parity.calibrate import Measured
 from flashvsr_trt.parity.tensor_error import psnr
 from flashvsr_trt.runtime.backends import open_executor
 from flashvsr_trt.runtime.request import ExecutorRequest, TorchOptions
@@ -64,8 +67,10 @@ def test_every_chunk_is_near_float32_and_does_not_drift(weights, asked):
     assert min(chunks) >= 40
     # nano's frames are within a few bytes of each other: above 60 dB each is a large part of a decibel.
     assert np.polyfit(range(CHUNKS), np.minimum(chunks, 60), 1)[0] > -0.5
-    # Seven products a block and step: q and k are one, v goes to where it is kept.
-    assert calls["fp8_product/reference"] == 7 * calls["select_blocks/reference"]
+    # Seven products a block and step, one of them with GELU: q and k are one, v goes to where it is kept.
+    assert calls["fp8_product/reference"] == 6 * calls["select_blocks/reference"]
+    assert calls["fp8_gelu_product/reference"] == calls["select_blocks/reference"]
+    assert calls["fp8_convolution/reference"] == calls["stack_frames/reference"] > 0
     ran = "block_sparse_attention_fp8" if asked == "fp8-attention" else "block_sparse_attention"
     attended = {name: count for name, count in calls.items() if "attention" in name}
     assert attended == {f"{ran}/reference": calls["select_blocks/reference"]}
@@ -176,16 +181,37 @@ def test_a_gpu_without_fp8_is_refused(monkeypatch):
     assert fp8_products(replace(options, precision="dtype"), device, torch.float16, LAYERS) is None
 
 
+def test_convolutions_in_fp8_are_hoppers(monkeypatch):
+    device, options = torch.device("cuda"), TorchOptions(precision="fp8")
+    for architecture, convolves in (("sm_90", True), ("sm_89", False), ("sm_120", False)):
+        monkeypatch.setattr(precision, "architecture_of", lambda device, name=architecture: name)
+        chosen = fp8_products(options, device, torch.bfloat16, LAYERS)
+        assert chosen("projector.conv2") is convolves
+        assert chosen("blocks.0.ffn.0")
+
+
+def test_a_measured_network_goes_back():
+    network = load_random(find_preset("nano").network, torch.float32, "cpu")
+    before = [*network.projector.modules(), *network.dit.modules()]
+
+    def count(running):
+        modules = [*running.projector.modules(), *running.dit.modules()]
+        return sum("Fp8" in type(module).__name__ for module in modules)
+
+    assert Measured(network).with_products(fp8_names(LAYERS), count) == 7 * LAYERS + 2
+    assert [*network.projector.modules(), *network.dit.modules()] == before
+
+
 def test_calibrating_keeps_the_worst_and_leaves_the_network_as_it_was(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     clip, table = tmp_path / "clip.mkv", tmp_path / "table.json"
     make_clip(clip, frames=5, size=(64, 64), picture=lambda index, *size: moving_picture(index))
     command = ["--preset", "nano", "--weights", "random:0", "--device", "cpu", "--schedule", "low-latency"]
-    command += ["--psnr", "48", "-o", str(table)]
+    command += ["--psnr", "52", "-o", str(table)]
     outcome = CliRunner().invoke(calibrate, [str(clip), *command], catch_exceptions=False)
     assert outcome.exit_code == 0
     found = read_calibration(table, LAYERS)
-    assert sorted(found.errors) == sorted(product_names(LAYERS))
+    assert sorted(found.errors) == sorted(fp8_names(LAYERS))
     assert 0 < len(found.kept) < len(found.errors)
     assert found.psnr >= 48
     least_kept = min(found.errors[name] for name in found.kept)
