@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from flashvsr_trt.errors import DistributedError, FlashVSRError, UsageError, VideoError
-from flashvsr_trt.files.image_sequence import IMAGE_EXTENSIONS
+from flashvsr_trt.files.image_sequence import IMAGE_EXTENSIONS, matching_numbers
 from flashvsr_trt.files.targets import STANDARD_STREAM, identity
 from flashvsr_trt.notices import Notify, phase
 from flashvsr_trt.runtime.request import RunOptions
 from flashvsr_trt.runtime.upscale import chosen_output
-from flashvsr_trt.runtime.video.image_output import names_folder
+from flashvsr_trt.runtime.video.image_output import is_image_output, names_folder, picture_pattern
 
 VIDEO_EXTENSIONS = (
     *(".3gp", ".avi", ".divx", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg"),
@@ -44,8 +44,21 @@ class BatchError(FlashVSRError):
 
 
 def is_batch(inputs: Sequence[str]) -> bool:
-    """Whether there are several inputs, or a folder of videos; a folder of images is one video."""
-    return len(inputs) > 1 or (os.path.isdir(inputs[0]) and not _holds_images(inputs[0]))
+    """Whether there are several inputs, or a folder of videos; a folder of images alone is one video."""
+    return len(inputs) > 1 or (os.path.isdir(inputs[0]) and _videos_of(inputs[0]) != [inputs[0]])
+
+
+def left_out(inputs: Sequence[str]) -> list[str]:
+    """A line for each folder of videos that has pictures too."""
+    lines = []
+    for name in inputs:
+        pictures = _images_in(name) if os.path.isdir(name) and _videos_of(name) != [name] else []
+        if pictures:
+            what = os.path.join(name, f"*{Path(pictures[0]).suffix}")
+            lines.append(
+                f"{name} holds videos: its {len(pictures)} pictures are left out; name {what} for those"
+            )
+    return lines
 
 
 def jobs_of(inputs: Sequence[str], options: RunOptions) -> list[RunOptions]:
@@ -128,7 +141,9 @@ def _run_one(
 def is_done(job: RunOptions) -> bool:
     """Whether a run's output is there: it gets its name only when it is whole."""
     output = chosen_output(job)
-    return os.path.isfile(output) or (os.path.isdir(output) and bool(os.listdir(output)))
+    if is_image_output(output):
+        return bool(matching_numbers(picture_pattern(output)))
+    return os.path.isfile(output)
 
 
 def check_outcomes(outcomes: Sequence[Outcome], notify: Notify) -> None:
@@ -150,19 +165,20 @@ def check_outcomes(outcomes: Sequence[Outcome], notify: Notify) -> None:
 
 
 def _videos_of(name: str) -> list[str]:
-    if not os.path.isdir(name) or _holds_images(name):
+    """Itself, or the videos in a folder that is not of pictures alone."""
+    if not os.path.isdir(name):
         return [name]
-    return [
+    videos = [
         str(path)
         for path in sorted(Path(name).iterdir())
         if path.suffix.lower() in VIDEO_EXTENSIONS and path.is_file() and not path.name.startswith(".")
     ]
+    return videos if videos or not _images_in(name) else [name]
 
 
-def _holds_images(folder: str) -> bool:
-    return any(
-        name.lower().endswith(IMAGE_EXTENSIONS) for name in os.listdir(folder) if not name.startswith(".")
-    )
+def _images_in(folder: str) -> list[str]:
+    names = [name for name in os.listdir(folder) if not name.startswith(".")]
+    return [name for name in names if name.lower().endswith(IMAGE_EXTENSIONS)]
 
 
 def _output(name: str, options: RunOptions) -> str:

@@ -1,13 +1,19 @@
 """Commands whose help has groups, and that all take the display's options, the environment and a config."""
 
 import copy
+import difflib
 import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 
-from flashvsr_trt.cli.display import DISPLAY, LOG, STYLES, LogFile
+from flashvsr_trt.cli.display import DISPLAY, LOG, STYLES, LogFile, say
+from flashvsr_trt.errors import FlashVSRError
+from flashvsr_trt.runtime.distributed.place import torchrun_place
 
 GROUPS = {
     "Input": "start end duration ss to t frames rate raw_size raw_format deinterlace fit resume",
@@ -28,6 +34,13 @@ WITHOUT_ENVIRONMENT = (
     *("weights", "list_codecs"),
 )
 """Options of one command's own files; and the weights, whose loader reads FLASHVSR_WEIGHTS itself."""
+
+PREFIX = "FLASHVSR_"
+
+VARIABLES = frozenset(
+    PREFIX + name for name in ("CACHE", "CONFIG", "DEBUG_RANKS", "PROMPT", "TRT_COMPLETE", "WEIGHTS")
+)
+"""Those that belong to no option."""
 
 ADVICE = (
     "Options may come from the environment too (FLASHVSR_PRESET for --preset) and from a file: see "
@@ -54,8 +67,17 @@ class Command(click.Command):
     def __init__(self, *arguments: Any, **attributes: Any) -> None:
         super().__init__(*arguments, **attributes)
         for option in options_of(self):
-            option.envvar = option.envvar or f"FLASHVSR_{option.name}".upper()
+            # As the option is spelled, and as its value is called in Python.
+            names = (key_of(option).replace("-", "_"), option.name)
+            option.envvar = option.envvar or [PREFIX + name.upper() for name in dict.fromkeys(names)]
         self.epilog = self.epilog or ADVICE
+
+    def invoke(self, ctx: click.Context) -> Any:
+        root = ctx.find_root().command
+        # Of several ranks' processes the one that started them says it.
+        for line in unknown_variables(root) if isinstance(root, click.Group) and not torchrun_place() else ():
+            say(line)
+        return super().invoke(ctx)
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         return [*self.params, *DISPLAY_OPTIONS, *super().get_params(ctx)[len(self.params) :]]
@@ -79,10 +101,65 @@ class Group(click.Group):
     group_class = type
 
 
+class Root(Group):
+    """The group of all. click itself ends with 1 and no word where the reader of stdout has gone."""
+
+    def make_context(self, *arguments: Any, **attributes: Any) -> click.Context:
+        with _told_of_readers():
+            return super().make_context(*arguments, **attributes)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _told_of_readers():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _told_of_readers() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError as error:
+        raise FlashVSRError("the reader of stdout has gone") from error
+
+
 def options_of(command: click.Command) -> list[click.Option]:
     """Those that may come from the environment and the config."""
     options = [each for each in command.params if isinstance(each, click.Option)]
     return [each for each in options if each.name not in WITHOUT_ENVIRONMENT]
+
+
+def commands_of(
+    group: click.Group, above: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """Every command below a group, by its words; `gate`, which reads its own options, is left out."""
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from commands_of(command, (*above, name))
+        elif options_of(command) and not command.ignore_unknown_options:
+            yield (*above, name), command
+
+
+def unknown_variables(root: click.Group) -> list[str]:
+    """A line for each variable FLASHVSR_... of the environment that nothing reads."""
+    options = [option for _, command in commands_of(root) for option in options_of(command)]
+    known = {name for option in (*options, *DISPLAY_OPTIONS) for name in variables_of(option)} | VARIABLES
+    words = [name.removeprefix(PREFIX) for name in known]
+    lines = []
+    for name in sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known):
+        near = difflib.get_close_matches(name.removeprefix(PREFIX), words, n=1)
+        advice = f"did you mean {PREFIX}{near[0]}?" if near else "no option has that name"
+        lines.append(f"{name} is not read: {advice}")
+    return lines
+
+
+def variables_of(option: click.Option) -> list[str]:
+    """The names of the variables that an option is read from; the first that says something counts."""
+    return [option.envvar] if isinstance(option.envvar, str) else list(option.envvar or ())
+
+
+def key_of(option: click.Option) -> str:
+    """An option's longest name that is no old spelling, without dashes."""
+    aliases = getattr(option, "aliases", ())
+    return max((name for name in option.opts if name not in aliases), key=len).lstrip("-")
 
 
 def _set_style(context: click.Context, option: click.Parameter, style: str | None) -> None:

@@ -3,14 +3,13 @@
 import difflib
 import os
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 from platformdirs import user_config_path
 
-from flashvsr_trt.cli.commands import DISPLAY_OPTIONS, Group, options_of
+from flashvsr_trt.cli.commands import DISPLAY_OPTIONS, Group, commands_of, key_of, options_of, variables_of
 from flashvsr_trt.cli.options import OVERWRITE
 from flashvsr_trt.errors import UsageError
 from flashvsr_trt.files.new import write_text
@@ -43,7 +42,8 @@ def read_config(root: click.Group) -> dict[str, Any]:
             raise UsageError(f"{CONFIG_VARIABLE}={path}: there is no such file; see `config write`") from None
         return {}
     except (OSError, ValueError) as error:
-        raise UsageError(f"{path} cannot be read ({error}); mend it, or see `config write`") from error
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"{path} cannot be read ({reason}); mend it, or see `config write`") from error
     shared = {name: value for name, value in given.items() if not isinstance(value, dict)}
     commands = dict(commands_of(root))
     unknown = shared.keys() - {key for command in commands.values() for key in keys_of(command)}
@@ -66,27 +66,10 @@ def read_config(root: click.Group) -> dict[str, Any]:
     return defaults
 
 
-Words = tuple[str, ...]
-
-
-def commands_of(group: click.Group, above: Words = ()) -> Iterator[tuple[Words, click.Command]]:
-    """Every command below a group, by its words; `gate`, which reads its own options, is left out."""
-    for name, command in group.commands.items():
-        if isinstance(command, click.Group):
-            yield from commands_of(command, (*above, name))
-        elif options_of(command) and not command.ignore_unknown_options:
-            yield (*above, name), command
-
-
 def keys_of(command: click.Command) -> dict[str, click.Option]:
     """What each option of a command is called in the file: its longest name, without dashes."""
     options = [*options_of(command), *(each for each in DISPLAY_OPTIONS if each.envvar)]
-    return {_key(option): option for option in options if not option.hidden}
-
-
-def _key(option: click.Option) -> str:
-    aliases = getattr(option, "aliases", ())
-    return max((name for name in option.opts if name not in aliases), key=len).lstrip("-")
+    return {key_of(option): option for option in options if not option.hidden}
 
 
 @click.group(cls=Group)
@@ -111,8 +94,9 @@ def show(context: click.Context) -> None:
     if path.exists():
         read_config(root)  # refused here if it cannot be used
         click.echo(path.read_text(encoding="utf-8").rstrip())
-    variables = {option.envvar for _, command in commands_of(root) for option in keys_of(command).values()}
-    for name in sorted(str(variable) for variable in variables if variable in os.environ):
+    options = [option for _, command in commands_of(root) for option in keys_of(command).values()]
+    variables = {name for option in options for name in variables_of(option)}
+    for name in sorted(variables & os.environ.keys()):
         click.echo(f"# {name}={os.environ[name]}")
 
 

@@ -1,19 +1,21 @@
 """The command line. Errors are one line on stderr and an exit code; `--debug` shows the traceback."""
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from contextlib import contextmanager
 
 import click
+from click.core import ParameterSource
 
 from flashvsr_trt import __version__
 from flashvsr_trt.cli.bench import bench
 from flashvsr_trt.cli.cache import cache
 from flashvsr_trt.cli.calibrate import calibrate
-from flashvsr_trt.cli.commands import Group
+from flashvsr_trt.cli.commands import Root, variables_of
 from flashvsr_trt.cli.compare import compare
-from flashvsr_trt.cli.config import config, read_config
+from flashvsr_trt.cli.config import config, config_path, read_config
 from flashvsr_trt.cli.display import LOG, displayed, say
 from flashvsr_trt.cli.engines import engines
 from flashvsr_trt.cli.export import export, inspect, parity
@@ -25,7 +27,8 @@ from flashvsr_trt.cli.terminal import plain_reason, prepare_streams, silence_std
 from flashvsr_trt.cli.weights import weights
 from flashvsr_trt.config.presets import DEFAULT_PRESET, PRESETS
 from flashvsr_trt.errors import FlashVSRError, named_missing_parts
-from flashvsr_trt.files.new import FINISHED, what_was_written
+from flashvsr_trt.files.finished import what_was_written
+from flashvsr_trt.files.new import FINISHED
 from flashvsr_trt.files.staging import remove_unfinished
 from flashvsr_trt.signals import ended_by_signals, exit_code
 
@@ -36,7 +39,7 @@ FAULT = 70
 """Exit code for an error that nobody expected: EX_SOFTWARE of sysexits.h."""
 
 
-@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Root, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="flashvsr-trt")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def cli(debug: bool) -> None:
@@ -140,6 +143,19 @@ def _reported(error: BaseException) -> int:
     return FAULT
 
 
+def _origin(error: click.ClickException) -> str:
+    """Where a bad value was given, unless on the command line."""
+    context, option = getattr(error, "ctx", None), getattr(error, "param", None)
+    if context is None or not isinstance(option, click.Option):
+        return ""
+    match context.get_parameter_source(option.name or ""):
+        case ParameterSource.ENVIRONMENT:
+            return f" (from {next(name for name in variables_of(option) if os.environ.get(name))})"
+        case ParameterSource.DEFAULT_MAP:
+            return f" (from {config_path()})"
+    return ""
+
+
 @contextmanager
 def reported_errors(debug: bool):
     """Turn expected errors into one line on stderr and their exit code."""
@@ -153,7 +169,7 @@ def reported_errors(debug: bool):
     except click.ClickException as error:
         context = error.ctx if isinstance(error, click.UsageError) else None
         advice = f"; see {context.command_path} --help" if context else ""
-        say_error(f"{error.format_message().rstrip('.')}{advice}")
+        say_error(f"{error.format_message().rstrip('.')}{_origin(error)}{advice}")
         sys.exit(error.exit_code)
     except BrokenPipeError:
         # The reader of stdout has seen enough (`| head`); Python must not try to flush what is left.

@@ -155,6 +155,7 @@ class PositionType(click.ParamType):
 
     FRAMES = re.compile(r"-?\d{1,9}", re.ASCII)
     CLOCK = re.compile(r"(?:(\d{1,6}):)?(\d{1,2}):(\d{1,2}(?:\.\d{0,9})?)", re.ASCII)
+    REFUSAL = "neither a frame nor a time; write 48 (frames), 1:02:03.5, 1:30, 12.5s or 500ms"
     SECONDS = re.compile(r"(\d{1,9}\.?\d{0,9}|\.\d{1,9})(s|ms|us)?", re.ASCII)
 
     def convert(self, value, parameter, context) -> int | Fraction:
@@ -167,17 +168,14 @@ class PositionType(click.ParamType):
             return (int(clock[1] or 0) * 60 + int(clock[2])) * 60 + Fraction(clock[3])
         if seconds := self.SECONDS.fullmatch(text):
             return Fraction(seconds[1]) * TIME_UNITS[seconds[2]]
-        self.fail(
-            f"'{value}' is neither a frame nor a time; write 48 (frames), 1:02:03.5, 1:30, 12.5s or 500ms",
-            parameter,
-            context,
-        )
+        self.fail(f"'{value}' is {self.REFUSAL}", parameter, context)
 
 
 class TimeType(PositionType):
     """A time in every form of FFmpeg's: a bare number is seconds. The value is a Fraction of seconds."""
 
     name = "TIME"
+    REFUSAL = "no time; write 12.5 or 12.5s, 1:30, 1:02:03.5 or 500ms"
 
     def convert(self, value, parameter, context) -> Fraction:
         if isinstance(value, Fraction):

@@ -185,7 +185,7 @@ def run(
     Of several videos, or a folder of them, one that fails does not stop the others. FRAME|TIME: an integer
     counts frames (48), else it is a time (1:02:03.5, 1:30, 12.5s, 500ms).
     """
-    from flashvsr_trt.runtime.batch import is_batch, jobs_of
+    from flashvsr_trt.runtime.batch import is_batch, jobs_of, left_out
     from flashvsr_trt.runtime.distributed.run import launch_if_asked, run_ranks
 
     take_times(options, {"start": ss, "end": to, "duration": t})
@@ -201,6 +201,8 @@ def run(
     launch_if_asked(gpus, asked, arguments)
     with run_ranks(asked), report_file(json_file, asked.overwrite) as write_report:
         if several or resume:
+            for line in left_out(inputs):
+                say(line)
             upscale_all(jobs, resume, several, write_report)
         else:
             upscale_one(asked, write_report)

@@ -250,15 +250,6 @@ def check_target(path: str, overwrite: bool) -> None:
         raise UsageError(f"{path} exists already; choose another name or overwrite it (--overwrite)")
 
 
-def what_was_written() -> str:
-    """For the line about an end that came too early: what this process has finished."""
-    if not FINISHED:
-        return "nothing was written"
-    if len(FINISHED) == 1:
-        return f"only {FINISHED[0]} was written"
-    return f"only {len(FINISHED)} outputs were written, {FINISHED[-1]} as the last"
-
-
 def is_stream(path: str) -> bool:
     """Whether it takes what is written to it: a pipe, a device such as /dev/null, or an open descriptor."""
     if descriptor(path) is not None:

@@ -1,5 +1,6 @@
 """Half a second of a clip, before and after: two PNGs of one frame and a page with a slider between them."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -34,8 +35,11 @@ class _Kept(FrameOutput):
 
     until: int
     frame: np.ndarray | None = None
+    end: int = 0
+    """When the last frame ends."""
 
     def write(self, pixels: np.ndarray, pts: int, duration: int, beside: Beside = NOTHING) -> None:
+        self.end = pts + duration
         if self.frame is None or pts <= self.until:
             self.frame = pixels
 
@@ -60,7 +64,7 @@ def write_preview(options: RunOptions, at: Fraction, notify: Notify) -> Path:
     ):
         with open_input(options.input, part, notify) as source:
             info = source.info
-            until = int((at - start) / info.time_base)
+            until = math.floor((at - info.cut) / info.time_base)
             shown, kept = _Kept(until), _Kept(until)
             watched = replace(source, frames=_watched(source, shown))
             with (
@@ -68,8 +72,9 @@ def write_preview(options: RunOptions, at: Fraction, notify: Notify) -> Path:
                 phase("upscaling", "frames") as report,
             ):
                 run = upscale_video(watched, session, kept, batch=part.chunk_size, progress=report)
-        if shown.frame is None or kept.frame is None:
-            raise VideoError(f"no frame of {options.input} at {float(at):g} s")
+        if shown.frame is None or kept.frame is None or kept.end < until:
+            end = float(info.cut + kept.end * info.time_base)
+            raise VideoError(f"no frame of {options.input} at {float(at):g} s: it ends at {end:.3f} s")
         geometry = session.stream.geometry
         pictures = before(shown.frame, geometry), kept.frame
         page = preview_page(options.input, at, geometry, pictures, session.stream.preset.name, run.frames)

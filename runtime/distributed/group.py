@@ -26,7 +26,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from flashvsr_trt.config.signatures import DECODE, DIT, ENCODE
 from flashvsr_trt.errors import DistributedError, FlashVSRError, UsageError
-from flashvsr_trt.files.new import what_was_written
+from flashvsr_trt.files.finished import what_was_written
 from flashvsr_trt.model.ranks import Ranks
 from flashvsr_trt.runtime.distributed.end import EndWatch, leave_at_once
 from flashvsr_trt.runtime.distributed.place import Place

@@ -36,7 +36,7 @@ PIXEL_FORMATS = {kind: name.replace("le", "be") for kind, name in RGB_FORMATS.it
 
 def names_folder(path: str) -> bool:
     """Whether `path` names a folder: it is one, ends in a slash, or has no extension."""
-    if is_stream(path) or os.path.isfile(path):
+    if not path or is_stream(path) or os.path.isfile(path):
         return False
     return os.path.isdir(path) or path.endswith(("/", os.sep)) or not os.path.splitext(path)[1]
 

@@ -60,6 +60,8 @@ class VideoInfo:
     """Streams next to the video."""
     shift: Fraction = Fraction(0)
     """Seconds taken off every timestamp of the file, so that a later start begins at 0."""
+    cut: Fraction = Fraction(0)
+    """Seconds that a time from the clip's beginning on is later than the output's time of the same frame."""
     side_data: Mapping[str, bytes] = field(default_factory=dict)
     """What rides on the first frame, by FFmpeg's name of its kind."""
     skipped: int = 0

@@ -175,6 +175,7 @@ def _open_stream(
         video_index=stream.index,
         other_streams=len(container.streams) - 1,
         shift=shift,
+        cut=shift - origin,
         side_data=side_data(first),
         skipped=skipped,
         trimmed=part.end is not None or part.length is not None,
@@ -279,6 +280,7 @@ def open_images(
         alpha=reader.alpha,
         chroma_location=reader.chroma_location,
         frames=len(images),
+        cut=start / rate,
     )
     return VideoInput(info, _image_frames(reader, images), lambda: None)
 

@@ -1,12 +1,14 @@
 """Options from a file and from the environment, old spellings, FFmpeg's times, help, bench and codecs."""
 
 import json
+import os
+import sys
 
 import click
 import pytest
 
-from flashvsr_trt.cli.commands import GROUP_OF
-from flashvsr_trt.cli.main import cli
+from flashvsr_trt.cli.commands import GROUP_OF, VARIABLES
+from flashvsr_trt.cli.main import cli, main
 from flashvsr_trt.cli.options import TimeType
 from tests.cli.command import assert_refused, call
 from tests.clips import make_clip, probe
@@ -55,7 +57,7 @@ def test_the_command_line_goes_before_the_environment_and_that_before_the_file(s
         ("[run]\nsize = 3", "run has no option 'size'"),
         ("[runn]\ncrf = 3", "did you mean run?"),
         ("crf = ", "cannot be read"),
-        ('[run]\ncrf = "x"', "is not a number"),
+        ('[run]\ncrf = "x"', "is not a number (from "),
     ],
 )
 def test_a_file_that_cannot_be_used_is_named(settings, capfd, text, said):
@@ -139,3 +141,37 @@ def test_codecs_are_listed_with_what_opens(capfd):
     outcome = call(capfd, "run", "--list-codecs")
     assert outcome.code == 0
     assert any(line.split()[0] == "libx264" and line.endswith("opens") for line in outcome.out.splitlines())
+
+
+@pytest.mark.parametrize("name", ["FLASHVSR_PIX_FMT", "FLASHVSR_PIXEL_FORMAT"])
+def test_a_variable_is_called_as_the_option_or_its_value(monkeypatch, capfd, name):
+    monkeypatch.setenv(name, "yuv444p")
+    assert seen(capfd, "run", "a.mp4")["pixel_format"] == "yuv444p"
+    assert f"{name}=yuv444p" in call(capfd, "config", "show").out
+
+
+def test_a_bad_value_of_a_variable_is_said_to_be_of_it(monkeypatch, capfd):
+    monkeypatch.setenv("FLASHVSR_CRF", "high")
+    assert_refused(call(capfd, "run", "a.mp4"), 2, "'--crf': 'high' is not a number (from FLASHVSR_CRF)")
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [("FLASHVSR_CRFF", "did you mean FLASHVSR_CRF?"), ("FLASHVSR_ABCDEFG", "no option has that name")],
+)
+def test_a_variable_that_nothing_reads_is_said(monkeypatch, capfd, name, advice):
+    monkeypatch.setenv(name, "3")
+    for variable in VARIABLES - {"FLASHVSR_CONFIG"}:
+        monkeypatch.setenv(variable, "")
+    assert call(capfd, "presets").err == f"{name} is not read: {advice}\n"
+    assert call(capfd, "presets", "-q").err == ""
+
+
+def test_a_reader_that_has_gone_ends_a_command_as_shells_have_it(monkeypatch):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as pipe:
+        monkeypatch.setattr(sys, "stdout", pipe)
+        with pytest.raises(SystemExit) as ended:
+            main(["presets"])
+    assert ended.value.code == 141

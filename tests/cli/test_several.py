@@ -9,12 +9,12 @@ import torch
 
 from flashvsr_trt.config.geometry import Geometry
 from flashvsr_trt.errors import DistributedError, FlashVSRError
-from flashvsr_trt.runtime.batch import jobs_of, run_batch
+from flashvsr_trt.runtime.batch import is_batch, is_done, jobs_of, left_out, run_batch
 from flashvsr_trt.runtime.distributed import executor
 from flashvsr_trt.runtime.request import RunOptions
 from flashvsr_trt.runtime.side_by_side import BeforeAndAfter, before
 from tests.cli.command import assert_refused, call, names
-from tests.clips import make_clip, probe
+from tests.clips import make_clip, make_images, probe
 
 NANO = ("--preset", "nano", "--weights", "random", "--backend", "torch", "--schedule", "low-latency")
 
@@ -65,6 +65,37 @@ def test_outputs_beside_their_inputs_are_no_inputs_of_the_next_run(tmp_path):
     # Who names one means it.
     named = jobs_of([str(tmp_path / "a.mp4"), str(tmp_path / "a_2x.mp4")], options())
     assert [job.output for job in named] == [str(tmp_path / name) for name in ("a_2x.mp4", "a_2x_2x.mp4")]
+
+
+def test_a_folder_of_videos_may_have_pictures_which_are_left_out_and_said(tmp_path):
+    for name in ("a.mp4", "cover.jpg", "b.mkv", ".hidden.png"):
+        (tmp_path / name).touch()
+    assert is_batch([str(tmp_path)])
+    assert [job.input for job in jobs_of([str(tmp_path)], options())] == [
+        str(tmp_path / name) for name in ("a.mp4", "b.mkv")
+    ]
+    (line,) = left_out([str(tmp_path), str(tmp_path / "a.mp4")])
+    assert "1 pictures are left out" in line
+    for name in ("a.mp4", "b.mkv"):
+        (tmp_path / name).unlink()
+    assert not is_batch([str(tmp_path)])
+    assert left_out([str(tmp_path)]) == []
+
+
+@pytest.mark.parametrize(
+    ("made", "output", "done"),
+    [
+        ("notes.txt", "out", False),
+        ("00001.png", "out", True),
+        ("00001.png", "out/%05d.png", True),
+        ("other.png", "out/%05d.png", False),
+    ],
+)
+def test_pictures_are_done_where_there_are_some(tmp_path, made, output, done):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / made).touch()
+    job = RunOptions(input=str(make_images(tmp_path / "in", frames=1)), output=str(tmp_path / output))
+    assert is_done(job) == done
 
 
 @pytest.mark.parametrize(
@@ -119,6 +150,9 @@ def test_a_preview_is_two_pictures_and_a_page(tmp_path, capfd):
     assert_refused(call(capfd, "run", clip, *NANO, "--preview", "0.5"), 2, "preview")
     assert_refused(call(capfd, "run", clip, *NANO, "--preview", "0.5", "-ss", "1"), 2, "no use for --ss")
     assert_refused(call(capfd, "run", clip, *NANO, "--preview", "99", "-y"), 1, "clip.mp4")
+    assert_refused(
+        call(capfd, "run", clip, *NANO, "--preview", "1.45", "-y"), 1, "1.45 s: it ends at 1.250 s"
+    )
     assert names(folder) == {"before.png", "after.png", "index.html"}
 
 

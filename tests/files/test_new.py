@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from flashvsr_trt.errors import FileError, UsageError, WeightsError
+from flashvsr_trt.files import finished, renames
 from flashvsr_trt.files import new as files
-from flashvsr_trt.files import renames
+from flashvsr_trt.files.finished import what_was_written
 from flashvsr_trt.files.new import new_file, new_folder, write_errors, write_text
 from flashvsr_trt.files.staging import UNFINISHED
 from tests.file_tree import fill, numbered, tree
@@ -295,3 +296,13 @@ class TestFolder:
 def test_what_the_system_says_is_one_error(code, advice):
     with pytest.raises(FileError, match=advice), write_errors("somewhere/out.mp4"):
         raise OSError(code, os.strerror(code))
+
+
+def test_what_was_written_is_said_without_what_the_cache_keeps(tmp_path, monkeypatch):
+    monkeypatch.setenv("FLASHVSR_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(finished, "FINISHED", files := [str(tmp_path / "cache/checked/a.json")])
+    assert what_was_written() == "nothing was written"
+    files.append("a.mp4")
+    assert what_was_written() == "only a.mp4 was written"
+    files.append("b.mp4")
+    assert what_was_written() == "only 2 outputs were written, b.mp4 as the last"
