@@ -26,8 +26,8 @@ KV_CACHES = ("auto", "fp8")
 """`auto`: K/V rings in the network's dtype. `fp8`: in float8_e4m3fn, half the bytes of 16-bit ones."""
 
 DIT_PRECISIONS = ("dtype", "fp8", "fp8-attention")
-"""What the DiT multiplies in: its dtype; in linear layers e4m3; in attention and the K/V ring as well. Never
-chosen for the user."""
+"""What the DiT multiplies in: its dtype; in linear layers e4m3, and in the projector's convolutions; in
+attention and the K/V ring as well. Never chosen for the user."""
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,7 @@ def calibrate(
     wanted: float,
     overwrite: bool,
 ) -> None:
-    """Measure each product of the DiT in FP8 on CLIPs, and choose the fewest that stay in --precision.
+    """Measure each product in FP8 on CLIPs, and choose the fewest that stay in --precision.
 
     A product's error is that of the latents where it alone is in FP8. The worst stay until every chunk of
     every clip has --psnr dB against none in FP8.

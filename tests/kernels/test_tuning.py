@@ -15,6 +15,8 @@ from flashvsr_trt.kernels.tuning import ARCHITECTURES, frame_by_frame, setting_f
         "split_frames",
         "conv_to_rgb",
         "quantise_rows",
+        "fp8_gelu_product",
+        "fp8_convolution",
     ],
 )
 def test_every_kernel_has_a_setting_for_every_architecture(kernel, architecture):
