@@ -216,7 +216,8 @@ def upscale_video(
         output.abort()
         failure = next((stage.failure for stage in stages if stage.failure), None)
         if isinstance(error, QueueStopped) and failure:
-            raise failure from None
+            # What caused it tells a reader that has gone from a disk that is full.
+            raise failure from failure.__cause__
         raise
     if progress:
         progress(encoded, encoded)

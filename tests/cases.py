@@ -7,7 +7,8 @@ from pathlib import Path
 
 from tests.cli.command import ROOT
 
-NANO = ("--preset", "nano", "--backend", "torch")
+NANO = ("--preset", "nano", "--backend", "torch", "--schedule", "low-latency")
+"""The schedule whose first step is short, for the tests' own speed."""
 
 
 def run_in(folder: Path, *arguments: str | bytes, stdin: bytes | None = None) -> subprocess.CompletedProcess:

@@ -174,6 +174,7 @@ def test_a_video_goes_from_stdin_to_stdout(tmp_path, target, container):
 
 
 def test_a_reader_of_the_video_that_goes_away_ends_the_run_quietly(tmp_path):
+    # It goes while frames are still being upscaled: the schedule writes the first of them soon.
     make_clip(tmp_path / "clip.mkv", frames=30)
     script = f"{sys.executable} -m flashvsr_trt run clip.mkv -o - --format y4m {' '.join(NANO)} | head -c 9"
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
