@@ -8,6 +8,7 @@ from itertools import zip_longest
 import pytest
 from hypothesis import HealthCheck, settings
 
+from flashvsr_trt.cli.main import GARBAGE
 from tests.file_tree import FILESYSTEMS
 
 if find_spec("torch"):  # `make test-newest` runs what needs none, in an environment without it
@@ -28,18 +29,16 @@ settings.load_profile("tests")
 SHARED = "session_folder"
 """Fixture of tests that take what one worker makes while others wait: exported bundles, built engines."""
 
-GARBAGE = (20_000, 20, 20)
-"""New objects before Python looks for cycles among them, and such looks before one at older objects.
-
-Exporting makes millions that none of them frees: with Python's own numbers, a tenth of its time.
-"""
-
 INTERPRETED = "run_kernel"
 """Fixture of tests that take long: interpreted kernels."""
 
 
 def pytest_configure() -> None:
-    """Signals are tested also where a shell ignores SIGINT in the background, or nohup SIGHUP."""
+    """Signals are tested also where a shell ignores SIGINT in the background, or nohup SIGHUP.
+
+    Looks for garbage are as rare as in a command.
+    """
+    gc.set_threshold(*GARBAGE)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
@@ -48,7 +47,6 @@ def pytest_configure() -> None:
 
 def pytest_collection_finish() -> None:
     """Modules and tests are no garbage."""
-    gc.set_threshold(*GARBAGE)
     gc.freeze()
 
 
