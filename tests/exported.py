@@ -9,20 +9,25 @@ from pathlib import Path
 import pytest
 import torch
 from onnxscript.values import TracedOnnxFunction
+from torch.fx import _lazy_graph_module
 
 from flashvsr_trt.bundle import Bundle, read_bundle
 from flashvsr_trt.cache.entries import find_or_make
 from flashvsr_trt.config.geometry import Geometry
-from flashvsr_trt.config.presets import AttentionConfig, DecoderConfig, Preset, find_preset, find_schedule
+from flashvsr_trt.config.presets import AttentionConfig, Preset, find_preset, find_schedule
 from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.export.export_bundle import WeightsOrigin, export_bundle, export_network
 from flashvsr_trt.model.network import Network, build_network
 from flashvsr_trt.model.weights.load import load_weights, resolve_weights
 from tests.golden import end_to_end_weights, load_case
 from tests.golden_clips import network_of, stream_of
+from tests.slim import slim
 
 # For each graph torch.onnx parses the source of onnxscript's 500 functions anew, which stays the same.
 TracedOnnxFunction.function_ir = property(cache(TracedOnnxFunction.function_ir.fget))
+
+# It makes Python of each graph that it passes on, which nothing runs: this leaves it until something does.
+_lazy_graph_module._use_lazy_graph_module_flag = True
 
 
 def ignore(line: str) -> None:
@@ -32,17 +37,6 @@ def ignore(line: str) -> None:
 def thin_preset() -> Preset:
     """Nano with few kept blocks and a narrow neighbourhood, so that a small frame exercises selection."""
     return replace(find_preset("nano"), attention=AttentionConfig(sparse_ratio=0.1, local_range=3))
-
-
-def slim(preset: Preset) -> Preset:
-    """As many layers as show that each has weights and a ring of its own, and a decoder of fewer channels.
-
-    Nano's other two layers, and the 192 channels of its coarsest level, take most of a clip's time. Its own
-    weights need both: bundles with them keep all.
-    """
-    network = preset.network
-    network = replace(network, dit=replace(network.dit, layers=2), decoder=DecoderConfig((48, 40, 24, 16)))
-    return replace(preset, network=network)
 
 
 @pytest.fixture(scope="session")

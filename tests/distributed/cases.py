@@ -8,11 +8,12 @@ import torch
 from torch import nn
 
 from flashvsr_trt.config.geometry import Geometry
-from flashvsr_trt.config.presets import AttentionConfig, DecoderConfig, Preset, find_preset, find_schedule
+from flashvsr_trt.config.presets import AttentionConfig, Preset, find_preset, find_schedule
 from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.model.color import fix_color, quantise
 from flashvsr_trt.runtime.executor import Executor
 from flashvsr_trt.runtime.session import Session
+from tests.slim import slim
 
 WEIGHTS = "random:3"
 
@@ -23,14 +24,9 @@ PUSHES = (41, 8, 4)
 """Frames of each push: the second one is a single steady unit in both schedules, which make 7 in all."""
 
 
-DECODER = DecoderConfig(channels=(48, 40, 24, 16))
-"""Of a level as coarse as tokens, nano has four times the channels: most of a clip's time, on every rank."""
-
-
 def stream(preset: Preset, width: int, schedule: str, color_fix: str = "adain") -> StreamConfig:
     """A frame as high as one window, not a multiple of 16 before padding."""
-    preset = replace(preset, network=replace(preset.network, decoder=DECODER))
-    return StreamConfig(preset, Geometry(61, width, 2), find_schedule(schedule), color_fix=color_fix)
+    return StreamConfig(slim(preset), Geometry(61, width, 2), find_schedule(schedule), color_fix=color_fix)
 
 
 def many_heads_preset(attention: AttentionConfig) -> Preset:
@@ -41,20 +37,17 @@ def many_heads_preset(attention: AttentionConfig) -> Preset:
 
 
 NANO_STREAMS = {
-    "nano, sparse, official": stream(find_preset("nano"), 192, "official"),
-    "nano, sparse, low-latency": stream(find_preset("nano"), 192, "low-latency"),
+    "nano, sparse, official": stream(find_preset("nano"), 128, "official"),
+    "nano, sparse, low-latency": stream(find_preset("nano"), 128, "low-latency"),
     "nano, dense, official": stream(find_preset("nano-full-attn"), 128, "official", "none"),
     "nano, dense, low-latency": stream(find_preset("nano-full-attn"), 128, "low-latency"),
 }
-"""The presets' own attention, over 8 rows of tokens, which 2, 3 and 4 ranks share: evenly, and not.
-
-Dense attention has no neighbourhood, which ends within three windows side by side: two are enough for it.
-"""
+"""The presets' own attention, over two windows of 8 rows, which 2, 3 and 4 ranks share: evenly, and not."""
 
 THINNED_STREAMS = {
     "nano, thinned, official": stream(replace(find_preset("nano"), attention=THINNED), 192, "official"),
 }
-"""The wider frame, of which the preset itself drops one block in each selection."""
+"""Three windows, of which the outer two are no neighbours."""
 
 MANY_HEADS_STREAMS = {
     "nano of 12 heads, thinned": stream(many_heads_preset(THINNED), 192, "low-latency", "wavelet"),

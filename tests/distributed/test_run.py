@@ -25,7 +25,10 @@ pytestmark = pytest.mark.slow
 HANGS = 120
 """Seconds after which a job hangs; a rank that only waits in a collective would do so for half an hour."""
 
-NANO = ("--preset", "nano", "--weights", "random", "--device", "cpu", "--backend", "torch")
+NANO = (
+    *("--preset", "nano", "--weights", "random", "--schedule", "low-latency"),
+    *("--device", "cpu", "--backend", "torch"),
+)
 
 
 def frames_of(video: Path) -> np.ndarray:
@@ -47,7 +50,7 @@ def errors_in(stderr: str) -> list[str]:
 
 def test_two_gpus_write_the_video_of_one(tmp_path, capfd):
     clip = make_clip(tmp_path / "clip.mp4", frames=13, size=(64, 64), audio_tracks=1)
-    lossless = ("--codec", "libx264rgb", "--crf", "0", "--schedule", "low-latency")
+    lossless = ("--codec", "libx264rgb", "--crf", "0")
     one = call(capfd, "run", clip, *NANO, *lossless, "-o", tmp_path / "one.mkv")
     assert one.code == 0, one.err
     process = start_run(clip, *NANO, *lossless, "-o", tmp_path / "two.mkv", "--gpus", 2)

@@ -44,7 +44,7 @@ def on_cpu(request: ExecutorRequest) -> tuple[int, int]:
     assert isinstance(tile, tuple)
     predicted = estimate_on(torch.device("cpu"), torch.float32)(stream, TilePlan(stream.geometry, tile))
     before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-    upscale(open_executor("torch", request), chunks=3)
+    upscale(open_executor("torch", request), chunks=3 if stream.schedule.first_units > 1 else 2)
     return predicted.total, peak_process_bytes() - before
 
 
