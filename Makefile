@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install test test-newest first-hour oldest-tensorrt lint format demo engines bench gate gate-cpu gate-selftest clean
+.PHONY: install test test-newest made-before first-hour oldest-tensorrt lint format demo engines bench gate gate-cpu gate-selftest clean
 
 install: $(INSTALLED)
 
@@ -34,15 +34,18 @@ PYTHON_NEWEST ?= $(shell .ci/newest_python)
 NEWEST_VENV ?= .venv-newest
 NEWEST_BIN := $(NEWEST_VENV)/bin
 NEWEST_INSTALLED := $(NEWEST_VENV)/.installed
-MADE_BEFORE := $(NEWEST_VENV)/made_before
+MADE_BEFORE := build/made_before
 NEWEST_TESTS := tests/newest tests/quality tests/cli/test_compare.py tests/files/test_new.py tests/files/test_staging.py \
 	tests/runtime/test_pipeline.py $(addprefix tests/runtime/video/test_,media_open.py color.py input.py output.py \
 	timestamps.py damage.py damage_by_container.py damage_fuzz.py)
 
-test-newest: $(NEWEST_INSTALLED) $(INSTALLED)
-	$(BIN)/python -m tests.newest.make_bundle $(MADE_BEFORE)
+test-newest: $(INSTALLED)
+	$(MAKE) --no-print-directory --jobs=2 $(NEWEST_INSTALLED) made-before
 	FLASHVSR_MADE_BEFORE=$(CURDIR)/$(MADE_BEFORE) PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 \
 		$(NEWEST_BIN)/python -m pytest --numprocesses auto --dist loadfile $(NEWEST_TESTS)
+
+made-before: $(INSTALLED)
+	$(BIN)/python -m tests.newest.make_bundle $(MADE_BEFORE)
 
 $(NEWEST_INSTALLED): pyproject.toml .ci/without_torch.py
 	test -n "$(PYTHON_NEWEST)" || { echo "no Python 3.12 or newer found: make test-newest PYTHON_NEWEST=/path/to/python" >&2; exit 1; }

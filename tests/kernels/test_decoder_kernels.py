@@ -211,7 +211,7 @@ def launch_upsample(frames, rows, columns, target, corner, dtype):
     ("count", "height", "width", "scale", "fit"),
     [
         (1, 64, 70, 2, "pad"),
-        (1, 33, 34, 4, "pad"),
+        (1, 33, 30, 4, "pad"),
         (1, 70, 97, 2, "crop"),
         (1, 35, 41, 4, "crop"),
         (1, 67, 64, 2, "crop"),
