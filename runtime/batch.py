@@ -8,7 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from flashvsr_trt.errors import DistributedError, FlashVSRError, UsageError, VideoError
-from flashvsr_trt.files.image_sequence import IMAGE_EXTENSIONS, matching_numbers
+from flashvsr_trt.files.image_sequence import (
+    IMAGE_EXTENSIONS,
+    glob_matches,
+    is_pattern,
+    matching_numbers,
+    names_images,
+)
 from flashvsr_trt.files.targets import STANDARD_STREAM, identity
 from flashvsr_trt.notices import Notify, phase
 from flashvsr_trt.runtime.request import RunOptions
@@ -44,20 +50,20 @@ class BatchError(FlashVSRError):
 
 
 def is_batch(inputs: Sequence[str]) -> bool:
-    """Whether there are several inputs, or a folder of videos; a folder of images alone is one video."""
-    return len(inputs) > 1 or (os.path.isdir(inputs[0]) and _videos_of(inputs[0]) != [inputs[0]])
+    """Whether there are several inputs, or a folder or glob of videos; one of images alone is one video."""
+    return len(inputs) > 1 or _videos_of(inputs[0]) != [inputs[0]]
 
 
 def left_out(inputs: Sequence[str]) -> list[str]:
-    """A line for each folder of videos that has pictures too."""
+    """A line for each folder or glob of videos that has pictures too."""
     lines = []
     for name in inputs:
-        pictures = _images_in(name) if os.path.isdir(name) and _videos_of(name) != [name] else []
-        if pictures:
-            what = os.path.join(name, f"*{Path(pictures[0]).suffix}")
-            lines.append(
-                f"{name} holds videos: its {len(pictures)} pictures are left out; name {what} for those"
-            )
+        files = _files_of(name) or []
+        videos, pictures = (_with_extension(files, kind) for kind in (VIDEO_EXTENSIONS, IMAGE_EXTENSIONS))
+        if videos and pictures:
+            those = os.path.join(os.path.dirname(pictures[0]), f"*{Path(pictures[0]).suffix}")
+            many = len(pictures)
+            lines.append(f"{name} holds videos: its pictures ({many}) are left out; name {those} for them")
     return lines
 
 
@@ -165,20 +171,29 @@ def check_outcomes(outcomes: Sequence[Outcome], notify: Notify) -> None:
 
 
 def _videos_of(name: str) -> list[str]:
-    """Itself, or the videos in a folder that is not of pictures alone."""
-    if not os.path.isdir(name):
+    """Itself, or the videos of a folder or glob that is not of pictures alone."""
+    files = _files_of(name)
+    if files is None:
         return [name]
-    videos = [
-        str(path)
-        for path in sorted(Path(name).iterdir())
-        if path.suffix.lower() in VIDEO_EXTENSIONS and path.is_file() and not path.name.startswith(".")
-    ]
-    return videos if videos or not _images_in(name) else [name]
+    videos = _with_extension(files, VIDEO_EXTENSIONS)
+    return videos if videos or not _with_extension(files, IMAGE_EXTENSIONS) else [name]
 
 
-def _images_in(folder: str) -> list[str]:
-    names = [name for name in os.listdir(folder) if not name.startswith(".")]
-    return [name for name in names if name.lower().endswith(IMAGE_EXTENSIONS)]
+def _files_of(name: str) -> list[str] | None:
+    """What a folder or glob stands for, in order of names; None for a file, a pattern, a URL or no file."""
+    if os.path.isdir(name):
+        return sorted(str(path) for path in Path(name).iterdir())
+    if os.path.lexists(name) or is_pattern(name) or not names_images(name):
+        return None
+    try:
+        return glob_matches(name)
+    except VideoError:  # opening it says so
+        return None
+
+
+def _with_extension(files: Sequence[str], extensions: tuple[str, ...]) -> list[str]:
+    shown = [file for file in files if not os.path.basename(file).startswith(".")]
+    return [file for file in shown if file.lower().endswith(extensions) and os.path.isfile(file)]
 
 
 def _output(name: str, options: RunOptions) -> str:

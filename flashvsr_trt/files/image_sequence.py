@@ -35,11 +35,21 @@ def find_images(path: str) -> list[str] | None:
     if is_pattern(path):
         return _numbered(path)
     if names_images(path):
-        # A folder that exists is that folder, whatever its name holds.
-        folder, name = os.path.split(path)
-        known = os.path.join(glob.escape(folder), name) if os.path.isdir(folder) else path
-        return _images_in_order(path, glob.glob(known))
+        return _images_in_order(path, glob_matches(path))
     return None
+
+
+def glob_matches(path: str) -> list[str]:
+    """The files that a glob means, in order of their names.
+
+    Raises VideoError when there is none.
+    """
+    # A folder that exists is that folder, whatever its name holds.
+    folder, name = os.path.split(path)
+    found = sorted(glob.glob(os.path.join(glob.escape(folder), name) if os.path.isdir(folder) else path))
+    if not found:
+        raise VideoError(f"no file matches '{path}'; check the folder and the name")
+    return found
 
 
 def numbered_names(pattern: str) -> re.Pattern[str]:

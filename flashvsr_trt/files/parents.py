@@ -16,6 +16,9 @@ def new_parents(path: str, kind: type[FlashVSRError]) -> Iterator[None]:
     Raises:
         FlashVSRError: of that kind; one cannot be made.
     """
+    for folder in Path(path).parents:
+        if os.path.lexists(folder) and not folder.is_dir():
+            raise kind(f"{path} cannot be written: {folder} is no folder; name another")
     missing = [folder for folder in Path(path).parents if not os.path.lexists(folder)]
     with write_errors(path, kind):
         os.makedirs(Path(path).parent, exist_ok=True)

@@ -135,6 +135,9 @@ def test_a_new_folder_is_made_for_a_video_and_goes_again_where_it_fails(tmp_path
     target = tmp_path / "new" / "deep"
     assert call(capfd, "run", clip, "-o", f"{target}/", *NANO, "--codec", "nonsense").code == 2
     assert not target.parent.exists()
+    outcome = call(capfd, "run", clip, "-o", f"{clip}/", *NANO)
+    assert outcome.code == 1
+    assert f"{clip} is no folder; name another" in outcome.err
     outcome = call(capfd, "run", clip, "-o", f"{target}/", *NANO)
     assert outcome.code == 0, outcome.err
     assert probe(target / "clip_2x.mkv").frames == 2

@@ -75,11 +75,18 @@ def test_a_folder_of_videos_may_have_pictures_which_are_left_out_and_said(tmp_pa
         str(tmp_path / name) for name in ("a.mp4", "b.mkv")
     ]
     (line,) = left_out([str(tmp_path), str(tmp_path / "a.mp4")])
-    assert "1 pictures are left out" in line
+    assert "pictures (1) are left out" in line
+    assert f"name {tmp_path}/*.jpg for them" in line
+    # A shell that leaves a glob as it is, as Windows' do, means the same.
+    assert [job.input for job in jobs_of([f"{tmp_path}/[a-b].*"], options())] == [
+        str(tmp_path / name) for name in ("a.mp4", "b.mkv")
+    ]
     for name in ("a.mp4", "b.mkv"):
         (tmp_path / name).unlink()
     assert not is_batch([str(tmp_path)])
     assert left_out([str(tmp_path)]) == []
+    assert not is_batch([f"{tmp_path}/*.jpg"])
+    assert not is_batch([f"{tmp_path}/*.mp4"])  # opening it says that there is none
 
 
 @pytest.mark.parametrize(
