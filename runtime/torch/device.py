@@ -170,7 +170,9 @@ def _saved_in_fp8(network: NetworkConfig, product: str, size: int) -> int:
         "ffn.0": (config.dim, config.ffn_dim),
         "ffn.2": (config.ffn_dim, config.dim),
     }.get(layer, (config.dim, config.dim))
-    return outputs * (inputs * (size - 1) - 4)
+    # Attention's values less their mean are kept beside them.
+    more = config.text_tokens * config.dim * size if layer == "cross_attn.o" else 0
+    return outputs * (inputs * (size - 1) - 4) - more
 
 
 def bound_memory(device: torch.device, budget: int | None) -> None:
