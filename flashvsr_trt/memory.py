@@ -140,7 +140,7 @@ def _beside_each_other(stream: StreamConfig, storage: Storage, decoding: int, un
 
 
 def _dit_bytes(stream: StreamConfig, storage: Storage, units: int) -> int:
-    """And what a unit's keys or values are scaled in, and activations that are kept in e4m3 as well."""
+    """And a unit's keys and values beside an FP8 ring, and activations that are kept in e4m3 as well."""
     config, tokens = stream.preset.network.dit, stream.geometry.unit_tokens
     narrow = tokens * config.dim * DTYPE_BYTES[storage.compute]
     beside = 2 * narrow if storage.ring.has_scales else units * narrow * (storage.ring is Ring.ATTENDED)

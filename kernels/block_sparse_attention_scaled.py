@@ -13,24 +13,13 @@ from flashvsr_trt.kernels.block_sparse_attention import block_sparse_attention_r
 from flashvsr_trt.kernels.calls import architecture_of, record_call, runs_kernel
 from flashvsr_trt.kernels.catalogue import BLOCK, HEAD_DIMS
 from flashvsr_trt.kernels.fp8 import E4M3
+from flashvsr_trt.kernels.scaled_windows import widen_windows_reference
 from flashvsr_trt.kernels.tuning import Setting, setting_for
 
 OPERATOR = "block_sparse_attention_scaled"
 
 WIDENED = "widened"
 """The table's implementation where attention of 16 bits on a widened ring is faster than this kernel."""
-
-
-def by_window(x: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
-    """x [..., tokens, heads, head_dim] in window order -> [..., W, 128, heads, head_dim], W of its scales."""
-    return x.unflatten(-3, (scales.shape[-2], -1))
-
-
-def widen(kept: torch.Tensor, scales: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
-    """Write kept [..., tokens, heads, head_dim] e4m3, times its scales [..., W, heads], into `out`."""
-    out.copy_(kept)
-    by_window(out, scales).mul_(scales[..., None, :, None])
-    return out
 
 
 def block_sparse_attention_scaled_reference(
@@ -59,8 +48,9 @@ def block_sparse_attention_scaled_reference(
     """
     place = slice(own_slot * ring_k.shape[1], own_slot * ring_k.shape[1] + len(k))
     keys, values = (torch.empty(x.shape, dtype=q.dtype, device=q.device) for x in (ring_k, ring_v))
-    widen(ring_k, key_scales, keys).flatten(0, 1)[place] = k
-    widen(ring_v, value_scales, values).flatten(0, 1)[place] = v
+    for kept, scales, wide, own in ((ring_k, key_scales, keys, k), (ring_v, value_scales, values, v)):
+        widen_windows_reference(*(x.flatten(0, 1) for x in (kept, scales, wide)))
+        wide.flatten(0, 1)[place] = own
     return block_sparse_attention_reference(q, k[:0], v[:0], keys, values, index, count)
 
 

@@ -9,6 +9,7 @@ import triton
 import triton.language as tl
 
 from flashvsr_trt.kernels.block_sparse_attention_triton import attend_tile
+from flashvsr_trt.kernels.scaled_windows import float_of_e4m3
 
 
 def _four_of_e4m3(shift: int, factor: int, product: str) -> str:
@@ -40,7 +41,6 @@ def _four_of_e4m3(shift: int, factor: int, product: str) -> str:
 # 2**120 and 2**8; the sum with -0 is there because sm_80 has no product of bfloat16 alone.
 TO_BFLOAT16 = tl.constexpr(_four_of_e4m3(4, 0x7B807B80, "fma.rn.bf16x2"))
 TO_FLOAT16 = tl.constexpr(_four_of_e4m3(1, 0x5C005C00, "fma.rn.f16x2"))
-TO_FLOAT32 = tl.constexpr(2.0**120)
 
 
 @triton.jit
@@ -59,8 +59,7 @@ def from_e4m3(bits, DTYPE: tl.constexpr):
             TO_FLOAT16, "=r,=r,r", [bits], dtype=tl.float16, is_pure=False, pack=4
         )
     else:
-        magnitude = ((bits.to(tl.int32) & 0x7F) << 20).to(tl.float32, bitcast=True) * TO_FLOAT32
-        return tl.where(bits < 0, -magnitude, magnitude)
+        return float_of_e4m3(bits)
 
 
 @triton.jit(do_not_specialize=["own_first"])

@@ -9,14 +9,8 @@ from collections.abc import Iterable, Iterator
 
 import torch
 
-from flashvsr_trt.kernels.block_sparse_attention_scaled import by_window, widen
+from flashvsr_trt.kernels.scaled_windows import quantise_windows, widen_windows
 from flashvsr_trt.model.attention import Fp8Cache, LayerCache
-
-LARGEST = 448.0
-"""Of float8_e4m3fn."""
-
-LEAST_SCALE = 2.0**-14
-"""So that a scale is no subnormal number in float16 either."""
 
 
 def zero_fp8_cache(layer: LayerCache, device: torch.device) -> Fp8Cache:
@@ -36,25 +30,17 @@ def wide_units(kept: Fp8Cache, dtype: torch.dtype) -> LayerCache:
 
 def keep_units(made: LayerCache, kept: Fp8Cache) -> None:
     """Quantise the keys and values of units [units, tokens, heads, head_dim] into `kept`, of as many."""
-    for wide, narrow, scales in (
-        (made.keys, kept.keys, kept.key_scales),
-        (made.values, kept.values, kept.value_scales),
-    ):
-        # One unit at a time: what is between needs as much memory.
-        for unit in range(len(wide)):
-            windows = by_window(wide[unit], scales[unit])
-            # Powers of two: what is rounded is rounded once.
-            largest = torch.linalg.vector_norm(windows, torch.inf, dim=(1, 3)).float()
-            scale = (largest / LARGEST).clamp(min=LEAST_SCALE).log2().ceil().exp2()
-            scales[unit].copy_(scale)
-            narrow[unit].copy_((windows / scale.to(windows.dtype)[:, None, :, None]).view(narrow[unit].shape))
+    # One unit at a time: the reference needs as much memory again.
+    for unit in range(len(made.keys)):
+        quantise_windows(made.keys[unit], kept.keys[unit], kept.key_scales[unit])
+        quantise_windows(made.values[unit], kept.values[unit], kept.value_scales[unit])
 
 
 def widen_slots(kept: Fp8Cache, slots: Iterable[int], place: LayerCache) -> LayerCache:
     """These slots as they were written, in the keys and values of `place`, with the ring's own means."""
     for slot in slots:
-        widen(kept.keys[slot], kept.key_scales[slot], place.keys[slot])
-        widen(kept.values[slot], kept.value_scales[slot], place.values[slot])
+        widen_windows(kept.keys[slot], kept.key_scales[slot], place.keys[slot])
+        widen_windows(kept.values[slot], kept.value_scales[slot], place.values[slot])
     return LayerCache(place.keys, place.values, kept.key_means)
 
 

@@ -11,9 +11,9 @@ from flashvsr_trt.kernels.block_sparse_attention_scaled import (
     launch_attention_scaled,
     reads_scaled_ring,
     scaled_setting,
-    widen,
 )
 from flashvsr_trt.kernels.fp8 import E4M3
+from flashvsr_trt.kernels.scaled_windows import widen_windows_reference
 from flashvsr_trt.kernels.select_blocks import compact_mask
 from flashvsr_trt.kernels.tuning import ARCHITECTURES, setting_for
 from flashvsr_trt.model.attention import LayerCache
@@ -63,7 +63,8 @@ def in_float64(arguments):
     q, k, v, ring_k, ring_v, key_scales, value_scales, slot, index, count = arguments
     rings = []
     for own, kept, scales in ((k, ring_k, key_scales), (v, ring_v, value_scales)):
-        wide = widen(kept, scales, torch.empty(kept.shape, dtype=torch.float64)).flatten(0, 1)
+        wide = torch.empty(kept.shape, dtype=torch.float64).flatten(0, 1)
+        widen_windows_reference(kept.flatten(0, 1), scales.flatten(0, 1), wide)
         wide[slot * WINDOWS * BLOCK :][: len(own)] = own.double()
         rings.append(wide.view(kept.shape))
     none = q[:0].double()
@@ -157,12 +158,12 @@ def test_arguments_that_the_kernel_cannot_read_are_refused(name, damage, message
 
 @pytest.mark.parametrize("head_dim", [32, 128])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_every_architecture_reads_such_a_ring_but_sm_90_at_128(monkeypatch, architecture, head_dim):
+def test_gpus_with_fast_tensor_cores_widen_such_a_ring(monkeypatch, architecture, head_dim):
     monkeypatch.setattr(
         "flashvsr_trt.kernels.block_sparse_attention_scaled.architecture_of", lambda device: architecture
     )
     read = reads_scaled_ring(torch.device("cuda"), head_dim)
-    assert read == ((architecture, head_dim) != ("sm_90", 128))
+    assert read == (architecture not in ("sm_80", "sm_90", "sm_100"))
     assert read == (setting_for(OPERATOR, architecture, head_dim).implementation != WIDENED)
 
 
@@ -179,6 +180,8 @@ def test_the_kernel_of_this_gpu_is_near_float64(dtype, head_dim, spread):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", TOLERANCE)
-def test_this_gpu_reads_every_number_of_e4m3_exactly(dtype):
+def test_this_gpu_reads_every_number_of_e4m3(dtype):
     given, wanted = numbers(dtype)
-    assert torch.equal(run_on_gpu(launch, *given)[0].flatten().float(), wanted)
+    got = run_on_gpu(launch, *given)[0].flatten().float()
+    # The weight of one is a quotient of two that are rounded; the next number of e4m3 is a sixteenth away.
+    torch.testing.assert_close(got, wanted, rtol=1e-3, atol=0)

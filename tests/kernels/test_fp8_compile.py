@@ -82,6 +82,19 @@ def test_own_products_compile_without_spills(convolution):
     assert shared <= SHARED_LIMIT["sm_90"]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", ["sm_80", "sm_90"])
+def test_what_quantises_and_widens_a_ring_compiles_without_spills(architecture):
+    from flashvsr_trt.kernels import scaled_windows
+
+    size, limit = {"HEAD_DIM": 128, "BLOCK": BLOCK}, {"LEAST_EXPONENT": scaled_windows.LEAST_EXPONENT}
+    for name, constants in (("widen_windows", {}), ("quantise_windows", limit)):
+        function, setting = getattr(scaled_windows, f"{name}_kernel"), setting_for(name, architecture)
+        types = {"x": "*bf16", "kept": "*i8"}
+        assembled, _ = compiled(function, architecture, setting, types=types, **size, **constants)
+        assert assembled.spill_bytes == 0
+
+
 @pytest.mark.parametrize("architecture", ["sm_89", "sm_90", "sm_120"])
 def test_what_writes_operands_compiles_without_spills(architecture):
     from flashvsr_trt.kernels.add_norm import add_norm_kernel

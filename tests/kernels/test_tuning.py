@@ -17,6 +17,8 @@ from flashvsr_trt.kernels.tuning import ARCHITECTURES, frame_by_frame, setting_f
         "quantise_rows",
         "fp8_gelu_product",
         "fp8_convolution",
+        "quantise_windows",
+        "widen_windows",
     ],
 )
 def test_every_kernel_has_a_setting_for_every_architecture(kernel, architecture):
