@@ -166,8 +166,8 @@ def check_outcomes(outcomes: Sequence[Outcome], notify: Notify) -> None:
         notify(f"  {outcome.state}: {outcome.error}")
     if wrong:
         code = 1 if counts[FAILED] else 3
-        names = ", ".join(outcome.input for outcome in wrong)
-        raise BatchError(f"{len(wrong)} of {len(outcomes)} inputs are not whole: {names}", code)
+        reasons = "; ".join(str(outcome.error) for outcome in wrong)
+        raise BatchError(f"{len(wrong)} of {len(outcomes)} inputs are not whole: {reasons}", code)
 
 
 def _videos_of(name: str) -> list[str]:

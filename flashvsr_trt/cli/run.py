@@ -270,9 +270,10 @@ def refuse_beside_preview(context: click.Context) -> None:
 
 def write_one_preview(options: RunOptions, inputs: Sequence[str], at: Fraction) -> None:
     from flashvsr_trt.quality.preview import FILES, write_preview
+    from flashvsr_trt.runtime.batch import is_batch
 
-    if len(inputs) > 1:
-        raise UsageError("--preview is of one input; name one")
+    if is_batch(inputs):
+        raise UsageError("--preview is of one video; name one")
     folder = write_preview(options, at, say)
     say(f"{folder}: {', '.join(FILES)}")
 

@@ -165,7 +165,19 @@ def _check_pixel_format(encoder: Codec, size: tuple[int, int], wanted: str) -> N
 
 
 def _supported(encoder: Codec) -> list[str]:
-    return [pixel_format.name for pixel_format in encoder.video_formats or ()]
+    """Pixel formats that an encoder takes from memory; empty where it names none.
+
+    Raises UsageError for an encoder that takes frames of its own device alone.
+    """
+    formats = encoder.video_formats or ()
+    # Formats of frames on a device have no components.
+    named = [pixel_format.name for pixel_format in formats if pixel_format.components]
+    if formats and not named:
+        raise UsageError(
+            f"{encoder.name} takes frames of its device alone ({formats[0].name}); use one such as "
+            f"{', '.join(QUALITIES)}"
+        )
+    return named
 
 
 def _formats(encoder: Codec, needs: tuple[bool, bool], size: tuple[int, int]) -> list[str]:

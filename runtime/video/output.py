@@ -180,7 +180,8 @@ class VideoOutput(FrameOutput):
         except FFmpegError as error:
             raise UsageError(
                 f"the encoder {settings.codec} refuses {size[1]}x{size[0]} {settings.pixel_format} with "
-                f"options {dict(settings.options)} ({error.strerror}); change the options or the codec"
+                f"options {dict(settings.options)} ({error.strerror}); change the options, or the codec: "
+                "`run --list-codecs` says which open here"
             ) from error
         if unused := sorted(set(settings.options) & set(encoder.options)):
             raise UsageError(f"the encoder {settings.codec} has no option {', '.join(unused)}; leave it out")

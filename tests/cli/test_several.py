@@ -34,7 +34,8 @@ def test_one_broken_file_does_not_stop_the_others_and_resume_skips_them(tmp_path
     out, report = tmp_path / "out", tmp_path / "report.json"
     other = make_clip(tmp_path / "c.mp4", frames=5, size=(64, 128))
     outcome = call(capfd, "run", clips, other, "-o", f"{out}/", *NANO, "--json", report)
-    assert_refused(outcome, 1, "1 of 4 inputs", "broken.mp4")
+    assert_refused(outcome, 1, "1 of 4 inputs", "broken.mp4 cannot be read")
+    assert_refused(call(capfd, "run", clips, "--preview", "0", *NANO), 2, "of one video")
     assert names(out) == {"a_2x.mp4", "b_2x.mkv", "c_2x.mp4"}
     assert probe(out / "c_2x.mp4").size == (128, 256)
     states = [each["state"] for each in json.loads(report.read_text())["inputs"]]

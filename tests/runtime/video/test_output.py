@@ -1,11 +1,17 @@
 from dataclasses import replace
 from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
+from av.codec.codec import UnknownCodecError
 
 from flashvsr_trt.errors import UsageError, VideoError
 from flashvsr_trt.runtime.request import InputOptions, OutputOptions
+from flashvsr_trt.runtime.video.color import ColorTags
+from flashvsr_trt.runtime.video.encoder import choose_encoder
+from flashvsr_trt.runtime.video.encoders_here import HARDWARE
+from flashvsr_trt.runtime.video.info import VideoInfo
 from flashvsr_trt.runtime.video.input import open_input
 from flashvsr_trt.runtime.video.output import open_output
 from tests.clips import NTSC, gray_level, irregular_pts, make_clip, make_images, probe
@@ -364,3 +370,15 @@ def test_leaving_unfinished_removes_the_part(tmp_path, target):
 def test_frames_of_another_size_are_refused(tmp_path):
     with open_for(tmp_path) as output, pytest.raises(ValueError, match=r"\(96, 128, 3\), not \(95, 128, 3\)"):
         output.write(np.zeros((95, 128, 3), np.uint8), 0, 1)
+
+
+@pytest.mark.parametrize("name", sorted(name for name in av.codecs_available if name.endswith(HARDWARE)))
+def test_an_encoder_of_a_chip_gets_frames_from_memory(name):
+    try:
+        formats = av.Codec(name, "w").video_formats
+    except UnknownCodecError:
+        pytest.skip(f"{name} only decodes")
+    info = VideoInfo("clip.mp4", 48, 64, Fraction(24), Fraction(1, 24), ColorTags(1, 1, 1, 1))
+    settings = choose_encoder("matroska", (96, 128), info, OutputOptions(codec=name), lambda line: None)
+    assert av.VideoFormat(settings.pixel_format).components
+    assert settings.pixel_format in [each.name for each in formats]
