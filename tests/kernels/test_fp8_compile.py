@@ -64,6 +64,7 @@ def test_attention_compiles_without_spills(architecture):
     assert shared <= SHARED_LIMIT[architecture]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("convolution", [False, True])
 def test_own_products_compile_without_spills(convolution):
     from flashvsr_trt.kernels.fp8_product_hopper import fp8_product_hopper
