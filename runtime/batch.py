@@ -27,6 +27,9 @@ VIDEO_EXTENSIONS = (
 )
 """What counts as a video in a folder of several."""
 
+MOST_REASONS = 3
+"""That the last line holds."""
+
 DONE, DAMAGED, FAILED, SKIPPED = "done", "damaged", "failed", "skipped"
 
 
@@ -166,8 +169,10 @@ def check_outcomes(outcomes: Sequence[Outcome], notify: Notify) -> None:
         notify(f"  {outcome.state}: {outcome.error}")
     if wrong:
         code = 1 if counts[FAILED] else 3
-        reasons = "; ".join(str(outcome.error) for outcome in wrong)
-        raise BatchError(f"{len(wrong)} of {len(outcomes)} inputs are not whole: {reasons}", code)
+        # Of many the lines above say why, and this one which.
+        few = len(wrong) <= MOST_REASONS
+        which = "; ".join(str(outcome.error) if few else outcome.input for outcome in wrong)
+        raise BatchError(f"{len(wrong)} of {len(outcomes)} inputs are not whole: {which}", code)
 
 
 def _videos_of(name: str) -> list[str]:

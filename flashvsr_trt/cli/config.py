@@ -11,8 +11,9 @@ from platformdirs import user_config_path
 
 from flashvsr_trt.cli.commands import DISPLAY_OPTIONS, Group, commands_of, key_of, options_of, variables_of
 from flashvsr_trt.cli.options import OVERWRITE
-from flashvsr_trt.errors import UsageError
-from flashvsr_trt.files.new import write_text
+from flashvsr_trt.errors import FileError, UsageError
+from flashvsr_trt.files.new import write_errors, write_text
+from flashvsr_trt.files.parents import new_parents
 
 CONFIG_VARIABLE = "FLASHVSR_CONFIG"
 
@@ -108,11 +109,11 @@ def write(context: click.Context, overwrite: bool) -> None:
     root = context.find_root().command
     assert isinstance(root, click.Group)
     path = config_path()
-    path.parent.mkdir(parents=True, exist_ok=True)
     lines = [HEADER, "[run]"]
     for key, option in sorted(keys_of(root.commands["run"]).items()):
         lines.append(f"# {key} = {_toml(option)}".ljust(30) + "  # " + " ".join((option.help or "").split()))
-    write_text(path, "\n".join(lines) + "\n", overwrite=overwrite)
+    with new_parents(str(path), FileError), write_errors(path):
+        write_text(path, "\n".join(lines) + "\n", overwrite=overwrite)
     click.echo(path)
 
 
