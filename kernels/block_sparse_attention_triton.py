@@ -8,6 +8,19 @@ MULTIPLIED = {torch.bfloat16: tl.bfloat16, torch.float16: tl.float16, torch.floa
 
 
 @triton.jit
+def weigh_keys(query, keys, scale, total, highest):
+    """A tile of keys more: probabilities before their division, what shrinks sums, total and highest score.
+
+    `scale` multiplies scores.
+    """
+    scores = tl.dot(query, tl.trans(keys), input_precision="ieee") * scale
+    new_highest = tl.maximum(highest, tl.max(scores, axis=1))
+    probability = tl.exp2(scores - new_highest[:, None])
+    shrink = tl.exp2(highest - new_highest)
+    return probability, shrink, total * shrink + tl.sum(probability, axis=1), new_highest
+
+
+@triton.jit
 def attend_tile(
     query,
     keys,
@@ -23,15 +36,11 @@ def attend_tile(
 
     `scale` multiplies scores, `factor` what was weighted so far. Probabilities are rounded to values' dtype.
     """
-    scores = tl.dot(query, tl.trans(keys), input_precision="ieee") * scale
-    new_highest = tl.maximum(highest, tl.max(scores, axis=1))
-    probability = tl.exp2(scores - new_highest[:, None])
-    shrink = tl.exp2(highest - new_highest)
-    total = total * shrink + tl.sum(probability, axis=1)
+    probability, shrink, total, highest = weigh_keys(query, keys, scale, total, highest)
     weighted = weighted * (shrink * factor)[:, None]
     probability = probability.to(values.dtype).to(MULTIPLIED)
     weighted = tl.dot(probability, values.to(MULTIPLIED), weighted, input_precision="ieee")
-    return weighted, total, new_highest
+    return weighted, total, highest
 
 
 @triton.jit
@@ -92,10 +101,12 @@ def block_sparse_attention(
         k_tile = tl.where(in_ring, ring_k + first * ring_stride, k + first * k_stride)
         v_tile = tl.where(in_ring, ring_v + first * ring_stride, v + first * v_stride)
         keys = tl.load(k_tile + tl.where(in_ring, ring_offset, k_offset)).to(MULTIPLIED)
+        probability, shrink, total, highest = weigh_keys(query, keys, SCALE, total, highest)
+        # Loaded before the scores, values would take as much shared memory again.
         values = tl.load(v_tile + tl.where(in_ring, ring_offset, v_offset))
-        weighted, total, highest = attend_tile(
-            query, keys, values, SCALE, 1.0, weighted, total, highest, MULTIPLIED
-        )
+        weighted = weighted * shrink[:, None]
+        probability = probability.to(values.dtype).to(MULTIPLIED)
+        weighted = tl.dot(probability, values.to(MULTIPLIED), weighted, input_precision="ieee")
 
     weighted = weighted / tl.where(total > 0, total, 1.0)[:, None]
     out += query_token[:, None] * (heads * HEAD_DIM) + (head_offset + channel)[None, :]
