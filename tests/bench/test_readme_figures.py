@@ -12,6 +12,7 @@ import pytest
 from flashvsr_trt.cli.memory_table import INPUTS, Row, memory_rows
 from flashvsr_trt.memory import GIB
 from flashvsr_trt.model.weights.published import FILES
+from flashvsr_trt.runtime.request import DIT_PRECISIONS
 from tests.bench.test_engine_figures import FIGURES as ENGINES
 
 ROOT = Path(__file__).parents[2]
@@ -23,6 +24,7 @@ SEVERAL = json.loads((RESULTS / "eight_gpus.json").read_text(encoding="utf-8"))[
 SEVERAL_TABLE = (RESULTS / "eight_gpus.md").read_text(encoding="utf-8")
 
 SPEED = "| one H200, random weights, bfloat16, 2x | ms a chunk of 8 frames | frames a second |"
+PRECISIONS = "| one H100, random weights, 2x, ms a chunk | bfloat16 | `fp8` | `fp8-attention` | FPS |"
 MEMORY = "| input | output | in one piece | 8 GiB | 12 GiB | 24 GiB |"
 
 
@@ -46,6 +48,18 @@ def test_speeds_are_those_of_the_gpu_report():
         row = faster(scene)
         assert target == targets[scene]
         assert (milliseconds, fps) == (f"{row['chunk_ms']:.1f}", f"{row['fps']:#.3g}".rstrip(".")), scene
+
+
+def test_precisions_are_those_of_their_report():
+    report = json.loads((ROOT / "bench/results/h100/precisions.json").read_text(encoding="utf-8"))
+    timings = {(row["scene"], row["precision"]): row for row in report["timings"] if row["cuda_graphs"]}
+    rows = table_below(README, PRECISIONS)
+    assert {scene for scene, _ in timings} == {row[0].partition(" to ")[0] for row in rows}
+    for sizes, *shown, fps in rows:
+        alike = [timings[sizes.partition(" to ")[0], precision] for precision in DIT_PRECISIONS]
+        own, *others = [row["chunk_ms"] for row in alike]
+        assert shown == [f"{own:.1f}", *(f"{other:.1f} ({other / own:.2f})" for other in others)]
+        assert fps == f"{alike[-1]['fps']:.1f}"
 
 
 def several(preset: str, size: str, chunk: int) -> dict[int, dict[str, str]]:
@@ -116,23 +130,6 @@ def parts_of_the_limit() -> list[str]:
     return [f"{100 * min(parts):.0f}", f"{100 * max(parts):.0f}"]
 
 
-def fp8_of_bfloat16() -> list[str]:
-    """End to end with CUDA graphs: FP8 with attention at 1280x704 and at 640x384."""
-    text = (ROOT / "bench/results/h100/fp8.md").read_text(encoding="utf-8")
-    heading = next(line for line in text.splitlines() if line.startswith("| LR frame | precision |"))
-    names = [cell.strip() for cell in heading.strip("|").split("|")]
-    rows = [dict(zip(names, cells, strict=True)) for cells in table_below(text, heading)]
-    milliseconds = {
-        (row["LR frame"], row["precision"]): float(row["end to end"])
-        for row in rows
-        if row["CUDA graphs"] == "on"
-    }
-    return [
-        f"{milliseconds[frame, 'fp8-attention'] / milliseconds[frame, 'bfloat16']:.2f}"
-        for frame in ("1280x704", "640x384")
-    ]
-
-
 def nano_beside_bicubic() -> list[str]:
     """dB gained on degraded clips, and lost on clean ones."""
     card = (ROOT / "model/weights/nano.md").read_text(encoding="utf-8")
@@ -152,7 +149,6 @@ CLAIMS: dict[str, Callable[[], Sequence[str]]] = {
     f"it is {N} dB better than bicubic where they are degraded so, and {N} dB worse": nano_beside_bicubic,
     f"at {N} to {N} % of the speed": parts_of_the_limit,
     f"at least {N} dB from those in float32": lambda: [f"{ACCURACY['worst_psnr']:.1f}"],
-    f"products in FP8, {N} of the time at 1280x704 on an H100 and {N} at 640x384": fp8_of_bfloat16,
     f"up to {N} GiB of it at 4K": lambda: [f"{max(row.host for row in estimates()):.0f}"],
     f"are {N} times as fast as one with `full-attn` and {N} times with `sparse-2.0` at 1280x704, 2x, two are "
     f"{N} and {N} times, with {N} and {N} of its memory": several_gpus,
@@ -182,4 +178,4 @@ def test_every_figure_of_the_readme_is_held():
     assert [f.group() for f in figures if not any(start <= f.start() < end for start, end in held)] == []
     lines = README.splitlines()
     tables = [above for above, below in pairwise(lines) if re.match(r"\|.*-: *\|", below)]
-    assert set(tables) == {SPEED, MEMORY, ENGINES}
+    assert set(tables) == {SPEED, PRECISIONS, MEMORY, ENGINES}
