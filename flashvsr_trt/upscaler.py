@@ -80,7 +80,7 @@ class Upscaler:
         """Upscale a video file as `flashvsr-trt run` does.
 
         Args:
-            output: None is beside the input, as `clip_2x.mp4`.
+            output: None is beside the input, as `clip_2x.mp4`; a folder takes it under that name.
             progress: gets the frames written, and how many there will be where the input says so.
             options: fields of `InputOptions` and `OutputOptions`: `start`, `codec`, `overwrite`, ...
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from flashvsr_trt.config.presets import SCALES
 from flashvsr_trt.errors import DistributedError, FlashVSRError, UsageError, VideoError
 from flashvsr_trt.files.image_sequence import (
     IMAGE_EXTENSIONS,
@@ -88,9 +89,10 @@ def jobs_of(inputs: Sequence[str], options: RunOptions) -> list[RunOptions]:
         raise UsageError(f"-o {folder} is no folder, and there are several inputs; name a folder, as out/")
     found = [file for name in inputs for file in _videos_of(name)]
     made_here = {
-        identity(chosen_output(replace(options, input=name, output=None, side_by_side=split)))
+        identity(chosen_output(replace(options, input=name, output=None, side_by_side=split, scale=scale)))
         for name in found
         for split in (False, True)
+        for scale in SCALES
     }
     found = [name for name in found if name in inputs or identity(name) not in made_here]
     if not found:

@@ -23,7 +23,7 @@ from flashvsr_trt.errors import TruncatedInputError, UsageError, VideoError
 from flashvsr_trt.files.image_sequence import IMAGE_EXTENSIONS, names_images
 from flashvsr_trt.files.new import new_report
 from flashvsr_trt.files.parents import new_parents
-from flashvsr_trt.files.targets import STANDARD_STREAM, check_outputs, local_path
+from flashvsr_trt.files.targets import STANDARD_STREAM, check_outputs, identity, local_path
 from flashvsr_trt.notices import Notify, phase
 from flashvsr_trt.runtime.executor import Executor
 from flashvsr_trt.runtime.executors import Executors
@@ -75,6 +75,7 @@ def upscale_file(
         info = source.info
         geometry = options.stream(info.height, info.width).geometry
         if profile_name:
+            files.enter_context(new_parents(profile_name, VideoError))
             write_trace = files.enter_context(new_report(profile_name, overwrite=options.overwrite))
         if _is_folder_of_videos(options):
             files.enter_context(new_parents(output_name, VideoError))
@@ -101,17 +102,22 @@ def upscale_file(
     return run_report(options, output_name, executor, run, source.info.rate), run.truncated
 
 
-def check_files(options: RunOptions, reports: Mapping[str, str | None] = MappingProxyType({})) -> None:
+def check_files(
+    options: RunOptions, reports: Mapping[str, str | None] = MappingProxyType({}), makes_folder: bool = False
+) -> None:
     """Raise UsageError where an output is the input or another output, or exists without `overwrite`.
 
-    `reports` are files that the caller writes: what each is called -> its name, None or "-" for none.
+    Args:
+        reports: files that the caller writes: what each is called -> its name, None or "-" for none.
+        makes_folder: whether the caller makes the output's folder; one that -o names is made anyway.
     """
     reports = {"--profile": options.profile, **reports}
+    output = chosen_output(options)
+    made = identity(str(Path(output).parent)) if makes_folder or _is_folder_of_videos(options) else None
     for what, path in reports.items():
         folder = os.path.dirname(local_path(path or "")) or "."
-        if not os.path.isdir(folder):
+        if not os.path.isdir(folder) and identity(folder) != made:
             raise UsageError(f"{what} {path} cannot be written: there is no folder {folder}")
-    output = chosen_output(options)
     if output == STDOUT:
         check_stdout(reports)
     outputs = {"the output": output}

@@ -37,7 +37,7 @@ from flashvsr_trt.cli.options import (
 from flashvsr_trt.config.geometry import FITS
 from flashvsr_trt.config.presets import CHUNK_SIZES
 from flashvsr_trt.engines.flavours import FLAVOUR_CHOICES
-from flashvsr_trt.errors import TruncatedInputError, UsageError, VideoError
+from flashvsr_trt.errors import FileError, TruncatedInputError, UsageError, VideoError
 from flashvsr_trt.files.new import new_report
 from flashvsr_trt.files.parents import new_parents
 from flashvsr_trt.files.targets import STANDARD_STREAM, local_path
@@ -197,7 +197,7 @@ def run(
         return
     several = is_batch(inputs)
     jobs = jobs_of(inputs, asked) if several else [asked]
-    check_jobs(jobs, json_file, resume)
+    check_jobs(jobs, json_file, resume, several)
     launch_if_asked(gpus, asked, arguments)
     with run_ranks(asked), report_file(json_file, asked.overwrite) as write_report:
         if several or resume:
@@ -208,14 +208,14 @@ def run(
             upscale_one(asked, write_report)
 
 
-def check_jobs(jobs: Sequence[RunOptions], json_file: str | None, resume: bool) -> None:
+def check_jobs(jobs: Sequence[RunOptions], json_file: str | None, resume: bool, several: bool) -> None:
     """Raise UsageError before anything is loaded where an output would lose a file."""
     from flashvsr_trt.runtime.batch import is_done
     from flashvsr_trt.runtime.upscale import check_files
 
     for job in jobs:
         if not (resume and is_done(job)):
-            check_files(job, {"--json": json_file})
+            check_files(job, {"--json": json_file}, makes_folder=several)
 
 
 def upscale_one(options: RunOptions, write_report: Callable[[str], None]) -> None:
@@ -314,7 +314,8 @@ def take_times(options: dict[str, Any], times: Mapping[str, Fraction | None]) ->
 def report_file(path: str | None, overwrite: bool) -> Iterator[Callable[[str], None]]:
     """Gives `write(text)` for the report that --json asks for."""
     if path and path != STANDARD_STREAM:
-        with new_report(local_path(path), overwrite=overwrite) as write:
+        path = local_path(path)
+        with new_parents(path, FileError), new_report(path, overwrite=overwrite) as write:
             yield write
     else:
         yield lambda text: click.echo(text, nl=False) if path else None

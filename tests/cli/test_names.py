@@ -138,9 +138,10 @@ def test_a_new_folder_is_made_for_a_video_and_goes_again_where_it_fails(tmp_path
     outcome = call(capfd, "run", clip, "-o", f"{clip}/", *NANO)
     assert outcome.code == 1
     assert f"{clip} is no folder; name another" in outcome.err
-    outcome = call(capfd, "run", clip, "-o", f"{target}/", *NANO)
+    outcome = call(capfd, "run", clip, "-o", f"{target}/", *NANO, "--json", target / "report.json")
     assert outcome.code == 0, outcome.err
     assert probe(target / "clip_2x.mkv").frames == 2
+    assert names(target) == {"clip_2x.mkv", "report.json"}
 
 
 def test_a_picture_becomes_a_picture(tmp_path, capfd):

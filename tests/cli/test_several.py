@@ -31,12 +31,12 @@ def clips(tmp_path):
 
 
 def test_one_broken_file_does_not_stop_the_others_and_resume_skips_them(tmp_path, clips, capfd):
-    out, report = tmp_path / "out", tmp_path / "report.json"
+    out, report = tmp_path / "out", tmp_path / "out" / "report.json"
     other = make_clip(tmp_path / "c.mp4", frames=5, size=(64, 128))
     outcome = call(capfd, "run", clips, other, "-o", f"{out}/", *NANO, "--json", report)
     assert_refused(outcome, 1, "1 of 4 inputs", "broken.mp4 cannot be read")
     assert_refused(call(capfd, "run", clips, "--preview", "0", *NANO), 2, "of one video")
-    assert names(out) == {"a_2x.mp4", "b_2x.mkv", "c_2x.mp4"}
+    assert names(out) == {"a_2x.mp4", "b_2x.mkv", "c_2x.mp4", "report.json"}
     assert probe(out / "c_2x.mp4").size == (128, 256)
     states = [each["state"] for each in json.loads(report.read_text())["inputs"]]
     assert states == ["done", "done", "failed", "done"]
@@ -51,7 +51,7 @@ def test_one_broken_file_does_not_stop_the_others_and_resume_skips_them(tmp_path
     assert outcome.code == 0, outcome.err
     assert "3 inputs: 1 done, 2 skipped" in outcome.err
     assert (out / "a_2x.mp4").stat().st_mtime_ns == written
-    assert names(out) == {"a_2x.mp4", "b_2x.mkv", "c_2x.mp4"}
+    assert names(out) == {"a_2x.mp4", "b_2x.mkv", "c_2x.mp4", "report.json"}
 
 
 def options(**more) -> RunOptions:
@@ -59,7 +59,7 @@ def options(**more) -> RunOptions:
 
 
 def test_outputs_beside_their_inputs_are_no_inputs_of_the_next_run(tmp_path):
-    for name in ("a.mp4", "a_2x.mp4", "a_2x_side_by_side.mp4", "b.MKV", ".hidden.mp4"):
+    for name in ("a.mp4", "a_2x.mp4", "a_4x_side_by_side.mp4", "b.MKV", ".hidden.mp4"):
         (tmp_path / name).touch()
     jobs = jobs_of([str(tmp_path)], options())
     assert [job.input for job in jobs] == [str(tmp_path / name) for name in ("a.mp4", "b.MKV")]
