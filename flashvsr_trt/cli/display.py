@@ -146,18 +146,21 @@ class Display:
     @contextmanager
     def _lines(self, name: str, unit: str) -> Iterator[Report]:
         started = time.perf_counter()
-        pace, next_line, last = Pace(started), 0.0, ""
+        pace, next_line, last, rated = Pace(started), 0.0, "", False
         if not unit:
             # Nothing is counted: that it began is all there is to say, and what it does says that.
             yield lambda done, total=None, detail="": None
             return
 
         def report(done: int, total: int | None = None, detail: str = "") -> None:
-            nonlocal next_line, last
+            nonlocal next_line, last, rated
             now = time.perf_counter()
             rate, left = pace.at(now, done, total)
-            if now - started < next_line and done != total:
+            # Whoever waits wants to know how long: the first rate of frames is told as soon as it is known.
+            first_rate = unit == "frames" and rate is not None and not rated
+            if now - started < next_line and done != total and not first_rate:
                 return
+            rated = rated or first_rate
             next_line = now - started + LINE_SECONDS
             line = words(done, total, unit, rate, left)
             if unit != "frames":

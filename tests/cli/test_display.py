@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from flashvsr_trt.cli.display import LOG_HEADER, Pace, clock, words
+from flashvsr_trt.cli.display import LOG_HEADER, Pace, clock, displayed, words
+from flashvsr_trt.notices import phase
 from tests.cli.command import ROOT, assert_refused, call, names
 from tests.clips import make_clip
 
@@ -92,6 +93,15 @@ def test_plain_lines_say_frames_rate_and_what_is_left():
     assert words(16, 48, "frames", 4.0, 8.0) == "16 of 48 frames, 4.00 FPS, 0:08 left"
     assert words(16, None, "frames", 4.0, None) == "16 frames, 4.00 FPS"
     assert clock(7509) == "2:05:09"
+
+
+def test_the_first_rate_is_a_line_of_its_own_and_others_come_by_time(capfd):
+    with displayed(), phase("upscaling", "frames") as report:
+        for done in (0, 5, 21, 37, 48):
+            report(done, 48)
+    lines = capfd.readouterr().err.splitlines()
+    assert [line.partition(",")[0] for line in lines] == [f"{n} of 48 frames" for n in (0, 21, 48)]
+    assert "FPS" in lines[1]
 
 
 def test_json_lines_hold_messages_progress_and_the_summary(clip, capfd):
