@@ -45,8 +45,8 @@ WITHOUT_ALPHA = ("yuv4mpegpipe",)
 CODECS_WITH_ALPHA = {"mov": "prores_ks", "webm": "libvpx-vp9", "matroska": "libvpx-vp9"}
 """What a container holds alpha in, chosen for inputs that have it."""
 
-ALPHA_CODECS = "--codec prores_ks in .mov, libvpx-vp9 in .webm and .mkv, and a folder of PNGs"
-DEEP_CODECS = "--codec libx264, libx265, libsvtav1, and a folder of PNGs"
+ALPHA_CODECS = "--codec prores_ks in .mov, libvpx-vp9 in .webm and .mkv, and pictures (out/%05d.png)"
+DEEP_CODECS = "--codec libx264, libx265, libsvtav1, and pictures (out/%05d.png)"
 
 LOCATION_WRITERS = ("libx264", "libx265")
 """Encoders that write where 4:2:0 chroma lies into their stream, wherever that is."""
