@@ -39,10 +39,11 @@ def choose_tiles(
     fitting = next((plan for plan in plans if estimate(stream, plan).total <= budget), None)
     plan = fitting if isinstance(options.tile, str) else TilePlan(stream.geometry, options.tile)
     if plan is None or (needed := estimate(stream, plan).total) > budget:
-        if plan and fitting:
+        if plan and (fitting or whole_fits):
+            smaller = words(fitting) if fitting else "off"
             raise UsageError(
                 f"--tile {words(plan)} needs about {needed / GIB:.2f} GiB and there are "
-                f"{budget / GIB:.2f} GiB for it; --tile {words(fitting)} would fit"
+                f"{budget / GIB:.2f} GiB for it; --tile {smaller} would fit"
             )
         if budget == options.vram:
             raise UsageError(f"--vram {_too_little(budget, stream, plans or [None], estimate)}")

@@ -110,15 +110,20 @@ def show_memory(budgets: Sequence[int], as_json: bool) -> None:
         return
     for budget in budgets:
         largest = largest_in_one_piece(budget) or "none"
-        click.echo(f"{budget / GIB:.0f} GiB: largest upscaled frame of 16:9 in one piece is {largest}")
+        click.echo(f"{_gib(budget / GIB)}: largest upscaled frame of 16:9 in one piece is {largest}")
     print_table(COLUMNS, rows)
+
+
+def _gib(amount: float) -> str:
+    """Whole numbers without a point: of what was asked for, all digits that matter."""
+    return f"{amount:.2f}".rstrip("0").rstrip(".") + " GiB"
 
 
 COLUMNS = {
     "output": lambda row: f"{row.output:<6}",
     "input": lambda row: f"{row.input:<9}",
     "in one piece": lambda row: f"{row.in_one_piece:8.1f} GiB",
-    "GPU": lambda row: f"{row.vram:4.0f} GiB",
+    "GPU": lambda row: f"{_gib(row.vram):>8}",
     "tile": lambda row: f"{row.tile or '-':<10}",
     "tiles": lambda row: f"{row.tiles:5}",
     "takes": lambda row: "-" if row.total is None else f"{row.total:5.1f} GiB",

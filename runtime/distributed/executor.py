@@ -36,7 +36,7 @@ from flashvsr_trt.runtime.torch.device import (
     stream_memory,
 )
 from flashvsr_trt.runtime.torch.executor import TorchExecutor
-from flashvsr_trt.runtime.torch.precision import check_fp8_attention, fp8_products
+from flashvsr_trt.runtime.torch.precision import check_fp8, fp8_products, of_other_weights
 from flashvsr_trt.runtime.torch.rows import SCATTERED
 from flashvsr_trt.runtime.torch.state import TorchState
 
@@ -215,11 +215,13 @@ def open_distributed_executor(request: ExecutorRequest, notify: Notify) -> Distr
     # Before anyone is told: the others would only find the same.
     Sharding(request.stream, group.size)
     choose_cuda_graphs(request.torch, group.device)
-    check_fp8_attention(request.torch, request.stream, group.size)
+    check_fp8(request.torch, request.stream, group.size)
     if group.working:
         raise DistributedError("the ranks stopped at what failed before; start again for what is left")
     order = Open(request.stream, str(dtype).removeprefix("torch."), request.torch)
-    if network_key(order, request.weights) not in group.loaded:
+    key = network_key(order, request.weights)
+    is_new = key not in group.loaded
+    if is_new:
         notify(describe(resolve_weights(request.weights, request.stream.preset.network)))
     group.working = True
     try:
@@ -228,6 +230,9 @@ def open_distributed_executor(request: ExecutorRequest, notify: Notify) -> Distr
     except Exception as error:
         raise group.failure(error) from error
     group.working = False
+    layers, fingerprint = request.stream.preset.network.dit.layers, group.loaded[key].fingerprint
+    if is_new and (line := of_other_weights(request.torch.calibration, layers, fingerprint)):
+        notify(line)
     return DistributedExecutor(work)
 
 
@@ -282,6 +287,8 @@ class Loaded:
 
     network: Network
     identity: Identity
+    fingerprint: str
+    """Of the weights."""
 
 
 def network_key(order: Open, weights_spec: str | None) -> Hashable:
@@ -300,7 +307,7 @@ def load_network(group: Group, order: Open, preset: Preset, weights_spec: str | 
     fp8 = fp8_products(order.options, group.device, dtype, network.dit.layers)
     weights = load_weights(resolve_weights(weights_spec, network), network, dtype)
     found = identity(preset, weights, group.device)
-    return Loaded(build_network(network, weights, group.device, dtype, fp8), found)
+    return Loaded(build_network(network, weights, group.device, dtype, fp8), found, weights.fingerprint)
 
 
 def let_go_of_shares(group: Group) -> None:

@@ -1,12 +1,13 @@
 """The torch backend opened: device and dtype, what fits, weights; in tiles where a frame does not fit."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 
+from flashvsr_trt.config.signatures import StreamConfig
+from flashvsr_trt.config.tiles import TilePlan
 from flashvsr_trt.errors import UsageError
-from flashvsr_trt.memory import GIB, Parking, TilePlaces, place_tiles
+from flashvsr_trt.memory import GIB, MemoryEstimate, Parking, TilePlaces, place_tiles
 from flashvsr_trt.model.network import Network, build_network
 from flashvsr_trt.model.weights.load import WeightsSource, describe, load_weights, resolve_weights
 from flashvsr_trt.notices import Notify
@@ -30,7 +31,7 @@ from flashvsr_trt.runtime.torch.host_memory import (
     keep_freed_memory,
     return_freed_memory,
 )
-from flashvsr_trt.runtime.torch.precision import check_fp8_attention, fp8_products, read_calibration
+from flashvsr_trt.runtime.torch.precision import check_fp8, fp8_products, of_other_weights
 from flashvsr_trt.runtime.torch.tiles import in_tiles
 
 
@@ -49,7 +50,7 @@ def open_torch_executor(request: ExecutorRequest, notify: Notify) -> TorchExecut
     choose_cuda_graphs(request.torch, device)
     if device.type == "cuda" and request.torch.attention == "auto":
         check_kernels(device)
-    check_fp8_attention(request.torch, request.stream)
+    check_fp8(request.torch, request.stream)
     fp8 = fp8_products(request.torch, device, dtype, request.stream.preset.network.dit.layers)
     network = request.stream.preset.network
     source = resolve_weights(request.weights, network)
@@ -60,7 +61,12 @@ def open_torch_executor(request: ExecutorRequest, notify: Notify) -> TorchExecut
     # Estimates count weights, and these may be there already.
     shared = estimate(request.stream, None).weights if key in request.networks else 0
     free = free_memory(device) + shared
-    plan = choose_tiles(request.stream, request.tiles, estimate, free, str(device), notify)
+
+    def needed(stream: StreamConfig, plan: TilePlan | None) -> MemoryEstimate:
+        # One tile that covers the frame is not run as such, however large it is.
+        return estimate(stream, plan if plan and len(plan.tiles) > 1 else None)
+
+    plan = choose_tiles(request.stream, request.tiles, needed, free, str(device), notify)
     if plan and len(plan.tiles) == 1:
         notify("one tile covers the frame: it runs in one piece")
         plan = None
@@ -97,9 +103,8 @@ def _load(
     notify(describe(source))
     network = request.stream.preset.network
     weights = load_weights(source, network, dtype)
-    table = request.torch.calibration
-    if table and read_calibration(Path(table), network.dit.layers).weights != weights.fingerprint:
-        notify(f"{table} was made with other weights: it may keep the wrong products out of FP8")
+    if line := of_other_weights(request.torch.calibration, network.dit.layers, weights.fingerprint):
+        notify(line)
     return build_network(network, weights, device, dtype, fp8)
 
 

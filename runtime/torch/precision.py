@@ -15,7 +15,7 @@ from flashvsr_trt.kernels.tuning import capability_number
 from flashvsr_trt.model.fused_projector import CONVOLUTIONS
 from flashvsr_trt.model.network import fp8_names
 from flashvsr_trt.model.running_dit import ATTENTION
-from flashvsr_trt.runtime.request import DIT_PRECISIONS, TorchOptions
+from flashvsr_trt.runtime.request import DIT_PRECISIONS, KV_CACHES, TorchOptions
 
 OLDEST_FP8 = 89
 """Compute capability 8.9, Ada: the first whose tensor cores multiply e4m3."""
@@ -66,8 +66,17 @@ def read_calibration(path: Path, layers: int) -> Calibration:
     return found
 
 
-def check_fp8_attention(options: TorchOptions, stream: StreamConfig, ranks: int = 1) -> None:
-    """Raises UsageError where FP8 attention is asked for and cannot be had."""
+def of_other_weights(table: str | None, layers: int, fingerprint: str) -> str | None:
+    """A line where there is a table, and it was not made with weights of this digest."""
+    if table is None or read_calibration(Path(table), layers).weights == fingerprint:
+        return None
+    return f"{table} was made with other weights: it may keep the wrong products out of FP8"
+
+
+def check_fp8(options: TorchOptions, stream: StreamConfig, ranks: int = 1) -> None:
+    """Raises UsageError where FP8 attention or an FP8 ring is asked for and cannot be had."""
+    if ranks > 1 and options.kv_cache != KV_CACHES[0]:
+        raise UsageError(f"--kv-cache {options.kv_cache} is for one GPU; leave it out, or --gpus")
     if options.precision != "fp8-attention":
         return
     if stream.preset.attention.sparse_ratio is None:

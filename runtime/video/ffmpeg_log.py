@@ -2,7 +2,7 @@
 
 FFmpeg has one log for a whole process. Lines that come from the thread that reads an input belong to that
 input; a decoder's worker threads are known by their codec's name alone, so two inputs of one codec that are
-decoded at the same moment share those.
+decoded at the same moment share those. What other threads of Python cause, an encoder says.
 """
 
 import logging
@@ -33,6 +33,9 @@ HARMLESS_DECODER_LINES = re.compile(
 
 INCOMPLETE_PACKET = re.compile(r"Packet corrupt \(stream = (\d+)")
 """FFmpeg's line for a packet whose bytes are incomplete; packets of the video carry a flag as well."""
+
+FOREIGN_THREAD = "Dummy-"
+"""How Python names a thread that it did not start, as FFmpeg's workers are."""
 
 TOLD_LINES = 2
 """Lines that a message repeats."""
@@ -103,7 +106,9 @@ class _Listeners(logging.Handler):
         source = record.name.removeprefix(f"{LIBAV}.")
         line = LogLine(source, record.levelno >= logging.ERROR, record.getMessage())
         reader = self.readers.get(threading.get_ident())
-        for log in [reader] if reader else [log for log in list(self._open) if log.codec == source]:
+        worker = (record.threadName or "").startswith(FOREIGN_THREAD)
+        of_codec = [log for log in list(self._open) if worker and log.codec == source]
+        for log in [reader] if reader else of_codec:
             if len(log.lines) < KEPT_LINES:
                 log.lines.append(line)
 

@@ -4,6 +4,13 @@ import json
 
 import pytest
 
+from flashvsr_trt.config.geometry import Geometry
+from flashvsr_trt.config.presets import find_preset, find_schedule
+from flashvsr_trt.config.signatures import StreamConfig
+from flashvsr_trt.errors import UsageError
+from flashvsr_trt.memory import MemoryEstimate
+from flashvsr_trt.runtime.choose_tiles import choose_tiles
+from flashvsr_trt.runtime.request import TileOptions
 from tests.cli.command import assert_refused, call
 from tests.cli.test_run import moving
 from tests.clips import make_clip, probe
@@ -27,6 +34,17 @@ def test_auto_takes_the_fewest_tiles_that_fit(clip, tmp_path, capfd):
     assert (made.frames, made.times, made.size) == (source.frames, source.times, (200, 340))
 
 
+@pytest.mark.parametrize(("one_piece", "free", "fits"), [(1, 3, "off"), (10, 6, "256x256")])
+def test_a_tile_that_does_not_fit_is_refused_with_one_that_does(one_piece, free, fits):
+    stream = StreamConfig(find_preset("nano"), Geometry(128, 256, 2), find_schedule("official"))
+
+    def estimate(_, plan):
+        return MemoryEstimate(0, 0, (5 if plan.tile == (256, 256) else 9) if plan else one_piece)
+
+    with pytest.raises(UsageError, match=f"--tile 4096x4096 needs .* --tile {fits} would fit"):
+        choose_tiles(stream, TileOptions((4096, 4096)), estimate, free, "here", print)
+
+
 @pytest.mark.parametrize(
     ("options", "code", "text"),
     [
@@ -34,6 +52,7 @@ def test_auto_takes_the_fewest_tiles_that_fit(clip, tmp_path, capfd):
         (("--tile", "300x300"), 2, "the nearest is 256x256"),
         (("--tile", "2x"), 2, "is not a size"),
         (("--tile", "4096x4096", "--vram", "240M"), 2, "--tile 256x256 would fit"),
+        (("--tile", "8192x8192", "--vram", "100M"), 2, "the least that this stream needs is"),
         (("--vram", "100M"), 2, "the least that this stream needs is"),
         (("--vram", "100M", "--tile", "off"), 2, "in one piece"),
         (("--vram", "0"), 2, "no amount of memory"),
@@ -59,3 +78,9 @@ def test_doctor_says_what_fits_a_gpu_of_so_much_memory(capfd):
     lines = call(capfd, "doctor", "--vram", "12G").out.splitlines()
     assert "largest upscaled frame" in lines[0]
     assert len(lines) == 7
+
+
+def test_doctor_says_the_memory_that_it_was_asked_about(capfd):
+    lines = call(capfd, "doctor", "--vram", "1.5G", "--vram", "1T").out.splitlines()
+    assert [line.partition(":")[0] for line in lines[:2]] == ["1.5 GiB", "1024 GiB"]
+    assert [" 1.5 GiB " in line for line in lines[3:]] == [True, False] * 5

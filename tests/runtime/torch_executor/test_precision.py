@@ -26,7 +26,7 @@ from flashvsr_trt.runtime.session import Session
 from flashvsr_trt.runtime.torch import precision
 from flashvsr_trt.runtime.torch.precision import (
     Calibration,
-    check_fp8_attention,
+    check_fp8,
     fp8_products,
     read_calibration,
 )
@@ -135,7 +135,12 @@ def test_fp8_attention_is_refused_where_there_is_none(sparse_ratio, ranks, kv_ca
     stream = replace(STREAM, preset=replace(STREAM.preset, attention=attention))
     options = TorchOptions(precision="fp8-attention", kv_cache=kv_cache)
     with pytest.raises(UsageError, match=message):
-        check_fp8_attention(options, stream, ranks)
+        check_fp8(options, stream, ranks)
+
+
+def test_an_fp8_ring_is_refused_to_ranks():
+    with pytest.raises(UsageError, match="for one GPU"):
+        check_fp8(TorchOptions(kv_cache="fp8"), STREAM, 2)
 
 
 def test_a_table_of_other_weights_is_told(tmp_path):

@@ -382,3 +382,9 @@ def test_an_encoder_of_a_chip_gets_frames_from_memory(name):
     settings = choose_encoder("matroska", (96, 128), info, OutputOptions(codec=name), lambda line: None)
     assert av.VideoFormat(settings.pixel_format).components
     assert settings.pixel_format in [each.name for each in formats]
+
+
+def test_what_an_encoder_says_of_a_trial_is_no_damage_of_an_input_of_its_codec(tmp_path):
+    clip = make_clip(tmp_path / "in.mkv", codec="ffv1", pixel_format="yuv420p10le")
+    report, _ = upscale(clip, tmp_path / "out.mkv", codec="ffv1", encoder_options={})
+    assert (report.truncated, probe(tmp_path / "out.mkv").frames) == (None, 8)
