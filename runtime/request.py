@@ -210,13 +210,15 @@ DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 def take_precision(options: dict[str, Any]) -> dict[str, Any]:
     """As `UpscaleOptions` has them: precision bf16 is a dtype, fp8 what the DiT multiplies in beside one.
 
+    A dtype may have either name.
+
     Raises:
         UsageError: a precision and a dtype that differ.
     """
-    asked = options.get("precision", "auto")
+    asked, dtype = options.get("precision", "auto"), options.get("dtype", "auto")
+    dtype = DTYPES.get(dtype, dtype)
     if asked != "auto" and asked not in DTYPES:
-        return options
-    dtype = options.get("dtype", "auto")
+        return options | {"dtype": dtype}
     if asked in DTYPES and dtype not in ("auto", DTYPES[asked]):
         raise UsageError(f"--precision {asked} and --dtype {dtype} differ; leave --dtype out")
     return options | {"precision": DIT_PRECISIONS[0], "dtype": DTYPES.get(asked, dtype)}

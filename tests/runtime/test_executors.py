@@ -70,6 +70,9 @@ def test_every_option_of_the_command_is_one_of_a_session_or_of_files():
         ({"precision": "auto", "dtype": "float16"}, "float16", "dtype"),
         ({"precision": "bf16"}, "bfloat16", "dtype"),
         ({"precision": "fp8", "dtype": "bfloat16"}, "bfloat16", "fp8"),
+        ({"precision": "fp8", "dtype": "bf16"}, "bfloat16", "fp8"),
+        ({"precision": "bf16", "dtype": "bf16"}, "bfloat16", "dtype"),
+        ({"dtype": "fp16"}, "float16", "dtype"),
     ],
 )
 def test_precisions_are_spelled_as_by_the_command(options, dtype, precision):
