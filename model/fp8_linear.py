@@ -6,7 +6,14 @@ import torch
 from torch import nn
 
 from flashvsr_trt.kernels.block_sparse_attention_fp8 import AttentionScales
-from flashvsr_trt.kernels.fp8 import LARGEST, Quantised, fp8_product, quantise_rows, quantise_rows_reference
+from flashvsr_trt.kernels.fp8 import (
+    LARGEST,
+    SMALLEST,
+    Quantised,
+    fp8_product,
+    quantise_rows,
+    quantise_rows_reference,
+)
 from flashvsr_trt.kernels.fp8_products import gelu_product
 
 ROUNDING = 1.15
@@ -41,11 +48,16 @@ class Fp8LinearGelu(Fp8Linear):
         """`scale` and `shift` [in] are those of the LayerNorm that its operand is."""
         super().__init__(linear)
         # GELU makes nothing larger than it is.
-        self.inner_scale = ROUNDING * reach(linear, scale, shift) / LARGEST
+        self.inner_scale = scale_within(reach(linear, scale, shift))
 
     def gelu(self, x: Quantised) -> Quantised:
         """GELU of the layer's result, [tokens, in] -> [tokens, out]."""
         return gelu_product(x, Quantised(self.weight, self.scale), self.bias, self.inner_scale)
+
+
+def scale_within(largest: float) -> float:
+    """Of values up to `largest`; what a layer of zeros makes has a scale as well."""
+    return ROUNDING * max(largest, SMALLEST) / LARGEST
 
 
 def reach(linear: nn.Linear, scale: torch.Tensor, shift: torch.Tensor) -> float:
@@ -63,7 +75,7 @@ def norm_scale(weight: torch.Tensor) -> float:
 
     The norm has the length sqrt(n); RoPE changes no pair's length.
     """
-    return ROUNDING * math.sqrt(len(weight)) * float(weight.abs().max()) / LARGEST
+    return scale_within(math.sqrt(len(weight)) * float(weight.abs().max()))
 
 
 def attention_scales(
@@ -74,5 +86,5 @@ def attention_scales(
     Queries and keys have RMS norms of these weights; the operand of v is a LayerNorm times `scale` plus
     `shift`. Values are kept less their mean, which is within the same bound: they differ by at most twice it.
     """
-    v_scale = ROUNDING * 2 * reach(v, scale, shift) / LARGEST
+    v_scale = scale_within(2 * reach(v, scale, shift))
     return AttentionScales(norm_scale(q_weight), norm_scale(k_weight), v_scale, v.weight.dtype)

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from flashvsr_trt.kernels.fp8 import quantise_rows_reference
-from flashvsr_trt.model.fp8_linear import Fp8Linear
+from flashvsr_trt.kernels.fp8 import quantise_rows, quantise_rows_reference
+from flashvsr_trt.model.fp8_linear import Fp8Linear, Fp8LinearGelu, attention_scales
 from flashvsr_trt.model.running_dit import PromptAttention
 
 
@@ -39,3 +39,13 @@ def test_what_the_prompt_gives_all_tokens_is_not_rounded(common):
     assert 1e-3 < (layer(h) - wanted).norm() / differing < 0.06
     layer.o = linear
     assert layer(h).equal(wanted)
+
+
+def test_a_layer_of_zeros_makes_zeros_and_has_scales():
+    layer, ones, zeros = nn.Linear(128, 256), torch.ones(128), torch.zeros(128)
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    made = Fp8LinearGelu(layer, ones, zeros).gelu(quantise_rows(torch.randn(4, 128)))
+    assert made.wide().count_nonzero() == 0
+    scales = attention_scales(zeros, zeros, layer, ones, zeros)
+    assert all(0 < 1 / scale < float("inf") for scale in scales[:3])
