@@ -41,7 +41,7 @@ NEWEST_TESTS := tests/newest tests/quality tests/cli/test_compare.py tests/files
 
 test-newest: $(INSTALLED)
 	$(MAKE) --no-print-directory --jobs=2 $(NEWEST_INSTALLED) made-before
-	FLASHVSR_MADE_BEFORE=$(CURDIR)/$(MADE_BEFORE) PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 \
+	MADE_BEFORE=$(CURDIR)/$(MADE_BEFORE) PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 \
 		$(NEWEST_BIN)/python -m pytest --numprocesses auto --dist loadfile $(NEWEST_TESTS)
 
 made-before: $(INSTALLED)

@@ -10,7 +10,7 @@ from flashvsr_trt.extras import install_command
 from tests.cli.command import spawn
 from tests.clips import make_clip, probe
 
-MADE_BEFORE = "FLASHVSR_MADE_BEFORE"
+MADE_BEFORE = "MADE_BEFORE"
 """A cache folder that an environment with torch filled: it ran `RUN` on a clip of this size."""
 
 RUN = ("--preset", "nano-full-attn", "--weights", "random:1", "--backend", "onnxruntime")
