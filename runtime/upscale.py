@@ -132,7 +132,7 @@ def check_files(
 def chosen_output(options: RunOptions) -> str:
     """Where the video goes: as asked for, or beside the input. Stdout is STDOUT, by whatever name.
 
-    In a folder a video gets the name that it would get beside its input; pictures are numbered in it.
+    In a folder with a slash a video gets the name that it would get beside its input; pictures are numbered.
 
     Raises:
         UsageError: the name is the input's to give, and a pipe has none.
@@ -152,9 +152,14 @@ def chosen_output(options: RunOptions) -> str:
 
 
 def _is_folder_of_videos(options: RunOptions) -> bool:
-    """Whether -o names a folder, and the input is no sequence of pictures."""
+    """Whether -o ends in a slash, and the input is no sequence of pictures.
+
+    A folder without the slash is one of numbered pictures, so that a command means the same a second time.
+    """
     output = options.output
     if output is None or output in STDOUT_NAMES or not names_folder(local_path(output)):
+        return False
+    if not output.endswith(("/", os.sep)):
         return False
     return bool(options.raw_size) or not _is_sequence(local_path(options.input))
 

@@ -62,7 +62,7 @@ STREAM_CODECS = "copy, auto (convert what OUT cannot hold), none, or an encoder 
     "-o",
     "--output",
     metavar="OUT",
-    help="File, folder for files of the inputs' names, %05d.png for pictures, or -.  [default: INPUT_2x]",
+    help="File, folder/ for files of the inputs' names, %05d.png for pictures, or -.  [default: INPUT_2x]",
 )
 @click.option(
     "--resume", is_flag=True, help="Skip inputs whose output is there; it has its name only when whole."
