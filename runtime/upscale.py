@@ -157,9 +157,7 @@ def _is_folder_of_videos(options: RunOptions) -> bool:
     A folder without the slash is one of numbered pictures, so that a command means the same a second time.
     """
     output = options.output
-    if output is None or output in STDOUT_NAMES or not names_folder(local_path(output)):
-        return False
-    if not output.endswith(("/", os.sep)):
+    if output is None or not output.endswith(("/", os.sep)) or not names_folder(local_path(output)):
         return False
     return bool(options.raw_size) or not _is_sequence(local_path(options.input))
 

@@ -140,11 +140,14 @@ def commands_of(
 
 def unknown_variables(root: click.Group) -> list[str]:
     """A line for each variable FLASHVSR_... of the environment that nothing reads."""
+    given = sorted(name for name in os.environ if name.startswith(PREFIX) and name not in VARIABLES)
+    if not given:
+        return []
     options = [option for _, command in commands_of(root) for option in options_of(command)]
     known = {name for option in (*options, *DISPLAY_OPTIONS) for name in variables_of(option)} | VARIABLES
     words = [name.removeprefix(PREFIX) for name in known]
     lines = []
-    for name in sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known):
+    for name in (name for name in given if name not in known):
         near = difflib.get_close_matches(name.removeprefix(PREFIX), words, n=1)
         advice = f"did you mean {PREFIX}{near[0]}?" if near else "no option has that name"
         lines.append(f"{name} is not read: {advice}")
