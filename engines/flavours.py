@@ -1,13 +1,12 @@
 """The kinds of engines, what each is built for, and which one a request means."""
 
 import importlib.metadata
-import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from flashvsr_trt.engines.device import Device
 from flashvsr_trt.errors import DeviceError, EngineError, MissingDependencyError, UsageError
-from flashvsr_trt.extras import install_command
+from flashvsr_trt.extras import install_command, is_installed
 
 
 @dataclass(frozen=True)
@@ -114,7 +113,7 @@ def architecture_of(capability: str) -> str:
 
 
 def installed_version(flavour: Flavour) -> str | None:
-    if importlib.util.find_spec(flavour.module) is None:
+    if not is_installed(flavour.module):
         return None
     try:
         return importlib.metadata.version(flavour.distribution)

@@ -1,6 +1,5 @@
 """Whether engines of a flavour can be built and run here, for which GPUs, and what is missing for that."""
 
-import importlib.util
 import sys
 from dataclasses import dataclass
 
@@ -13,7 +12,7 @@ from flashvsr_trt.engines.flavours import (
     supported_version,
 )
 from flashvsr_trt.errors import FlashVSRError, MissingDependencyError
-from flashvsr_trt.extras import environment_command, install_command
+from flashvsr_trt.extras import environment_command, install_command, is_installed
 from flashvsr_trt.kernels.tuning import ARCHITECTURES
 
 EXPORTING = ("torch", "onnx", "onnxscript", "onnx_ir")
@@ -74,7 +73,7 @@ def readiness(flavour: Flavour, device: Device | None) -> Readiness:
         (SPARSE, "building sparse presets"),
         (RUNNING, "seeing a GPU and running on it"),
     ):
-        missing += [Missing(module, purpose, fix) for module in modules if not _installed(module)]
+        missing += [Missing(module, purpose, fix) for module in modules if not is_installed(module)]
     absent = {part.part for part in missing}
     fits = device is not None and device.capability in flavour.capabilities
     builds: tuple[str, ...] = ()
@@ -93,7 +92,7 @@ def readiness(flavour: Flavour, device: Device | None) -> Readiness:
 
 
 def _why_not_run(flavour: Flavour, version: str | None, device: Device | None) -> str | None:
-    if not _installed(RUNNING[0]):
+    if not is_installed(RUNNING[0]):
         return "no cuda-python to see a GPU with"
     if device is None:
         return "no GPU"
@@ -102,16 +101,9 @@ def _why_not_run(flavour: Flavour, version: str | None, device: Device | None) -
     return None if version else f"no {flavour.title} that fits"
 
 
-def _installed(module: str) -> bool:
-    try:
-        return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # the package around it is not there
-        return False
-
-
 def _in_the_way(flavour: Flavour) -> str | None:
     """That another package has the flavour's module here, and would be spoilt; None where that is not so."""
-    if not flavour.shares_module or installed_version(flavour) or not _installed(flavour.module):
+    if not flavour.shares_module or installed_version(flavour) or not is_installed(flavour.module):
         return None
     return f"{flavour.distribution} cannot stand beside the {flavour.module} that is installed here"
 
@@ -134,7 +126,7 @@ def check_can_build(flavour: str, capability: str | None = None, exports: bool =
     chosen, _ = choose_flavour(flavour, capability, current_device())
     supported_version(chosen)
     needed = EXPORTING if exports else EXPORTING[1:]
-    missing = [module for module in needed if not _installed(module)]
+    missing = [module for module in needed if not is_installed(module)]
     if missing:
         raise MissingDependencyError(
             f"building {chosen.name} engines needs {', '.join(missing)}: {install_command(chosen.extra)}"

@@ -1,6 +1,5 @@
 """Checking a folder of engines: as far as this machine can, and saying how far that is."""
 
-import importlib.util
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from flashvsr_trt.engines.tensorrt_api import (
     one_line,
 )
 from flashvsr_trt.errors import EngineError, FlashVSRError
+from flashvsr_trt.extras import is_installed
 from flashvsr_trt.plugins.onnx_values import dtype_of, shape_of
 from flashvsr_trt.plugins.op_kernels import OperatorKernels
 
@@ -121,7 +121,7 @@ def _check_model(engines: EngineSet, plan: SegmentPlan, step: EngineStep) -> Non
 def why_no_sessions(engines: EngineSet) -> str | None:
     """Why ONNX Runtime cannot open what the engines are made of on this CPU; None where it can."""
     manifest = engines.manifest
-    if importlib.util.find_spec("onnxruntime") is None:
+    if not is_installed("onnxruntime"):
         return "no onnxruntime here: engines' graphs are opened on the CPU only with it"
     if manifest.key.precision == "bf16":
         return "ONNX Runtime's CPU provider has no bfloat16: graphs are opened only in fp16 and fp32"

@@ -1,5 +1,6 @@
 """The command that installs an optional part here: from where this package itself was installed."""
 
+import importlib.util
 import json
 import sys
 from importlib.metadata import PackageNotFoundError, distribution
@@ -14,6 +15,14 @@ DISTRIBUTION = "flashvsr-trt"
 TORCH = "pip install torch"
 TORCH_FOR_CUDA = "install torch with CUDA as https://pytorch.org/get-started/locally says for your system"
 """`pip install torch` brings that by itself on Linux alone."""
+
+
+def is_installed(module: str) -> bool:
+    """Whether a module is here. It is not imported; the packages around it are."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # a package around it is not there
+        return False
 
 
 def install_command(extra: str, option: str = "") -> str:

@@ -1,13 +1,12 @@
 """Which executors there are, what "auto" means, and opening one. A backend's packages are imported here only
 in its factory."""
 
-import importlib.util
 import pkgutil
 from dataclasses import replace
 
 from flashvsr_trt.cache.bundle import find_bundle
 from flashvsr_trt.errors import FlashVSRError, UsageError, named_missing_parts
-from flashvsr_trt.extras import install_command
+from flashvsr_trt.extras import install_command, is_installed
 from flashvsr_trt.notices import Notify, log_notice, phase
 from flashvsr_trt.runtime.distributed.place import torchrun_place
 from flashvsr_trt.runtime.executor import Executor
@@ -119,9 +118,9 @@ def _why_no_onnxruntime(request: ExecutorRequest) -> str | None:
         return "ONNX Runtime has no --cuda-graphs"
     if request.dtype not in ("auto", "float32"):
         return f"ONNX Runtime is not chosen for {request.dtype}"
-    if not _installed("onnxruntime"):
+    if not is_installed("onnxruntime"):
         return f"no ONNX Runtime: {install_command('cpu')}"
-    if _installed("torch") and _installed("onnx") and _installed("onnxscript"):
+    if is_installed("torch") and is_installed("onnx") and is_installed("onnxscript"):
         return None
     if find_bundle(request.stream, request.weights, "fp32"):
         return None
@@ -129,15 +128,8 @@ def _why_no_onnxruntime(request: ExecutorRequest) -> str | None:
 
 
 def _torch_has_gpu() -> bool:
-    if not _installed("torch"):
+    if not is_installed("torch"):
         return False
     import torch
 
     return torch.cuda.is_available()
-
-
-def _installed(module: str) -> bool:
-    try:
-        return importlib.util.find_spec(module) is not None
-    except ImportError:
-        return False

@@ -4,21 +4,48 @@ Every tile has a state of its own, and all run in one executor, with one set of 
 sees none of this: counts, times and latency are those of frames without tiles.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from flashvsr_trt.config.presets import UNIT_FRAMES
 from flashvsr_trt.config.signatures import DECODE, DIT, ENCODE, StreamConfig
 from flashvsr_trt.config.tiles import TilePlan
-from flashvsr_trt.runtime.executor import DeviceTensor, Executor, GraphExecutor, PendingFrames
+from flashvsr_trt.runtime.executor import DeviceTensor, Executor, GraphExecutor, PendingFrames, State
 from flashvsr_trt.runtime.frames import Frames, NumpyArrays
 from flashvsr_trt.runtime.ring import RingStep
-from flashvsr_trt.runtime.tile_states import OwnStates, TileStates
 from flashvsr_trt.runtime.whole_frames import HostFrames, WholeFrames
+
+
+class TileStates(Protocol):
+    """The states of a clip's tiles: where each is while others run."""
+
+    def use(self, number: int, stage: str, step: RingStep | None = None) -> AbstractContextManager[State]:
+        """Tile `number`'s state, ready for one call of a stage; `step` is of a DiT step."""
+        ...
+
+    def reset(self) -> None:
+        """Zero all of them, for the next clip."""
+        ...
+
+
+class OwnStates:
+    """Implements `TileStates`: each tile's state stays where the executor made it."""
+
+    def __init__(self, executor: Executor, count: int) -> None:
+        self.executor, self.states = executor, [executor.new_state() for _ in range(count)]
+
+    @contextmanager
+    def use(self, number: int, stage: str, step: RingStep | None = None) -> Iterator[State]:
+        yield self.states[number]
+
+    def reset(self) -> None:
+        for state in self.states:
+            self.executor.reset_state(state)
 
 
 @dataclass
@@ -59,7 +86,6 @@ class TiledExecutor(Executor):
         return TiledState(self.new_states())
 
     def reset_state(self, state: TiledState) -> None:
-        """See `Executor.reset_state`."""
         state.tiles.reset()
         state.tail = None
 
@@ -139,10 +165,8 @@ class TiledExecutor(Executor):
         return self.frames.condition(reference[:, rows, columns])
 
     def stage_seconds(self) -> dict[str, float]:
-        """See `Executor.stage_seconds`."""
         return self.executor.stage_seconds()
 
     def describe(self) -> dict[str, Any]:
-        """See `Executor.describe`."""
         height, width = self.plan.tile
         return self.executor.describe() | {"tile": [width, height], "tiles": len(self.plan.tiles)}

@@ -69,7 +69,6 @@ class HostFrames:
         self.threads = ThreadPoolExecutor(min(UNIT_FRAMES, os.cpu_count() or 1))
 
     def upscale(self, frames: np.ndarray) -> np.ndarray:
-        """See `WholeFrames.upscale`."""
         return self._each(self._upscale, frames)
 
     def _upscale(self, frame: np.ndarray) -> np.ndarray:
@@ -87,24 +86,19 @@ class HostFrames:
         return upscaled
 
     def reference(self, kept: np.ndarray) -> np.ndarray:
-        """See `WholeFrames.reference`."""
         return kept
 
     def condition(self, frames: np.ndarray) -> DeviceTensor:
-        """See `WholeFrames.condition`."""
         return signed(frames)
 
     def blank(self) -> np.ndarray:
-        """See `WholeFrames.blank`."""
         return np.zeros((UNIT_FRAMES, 3, *self.canvas), np.float32)
 
     def add(self, blended: np.ndarray, tile: Tile, weight: np.ndarray, frames: PendingFrames) -> None:
-        """See `WholeFrames.add`."""
         rows, columns = tile.pixels
         blended[:, :, rows, columns] += frames.read() * weight
 
     def finish(self, blended: np.ndarray, reference: np.ndarray, on_device: bool = False) -> PendingFrames:
-        """See `WholeFrames.finish`."""
         return ReadyFrames(self._each(self._finish, zip(blended, reference, strict=True)))
 
     def _finish(self, pair: tuple[np.ndarray, np.ndarray]) -> np.ndarray:

@@ -32,7 +32,7 @@ _memories: dict[int, SessionMemory] = {}
 
 
 class OnnxRuntimeRunner(AotKernels):
-    """The sessions and kernels of one folder. Implements `runtime.engine_runner.EngineRunner`.
+    """The sessions and kernels of one folder. Implements `runtime.tensorrt.engine_runner.EngineRunner`.
 
     Args:
         index: of the GPU, as CUDA numbers them.
@@ -120,7 +120,7 @@ class OnnxRuntimeRunner(AotKernels):
 
 
 class SessionEngine:
-    """A session and the matrices that it reads. Implements `runtime.engine_runner.Engine`."""
+    """A session and the matrices that it reads. Implements `runtime.tensorrt.engine_runner.Engine`."""
 
     def __init__(
         self, owner: OnnxRuntimeRunner, weights: SharedWeights, engine: str, session: Any, stream: int
@@ -191,7 +191,7 @@ class SessionEngine:
 
 
 class SessionContext:
-    """A session with its scratch memory. Implements `runtime.engine_runner.EngineContext`."""
+    """A session with its scratch memory. Implements `runtime.tensorrt.engine_runner.EngineContext`."""
 
     def __init__(self, engine: SessionEngine, memory: int) -> None:
         self.engine, self.memory = engine, memory

@@ -15,7 +15,7 @@ _MILLISECOND = 1e-3
 
 
 class TensorRTRunner(AotKernels):
-    """The engines and kernels of one folder. Implements `runtime.engine_runner.EngineRunner`.
+    """The engines and kernels of one folder. Implements `runtime.tensorrt.engine_runner.EngineRunner`.
 
     Raises:
         MissingDependencyError: the folder's flavour is not installed.
@@ -52,7 +52,7 @@ class TensorRTRunner(AotKernels):
 
 
 class LoadedEngine:
-    """A deserialised engine. Implements `runtime.engine_runner.Engine`."""
+    """A deserialised engine. Implements `runtime.tensorrt.engine_runner.Engine`."""
 
     def __init__(self, trt: Any, logger: Any, name: str, engine: Any, cache: RuntimeCache) -> None:
         self.trt, self.logger, self.name, self.cache = trt, logger, name, cache
@@ -79,7 +79,7 @@ class LoadedEngine:
 
 
 class BoundContext:
-    """An execution context. Implements `runtime.engine_runner.EngineContext`."""
+    """An execution context. Implements `runtime.tensorrt.engine_runner.EngineContext`."""
 
     def __init__(self, owner: LoadedEngine, context: Any) -> None:
         self.owner, self.context = owner, context

@@ -78,7 +78,7 @@ def in_tiles(
 
 
 class RingsFromHost:
-    """Implements `runtime.tile_states.TileStates`: a tile's ring is on the GPU while its DiT steps run.
+    """Implements `runtime.tiles.TileStates`: a tile's ring is on the GPU while its DiT steps run.
 
     All calls of a DiT step go tile by tile, in order.
 
@@ -123,7 +123,6 @@ class RingsFromHost:
 
     @contextmanager
     def use(self, number: int, stage: str, step: RingStep | None = None) -> Iterator[ClipState]:
-        """See `TileStates.use`."""
         if stage != DIT:
             yield self.states[number]
             return

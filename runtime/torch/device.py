@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
-from importlib.util import find_spec
 
 import torch
 
@@ -15,7 +14,7 @@ from flashvsr_trt.config.presets import NetworkConfig, Preset
 from flashvsr_trt.config.signatures import PIXEL_CHANNELS, StreamConfig
 from flashvsr_trt.config.tiles import TilePlan
 from flashvsr_trt.errors import DeviceError, MissingDependencyError, UsageError
-from flashvsr_trt.extras import install_command
+from flashvsr_trt.extras import install_command, is_installed
 from flashvsr_trt.kernels.block_sparse_attention_scaled import reads_scaled_ring
 from flashvsr_trt.kernels.calls import architecture_of
 from flashvsr_trt.kernels.stack_frames import FRAMES
@@ -84,7 +83,7 @@ def check_kernels(device: torch.device) -> None:
         MissingDependencyError: Triton is not installed.
         DeviceError: the GPU is older than every architecture of the tuning table.
     """
-    if find_spec("triton") is None:
+    if not is_installed("triton"):
         raise MissingDependencyError(
             f"the kernels need Triton: {install_command('kernels')}, or use --attention reference"
         )

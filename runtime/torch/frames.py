@@ -70,7 +70,6 @@ class TorchArrays:
         )
 
     def copy(self, frames: torch.Tensor) -> torch.Tensor:
-        """See `FrameArrays.copy`."""
         caller, encoding = self._caller(), self.encoding
         hand_over([frames], caller, encoding)
         with self._on(encoding):
@@ -79,7 +78,6 @@ class TorchArrays:
         return own
 
     def stack(self, frames: Sequence[Frames]) -> Frames:
-        """See `FrameArrays.stack`."""
         if all(isinstance(frame, np.ndarray) for frame in frames):
             return np.stack(frames)
         with self._on(self.encoding):
@@ -91,7 +89,6 @@ class TorchArrays:
         return torch.cat(list(parts)) if parts else none
 
     def mark(self) -> torch.cuda.Event | None:
-        """See `FrameArrays.mark`."""
         if self.device.type != "cuda":
             return None
         mark = torch.cuda.Event()
@@ -99,7 +96,6 @@ class TorchArrays:
         return mark
 
     def follow(self, mark: torch.cuda.Event | None, frames: Frames = ()) -> None:
-        """See `FrameArrays.follow`."""
         caller = self._caller()
         if mark and caller:
             caller.wait_event(mark)

@@ -59,7 +59,7 @@ def in_tiles(
 
 
 class OnePlace:
-    """Implements `runtime.tile_states.TileStates`: tiles take turns in one state, and wait on the GPU.
+    """Implements `runtime.tiles.TileStates`: tiles take turns in one state, and wait on the GPU.
 
     Raises:
         DeviceError: the GPU has no room for the states.
@@ -95,7 +95,6 @@ class OnePlace:
             copy_all(own, kept)
 
     def reset(self) -> None:
-        """See `TileStates.reset`."""
         torch.cuda.synchronize(self.executor.device)
         for tensors in (*self.encode, *self.memory, *self.rings):
             for tensor in tensors:
@@ -104,7 +103,7 @@ class OnePlace:
 
 
 class LayersFromHost:
-    """Implements `runtime.tile_states.TileStates`: a layer's ring is on the GPU while the layer runs.
+    """Implements `runtime.tiles.TileStates`: a layer's ring is on the GPU while the layer runs.
 
     The executor's stages run in turn. All calls of a DiT step go tile by tile, in order.
 
@@ -158,7 +157,6 @@ class LayersFromHost:
 
     @contextmanager
     def use(self, number: int, stage: str, step: RingStep | None = None) -> Iterator:
-        """See `TileStates.use`."""
         encode, memory = self.tails[0 if self.waiting else number]
         if stage == DIT:
             assert step is not None
@@ -208,7 +206,6 @@ class LayersFromHost:
             self.fetched += 1
 
     def reset(self) -> None:
-        """See `TileStates.reset`."""
         torch.cuda.synchronize(self.device)
         rings = (tensors_of(ring) for tile in self.rings for ring in tile)
         for tensors in (*rings, *(part for tails in (*self.tails, *self.waiting) for part in tails)):

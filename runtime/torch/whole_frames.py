@@ -52,7 +52,6 @@ class TorchFrames:
         }
 
     def upscale(self, frames: Frames, stage: str = ENCODE) -> torch.Tensor:
-        """See `WholeFrames.upscale`."""
         if stage == DECODE and isinstance(frames, torch.Tensor):
             hand_over([frames], self.encoding, self.decoding)
         with self.within(stage, self.encoding if stage == ENCODE else self.decoding):
@@ -69,11 +68,9 @@ class TorchFrames:
         return frames
 
     def reference(self, kept: Frames) -> torch.Tensor:
-        """See `WholeFrames.reference`."""
         return self.upscale(kept, DECODE)
 
     def condition(self, frames: torch.Tensor) -> torch.Tensor:
-        """See `WholeFrames.condition`."""
         with self.within(DECODE, self.decoding):
             shape, dtype = (len(frames), 3, *frames.shape[1:3]), self.dtype_of_conditions
             made = torch.empty(shape, dtype=dtype, device=self.device)
@@ -82,12 +79,10 @@ class TorchFrames:
             return made
 
     def blank(self) -> torch.Tensor:
-        """See `WholeFrames.blank`."""
         with self.within(DECODE, self.decoding):
             return torch.zeros((UNIT_FRAMES, 3, *self.canvas), device=self.device)
 
     def add(self, blended: torch.Tensor, tile: Tile, weight: np.ndarray, frames: torch.Tensor) -> None:
-        """See `WholeFrames.add`."""
         rows, columns = tile.pixels
         with self.within(DECODE, self.decoding):
             for frame, place in zip(frames, blended[:, :, rows, columns], strict=True):
@@ -96,7 +91,6 @@ class TorchFrames:
     def finish(
         self, blended: torch.Tensor, reference: torch.Tensor, on_device: bool = False
     ) -> PendingFrames:
-        """See `WholeFrames.finish`."""
         with self.within(DECODE, self.decoding):
             made = blended.new_empty((UNIT_FRAMES, *self.canvas, 3), dtype=torch.uint8)
             for frame, wanted, place in zip(blended.split(1), reference.split(1), made.split(1), strict=True):

@@ -176,7 +176,7 @@ AddVideo = Callable[[OutputContainer, tuple[int, int]], av.VideoStream]
 """Adds a video stream of that height and width to an output and opens its encoder."""
 
 
-def encoded_video(add_video: AddVideo, codec: str, size: tuple[int, int], decodes: bool = True) -> Part:
+def encoded_video(add_video: AddVideo, codec: str, size: tuple[int, int]) -> Part:
     """The output's video: a few black frames through its encoder, which makes `codec`."""
 
     def add(output: OutputContainer) -> list[av.Packet]:
@@ -189,7 +189,7 @@ def encoded_video(add_video: AddVideo, codec: str, size: tuple[int, int], decode
             packets += stream.encode(frame)
         return packets + stream.encode(None)
 
-    return Part("video", codec, decodes, add)
+    return Part("video", codec, True, add)
 
 
 def canonical_codec(stream: Stream) -> str | None:

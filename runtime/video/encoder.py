@@ -15,7 +15,7 @@ from flashvsr_trt.runtime.request import OutputOptions
 from flashvsr_trt.runtime.video.beside import hdr_options
 from flashvsr_trt.runtime.video.color import chroma_steps, has_alpha, is_subsampled, sample_bits
 from flashvsr_trt.runtime.video.info import VideoInfo
-from flashvsr_trt.runtime.video.media_open import find_encoder
+from flashvsr_trt.runtime.video.media_open import error_reason, find_encoder
 
 DEFAULT_CODEC = "libx264"
 CONTAINER_CODECS = {"webm": "libvpx-vp9", "yuv4mpegpipe": "rawvideo"}
@@ -37,7 +37,7 @@ FULL_RANGE_CODECS = ("mjpeg",)
 """They refuse limited range, which FFmpeg says of them by the old yuvj formats."""
 
 PROBE_SIDE = 256
-"""Height and width at which an encoder is asked whether it takes a pixel format that it names."""
+"""Height and width at which an encoder is opened to see whether it opens with a pixel format."""
 
 WITHOUT_ALPHA = ("yuv4mpegpipe",)
 """Containers that hold no alpha whatever the codec."""
@@ -101,9 +101,7 @@ def choose_encoder(
 
     Raises UsageError for a codec, crf or pixel format that cannot be used.
     """
-    encoder = _find_encoder(wanted.codec or _default_codec(container_format, size, info, notify))
-    if encoder.name == "libsvtav1":
-        os.environ.setdefault("SVT_LOG", "1")  # errors only: its reports on the terminal have no option
+    encoder = find_video_encoder(wanted.codec or _default_codec(container_format, size, info, notify))
     pixel_format = wanted.pixel_format
     if pixel_format is None:
         needs = info.bits > 8, info.alpha and container_format not in WITHOUT_ALPHA
@@ -128,15 +126,19 @@ def _default_codec(container_format: str, size: tuple[int, int], info: VideoInfo
     chosen = usual
     if info.alpha:
         chosen = CODECS_WITH_ALPHA.get(container_format, usual)
-    elif info.bits > 8 and not _formats(_find_encoder(usual), (True, False), size):
+    elif info.bits > 8 and not _formats(find_video_encoder(usual), (True, False), size):
         chosen = DEEP_FALLBACK
     if chosen != usual:
         notify(f"{chosen} instead of {usual}: it holds {'alpha' if info.alpha else '10 bits a sample'}")
     return chosen
 
 
-def _find_encoder(name: str) -> Codec:
-    return find_encoder(name, "video", f"use one such as {', '.join(QUALITIES)}")
+def find_video_encoder(name: str) -> Codec:
+    """FFmpeg's encoder of that name. Raises UsageError where there is none, or none of video."""
+    encoder = find_encoder(name, "video", f"use one such as {', '.join(QUALITIES)}")
+    if encoder.name == "libsvtav1":
+        os.environ.setdefault("SVT_LOG", "1")  # errors only: its reports on the terminal have no option
+    return encoder
 
 
 def _quality_options(codec: str, crf: float | None) -> dict[str, str]:
@@ -192,21 +194,25 @@ def _formats(encoder: Codec, needs: tuple[bool, bool], size: tuple[int, int]) ->
         if (sample_bits(layout) > 8 or not deep) and (has_alpha(layout) or not alpha):
             wanted.append(name)
     return [
-        name for name in wanted if _holds(name, size) and (needs == (False, False) or _takes(encoder, name))
+        name
+        for name in wanted
+        # Some name 10 bits or alpha that their build or GPU lacks.
+        if _holds(name, size) and (needs == (False, False) or why_closed(encoder, name) is None)
     ]
 
 
-def _takes(encoder: Codec, pixel_format: str) -> bool:
-    """Whether the encoder opens with a format: some name 10 bits or alpha that their build or GPU lacks."""
+def why_closed(encoder: Codec, pixel_format: str) -> str | None:
+    """Why the encoder does not open with a format, in FFmpeg's words; None if it does."""
     trial = encoder.create("video")
     trial.height = trial.width = PROBE_SIDE
-    trial.pix_fmt, trial.time_base, trial.thread_count = pixel_format, Fraction(1, 25), 1
+    trial.pix_fmt, trial.time_base = pixel_format, Fraction(1, 25)
+    trial.framerate, trial.thread_count = Fraction(25), 1
     trial.options = dict(QUALITIES[encoder.name].options) if encoder.name in QUALITIES else {}
     try:
         trial.open()
-    except FFmpegError:
-        return False
-    return True
+    except FFmpegError as error:
+        return error_reason(error)
+    return None
 
 
 def _choose_pixel_format(

@@ -1,16 +1,18 @@
 """Which video encoders this FFmpeg has, and which of them open on this machine."""
 
-import os
+from contextlib import suppress
 from dataclasses import dataclass
-from fractions import Fraction
 
 import av
 from av.codec import Codec
-from av.codec.codec import UnknownCodecError
-from av.error import FFmpegError
 
-from flashvsr_trt.runtime.video.encoder import FULL_RANGE_CODECS, PROBE_SIDE, QUALITIES
-from flashvsr_trt.runtime.video.media_open import error_reason
+from flashvsr_trt.errors import UsageError
+from flashvsr_trt.runtime.video.encoder import (
+    FULL_RANGE_CODECS,
+    QUALITIES,
+    find_video_encoder,
+    why_closed,
+)
 
 LISTED = (*QUALITIES, "prores_ks", "ffv1", "mjpeg", "rawvideo")
 """Those that hold what this tool makes well; any other of FFmpeg's encoders may be named too."""
@@ -35,42 +37,22 @@ def encoders_here(hardware: bool = False) -> list[EncoderHere]:
     names = {name for name in av.codecs_available if name.endswith(HARDWARE)}
     if not hardware:
         names |= {name for name in LISTED if name in av.codecs_available}
-    found = [_codec(name) for name in sorted(names, key=lambda name: (name.endswith(HARDWARE), name))]
-    return [_looked_at(codec) for codec in found if codec is not None]
-
-
-def _codec(name: str) -> Codec | None:
-    """None for what only decodes, or is no video."""
-    try:
-        codec = Codec(name, "w")
-    except (UnknownCodecError, RuntimeError):
-        return None
-    return codec if codec.type == "video" else None
+    found = []
+    for name in sorted(names, key=lambda name: (name.endswith(HARDWARE), name)):
+        with suppress(UsageError):  # it only decodes, or is no video
+            found.append(_looked_at(find_video_encoder(name)))
+    return found
 
 
 def _looked_at(codec: Codec) -> EncoderHere:
     quality = QUALITIES.get(codec.name)
+    formats = [each.name for each in codec.video_formats or ()]
+    first = ("yuvj420p",) if codec.name in FULL_RANGE_CODECS else ()
+    usable = (name for name in (*first, "yuv420p", "nv12", *formats) if name in formats)
     return EncoderHere(
         name=codec.name,
         makes=codec.canonical_name,
         quality=f"{quality.option} {quality.default:g}" if quality else "-",
         hardware=codec.name.endswith(HARDWARE),
-        why_not=_why_not(codec),
+        why_not=why_closed(codec, next(usable, "yuv420p")),
     )
-
-
-def _why_not(codec: Codec) -> str | None:
-    os.environ.setdefault("SVT_LOG", "1")  # errors only: its reports on the terminal have no option
-    trial = codec.create("video")
-    trial.height = trial.width = PROBE_SIDE
-    formats = [each.name for each in codec.video_formats or ()]
-    first = ("yuvj420p",) if codec.name in FULL_RANGE_CODECS else ()
-    usable = (name for name in (*first, "yuv420p", "nv12", *formats) if name in formats)
-    trial.pix_fmt, trial.time_base = next(usable, "yuv420p"), Fraction(1, 25)
-    trial.framerate, trial.thread_count = Fraction(25), 1
-    trial.options = dict(QUALITIES[codec.name].options) if codec.name in QUALITIES else {}
-    try:
-        trial.open()
-    except FFmpegError as error:
-        return error_reason(error)
-    return None

@@ -12,7 +12,7 @@ from flashvsr_trt.runtime.video.beside import NOTHING, Beside
 from flashvsr_trt.runtime.video.color import ColorTags
 
 if TYPE_CHECKING:
-    from av.container.core import Chapter  # of PyAV\'s stubs alone
+    from av.container.core import Chapter  # of PyAV's stubs alone
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from collections.abc import Container, Iterator, Sequence
 from contextlib import suppress
 from fractions import Fraction
-from typing import TYPE_CHECKING
 
 import av
 from av.container import InputContainer, OutputContainer
@@ -25,10 +24,6 @@ from flashvsr_trt.runtime.video.packet_times import (
 )
 from flashvsr_trt.runtime.video.stream_plan import PlannedStream, open_conversion
 from flashvsr_trt.runtime.video.tags import content_metadata
-
-if TYPE_CHECKING:
-    pass  # of PyAV\'s stubs alone
-
 
 DECODED_BEFORE_START = Fraction(1)
 """Seconds of audio that a decoder gets before a later start: a codec's frames lean on those before."""

@@ -26,7 +26,7 @@ def machine(monkeypatch):
         monkeypatch.setattr(flavours, "installed_version", lambda _: version)
         monkeypatch.setattr(doctor, "current_device", lambda: device)
         monkeypatch.setattr(readiness, "current_device", lambda: device)
-        monkeypatch.setattr(readiness, "_installed", lambda name: name not in without and bool(find(name)))
+        monkeypatch.setattr(readiness, "is_installed", lambda name: name not in without and bool(find(name)))
 
     return set_up
 

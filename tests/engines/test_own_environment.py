@@ -14,7 +14,7 @@ def machine(monkeypatch):
 
     def install(module, version):
         monkeypatch.setattr(readiness, "current_device", lambda: None)
-        monkeypatch.setattr(readiness, "_installed", lambda name: module or name != ONNXRUNTIME.module)
+        monkeypatch.setattr(readiness, "is_installed", lambda name: module or name != ONNXRUNTIME.module)
         monkeypatch.setattr(readiness, "installed_version", lambda flavour: version)
 
         def supported(flavour):
@@ -57,7 +57,7 @@ def test_no_package_stands_in_the_way_of_another_flavour(machine):
 
 def test_a_build_asks_for_all_that_is_missing_at_once(machine, monkeypatch):
     machine(module=True, version="1.32.0")
-    monkeypatch.setattr(readiness, "_installed", lambda name: name not in ("onnx", "onnxscript"))
+    monkeypatch.setattr(readiness, "is_installed", lambda name: name not in ("onnx", "onnxscript"))
     with pytest.raises(MissingDependencyError) as error:
         readiness.check_can_build("onnxruntime", "9.0")
     assert str(error.value).endswith(f"needs onnx, onnxscript: {install_command('onnxruntime')}")
@@ -69,7 +69,7 @@ def test_a_build_asks_for_all_that_is_missing_at_once(machine, monkeypatch):
 @pytest.mark.parametrize("exports", [True, False])
 def test_a_bundle_that_is_there_needs_no_torch(machine, monkeypatch, exports):
     machine(module=True, version="1.32.0")
-    monkeypatch.setattr(readiness, "_installed", lambda name: name != "torch")
+    monkeypatch.setattr(readiness, "is_installed", lambda name: name != "torch")
     if exports:
         with pytest.raises(MissingDependencyError, match="needs torch"):
             readiness.check_can_build("onnxruntime", "9.0")

@@ -32,7 +32,7 @@ def machine(monkeypatch):
         monkeypatch.setattr(engines_device, "current_device", lambda: gpu)
         monkeypatch.setattr(tensorrt_open, "find_matching_engines", find)
         monkeypatch.setattr(chooser, "_torch_has_gpu", lambda: torch_gpu)
-        monkeypatch.setattr(chooser, "_installed", installed.__contains__)
+        monkeypatch.setattr(chooser, "is_installed", installed.__contains__)
         monkeypatch.setattr(chooser, "find_bundle", lambda *arguments: exported or None)
 
     return settle

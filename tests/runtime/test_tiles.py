@@ -25,8 +25,7 @@ from flashvsr_trt.parity.tensor_error import psnr
 from flashvsr_trt.runtime.request import KV_CACHES, TorchOptions
 from flashvsr_trt.runtime.ring import KVRing, RingStep
 from flashvsr_trt.runtime.session import Session
-from flashvsr_trt.runtime.tile_states import OwnStates
-from flashvsr_trt.runtime.tiles import TiledExecutor
+from flashvsr_trt.runtime.tiles import OwnStates, TiledExecutor
 from flashvsr_trt.runtime.torch import pinned
 from flashvsr_trt.runtime.torch.executor import TorchExecutor
 from flashvsr_trt.runtime.torch.state import TorchState

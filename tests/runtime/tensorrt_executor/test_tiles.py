@@ -13,7 +13,7 @@ from flashvsr_trt.runtime.ring import KVRing
 from flashvsr_trt.runtime.tensorrt import tiles as engine_tiles
 from flashvsr_trt.runtime.tensorrt.clip_memory import clip_layout, ring_layout
 from flashvsr_trt.runtime.tensorrt.tiles import RingsFromHost, in_tiles
-from flashvsr_trt.runtime.tile_states import OwnStates
+from flashvsr_trt.runtime.tiles import OwnStates
 from tests.runtime.device_double import DeviceDouble
 from tests.runtime.tensorrt_double import open_executor
 

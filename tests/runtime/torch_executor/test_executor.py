@@ -182,7 +182,7 @@ def test_a_gpu_without_kernels_is_refused_with_the_way_out(monkeypatch):
     monkeypatch.setattr(torch_device, "architecture_of", lambda device: "sm_75")
     with pytest.raises(DeviceError, match=r"sm_75 is below .*use --attention reference"):
         torch_device.check_kernels(torch.device("cuda"))
-    monkeypatch.setattr(torch_device, "find_spec", lambda name: None)
+    monkeypatch.setattr(torch_device, "is_installed", lambda name: False)
     with pytest.raises(MissingDependencyError, match=r"\[kernels\]"):
         torch_device.check_kernels(torch.device("cuda"))
 
