@@ -38,11 +38,11 @@ from flashvsr_trt.kernels.fp8 import (
     to_e4m3,
 )
 from flashvsr_trt.kernels.fp8_products import (
+    convolution,
     convolution_reference,
+    gelu_product,
     gelu_product_reference,
-    launch_convolution,
-    launch_gelu_product,
-    takes,
+    kernel_taking,
 )
 from flashvsr_trt.kernels.stack_frames import FRAMES
 from flashvsr_trt.kernels.torch_ops import block_sparse_attention, select_blocks
@@ -98,11 +98,10 @@ def compare_gelu_product(scene: str) -> None:
     )
     weight = weight._replace(scale=weight.scale / math.sqrt(config.dim))
     bias, scale = torch.zeros(config.ffn_dim, device="cuda", dtype=DTYPE), 1 / 4
-    setting = setting_for("fp8_gelu_product", architecture_of(x.values.device))
-    if not takes(setting, *weight.values.shape):
+    if kernel_taking("fp8_gelu_product", architecture_of(x.values.device), *weight.values.shape) is None:
         say(f"{scene}: no kernel makes GELU with its product on this GPU")
         return
-    call = partial(launch_gelu_product, x, weight, bias, scale, setting)
+    call = partial(gelu_product, x, weight, bias, scale)
     part = Quantised(x.values[-WINDOW_TOKENS:], x.scale[-WINDOW_TOKENS:])
     wanted = gelu_product_reference(part, weight, bias, scale).wide()
     error = float((call().wide()[-WINDOW_TOKENS:] - wanted).norm() / wanted.norm())
@@ -126,12 +125,11 @@ def compare_convolutions(scene: str) -> None:
         x = torch.randn(shape, device="cuda", generator=generator, dtype=DTYPE).permute(0, 3, 1, 2)
         rows = torch.randn(outputs, 9 * channels, device="cuda", generator=generator, dtype=DTYPE)
         weight, taps = quantise_rows_reference(rows), rows.unflatten(1, (3, 3, -1)).permute(0, 3, 1, 2)
-        setting = setting_for("fp8_convolution", architecture_of(x.device))
-        if not takes(setting, outputs, channels):
+        if kernel_taking("fp8_convolution", architecture_of(x.device), outputs, channels) is None:
             say(f"{scene}: no kernel convolves in FP8 on this GPU")
             return
         pixels = to_e4m3(x)
-        call = partial(launch_convolution, pixels, weight, DTYPE, setting)
+        call = partial(convolution, pixels, weight, DTYPE)
         corner = pixels[-1:, :, -10:, -18:]
         wanted = convolution_reference(corner, weight, torch.float32)
         error = float((call()[-1:, :, -8:, -16:] - wanted).norm() / wanted.norm())
@@ -181,7 +179,7 @@ def compare_precisions(network: Network, scene: str, chunks: int) -> None:
     dit.quantise(lambda name: name == ATTENTION)
     scales = [block.scales for block in dit.blocks]
     dit.quantise(lambda name: name != ATTENTION)
-    choices = fp8_choices(network.device, len(dit.blocks))
+    choices = fp8_choices(network.device, find_preset(DEFAULT_PRESET).network)
     network.projector.quantise(lambda name: name in choices)
     for precision in DIT_PRECISIONS[1:]:
         for block, own in zip(dit.blocks, scales, strict=True):

@@ -27,7 +27,7 @@ def load_random(
     """A network with seeded weights, or those of `source`; `precision` as in `TorchOptions`."""
     weights = load_weights(resolve_weights(source, config), config, dtype)
     device = torch.device(device)
-    fp8 = fp8_products(TorchOptions(precision=precision), device, dtype, config.dit.layers)
+    fp8 = fp8_products(TorchOptions(precision=precision), device, dtype, config)
     return build_network(config, weights, device, dtype, fp8)
 
 

@@ -98,8 +98,7 @@ def run_once(
     # The weights are there already, and counted in what is predicted.
     own = torch.cuda.memory_allocated()
     free = free_memory(device) + own
-    layers = stream.preset.network.dit.layers
-    products = fp8_products(options, device, DTYPE, layers)
+    products = fp8_products(options, device, DTYPE, stream.preset.network)
     ring = kept_ring(options.kv_cache, stream.preset, device)
     storage = storage_of(stream.preset.network, DTYPE, ring, products)
     budget, estimate = int(cap * GIB) if cap else free, estimate_on(device, DTYPE, storage)

@@ -33,15 +33,25 @@ def gelu_product_reference(x: Quantised, weight: Quantised, bias: torch.Tensor, 
 
 
 def gelu_product(x: Quantised, weight: Quantised, bias: torch.Tensor, scale: float) -> Quantised:
-    """`gelu_product_reference`, by the kernel on sm_90; another GPU takes GELU after it, with row scales."""
+    """`gelu_product_reference`, by the kernel where one takes the weight; another GPU takes GELU after the
+    product, with row scales.
+    """
     if not runs_kernel(x.values):
         record_call("fp8_gelu_product", "reference")
         return gelu_product_reference(x, weight, bias, scale)
-    setting = setting_for("fp8_gelu_product", architecture_of(x.values.device))
-    if not takes(setting, *weight.values.shape):
+    (rows, depth), columns = x.values.shape, len(weight.values)
+    setting = kernel_taking("fp8_gelu_product", architecture_of(x.values.device), columns, depth)
+    if setting is None:
         return gelu_rows(fp8_product(x, weight, bias))
     record_call("fp8_gelu_product", setting.implementation)
-    return launch_gelu_product(x, weight, bias, scale, setting)
+    out = x.values.new_empty((rows, columns), dtype=E4M3)
+    # fmt: off
+    launch(
+        setting, x.values, weight.values, x.scale, weight.scale, bias, out, 1 / scale, rows, columns, depth,
+        0, 0, 0, depth, BOX_HEIGHT=1, BOX_WIDTH=1, CONVOLUTION=False,
+    )
+    # fmt: on
+    return Quantised.alike(out, scale)
 
 
 def convolution_reference(x: torch.Tensor, weight: Quantised, dtype: torch.dtype) -> torch.Tensor:
@@ -60,49 +70,24 @@ def convolution_reference(x: torch.Tensor, weight: Quantised, dtype: torch.dtype
 
 
 def convolution(x: torch.Tensor, weight: Quantised, dtype: torch.dtype) -> torch.Tensor:
-    """`convolution_reference`, by the kernel on sm_90 where it takes the sizes."""
-    setting = setting_for("fp8_convolution", architecture_of(x.device)) if runs_kernel(x) else None
-    if setting is None or not takes(setting, len(weight.values), x.shape[1]):
-        record_call("fp8_convolution", "reference")
-        return convolution_reference(x, weight, dtype)
-    record_call("fp8_convolution", setting.implementation)
-    return launch_convolution(x, weight, dtype, setting)
-
-
-def takes(setting: Setting, outputs: int, inputs: int) -> bool:
-    """Whether there is a kernel, and it takes a weight [outputs, inputs]: whole tiles of it."""
-    if setting.implementation != "hopper":
-        return False
-    return outputs % setting.constants["COLUMNS"] == 0 and inputs % DEPTH == 0
-
-
-def launch_gelu_product(
-    x: Quantised, weight: Quantised, bias: torch.Tensor, scale: float, setting: Setting
-) -> Quantised:
-    """`gelu_product_reference` in one launch; `takes` is true of the weight."""
-    (rows, depth), columns = x.values.shape, len(weight.values)
-    out = x.values.new_empty((rows, columns), dtype=E4M3)
-    # fmt: off
-    launch(
-        setting, x.values, weight.values, x.scale, weight.scale, bias, out, 1 / scale, rows, columns, depth,
-        0, 0, 0, depth, BOX_HEIGHT=1, BOX_WIDTH=1, CONVOLUTION=False,
-    )
-    # fmt: on
-    return Quantised.alike(out, scale)
-
-
-def launch_convolution(
-    x: torch.Tensor, weight: Quantised, dtype: torch.dtype, setting: Setting
-) -> torch.Tensor:
-    """`convolution_reference` in one launch; `takes` is true of the weight.
+    """`convolution_reference`, by the kernel on a GPU.
 
     Raises:
-        ValueError: x is not in channels-last memory.
+        ValueError: no kernel of the GPU takes the weight (`kernel_taking`), or x is not in channels-last
+            memory.
     """
-    if not x.is_contiguous(memory_format=torch.channels_last):
-        raise ValueError(f"x {tuple(x.shape)} must have its channels innermost: strides {x.stride()}")
+    if not runs_kernel(x):
+        record_call("fp8_convolution", "reference")
+        return convolution_reference(x, weight, dtype)
     frames, channels, height, width = x.shape[0], x.shape[1], x.shape[2] - 2, x.shape[3] - 2
     columns, depth = weight.values.shape
+    architecture = architecture_of(x.device)
+    setting = kernel_taking("fp8_convolution", architecture, columns, channels)
+    if setting is None:
+        raise ValueError(f"{architecture} has no FP8 convolution of {channels} channels to {columns}")
+    if not x.is_contiguous(memory_format=torch.channels_last):
+        raise ValueError(f"x {tuple(x.shape)} must have its channels innermost: strides {x.stride()}")
+    record_call("fp8_convolution", setting.implementation)
     size = frames, columns, height, width
     out = torch.empty(size, dtype=dtype, device=x.device, memory_format=torch.channels_last)
     box_height, box_width = box_of(setting.constants["ROWS"], height, width)
@@ -114,6 +99,17 @@ def launch_convolution(
     )
     # fmt: on
     return out
+
+
+def kernel_taking(operator: str, architecture: str, outputs: int, inputs: int) -> Setting | None:
+    """How an operator's kernel is launched on a weight of so many channels; None where none takes them.
+
+    Only sm_90 has kernels of these products, and they take whole tiles.
+    """
+    setting = setting_for(operator, architecture)
+    if setting.implementation != "hopper":
+        return None
+    return setting if outputs % setting.constants["COLUMNS"] == 0 and inputs % DEPTH == 0 else None
 
 
 def box_of(pixels: int, height: int, width: int) -> tuple[int, int]:

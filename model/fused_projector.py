@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from flashvsr_trt.config.presets import TOKEN_STRIDE
-from flashvsr_trt.config.signatures import PROJECTOR_TAIL
+from flashvsr_trt.config.presets import TOKEN_STRIDE, NetworkConfig
+from flashvsr_trt.config.signatures import PIXEL_CHANNELS, PROJECTOR_TAIL
 from flashvsr_trt.kernels.calls import runs_references
 from flashvsr_trt.kernels.fp8 import LARGEST, Quantised, quantise_rows_reference
 from flashvsr_trt.kernels.fp8_products import convolution
 from flashvsr_trt.kernels.norm_silu import conv_norm_silu, norm_silu
-from flashvsr_trt.kernels.stack_frames import stack_frames
+from flashvsr_trt.kernels.stack_frames import FRAMES, stack_frames
 from flashvsr_trt.model.communicator import ONE_PROCESS, Communicator
 from flashvsr_trt.model.fp8_linear import ROUNDING, norm_scale
 from flashvsr_trt.model.halo import with_halo
@@ -24,6 +24,14 @@ from flashvsr_trt.model.projector import ChannelNorm, Projector
 
 CONVOLUTIONS = ("projector.conv1", "projector.conv2")
 """What may be in FP8, by the names of a calibration."""
+
+
+def convolution_sizes(network: NetworkConfig) -> dict[str, tuple[int, int]]:
+    """Channels that each of CONVOLUTIONS makes, and that it reads of its four frames."""
+    first, second = network.projector.hidden
+    sizes = (first, FRAMES * PIXEL_CHANNELS), (second, FRAMES * first)
+    return dict(zip(CONVOLUTIONS, sizes, strict=True))
+
 
 PIXEL_SCALE = ROUNDING / LARGEST
 """Of conv1's pixels in e4m3: they are within [-1, 1]."""

@@ -155,7 +155,7 @@ def fp8(preset: str) -> Sample:
     chosen = {"products_db": TorchOptions(precision="fp8"), "cache_db": TorchOptions(kv_cache="fp8")}
 
     def frames(options: TorchOptions) -> np.ndarray:
-        products = fp8_products(options, CPU, torch.float32, SMALL.preset.network.dit.layers)
+        products = fp8_products(options, CPU, torch.float32, SMALL.preset.network)
         return through(TorchExecutor(small_network(products), SMALL, options))
 
     def sample() -> Metrics:

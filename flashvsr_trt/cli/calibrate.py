@@ -86,7 +86,7 @@ def calibrate(
     chosen, place = find_preset(preset), choose_device(device)
     kind = choose_dtype(dtype, place)
     # Refused here on a GPU that has no FP8.
-    fp8_products(TorchOptions(precision="fp8-attention"), place, kind, chosen.network.dit.layers)
+    fp8_products(TorchOptions(precision="fp8-attention"), place, kind, chosen.network)
     read = []
     for clip in clips:
         with open_input(clip, InputOptions(frames=frames), notify=say) as source:

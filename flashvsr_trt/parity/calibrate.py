@@ -126,7 +126,7 @@ def product_errors(network: Network, clips: Sequence[Clip]) -> dict[str, float]:
         of_clip = encoded_error if name in CONVOLUTIONS else latent_error
         return measured.with_products([name], lambda running: max(of_clip(running, clip) for clip in clips))
 
-    return {name: error(name) for name in fp8_choices(network.device, len(network.dit.blocks))}
+    return {name: error(name) for name in fp8_choices(network.device, clips[0].stream.preset.network)}
 
 
 @torch.inference_mode()

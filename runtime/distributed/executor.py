@@ -304,7 +304,7 @@ def network_key(order: Open, weights_spec: str | None) -> Hashable:
 
 def load_network(group: Group, order: Open, preset: Preset, weights_spec: str | None) -> Loaded:
     dtype, network = choose_dtype(order.dtype, group.device), order.stream.preset.network
-    fp8 = fp8_products(order.options, group.device, dtype, network.dit.layers)
+    fp8 = fp8_products(order.options, group.device, dtype, network)
     weights = load_weights(resolve_weights(weights_spec, network), network, dtype)
     found = identity(preset, weights, group.device)
     return Loaded(build_network(network, weights, group.device, dtype, fp8), found, weights.fingerprint)

@@ -11,13 +11,12 @@ from functools import cache
 import torch
 
 from flashvsr_trt.config.presets import NetworkConfig, Preset
-from flashvsr_trt.config.signatures import PIXEL_CHANNELS, StreamConfig
+from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.config.tiles import TilePlan
 from flashvsr_trt.errors import DeviceError, MissingDependencyError, UsageError
 from flashvsr_trt.extras import install_command, is_installed
 from flashvsr_trt.kernels.block_sparse_attention_scaled import reads_scaled_ring
 from flashvsr_trt.kernels.calls import architecture_of
-from flashvsr_trt.kernels.stack_frames import FRAMES
 from flashvsr_trt.kernels.tuning import setting_for
 from flashvsr_trt.memory import (
     LIBRARY_BYTES,
@@ -30,7 +29,7 @@ from flashvsr_trt.memory import (
     estimate_memory,
     estimate_tiled_memory,
 )
-from flashvsr_trt.model.fused_projector import CONVOLUTIONS
+from flashvsr_trt.model.fused_projector import convolution_sizes
 from flashvsr_trt.model.network import fp8_names, is_folded
 from flashvsr_trt.model.running_dit import ATTENTION
 from flashvsr_trt.model.state_shapes import state_shapes
@@ -160,11 +159,10 @@ def storage_of(
 @cache
 def _saved_in_fp8(network: NetworkConfig, product: str, size: int) -> int:
     """Bytes less of a product's weights in e4m3, with a scale in float32 a channel."""
-    config, hidden = network.dit, network.projector.hidden
-    layer = product if product in CONVOLUTIONS else product.split(".", 2)[2]
+    config, convolutions = network.dit, convolution_sizes(network)
+    layer = product if product in convolutions else product.split(".", 2)[2]
     inputs, outputs = {
-        CONVOLUTIONS[0]: (FRAMES * 9 * PIXEL_CHANNELS, hidden[0]),
-        CONVOLUTIONS[1]: (FRAMES * 9 * hidden[0], hidden[1]),
+        **{name: (9 * inputs, outputs) for name, (outputs, inputs) in convolutions.items()},
         "self_attn.qkv": (config.dim, 3 * config.dim),
         "ffn.0": (config.dim, config.ffn_dim),
         "ffn.2": (config.ffn_dim, config.dim),

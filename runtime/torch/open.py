@@ -51,8 +51,8 @@ def open_torch_executor(request: ExecutorRequest, notify: Notify) -> TorchExecut
     if device.type == "cuda" and request.torch.attention == "auto":
         check_kernels(device)
     check_fp8(request.torch, request.stream)
-    fp8 = fp8_products(request.torch, device, dtype, request.stream.preset.network.dit.layers)
     network = request.stream.preset.network
+    fp8 = fp8_products(request.torch, device, dtype, network)
     source = resolve_weights(request.weights, network)
     ring = kept_ring(request.torch.kv_cache, request.stream.preset, device)
     storage = storage_of(network, dtype, ring, fp8)

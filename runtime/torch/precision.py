@@ -7,21 +7,20 @@ from pathlib import Path
 
 import torch
 
+from flashvsr_trt.config.presets import NetworkConfig
 from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.errors import DeviceError, UsageError
 from flashvsr_trt.files.manifest_reader import BadManifestError, dump_manifest, read_manifest, record_of
 from flashvsr_trt.kernels.calls import architecture_of
+from flashvsr_trt.kernels.fp8_products import kernel_taking
 from flashvsr_trt.kernels.tuning import capability_number
-from flashvsr_trt.model.fused_projector import CONVOLUTIONS
+from flashvsr_trt.model.fused_projector import convolution_sizes
 from flashvsr_trt.model.network import fp8_names
 from flashvsr_trt.model.running_dit import ATTENTION
 from flashvsr_trt.runtime.request import DIT_PRECISIONS, KV_CACHES, TorchOptions
 
 OLDEST_FP8 = 89
 """Compute capability 8.9, Ada: the first whose tensor cores multiply e4m3."""
-
-CONVOLVES_FP8 = "sm_90"
-"""The architecture that FP8 convolutions have a kernel for."""
 
 LOG = logging.getLogger(__name__)
 
@@ -87,16 +86,18 @@ def check_fp8(options: TorchOptions, stream: StreamConfig, ranks: int = 1) -> No
         raise UsageError("--precision fp8-attention keeps the K/V ring in FP8 itself; leave out --kv-cache")
 
 
-def fp8_choices(device: torch.device, layers: int) -> list[str]:
-    """Those of `fp8_names` that are faster in FP8 on this device; a CPU runs references of all."""
-    if device.type == "cpu" or architecture_of(device) == CONVOLVES_FP8:
-        return fp8_names(layers)
-    LOG.info("the projector's convolutions are not taken in FP8: that needs %s", CONVOLVES_FP8)
-    return [name for name in fp8_names(layers) if name not in CONVOLUTIONS]
+def fp8_choices(device: torch.device, network: NetworkConfig) -> list[str]:
+    """Those of `fp8_names` that this device has kernels for at their sizes; a CPU runs references of all."""
+    sizes = {} if device.type == "cpu" else convolution_sizes(network)
+    where = architecture_of(device)
+    left = [name for name, size in sizes.items() if not kernel_taking("fp8_convolution", where, *size)]
+    if left:
+        LOG.info("%s stay out of FP8: %s has no FP8 convolution of their sizes", ", ".join(left), where)
+    return [name for name in fp8_names(network.dit.layers) if name not in left]
 
 
 def fp8_products(
-    options: TorchOptions, device: torch.device, dtype: torch.dtype, layers: int
+    options: TorchOptions, device: torch.device, dtype: torch.dtype, network: NetworkConfig
 ) -> Callable[[str], bool] | None:
     """Whether a product of that name is to be in FP8; None where all stay as they are.
 
@@ -116,8 +117,9 @@ def fp8_products(
             raise DeviceError(
                 f"{device} is {architecture} and FP8 needs sm_{OLDEST_FP8} or newer; leave out --precision"
             )
+    layers = network.dit.layers
     kept = set(read_calibration(Path(options.calibration), layers).kept if options.calibration else ())
-    kept |= set(fp8_names(layers)) - set(fp8_choices(device, layers))
+    kept |= set(fp8_names(layers)) - set(fp8_choices(device, network))
     if options.precision != "fp8-attention":
         kept.add(ATTENTION)
     return lambda name: name not in kept

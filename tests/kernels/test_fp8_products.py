@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from flashvsr_trt.kernels import fp8_products
 from flashvsr_trt.kernels.fp8 import E4M3, LARGEST, Quantised, quantise_rows_reference, to_e4m3
 from flashvsr_trt.kernels.fp8_products import (
     box_of,
@@ -11,16 +12,14 @@ from flashvsr_trt.kernels.fp8_products import (
     convolution_reference,
     gelu_product,
     gelu_product_reference,
-    launch_convolution,
-    launch_gelu_product,
-    takes,
+    kernel_taking,
 )
-from flashvsr_trt.kernels.tuning import ARCHITECTURES, setting_for
+from flashvsr_trt.kernels.tuning import ARCHITECTURES
 from flashvsr_trt.model.fp8_linear import Fp8LinearGelu
 
 HALF_STEP = 2.0**-4
 
-HOPPER = {name: setting_for(name, "sm_90") for name in ("fp8_gelu_product", "fp8_convolution")}
+OPERATORS = ("fp8_gelu_product", "fp8_convolution")
 
 
 def random(*shape, seed=0):
@@ -86,9 +85,17 @@ def test_boxes_cover_a_frame_with_little_beside(size, height, width):
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_only_hopper_has_the_kernel(architecture):
-    for name in HOPPER:
-        assert takes(setting_for(name, architecture), 1024, 1536) == (architecture == "sm_90")
-    assert not takes(HOPPER["fp8_gelu_product"], 384, 96)
+    for name in OPERATORS:
+        assert (kernel_taking(name, architecture, 1024, 1536) is not None) == (architecture == "sm_90")
+    assert kernel_taking("fp8_gelu_product", architecture, 384, 96) is None
+
+
+@pytest.mark.parametrize("architecture", ["sm_89", "sm_90"])
+def test_a_convolution_without_a_kernel_is_refused_on_a_gpu(monkeypatch, architecture):
+    monkeypatch.setattr(fp8_products, "runs_kernel", lambda tensor: True)
+    monkeypatch.setattr(fp8_products, "architecture_of", lambda device: architecture)
+    with pytest.raises(ValueError, match=f"{architecture} has no FP8 convolution of 8 channels to 12"):
+        convolution(*pixels(2, 8, 5, 7, 12), torch.bfloat16)
 
 
 def hopper():
@@ -104,7 +111,7 @@ def test_gelu_product_on_a_gpu_is_the_references(rows, depth, columns):
     x, weight = (Quantised(*(part.cuda() for part in operand)) for operand in (x, weight))
     bias = bias.cuda().bfloat16()
     scale = 4 * float(exact_gelu(x, weight, bias).max()) / LARGEST
-    got = launch_gelu_product(x, weight, bias, scale, HOPPER["fp8_gelu_product"]).wide()
+    got = gelu_product(x, weight, bias, scale).wide()
     wanted = gelu_product_reference(x, weight, bias, scale).wide()
     assert (got - wanted).norm() / wanted.norm() < 0.02
     assert (got - exact_gelu(x, weight, bias)).norm() / wanted.norm() < 0.03
@@ -119,7 +126,7 @@ def test_convolution_on_a_gpu_is_the_references(frames, channels, height, width,
     hopper()
     x, weight = pixels(frames, channels, height, width, outputs)
     x, weight = x.cuda(), Quantised(*(part.cuda() for part in weight))
-    got = launch_convolution(x, weight, torch.bfloat16, HOPPER["fp8_convolution"])
+    got = convolution(x, weight, torch.bfloat16)
     wanted = convolution_reference(x, weight, torch.float32)
     assert got.shape == wanted.shape
     assert (got - wanted).norm() / wanted.norm() < 5e-3

@@ -16,8 +16,11 @@ from flashvsr_trt.config.geometry import Geometry
 from flashvsr_trt.config.presets import find_preset, find_schedule
 from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.errors import DeviceError, UsageError
-from flashvsr_trt.model.network import fp8_names
+from flashvsr_trt.model.fp8_linear import Fp8Linear
+from flashvsr_trt.model.fused_projector import CONVOLUTIONS, FusedCausalConv
+from flashvsr_trt.model.network import build_network, fp8_names
 from flashvsr_trt.model.running_dit import ATTENTION, PRODUCTS, product_names
+from flashvsr_trt.model.weights.load import RandomSeed, load_weights
 from flashvsr_trt.parity.calibrate import Measured
 from flashvsr_trt.parity.tensor_error import psnr
 from flashvsr_trt.runtime.backends import open_executor
@@ -34,6 +37,7 @@ from tests.clips import make_clip
 
 CHUNKS = 4
 LAYERS = 4
+NANO = find_preset("nano").network
 STREAM = StreamConfig(find_preset("nano"), Geometry(64, 64, 2), find_schedule("official"))
 
 
@@ -180,23 +184,46 @@ def test_a_gpu_without_fp8_is_refused(monkeypatch):
     device, options = torch.device("cuda"), TorchOptions(precision="fp8")
     monkeypatch.setattr(precision, "architecture_of", lambda device: "sm_86")
     with pytest.raises(DeviceError, match="sm_86 and FP8 needs sm_89"):
-        fp8_products(options, device, torch.bfloat16, LAYERS)
+        fp8_products(options, device, torch.bfloat16, NANO)
     with pytest.raises(UsageError, match="leave out --dtype"):
-        fp8_products(options, device, torch.float16, LAYERS)
-    assert fp8_products(replace(options, precision="dtype"), device, torch.float16, LAYERS) is None
+        fp8_products(options, device, torch.float16, NANO)
+    assert fp8_products(replace(options, precision="dtype"), device, torch.float16, NANO) is None
 
 
-def test_convolutions_in_fp8_are_hoppers(monkeypatch):
+@pytest.mark.parametrize(
+    ("architecture", "network", "convolves"),
+    [
+        ("sm_90", find_preset("sparse-2.0").network, True),
+        ("sm_89", find_preset("sparse-2.0").network, False),
+        ("sm_120", find_preset("sparse-2.0").network, False),
+        ("sm_90", NANO, False),
+    ],
+)
+def test_convolutions_in_fp8_are_those_that_have_a_kernel(
+    monkeypatch, caplog, architecture, network, convolves
+):
+    caplog.set_level(logging.INFO)
     device, options = torch.device("cuda"), TorchOptions(precision="fp8")
-    for architecture, convolves in (("sm_90", True), ("sm_89", False), ("sm_120", False)):
-        monkeypatch.setattr(precision, "architecture_of", lambda device, name=architecture: name)
-        chosen = fp8_products(options, device, torch.bfloat16, LAYERS)
-        assert chosen("projector.conv2") is convolves
-        assert chosen("blocks.0.ffn.0")
+    monkeypatch.setattr(precision, "architecture_of", lambda device: architecture)
+    chosen = fp8_products(options, device, torch.bfloat16, network)
+    assert [chosen(name) for name in CONVOLUTIONS] == [convolves] * 2
+    assert chosen("blocks.0.ffn.0")
+    told = f"projector.conv1, projector.conv2 stay out of FP8: {architecture} has no FP8 convolution"
+    assert (told in caplog.text) is not convolves
+
+
+def test_nanos_convolutions_stay_as_they_are_on_hopper(monkeypatch):
+    monkeypatch.setattr(precision, "architecture_of", lambda device: "sm_90")
+    chosen = fp8_products(TorchOptions(precision="fp8"), torch.device("cuda"), torch.bfloat16, NANO)
+    weights = load_weights(RandomSeed(0), NANO)
+    network = build_network(NANO, weights, torch.device("cpu"), torch.float32, chosen)
+    kinds = [type(layer) for layer in (network.projector.conv1, network.projector.conv2)]
+    assert kinds == [FusedCausalConv] * 2
+    assert isinstance(network.dit.blocks[0].ffn[0], Fp8Linear)
 
 
 def test_a_measured_network_goes_back():
-    network = load_random(find_preset("nano").network, torch.float32, "cpu")
+    network = load_random(NANO, torch.float32, "cpu")
     before = [*network.projector.modules(), *network.dit.modules()]
 
     def count(running):
