@@ -36,7 +36,7 @@ from flashvsr_trt.runtime.torch.device import (
     stream_memory,
 )
 from flashvsr_trt.runtime.torch.executor import TorchExecutor
-from flashvsr_trt.runtime.torch.precision import check_fp8, fp8_products, of_other_weights
+from flashvsr_trt.runtime.torch.precision import check_fp8, fp8_lines, fp8_products
 from flashvsr_trt.runtime.torch.rows import SCATTERED
 from flashvsr_trt.runtime.torch.state import TorchState
 
@@ -230,8 +230,8 @@ def open_distributed_executor(request: ExecutorRequest, notify: Notify) -> Distr
     except Exception as error:
         raise group.failure(error) from error
     group.working = False
-    layers, fingerprint = request.stream.preset.network.dit.layers, group.loaded[key].fingerprint
-    if is_new and (line := of_other_weights(request.torch.calibration, layers, fingerprint)):
+    network, fingerprint = request.stream.preset.network, group.loaded[key].fingerprint
+    for line in fp8_lines(request.torch, network, group.device, fingerprint) if is_new else ():
         notify(line)
     return DistributedExecutor(work)
 

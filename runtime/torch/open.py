@@ -31,7 +31,7 @@ from flashvsr_trt.runtime.torch.host_memory import (
     keep_freed_memory,
     return_freed_memory,
 )
-from flashvsr_trt.runtime.torch.precision import check_fp8, fp8_products, of_other_weights
+from flashvsr_trt.runtime.torch.precision import check_fp8, fp8_lines, fp8_products
 from flashvsr_trt.runtime.torch.tiles import in_tiles
 
 
@@ -103,7 +103,7 @@ def _load(
     notify(describe(source))
     network = request.stream.preset.network
     weights = load_weights(source, network, dtype)
-    if line := of_other_weights(request.torch.calibration, network.dit.layers, weights.fingerprint):
+    for line in fp8_lines(request.torch, network, device, weights.fingerprint):
         notify(line)
     return build_network(network, weights, device, dtype, fp8)
 

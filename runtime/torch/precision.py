@@ -1,6 +1,5 @@
 """`--precision fp8`: which of the network's products are taken in FP8, and the table of a calibration."""
 
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,8 +20,6 @@ from flashvsr_trt.runtime.request import DIT_PRECISIONS, KV_CACHES, TorchOptions
 
 OLDEST_FP8 = 89
 """Compute capability 8.9, Ada: the first whose tensor cores multiply e4m3."""
-
-LOG = logging.getLogger(__name__)
 
 FORMAT = ("flashvsr-trt calibration", 1)
 
@@ -65,11 +62,19 @@ def read_calibration(path: Path, layers: int) -> Calibration:
     return found
 
 
-def of_other_weights(table: str | None, layers: int, fingerprint: str) -> str | None:
-    """A line where there is a table, and it was not made with weights of this digest."""
-    if table is None or read_calibration(Path(table), layers).weights == fingerprint:
-        return None
-    return f"{table} was made with other weights: it may keep the wrong products out of FP8"
+def fp8_lines(
+    options: TorchOptions, network: NetworkConfig, device: torch.device, fingerprint: str
+) -> list[str]:
+    """What a user of FP8 should know: a table that was made with other weights, and what stays out of FP8."""
+    if options.precision == DIT_PRECISIONS[0]:
+        return []
+    table, layers, lines = options.calibration, network.dit.layers, []
+    if table and read_calibration(Path(table), layers).weights != fingerprint:
+        lines = [f"{table} was made with other weights: it may keep the wrong products out of FP8"]
+    if left := set(fp8_names(layers)) - set(fp8_choices(device, network)):
+        names, where = ", ".join(sorted(left)), architecture_of(device)
+        lines.append(f"{names} stay out of FP8: {where} has no FP8 convolution of their sizes")
+    return lines
 
 
 def check_fp8(options: TorchOptions, stream: StreamConfig, ranks: int = 1) -> None:
@@ -91,8 +96,6 @@ def fp8_choices(device: torch.device, network: NetworkConfig) -> list[str]:
     sizes = {} if device.type == "cpu" else convolution_sizes(network)
     where = architecture_of(device)
     left = [name for name, size in sizes.items() if not kernel_taking("fp8_convolution", where, *size)]
-    if left:
-        LOG.info("%s stay out of FP8: %s has no FP8 convolution of their sizes", ", ".join(left), where)
     return [name for name in fp8_names(network.dit.layers) if name not in left]
 
 
