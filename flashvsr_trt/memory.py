@@ -20,6 +20,8 @@ from flashvsr_trt.errors import DeviceError, UsageError
 from flashvsr_trt.stage_memory import (
     BYTE_FRAMES,
     FLOAT_FRAMES,
+    WHOLE,
+    RankShare,
     decode_bytes,
     dit_bytes,
     encode_bytes,
@@ -98,18 +100,19 @@ class Storage:
     loading: int = 0
 
 
-def estimate_memory(stream: StreamConfig, storage: Storage, on_gpu: bool = True) -> MemoryEstimate:
-    """What the torch executor needs for a stream in one piece."""
-    compute = storage.compute
-    units, unit = stream.schedule.first_units, waiting_bytes(stream, compute)
-    decoding = decode_bytes(stream, compute, on_gpu)
+def estimate_memory(
+    stream: StreamConfig, storage: Storage, on_gpu: bool = True, share: RankShare = WHOLE
+) -> MemoryEstimate:
+    """What the torch executor needs for a stream in one piece, or a rank of it on its GPU."""
+    compute, units = storage.compute, stream.schedule.first_units
+    unit, decoding = waiting_bytes(stream, compute), decode_bytes(stream, compute, on_gpu)
     if on_gpu:
-        working = _beside_each_other(stream, storage, decoding, unit)
+        working = _beside_each_other(stream, storage, decoding, unit, share)
     else:
         stages = encode_bytes(stream, compute), _dit_bytes(stream, storage, units), decoding
         working = max(stages) + units * (unit + BYTE_FRAMES * pixels_of(stream))
-    state = tail_bytes(stream, compute) + ring_bytes(stream, storage) + _place_bytes(stream, storage, on_gpu)
-    needed = _estimate(storage, state, working, on_gpu)
+    carried = share.rows * tail_bytes(stream, compute) + share.heads * ring_bytes(stream, storage)
+    needed = _estimate(storage, int(carried) + _place_bytes(stream, storage, on_gpu), working, on_gpu)
     return _with_loading(storage, needed) if on_gpu else needed
 
 
@@ -126,17 +129,23 @@ def _with_loading(storage: Storage, needed: MemoryEstimate) -> MemoryEstimate:
     return replace(needed, working=max(needed.working, storage.loading - needed.weights - needed.state))
 
 
-def _beside_each_other(stream: StreamConfig, storage: Storage, decoding: int, unit: int) -> int:
+def _beside_each_other(
+    stream: StreamConfig, storage: Storage, decoding: int, unit: int, share: RankShare = WHOLE
+) -> int:
     """On a GPU stages of different units run side by side, each in the memory of its own CUDA graphs.
 
     A step of the DiT runs once before it is captured, beside what is captured. Each slot's graph has tokens.
+    A rank has a `share` of each stage, and of the DiT at least that of its heads; rank 0 has frames whole.
     """
     compute, slots = storage.compute, stream.preset.attention.ring_slots
-    first_units = stream.schedule.first_units
-    tokens = waiting_bytes(stream, compute, conditions=False)
-    steady = decoding + 2 * _dit_bytes(stream, storage, 1) + unit + slots * tokens
-    first = first_units * unit + max(decoding, _dit_bytes(stream, storage, first_units))
-    return encode_bytes(stream, compute) + max(steady, first) + 2 * BYTE_FRAMES * pixels_of(stream)
+    first_units, of_dit = stream.schedule.first_units, max(share.windows, share.heads)
+    tokens = waiting_bytes(stream, compute, conditions=False) * share.windows
+    encoding, decoded, waiting = (
+        part * share.rows for part in (encode_bytes(stream, compute), decoding, unit)
+    )
+    steady = decoded + 2 * of_dit * _dit_bytes(stream, storage, 1) + waiting + slots * tokens
+    first = first_units * waiting + max(decoded, of_dit * _dit_bytes(stream, storage, first_units))
+    return int(encoding + max(steady, first)) + 2 * BYTE_FRAMES * pixels_of(stream)
 
 
 def _dit_bytes(stream: StreamConfig, storage: Storage, units: int) -> int:

@@ -3,6 +3,8 @@
 The torch executor's, counted from its tensors; `bench.tile_memory` measures them on a GPU.
 """
 
+from dataclasses import dataclass
+
 from flashvsr_trt.config.presets import LATENT_CHANNELS, TOKEN_STRIDE, UNIT_FRAMES, UNIT_LATENT_FRAMES
 from flashvsr_trt.config.signatures import DTYPE_BYTES, PIXEL_CHANNELS, StreamConfig
 
@@ -24,6 +26,18 @@ HALF_SIZE_MAPS = {"cpu": 8.0, "small": 11.4, "large": 13.0}
 on a GPU, where cuDNN works in one more beyond LARGE_PIXELS."""
 
 LARGE_PIXELS = 1280 * 1024
+
+
+@dataclass(frozen=True)
+class RankShare:
+    """A rank's parts of a stream: of rows of pixels, of a step's windows, of attention's heads."""
+
+    rows: float = 1
+    windows: float = 1
+    heads: float = 1
+
+
+WHOLE = RankShare()
 
 
 def pixels_of(stream: StreamConfig) -> int:

@@ -17,12 +17,13 @@ import torch
 from flashvsr_trt import __version__
 from flashvsr_trt.config.presets import Preset
 from flashvsr_trt.config.signatures import StreamConfig
-from flashvsr_trt.errors import DeviceError, DistributedError
+from flashvsr_trt.errors import DistributedError
 from flashvsr_trt.model.network import Network, build_network
 from flashvsr_trt.model.sharding import Sharding
 from flashvsr_trt.model.weights.load import Weights, describe, load_weights, resolve_weights
 from flashvsr_trt.notices import Notify
 from flashvsr_trt.runtime.distributed.group import Group, join_group
+from flashvsr_trt.runtime.distributed.memory import check_share
 from flashvsr_trt.runtime.distributed.place import torchrun_place
 from flashvsr_trt.runtime.distributed.report import rank_report
 from flashvsr_trt.runtime.executor import DeviceTensors, GraphExecutor, HostArrays, PendingFrames
@@ -33,7 +34,7 @@ from flashvsr_trt.runtime.torch.device import (
     check_kernels,
     choose_cuda_graphs,
     choose_dtype,
-    stream_memory,
+    storage_of,
 )
 from flashvsr_trt.runtime.torch.executor import TorchExecutor
 from flashvsr_trt.runtime.torch.precision import check_fp8, fp8_lines, fp8_products
@@ -258,14 +259,18 @@ def open_work(group: Group, order: Open, preset: Preset, weights_spec: str | Non
     """
     failure: Exception | None = None
     outcome: Identity | str
-    key = network_key(order, weights_spec)
+    network, key = order.stream.preset.network, network_key(order, weights_spec)
     let_go_of_shares(group)
     try:
         sharding = Sharding(order.stream, group.size)
         if group.device.type == "cuda" and order.options.attention == "auto":
             check_kernels(group.device)
-        check_share(sharding, group, choose_dtype(order.dtype, group.device), loaded=key in group.loaded)
-        loaded = group.loaded.get(key) or load_network(group, order, preset, weights_spec)
+        dtype = choose_dtype(order.dtype, group.device)
+        fp8 = fp8_products(order.options, group.device, dtype, network)
+        if group.device.type == "cuda":
+            storage = storage_of(network, dtype, fp8=fp8)
+            check_share(sharding, group.rank, storage, group.device, loaded=key in group.loaded)
+        loaded = group.loaded.get(key) or load_network(group, order, preset, weights_spec, fp8)
         outcome = loaded.identity
     except Exception as error:
         failure, outcome = error, f"{error}".splitlines()[0]
@@ -302,9 +307,10 @@ def network_key(order: Open, weights_spec: str | None) -> Hashable:
     )
 
 
-def load_network(group: Group, order: Open, preset: Preset, weights_spec: str | None) -> Loaded:
+def load_network(
+    group: Group, order: Open, preset: Preset, weights_spec: str | None, fp8: Callable[[str], bool] | None
+) -> Loaded:
     dtype, network = choose_dtype(order.dtype, group.device), order.stream.preset.network
-    fp8 = fp8_products(order.options, group.device, dtype, network)
     weights = load_weights(resolve_weights(weights_spec, network), network, dtype)
     found = identity(preset, weights, group.device)
     return Loaded(build_network(network, weights, group.device, dtype, fp8), found, weights.fingerprint)
@@ -326,20 +332,3 @@ def identity(preset: Preset, weights: Weights, device: torch.device) -> Identity
         weights=f"{weights.source} ({weights.fingerprint[:16]})",
         device=device.type if device.type == "cpu" else torch.cuda.get_device_name(device),
     )
-
-
-def check_share(sharding: Sharding, group: Group, dtype: torch.dtype, loaded: bool) -> None:
-    """Raises DeviceError if this rank's share does not fit its GPU: all weights, and a part of the rest.
-
-    `loaded`: whether the weights are there already.
-    """
-    if group.device.type != "cuda":
-        return
-    estimate = stream_memory(sharding.stream, dtype)
-    needed = (0 if loaded else estimate.weights) + (estimate.state + estimate.working) // group.size
-    free = torch.cuda.mem_get_info(group.device)[0]
-    if needed > free:
-        raise DeviceError(
-            f"a share of {needed / 2**30:.1f} GiB does not fit the {free / 2**30:.1f} GiB that are free on "
-            f"{group.device}; use more ranks, a smaller input or scale, or a narrower --dtype"
-        )
