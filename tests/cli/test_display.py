@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from flashvsr_trt.cli import display
 from flashvsr_trt.cli.display import LOG_HEADER, Pace, clock, displayed, words
 from flashvsr_trt.notices import phase
 from tests.cli.command import ROOT, assert_refused, call, names
@@ -52,7 +53,7 @@ def screens(folder: Path, command: list[str]) -> list[str]:
     environment = os.environ | {"PYTHONPATH": str(ROOT), "TERM": "xterm-256color", "LC_ALL": "C.UTF-8"}
     script = shlex.join([sys.executable, "-c", RUN_AT_EACH_WIDTH, shlex.join(tmux), *command])
     begin = ["new-session", "-d", "-x", "80", "-y", "20", script]
-    subprocess.run([*tmux, *begin], check=True, env=environment, cwd=folder, timeout=10)
+    subprocess.run([*tmux, *begin], check=True, env=environment, cwd=folder, timeout=120)
     seen = []
     try:
         # The screen says the end: a signal can wake a client of tmux that its timeout ends first.
@@ -60,11 +61,11 @@ def screens(folder: Path, command: list[str]) -> list[str]:
             with suppress(subprocess.TimeoutExpired):
                 subprocess.run([*tmux, "wait-for", "done"], timeout=0.1, check=True)
             capture = [*tmux, "capture-pane", "-p"]
-            shown = subprocess.run(capture, check=True, capture_output=True, text=True, timeout=10)
+            shown = subprocess.run(capture, check=True, capture_output=True, text=True, timeout=120)
             seen.append(shown.stdout)
             assert len(seen) < 1500, seen[-1]
     finally:
-        subprocess.run([*tmux, "kill-server"], check=False, timeout=10)
+        subprocess.run([*tmux, "kill-server"], check=False, timeout=120)
     return seen
 
 
@@ -94,7 +95,8 @@ def test_plain_lines_say_frames_rate_and_what_is_left():
     assert clock(7509) == "2:05:09"
 
 
-def test_the_first_rate_is_a_line_of_its_own_and_others_come_by_time(capfd):
+def test_the_first_rate_is_a_line_of_its_own_and_others_come_by_time(capfd, monkeypatch):
+    monkeypatch.setattr(display, "LINE_SECONDS", 3600)
     with displayed(), phase("upscaling", "frames") as report:
         for done in (0, 5, 21, 37, 48):
             report(done, 48)

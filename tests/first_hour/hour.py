@@ -4,10 +4,10 @@ Steps build on those before them; screenshots are in build/first_hour, to be loo
 """
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
-from socket import socket
 
 import av
 import numpy as np
@@ -135,15 +135,11 @@ def test_the_example_upscales_files(user):
 
 def test_a_browser_sees_what_the_server_sends_back(user, wheel, pictures):
     user.type(f"pip install --quiet '{wheel}[server]' --constraint {ROOT / 'constraints.txt'}")
-    with socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = user.start(f"env {NANO_SERVER} uvicorn --app-dir examples server:app --port {port}")
+    server = user.start(f"env {NANO_SERVER} uvicorn --app-dir examples server:app --port 0")
     try:
-        for line in server.stderr:
-            if "Uvicorn running on" in line:
-                break
-        shoot(f"http://127.0.0.1:{port}", "of 384x256", pictures / "server.png")
+        told = (re.search(r"Uvicorn running on (http://[0-9.]+:[0-9]+)", line) for line in server.stderr)
+        address = next(found[1] for found in told if found)
+        shoot(address, "of 384x256", pictures / "server.png")
         assert varied(pictures / "server.png") > 10
     finally:
         server.terminate()
