@@ -73,6 +73,5 @@ def time_session(executor: Executor, chunk_size: int, warm_up: int, count: int) 
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """The smallest value that at least `percent` of them do not exceed, as trtexec counts."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
+    """The smallest value that at least `percent` of them do not exceed."""
+    return float(np.percentile(values, percent, method="inverted_cdf"))

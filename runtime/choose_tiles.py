@@ -21,6 +21,8 @@ def choose_tiles(
 ) -> TilePlan | None:
     """The tiles of a stream, announced in one line; None where it runs in one piece.
 
+    One tile that covers the frame is not run as such, however large it is: the frame runs in one piece.
+
     Args:
         free: bytes that are free in `place` ("cuda:0", "this machine"), of which `options.vram` may be taken.
 
@@ -38,7 +40,8 @@ def choose_tiles(
         return None
     fitting = next((plan for plan in plans if estimate(stream, plan).total <= budget), None)
     plan = fitting if isinstance(options.tile, str) else TilePlan(stream.geometry, options.tile)
-    if plan is None or (needed := estimate(stream, plan).total) > budget:
+    covers = plan is not None and len(plan.tiles) == 1
+    if plan is None or (needed := estimate(stream, None if covers else plan).total) > budget:
         if plan and (fitting or whole_fits):
             smaller = words(fitting) if fitting else "off"
             raise UsageError(
@@ -48,9 +51,17 @@ def choose_tiles(
         if budget == options.vram:
             raise UsageError(f"--vram {_too_little(budget, stream, plans or [None], estimate)}")
         raise DeviceError(f"{place}: {_too_little(budget, stream, plans or [None], estimate)}")
-    count = f"{len(plan.tiles)} tile{'s' * (len(plan.tiles) > 1)}"
-    notify(f"{count} of {words(plan)}: about {needed / GIB:.2f} GiB of {budget / GIB:.2f} GiB")
+    if covers:
+        notify(f"one tile of {words(plan)} covers the frame: it runs in one piece")
+        return None
+    notify(f"{counted(plan)}: about {needed / GIB:.2f} GiB of {budget / GIB:.2f} GiB")
     return plan
+
+
+def asked_tiles(stream: StreamConfig, options: TileOptions) -> TilePlan | None:
+    """The tiles that were asked for; None where none were, or one covers the frame."""
+    plan = TilePlan(stream.geometry, options.tile) if isinstance(options.tile, tuple) else None
+    return plan if plan and len(plan.tiles) > 1 else None
 
 
 def smaller_tiles(geometry: Geometry) -> Iterator[TilePlan]:
@@ -68,6 +79,16 @@ def words(plan: TilePlan) -> str:
     return f"{plan.tile[1]}x{plan.tile[0]}"
 
 
+def counted(plan: TilePlan) -> str:
+    """How many tiles of which size, in words."""
+    return f"{len(plan.tiles)} tile{'s' * (len(plan.tiles) > 1)} of {words(plan)}"
+
+
+def least_vram(needed: int) -> str:
+    """The least --vram of two decimals that holds so many bytes."""
+    return f"{math.ceil(needed / GIB * 100) / 100:.2f}G"
+
+
 def _sides(length: int) -> list[int]:
     """The least side of a tile that covers a length in 1, 2, ... tiles, each side once."""
     sides = {
@@ -82,6 +103,7 @@ def _too_little(
 ) -> str:
     needed, number = min((estimate(stream, plan).total, number) for number, plan in enumerate(choices))
     least = choices[number]
-    how = f"in {len(least.tiles)} tiles of {words(least)}" if least else "in one piece"
-    least_gib = math.ceil(needed / GIB * 100) / 100
-    return f"{budget / GIB:.2f}G is too little: the least that this stream needs is {least_gib:.2f}G, {how}"
+    how = f"in {counted(least)}" if least else "in one piece"
+    return (
+        f"{budget / GIB:.2f}G is too little: the least that this stream needs is {least_vram(needed)}, {how}"
+    )

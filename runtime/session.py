@@ -35,7 +35,6 @@ class Session:
         executor: runs the stages; its `stream` says sizes, preset and schedule.
         chunk_size: frames a steady call takes, 8 or 16. The frames that come out do not depend on it.
         seed: of the noise, 0 or more.
-        first_latent: index of the clip's first latent frame, for a clip that continues another.
         noise: replaces the seeded noise: latent frame index -> float32 [16, h, w]. It is called in a thread,
             for one step more than has begun.
         position: replaces the temporal RoPE position of a latent frame, which is its index.
@@ -53,7 +52,6 @@ class Session:
         *,
         chunk_size: int = UNIT_FRAMES,
         seed: int = 0,
-        first_latent: int = 0,
         noise: Callable[[int], np.ndarray] | None = None,
         position: Callable[[int], int] | None = None,
         overlap: bool = False,
@@ -78,7 +76,6 @@ class Session:
         size = self.stream.geometry.latent
         self.noise = NoiseAhead(noise or (lambda latent: latent_noise(seed, latent, size)))
         self.position = position or (lambda latent: latent)
-        self.first_latent = first_latent
         self.overlap = overlap and executor.overlaps
         self.state = executor.new_state()
         self.failure: str | None = None
@@ -87,7 +84,7 @@ class Session:
 
     def _start_clip(self) -> None:
         self.ring = KVRing(self.stream.preset.attention)
-        self.next_latent = self.first_latent
+        self.next_latent = 0
         self.pending: deque[Frames] = deque()
         self.pushed = self.returned = self.units_encoded = 0
         self.last_frame: Frames | None = None

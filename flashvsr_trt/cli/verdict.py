@@ -86,16 +86,13 @@ def _wait(on: "torch.device") -> None:
 def _largest(preset: str, on: "torch.device") -> tuple[int, int] | None:
     import torch
 
-    from flashvsr_trt.runtime.torch.device import free_memory, stream_memory
+    from flashvsr_trt.runtime.torch.device import estimate_on, free_memory
 
-    dtype = torch.bfloat16 if on.type == "cuda" else torch.float32
-    parking = {} if on.type == "cuda" else {"parking": None}
+    estimate = estimate_on(on, torch.bfloat16 if on.type == "cuda" else torch.float32)
     stream = StreamConfig(
         find_preset(preset), Geometry(LARGEST[0] // 2, LARGEST[1] // 2, 2), find_schedule("official")
     )
-    return largest_that_fits(
-        stream, lambda smaller: stream_memory(smaller, dtype, **parking), free_memory(on)
-    )
+    return largest_that_fits(stream, lambda smaller: estimate(smaller, None), free_memory(on))
 
 
 def _engines(device: Device | None) -> str:

@@ -29,7 +29,7 @@ from flashvsr_trt.config.tiles import TilePlan
 from flashvsr_trt.errors import DeviceError, UsageError
 from flashvsr_trt.memory import MemoryEstimate, estimate_onnxruntime_memory
 from flashvsr_trt.notices import Notify
-from flashvsr_trt.runtime.choose_tiles import choose_tiles
+from flashvsr_trt.runtime.choose_tiles import asked_tiles, choose_tiles
 from flashvsr_trt.runtime.executor import DeviceTensors, GraphExecutor, HostArrays
 from flashvsr_trt.runtime.frames import NumpyArrays
 from flashvsr_trt.runtime.onnxruntime.session import (
@@ -234,8 +234,7 @@ def open_onnxruntime_executor(
     device = "cpu" if request.device == "auto" else request.device
     _parse_device(device)
     precision = next(name for name, compute in PRECISIONS.items() if compute == dtype)
-    stream, tile = request.stream, request.tiles.tile
-    plan = TilePlan(stream.geometry, tile) if isinstance(tile, tuple) else None
+    stream, plan = request.stream, asked_tiles(request.stream, request.tiles)
     if device == "cpu":
         weights = weights_bytes(plan.tile_stream(stream) if plan else stream, request.weights, precision)
 

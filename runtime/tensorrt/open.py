@@ -1,6 +1,5 @@
 """Finding, or building, the engines of a stream, and opening an executor on them."""
 
-import math
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +30,7 @@ from flashvsr_trt.engines.options import BuildOptions
 from flashvsr_trt.errors import CacheError, DeviceError, EngineError, UsageError
 from flashvsr_trt.memory import GIB, MemoryEstimate
 from flashvsr_trt.notices import Notify
-from flashvsr_trt.runtime.choose_tiles import choose_tiles
+from flashvsr_trt.runtime.choose_tiles import choose_tiles, least_vram
 from flashvsr_trt.runtime.request import ExecutorRequest
 from flashvsr_trt.runtime.tensorrt.cuda_device import CudaDevice, device_index
 from flashvsr_trt.runtime.tensorrt.device_memory import (
@@ -73,10 +72,9 @@ def open_tensorrt_executor(request: ExecutorRequest, notify: Notify) -> TensorRT
     if plan:
         return in_tiles(executor, whole, plan, vram, notify)
     if vram and executor.needed.total > vram:
-        least = math.ceil(executor.needed.total / GIB * 100) / 100
         raise UsageError(
-            f"--vram {vram / GIB:.2f}G is too little: these engines of whole frames need {least:.2f}G; "
-            "smaller --tile need less"
+            f"--vram {vram / GIB:.2f}G is too little: these engines of whole frames need "
+            f"{least_vram(executor.needed.total)}; smaller --tile need less"
         )
     return executor
 

@@ -5,7 +5,6 @@ ring comes to one of a few places whole, on a stream of its own while another ti
 leaves it. All else of a tile stays on the GPU: its CUDA graphs, and the units that are in flight.
 """
 
-import math
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from flashvsr_trt.config.tiles import TilePlan
 from flashvsr_trt.errors import DeviceError, UsageError
 from flashvsr_trt.memory import GIB
 from flashvsr_trt.notices import Notify
-from flashvsr_trt.runtime.choose_tiles import words
+from flashvsr_trt.runtime.choose_tiles import counted, least_vram
 from flashvsr_trt.runtime.ring import RingStep
 from flashvsr_trt.runtime.tensorrt.clip_memory import clip_layout, ring_layout
 from flashvsr_trt.runtime.tensorrt.cuda_device import CudaDevice
@@ -49,16 +48,16 @@ def in_tiles(
     loaded = executor.needed.weights + executor.needed.working
     free = executor.device.free_and_total_memory()[0]
     room = min(free, free if vram is None else vram - loaded)
-    announced = f"{count} tile{'s' * (count > 1)} of {words(plan)}"
+    announced = counted(plan)
     for places in (count, *(places for places in RING_PLACES if places < count)):
         needed = count * own + places * ring
         if needed <= room:
             break
     else:
-        least = math.ceil((loaded + needed) / GIB * 100) / 100
         if vram is not None and room < free:
             raise UsageError(
-                f"--vram {vram / GIB:.2f}G is too little: {announced} need {least:.2f}G with these engines"
+                f"--vram {vram / GIB:.2f}G is too little: {announced} need {least_vram(loaded + needed)} "
+                "with these engines"
             )
         raise DeviceError(
             f"{announced} carry {needed / GIB:.2f} GiB from chunk to chunk, and {executor.device.name} has "

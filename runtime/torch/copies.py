@@ -43,6 +43,11 @@ def pin(value: torch.Tensor, device: torch.device) -> torch.Tensor:
     return value.pin_memory() if device.type == "cuda" and not value.is_cuda else value
 
 
+def caller_stream(device: torch.device) -> torch.cuda.Stream | None:
+    """The calling thread's stream of a GPU; None of a CPU."""
+    return torch.cuda.current_stream(device) if device.type == "cuda" else None
+
+
 def hand_over(
     tensors: Iterable[torch.Tensor], giver: torch.cuda.Stream | None, taker: torch.cuda.Stream | None
 ) -> None:

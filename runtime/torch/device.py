@@ -219,4 +219,5 @@ def check_memory(stream: StreamConfig, device: torch.device, dtype: torch.dtype)
     Raises:
         DeviceError: with the estimate, what is free, and what to change.
     """
-    check_fits(stream, lambda smaller: stream_memory(smaller, dtype), free_memory(device), str(device))
+    estimate = estimate_on(device, dtype)
+    check_fits(stream, lambda smaller: estimate(smaller, None), free_memory(device), str(device))

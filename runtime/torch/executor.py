@@ -34,7 +34,7 @@ from flashvsr_trt.runtime.executor import DeviceTensors, GraphExecutor, HostArra
 from flashvsr_trt.runtime.request import TorchOptions
 from flashvsr_trt.runtime.ring import RingStep
 from flashvsr_trt.runtime.torch.clock import StageClock
-from flashvsr_trt.runtime.torch.copies import hand_over, upload
+from flashvsr_trt.runtime.torch.copies import caller_stream, hand_over, upload
 from flashvsr_trt.runtime.torch.device import choose_cuda_graphs, kept_ring
 from flashvsr_trt.runtime.torch.frames import TorchArrays, give_frames
 from flashvsr_trt.runtime.torch.graphs import Step, StepGraphs, Tensors
@@ -117,7 +117,7 @@ class TorchExecutor(GraphExecutor):
             )
         except torch.OutOfMemoryError as error:
             raise DeviceError(f"{self.device} has too little memory for this size: {error}") from error
-        hand_over(state.encode, self._denoising(), self.encoding)
+        hand_over(state.encode, caller_stream(self.device), self.encoding)
         return state
 
     def run_in_turn(self) -> None:
@@ -131,7 +131,7 @@ class TorchExecutor(GraphExecutor):
         with torch.inference_mode():
             for tensor in state.tensors():
                 tensor.zero_()
-        hand_over(state.encode, self._denoising(), self.encoding)
+        hand_over(state.encode, caller_stream(self.device), self.encoding)
 
     def run_graph(
         self, graph: str, arrays: HostArrays, tensors: DeviceTensors, state: TorchState, step: RingStep | None
@@ -144,7 +144,7 @@ class TorchExecutor(GraphExecutor):
         signature, stage = self.signatures[graph], stage_of(graph)
         stream, call, graphs = self._ways(graph, state, step)
         if stage == DECODE:
-            hand_over([*tensors.values(), *state.memory], self._denoising(), stream)
+            hand_over([*tensors.values(), *state.memory], caller_stream(self.device), stream)
         with self._stage(stage, stream):
             given: dict[str, Any] = dict(tensors) | {
                 name: torch.as_tensor(array) for name, array in arrays.items()
@@ -159,7 +159,7 @@ class TorchExecutor(GraphExecutor):
             if graph == DECODE:
                 made["frames"] = self._whole(made["frames"])
         if stage == ENCODE:
-            hand_over(made.values(), stream, self._denoising())
+            hand_over(made.values(), stream, caller_stream(self.device))
         return made | {"latent": list(made["latent"].split(UNIT_LATENT_FRAMES))} if step else made
 
     def download(self, frames: torch.Tensor) -> torch.Tensor:
@@ -268,8 +268,7 @@ class TorchExecutor(GraphExecutor):
             stack.enter_context(torch.inference_mode())
             if self.device.type == "cuda":
                 stack.enter_context(torch.cuda.device(self.device))
-            if stream:
-                stack.enter_context(torch.cuda.stream(stream))
+            stack.enter_context(torch.cuda.stream(stream))
             if self.options.attention == "reference":
                 stack.enter_context(reference_kernels())
             stack.enter_context(self.clock.measure(name))
@@ -288,10 +287,6 @@ class TorchExecutor(GraphExecutor):
                     f"torch.compile cannot compile {name} here ({reason}); run without --compile"
                 ) from error
             self.kernel_calls.update(calls)
-
-    def _denoising(self) -> torch.cuda.Stream | None:
-        """The stream of DiT steps, which is the caller's."""
-        return torch.cuda.current_stream(self.device) if self.device.type == "cuda" else None
 
 
 def errors_of_compiling(options: TorchOptions) -> tuple[type[Exception], ...]:

@@ -1,7 +1,6 @@
 """Frames that are torch tensors where the executor is: they go in and come out without visiting the host."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +10,7 @@ import torch
 from flashvsr_trt.errors import UsageError
 from flashvsr_trt.runtime.executor import PendingFrames, ReadyFrames
 from flashvsr_trt.runtime.frames import NOT_FRAMES, Frames
-from flashvsr_trt.runtime.torch.copies import hand_over, start_download, upload
+from flashvsr_trt.runtime.torch.copies import caller_stream, hand_over, start_download, upload
 
 
 @dataclass(frozen=True)
@@ -70,9 +69,9 @@ class TorchArrays:
         )
 
     def copy(self, frames: torch.Tensor) -> torch.Tensor:
-        caller, encoding = self._caller(), self.encoding
+        caller, encoding = caller_stream(self.device), self.encoding
         hand_over([frames], caller, encoding)
-        with self._on(encoding):
+        with torch.cuda.stream(encoding):
             own = frames.clone(memory_format=torch.contiguous_format)
         hand_over([], encoding, caller)
         return own
@@ -80,7 +79,7 @@ class TorchArrays:
     def stack(self, frames: Sequence[Frames]) -> Frames:
         if all(isinstance(frame, np.ndarray) for frame in frames):
             return np.stack(frames)
-        with self._on(self.encoding):
+        with torch.cuda.stream(self.encoding):
             return torch.stack([upload(torch.as_tensor(frame), self.device) for frame in frames])
 
     def join(self, parts: Sequence[torch.Tensor], size: tuple[int, int]) -> torch.Tensor:
@@ -92,11 +91,11 @@ class TorchArrays:
         if self.device.type != "cuda":
             return None
         mark = torch.cuda.Event()
-        mark.record(self._caller())
+        mark.record(caller_stream(self.device))
         return mark
 
     def follow(self, mark: torch.cuda.Event | None, frames: Frames = ()) -> None:
-        caller = self._caller()
+        caller = caller_stream(self.device)
         if mark and caller:
             caller.wait_event(mark)
             if isinstance(frames, torch.Tensor):
@@ -105,17 +104,6 @@ class TorchArrays:
     def _is_on(self, device: torch.device) -> bool:
         own = torch.cuda.current_device() if self.device.index is None else self.device.index
         return device.index == own
-
-    def _caller(self) -> torch.cuda.Stream | None:
-        return torch.cuda.current_stream(self.device) if self.device.type == "cuda" else None
-
-    @contextmanager
-    def _on(self, stream: torch.cuda.Stream | None) -> Iterator[None]:
-        if stream is None:
-            yield
-        else:
-            with torch.cuda.stream(stream):
-                yield
 
 
 def as_tensor(frames: Any) -> torch.Tensor:

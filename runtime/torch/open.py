@@ -4,10 +4,8 @@ from collections.abc import Callable
 
 import torch
 
-from flashvsr_trt.config.signatures import StreamConfig
-from flashvsr_trt.config.tiles import TilePlan
 from flashvsr_trt.errors import UsageError
-from flashvsr_trt.memory import GIB, MemoryEstimate, Parking, TilePlaces, place_tiles
+from flashvsr_trt.memory import GIB, Parking, TilePlaces, place_tiles
 from flashvsr_trt.model.network import Network, build_network
 from flashvsr_trt.model.weights.load import WeightsSource, describe, load_weights, resolve_weights
 from flashvsr_trt.notices import Notify
@@ -61,15 +59,7 @@ def open_torch_executor(request: ExecutorRequest, notify: Notify) -> TorchExecut
     # Estimates count weights, and these may be there already.
     shared = estimate(request.stream, None).weights if key in request.networks else 0
     free = free_memory(device) + shared
-
-    def needed(stream: StreamConfig, plan: TilePlan | None) -> MemoryEstimate:
-        # One tile that covers the frame is not run as such, however large it is.
-        return estimate(stream, plan if plan and len(plan.tiles) > 1 else None)
-
-    plan = choose_tiles(request.stream, request.tiles, needed, free, str(device), notify)
-    if plan and len(plan.tiles) == 1:
-        notify("one tile covers the frame: it runs in one piece")
-        plan = None
+    plan = choose_tiles(request.stream, request.tiles, estimate, free, str(device), notify)
     budget = min(free, request.tiles.vram or free)
     if device.type == "cpu" and not plan and KEPT_ON_HOST * estimate(request.stream, None).total <= budget:
         keep_freed_memory()

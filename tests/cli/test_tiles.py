@@ -41,8 +41,8 @@ def test_a_tile_that_does_not_fit_is_refused_with_one_that_does(one_piece, free,
     def estimate(_, plan):
         return MemoryEstimate(0, 0, (5 if plan.tile == (256, 256) else 9) if plan else one_piece)
 
-    with pytest.raises(UsageError, match=f"--tile 4096x4096 needs .* --tile {fits} would fit"):
-        choose_tiles(stream, TileOptions((4096, 4096)), estimate, free, "here", print)
+    with pytest.raises(UsageError, match=f"--tile 384x256 needs .* --tile {fits} would fit"):
+        choose_tiles(stream, TileOptions((256, 384)), estimate, free, "here", print)
 
 
 @pytest.mark.parametrize(

@@ -83,8 +83,7 @@ def test_first_and_steady_calls_take_the_schedules_frames(schedule, chunk_size, 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_a_clip_that_starts_at_frame_100000_gives_the_frames_of_one_that_starts_at_0(schedule):
     first_latent = 100_000 // 4
-    noise = lambda latent: latent_noise(0, latent - first_latent, (16, 16))  # noqa: E731
-    session = Session(executor(schedule), first_latent=first_latent, noise=noise)
+    session = Session(executor(schedule), position=lambda latent: latent + first_latent)
     far = stream_through(session, clip(53), push=8).astype(np.int16)
     near = expected(schedule, 53).astype(np.int16)
     assert np.abs(far - near).max() <= 1

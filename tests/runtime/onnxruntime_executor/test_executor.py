@@ -14,9 +14,10 @@ from flashvsr_trt.errors import DeviceError
 from flashvsr_trt.parity.compare import synthetic_frames
 from flashvsr_trt.parity.tensor_error import psnr
 from flashvsr_trt.runtime.backends import open_executor
+from flashvsr_trt.runtime.onnxruntime import executor as onnxruntime_executor
 from flashvsr_trt.runtime.onnxruntime.executor import OnnxRuntimeExecutor
 from flashvsr_trt.runtime.onnxruntime.session import onnxruntime_errors, session_options
-from flashvsr_trt.runtime.request import ExecutorRequest
+from flashvsr_trt.runtime.request import ExecutorRequest, TileOptions
 from flashvsr_trt.runtime.session import Session
 from flashvsr_trt.runtime.torch.executor import TorchExecutor
 from tests.cli.command import ROOT
@@ -108,6 +109,17 @@ def test_bfloat16_is_refused_before_anything_is_exported():
     stream = StreamConfig(find_preset("nano"), Geometry(64, 64, 2), find_schedule("low-latency"))
     with pytest.raises(DeviceError, match="bfloat16"):
         open_executor("onnxruntime", ExecutorRequest(stream, "random", dtype="bfloat16"))
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_tile_that_covers_the_frame_is_exported_as_the_frame(device, monkeypatch):
+    stream = StreamConfig(find_preset("nano"), Geometry(64, 64, 2), find_schedule("low-latency"))
+    monkeypatch.setattr(onnxruntime_executor, "_parse_device", lambda name: (name, 0))
+    monkeypatch.setattr(onnxruntime_executor, "weights_bytes", lambda of, *_: 0 if of == stream else 2**50)
+    monkeypatch.setattr(onnxruntime_executor, "bundle_for", lambda of, *_: of)
+    monkeypatch.setattr(onnxruntime_executor, "OnnxRuntimeExecutor", lambda bundle, device: bundle)
+    request = ExecutorRequest(stream, "random", device, tiles=TileOptions((512, 512)))
+    assert onnxruntime_executor.open_onnxruntime_executor(request, print) == stream
 
 
 def test_what_onnxruntime_raises_is_an_error_of_ours(dense_bundle, tmp_path):
