@@ -67,7 +67,7 @@ def build_kernels(
             f"no kernels for {', '.join(unknown) or 'no'} architecture; use {', '.join(ARCHITECTURES)}"
         )
     if not set(dtypes) <= set(DTYPES):
-        raise UsageError(f"no kernels for dtypes {', '.join(dtypes)}; use {', '.join(DTYPES)}")
+        raise UsageError(f"no kernels in precision {', '.join(dtypes)}; use {', '.join(DTYPES)}")
     version = _triton_version()
     kept = {}
     if os.path.lexists(directory / MANIFEST):

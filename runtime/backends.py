@@ -5,7 +5,8 @@ import pkgutil
 from dataclasses import replace
 
 from flashvsr_trt.cache.bundle import find_bundle
-from flashvsr_trt.errors import FlashVSRError, UsageError, named_missing_parts
+from flashvsr_trt.cache.folder import check_writable
+from flashvsr_trt.errors import CacheError, FlashVSRError, UsageError, named_missing_parts
 from flashvsr_trt.extras import install_command, is_installed
 from flashvsr_trt.notices import Notify, log_notice, phase
 from flashvsr_trt.runtime.distributed.place import torchrun_place
@@ -121,10 +122,17 @@ def _why_no_onnxruntime(request: ExecutorRequest) -> str | None:
     if not is_installed("onnxruntime"):
         return f"no ONNX Runtime: {install_command('cpu')}"
     if is_installed("torch") and is_installed("onnx") and is_installed("onnxscript"):
-        return None
+        try:
+            check_writable("bundles")
+        except CacheError as error:
+            cannot_export = str(error)
+        else:
+            return None
+    else:
+        cannot_export = f"exporting needs {install_command('export')}"
     if find_bundle(request.stream, request.weights, "fp32"):
         return None
-    return f"the stream was not exported, and exporting needs {install_command('export')}"
+    return f"the stream was not exported, and {cannot_export}"
 
 
 def _torch_has_gpu() -> bool:

@@ -82,11 +82,12 @@ def jobs_of(inputs: Sequence[str], options: RunOptions) -> list[RunOptions]:
     """
     if STANDARD_STREAM in inputs:
         raise UsageError("the input - is read once and alone; name files")
+    what = f"{inputs[0]} is not one video" if len(inputs) == 1 else "there are several inputs"
     if options.profile:
-        raise UsageError("--profile is of one input; name one")
+        raise UsageError(f"--profile is of one input, and {what}; name one")
     folder = options.output
     if folder is not None and (folder == STANDARD_STREAM or not names_folder(folder)):
-        raise UsageError(f"-o {folder} is no folder, and there are several inputs; name a folder, as out/")
+        raise UsageError(f"-o {folder} is no folder, and {what}; name a folder, as out/")
     found = [file for name in inputs for file in _videos_of(name)]
     made_here = {
         identity(chosen_output(replace(options, input=name, output=None, side_by_side=split, scale=scale)))

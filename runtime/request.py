@@ -206,6 +206,9 @@ class UpscaleOptions(TorchOptions, TileOptions):
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 """What `precision` calls a dtype."""
 
+PRECISIONS = ("auto", *DTYPES, *DIT_PRECISIONS[1:])
+"""What `precision` takes: a dtype of all, or FP8 in the DiT beside one."""
+
 
 def take_precision(options: dict[str, Any]) -> dict[str, Any]:
     """As `UpscaleOptions` has them: precision bf16 is a dtype, fp8 what the DiT multiplies in beside one.
@@ -213,9 +216,11 @@ def take_precision(options: dict[str, Any]) -> dict[str, Any]:
     A dtype may have either name.
 
     Raises:
-        UsageError: a precision and a dtype that differ.
+        UsageError: another precision, or one and a dtype that differ.
     """
     asked, dtype = options.get("precision", "auto"), options.get("dtype", "auto")
+    if asked not in (*PRECISIONS, DIT_PRECISIONS[0]):
+        raise UsageError(f"precision '{asked}' is not known; use one of: {', '.join(PRECISIONS)}")
     dtype = DTYPES.get(dtype, dtype)
     if asked != "auto" and asked not in DTYPES:
         return options | {"dtype": dtype}

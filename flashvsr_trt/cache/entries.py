@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
+from flashvsr_trt.cache.folder import unwritable
 from flashvsr_trt.errors import CacheError, FlashVSRError
 from flashvsr_trt.files.staging import take_lock
 from flashvsr_trt.notices import Notify
@@ -71,10 +72,7 @@ def making(folder: Path, notify: Notify) -> Iterator[None]:
             notify(f"another process is making {folder.name}: waiting for it")
             lock = take_lock(file, seconds=-1)
     except (OSError, NotImplementedError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise CacheError(
-            f"the cache {folder.parent} cannot be written ({reason}): set FLASHVSR_CACHE to a folder that can"
-        ) from error
+        raise unwritable(folder.parent, error) from error
     try:
         yield
     finally:

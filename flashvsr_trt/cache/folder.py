@@ -1,6 +1,7 @@
 """Where things that can be made again are kept: exported bundles, engines, kernels, timings."""
 
 import os
+import tempfile
 from pathlib import Path
 
 from platformdirs import user_cache_path
@@ -19,6 +20,23 @@ def cache_folder(kind: str) -> Path:
         CacheError: the user has no home folder, or something that is no folder is named.
     """
     return cache_root() / kind
+
+
+def check_writable(kind: str) -> None:
+    """Raise CacheError where nothing can be written into the folder of a kind, which is made."""
+    folder = cache_folder(kind)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise unwritable(folder, error) from error
+
+
+def unwritable(folder: Path, error: OSError | NotImplementedError) -> CacheError:
+    """The error that says so of a folder in the cache."""
+    reason = getattr(error, "strerror", None) or error
+    return CacheError(f"the cache {folder} cannot be written ({reason}): {_REMEDY}")
 
 
 def cache_root() -> Path:

@@ -4,12 +4,15 @@ import copy
 import difflib
 import logging
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
+from platformdirs import user_config_path
 
 from flashvsr_trt.cli.display import DISPLAY, LOG, STYLES, LogFile, say
 from flashvsr_trt.errors import FlashVSRError
@@ -36,6 +39,8 @@ WITHOUT_ENVIRONMENT = (
 """Options of one command's own files; and the weights, whose loader reads FLASHVSR_WEIGHTS itself."""
 
 PREFIX = "FLASHVSR_"
+
+CONFIG_VARIABLE = "FLASHVSR_CONFIG"
 
 VARIABLES = frozenset(
     PREFIX + name for name in ("CACHE", "CONFIG", "DEBUG_RANKS", "PROMPT", "TRT_COMPLETE", "WEIGHTS")
@@ -72,12 +77,17 @@ class Command(click.Command):
             option.envvar = option.envvar or [PREFIX + name.upper() for name in dict.fromkeys(names)]
         self.epilog = self.epilog or ADVICE
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        with _origins_said(ctx):
+            return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         root = ctx.find_root().command
         # Of several ranks' processes the one that started them says it.
         for line in unknown_variables(root) if isinstance(root, click.Group) and not torchrun_place() else ():
             say(line)
-        return super().invoke(ctx)
+        with _origins_said(ctx):
+            return super().invoke(ctx)
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         return [*self.params, *DISPLAY_OPTIONS, *super().get_params(ctx)[len(self.params) :]]
@@ -121,6 +131,52 @@ def _told_of_readers() -> Iterator[None]:
         raise FlashVSRError("the reader of stdout has gone") from error
 
 
+@contextmanager
+def _origins_said(context: click.Context) -> Iterator[None]:
+    """An expected error tells of what it is about where that was given, unless as an argument."""
+    try:
+        yield
+    except click.BadParameter as error:
+        if error.param and (origin := _origin(context, error.param)):
+            error.message = f"{error.message.rstrip('.')} (from {origin})"
+        raise
+    except FlashVSRError as error:
+        for origin, words in _given_elsewhere(context):
+            named = "|".join(map(re.escape, words))
+            if re.search(rf"(?<![\w-])-*({named})(?![\w-])", str(error), re.IGNORECASE):
+                error.add_note(f"(from {origin})")
+        raise
+
+
+def _given_elsewhere(context: click.Context) -> Iterator[tuple[str, list[str]]]:
+    """Where options were given, and by which words an error is about each: its name, and texts as its value."""
+    for option in context.command.get_params(context):
+        if origin := _origin(context, option):
+            value = context.params.get(option.name or "")
+            values = value.values() if isinstance(value, dict) else value if isinstance(value, tuple) else [value]
+            texts = [each for each in values if isinstance(each, str) and each != option.default]
+            yield origin, [key_of(option), *texts]
+    for variable in ("FLASHVSR_PROMPT", "FLASHVSR_WEIGHTS"):
+        if value := os.environ.get(variable):
+            yield variable, [value]
+
+
+def _origin(context: click.Context, option: click.Parameter) -> str | None:
+    """The variable, or the key and the file; None for an argument and a default."""
+    match context.get_parameter_source(option.name or ""):
+        case ParameterSource.ENVIRONMENT:
+            return next(name for name in variables_of(option) if os.environ.get(name))
+        case ParameterSource.DEFAULT_MAP:
+            return f"{key_of(option)} in {config_path()}"
+    return None
+
+
+def config_path() -> Path:
+    """The file that FLASHVSR_CONFIG names, or the one in the user's folder of settings."""
+    named = os.environ.get(CONFIG_VARIABLE)
+    return Path(named) if named else user_config_path("flashvsr-trt", appauthor=False) / "config.toml"
+
+
 def options_of(command: click.Command) -> list[click.Option]:
     """Those that may come from the environment and the config."""
     options = [each for each in command.params if isinstance(each, click.Option)]
@@ -154,12 +210,12 @@ def unknown_variables(root: click.Group) -> list[str]:
     return lines
 
 
-def variables_of(option: click.Option) -> list[str]:
+def variables_of(option: click.Parameter) -> list[str]:
     """The names of the variables that an option is read from; the first that says something counts."""
     return [option.envvar] if isinstance(option.envvar, str) else list(option.envvar or ())
 
 
-def key_of(option: click.Option) -> str:
+def key_of(option: click.Parameter) -> str:
     """An option's longest name that is no old spelling, without dashes."""
     aliases = getattr(option, "aliases", ())
     return max((name for name in option.opts if name not in aliases), key=len).lstrip("-")

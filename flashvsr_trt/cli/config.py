@@ -7,26 +7,26 @@ from pathlib import Path
 from typing import Any
 
 import click
-from platformdirs import user_config_path
 
-from flashvsr_trt.cli.commands import DISPLAY_OPTIONS, Group, commands_of, key_of, options_of, variables_of
+from flashvsr_trt.cli.commands import (
+    CONFIG_VARIABLE,
+    DISPLAY_OPTIONS,
+    Group,
+    commands_of,
+    config_path,
+    key_of,
+    options_of,
+    variables_of,
+)
 from flashvsr_trt.cli.options import OVERWRITE
 from flashvsr_trt.errors import FileError, UsageError
 from flashvsr_trt.files.new import write_errors, write_text
 from flashvsr_trt.files.parents import new_parents
 
-CONFIG_VARIABLE = "FLASHVSR_CONFIG"
-
 HEADER = """\
 # Options of flashvsr-trt. What stands before the first section is for every command that has the option;
 # [run], [engines.build] and so on are for one. Variables FLASHVSR_... and the command line go first.
 """
-
-
-def config_path() -> Path:
-    """The file that FLASHVSR_CONFIG names, or the one in the user's folder of settings."""
-    named = os.environ.get(CONFIG_VARIABLE)
-    return Path(named) if named else user_config_path("flashvsr-trt", appauthor=False) / "config.toml"
 
 
 def read_config(root: click.Group) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import json
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -78,7 +78,6 @@ class Display:
 
     style: str = "auto"
     verbosity: int = 0
-    log_file: str | None = None
     console: Console = field(default_factory=lambda: Console(stderr=True, highlight=False))
     bars: Progress | None = None
 
@@ -90,15 +89,13 @@ class Display:
 
     def write(self, text: str, kind: str = "") -> None:
         """One message, above the bars where there are some."""
-        with suppress(BrokenPipeError):  # whoever read the notices has gone
-            if self.console.is_terminal:
-                self.console.print(Text(text, style=kind))
-            else:
-                click.echo(text, err=True)
+        if self.console.is_terminal:
+            self.console.print(Text(text, style=kind))
+        else:
+            click.echo(text, err=True)
 
     def write_json(self, event: str, **facts: Any) -> None:
-        with suppress(BrokenPipeError):
-            click.echo(json.dumps({"event": event, **facts}, allow_nan=False), err=True)
+        click.echo(json.dumps({"event": event, **facts}, allow_nan=False), err=True)
 
     @contextmanager
     def phase(self, name: str, unit: str) -> Iterator[Report]:

@@ -2,21 +2,19 @@
 
 import gc
 import json
-import os
 import sys
 from collections.abc import Sequence
 from contextlib import contextmanager
 
 import click
-from click.core import ParameterSource
 
 from flashvsr_trt import __version__
 from flashvsr_trt.cli.bench import bench
 from flashvsr_trt.cli.cache import cache
 from flashvsr_trt.cli.calibrate import calibrate
-from flashvsr_trt.cli.commands import Root, variables_of
+from flashvsr_trt.cli.commands import Root
 from flashvsr_trt.cli.compare import compare
-from flashvsr_trt.cli.config import config, config_path, read_config
+from flashvsr_trt.cli.config import config, read_config
 from flashvsr_trt.cli.display import LOG, displayed, say
 from flashvsr_trt.cli.engines import engines
 from flashvsr_trt.cli.export import export, inspect, parity
@@ -24,7 +22,7 @@ from flashvsr_trt.cli.gate import gate
 from flashvsr_trt.cli.kernels import kernels
 from flashvsr_trt.cli.options import BytesType
 from flashvsr_trt.cli.run import run
-from flashvsr_trt.cli.terminal import plain_reason, prepare_streams, silence_stdout
+from flashvsr_trt.cli.terminal import guarded_streams, plain_reason, prepare_streams
 from flashvsr_trt.cli.weights import weights
 from flashvsr_trt.config.presets import DEFAULT_PRESET, PRESETS
 from flashvsr_trt.errors import FlashVSRError, named_missing_parts
@@ -63,8 +61,9 @@ for command in COMMANDS:
 
 
 def say_error(error: Exception | str) -> None:
-    """One line, whatever the error's text holds."""
-    LOG.error("%s", " ".join(str(error).split("\n")), exc_info=isinstance(error, Exception) and error)
+    """One line, whatever the error's text and notes hold."""
+    text = " ".join([str(error), *getattr(error, "__notes__", ())])
+    LOG.error("%s", " ".join(text.split("\n")), exc_info=isinstance(error, Exception) and error)
 
 
 @cli.command()
@@ -133,7 +132,6 @@ def _reported(error: BaseException) -> int:
     """Says in one line what ended the command; gives its exit code."""
     if isinstance(error, FlashVSRError):
         if isinstance(error.__cause__, BrokenPipeError):
-            silence_stdout()
             return BROKEN_PIPE
         say_error(error)
         return error.exit_code
@@ -151,19 +149,6 @@ def _reported(error: BaseException) -> int:
     return FAULT
 
 
-def _origin(error: click.ClickException) -> str:
-    """Where a bad value was given, unless on the command line."""
-    context, option = getattr(error, "ctx", None), getattr(error, "param", None)
-    if context is None or not isinstance(option, click.Option):
-        return ""
-    match context.get_parameter_source(option.name or ""):
-        case ParameterSource.ENVIRONMENT:
-            return f" (from {next(name for name in variables_of(option) if os.environ.get(name))})"
-        case ParameterSource.DEFAULT_MAP:
-            return f" (from {config_path()})"
-    return ""
-
-
 @contextmanager
 def reported_errors(debug: bool):
     """Turn expected errors into one line on stderr and their exit code."""
@@ -177,11 +162,10 @@ def reported_errors(debug: bool):
     except click.ClickException as error:
         context = error.ctx if isinstance(error, click.UsageError) else None
         advice = f"; see {context.command_path} --help" if context else ""
-        say_error(f"{error.format_message().rstrip('.')}{_origin(error)}{advice}")
+        say_error(f"{error.format_message().rstrip('.')}{advice}")
         sys.exit(error.exit_code)
     except BrokenPipeError:
-        # The reader of stdout has seen enough (`| head`); Python must not try to flush what is left.
-        silence_stdout()
+        # The reader of stdout has seen enough (`| head`).
         sys.exit(BROKEN_PIPE)
     except (Exception, KeyboardInterrupt) as error:
         if debug:
@@ -198,7 +182,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     FINISHED.clear()
     prepare_streams()
     debug = "--debug" in arguments
-    with displayed(), ended_by_signals(), reported_errors(debug), named_missing_parts():
+    with (
+        guarded_streams(),
+        displayed(),
+        ended_by_signals(),
+        reported_errors(debug),
+        named_missing_parts(),
+    ):
         # The command that mends a config must not fail of it.
         defaults = {} if arguments[:1] == ["config"] else read_config(cli)
         cli.main(

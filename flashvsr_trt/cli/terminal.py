@@ -3,8 +3,9 @@
 import io
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import IO, Any, TypeVar
 
 import click
 from rich.console import Console
@@ -15,7 +16,6 @@ def prepare_streams() -> None:
     """Put the null device where a standard stream was closed (`2>&-`): a file must not get its number.
 
     As stdout it cannot be written, so that data for a closed one is an error; what is only said goes nowhere.
-    File names that are no text are printed escaped.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
@@ -27,16 +27,61 @@ def prepare_streams() -> None:
                 os.close(opened)
         if getattr(sys, name) is None:  # Python's own stream of a closed descriptor
             setattr(sys, name, open(os.devnull, "w" if number else "r"))  # noqa: SIM115 - as long as the process
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
 
 
-def silence_stdout() -> None:
-    """What is still buffered goes to the null device, so that Python's own flush at exit says nothing."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, sys.stdout.fileno())
-    os.close(null)
+class _Written(io.RawIOBase):
+    """What a standard stream writes to; what follows its first failure goes to the null device.
+
+    Args:
+        name: of a stream that carries output, whose failure is an OSError; None of one that carries messages.
+    """
+
+    def __init__(self, raw: IO[bytes], name: str | None) -> None:
+        self.raw, self.name = raw, name
+
+    def write(self, data: Any) -> int | None:
+        try:
+            written = self.raw.write(data)
+        except OSError as error:
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, self.fileno())
+            os.close(null)
+            if self.name:
+                raise OSError(error.errno, error.strerror, self.name) from error
+            written = None
+        return written if self.name else written or len(data)
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self.raw.fileno()
+
+    def isatty(self) -> bool:
+        return self.raw.isatty()
+
+
+@contextmanager
+def guarded_streams() -> Iterator[None]:
+    """Inside, messages that stderr does not take are lost, and output that stdout does not take is an OSError.
+
+    File names that are no text are printed escaped.
+    """
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = _guarded(sys.stdout, "stdout"), _guarded(sys.stderr, None)
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
+
+
+def _guarded(stream: Any, name: str | None) -> Any:
+    if not isinstance(stream, io.TextIOWrapper):
+        return stream
+    raw = _Written(getattr(stream.buffer, "raw", stream.buffer), name)
+    return io.TextIOWrapper(
+        io.BufferedWriter(raw), stream.encoding, "backslashreplace", line_buffering=stream.line_buffering
+    )
 
 
 def plain_reason(error: OSError | MemoryError) -> str:

@@ -24,7 +24,7 @@ def dry_run(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.skipif(
-    "FLASHVSR_BENCH" not in os.environ, reason="a bench gone through takes long; FLASHVSR_BENCH=1 runs it"
+    "RUN_BENCH" not in os.environ, reason="a bench gone through takes long; RUN_BENCH=1 runs it"
 )
 def test_a_dry_run_goes_through_every_part(dry_run):
     outcome, folder = dry_run
