@@ -11,22 +11,7 @@ import click
 from flashvsr_trt import __version__
 from flashvsr_trt.cli.commands import Command
 from flashvsr_trt.cli.display import say
-from flashvsr_trt.cli.options import (
-    COLOR_FIX,
-    COUNT,
-    DTYPES,
-    PRESET,
-    SCALE,
-    SCHEDULE,
-    UPSAMPLER,
-    WEIGHTS,
-    FiniteType,
-    SizeType,
-    choice,
-)
-from flashvsr_trt.cli.run import PRECISIONS
-from flashvsr_trt.config.presets import CHUNK_SIZES
-from flashvsr_trt.engines.flavours import FLAVOUR_CHOICES
+from flashvsr_trt.cli.options import COUNT, EXECUTOR_OPTIONS, JSON, FiniteType, SizeType
 from flashvsr_trt.errors import BenchError
 from flashvsr_trt.runtime.request import take_precision
 
@@ -34,24 +19,12 @@ PERCENTILES = (50, 90, 95, 99)
 
 
 @click.command(cls=Command)
-@PRESET
-@SCALE
-@WEIGHTS
-@SCHEDULE
+@EXECUTOR_OPTIONS
 @click.option("--size", type=SizeType(), default="1280x768", show_default=True, help="Of the upscaled frame.")
-@choice("--chunk-size", CHUNK_SIZES, "Frames a call.")
-@choice("--precision", PRECISIONS, "As `run`'s.", metavar="|".join(("auto", *DTYPES, "fp8", "fp8-attention")))
-@COLOR_FIX
-@UPSAMPLER
-@click.option("--backend", default="auto", show_default=True, help="See `flashvsr-trt doctor`.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option("--build/--no-build", default=True, show_default=True, help="Build engines that are missing.")
-@choice("--flavour", FLAVOUR_CHOICES, "Of the engines that --backend tensorrt runs.")
-@click.option("--engines", metavar="DIR", help="Run the engines in DIR.")
 @click.option("--warm-up", type=click.IntRange(0, 10**6), default=4, show_default=True, help="Chunks before.")
 @click.option("--iterations", type=COUNT, default=20, show_default=True, help="Chunks that are timed.")
 @click.option("--least-fps", type=FiniteType(), help="FAILED, and exit code 1, where it is slower than this.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@JSON
 @click.pass_obj
 def bench(
     arguments: Sequence[str],

@@ -9,6 +9,7 @@ import click
 
 from flashvsr_trt.cache.folder import cache_folder, cache_root
 from flashvsr_trt.cli.commands import Group
+from flashvsr_trt.cli.options import JSON
 from flashvsr_trt.cli.terminal import print_table
 from flashvsr_trt.errors import CacheError, UsageError
 
@@ -27,7 +28,6 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _KIND = click.option(
     "--kind", "kinds", multiple=True, type=click.Choice(_KINDS), help="Only of this kind; may be repeated."
 )
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @click.group(cls=Group)
@@ -38,7 +38,7 @@ def cache() -> None:
 @cache.command("list")
 @_KIND
 @click.option("--older-than", metavar="AGE", help="Only what was written before: 30d, 12h.")
-@_JSON
+@JSON
 def list_command(kinds: tuple[str, ...], older_than: str | None, as_json: bool) -> None:
     """List bundles, engines, kernels and timings, with sizes and ages."""
     entries = _entries(kinds, older_than)
@@ -55,7 +55,7 @@ def list_command(kinds: tuple[str, ...], older_than: str | None, as_json: bool) 
 @click.option("--older-than", metavar="AGE", help="Whole entries too, that were written before: 30d, 12h.")
 @click.option("--all", "everything", is_flag=True, help="All entries.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
-@_JSON
+@JSON
 def prune(
     kinds: tuple[str, ...], older_than: str | None, everything: bool, dry_run: bool, as_json: bool
 ) -> None:

@@ -2,6 +2,7 @@
 
 import os
 from itertools import islice
+from typing import Any
 
 import click
 import numpy as np
@@ -10,22 +11,21 @@ from flashvsr_trt.cli.commands import Command, Option
 from flashvsr_trt.cli.display import say
 from flashvsr_trt.cli.options import (
     COUNT,
-    DTYPES,
+    DEVICE,
+    FIT,
     OVERWRITE,
     PRESET,
     SCALE,
     SCHEDULE,
     WEIGHTS,
+    Choice,
     FiniteType,
-    choice,
-    dtype_of,
 )
 from flashvsr_trt.cli.terminal import print_table
-from flashvsr_trt.config.geometry import FITS, Geometry
-from flashvsr_trt.config.presets import find_preset, find_schedule
-from flashvsr_trt.config.signatures import StreamConfig
+from flashvsr_trt.config.presets import find_preset
 from flashvsr_trt.files.new import new_report
 from flashvsr_trt.files.targets import check_outputs, local_path
+from flashvsr_trt.runtime.request import DTYPES, InputOptions, TorchOptions, UpscaleOptions
 
 SHOWN = 10
 """Of the products, those with the largest errors."""
@@ -38,36 +38,24 @@ SHOWN = 10
 @SCALE
 @WEIGHTS
 @SCHEDULE
-@choice("--fit", FITS, "To multiples of 128 pixels.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@FIT
+@DEVICE
 @click.option(
     "--precision",
     "dtype",
     cls=Option,
     aliases=("--dtype",),
-    type=click.Choice(("auto", *DTYPES, *DTYPES.values())),
-    callback=lambda context, option, name: dtype_of(name),
+    type=Choice(("auto", *DTYPES), older={dtype: name for name, dtype in DTYPES.items()}),
+    callback=lambda context, option, name: DTYPES.get(name, name),
     default="auto",
     show_default=True,
-    metavar="auto|fp32|bf16|fp16",
     help="What FP8 is compared with.",
 )
 @click.option("--frames", type=COUNT, default=41, show_default=True, help="Of each clip.")
 @click.option("--psnr", "wanted", type=FiniteType(), default=40.0, show_default=True, help="Of every chunk.")
 @OVERWRITE
 def calibrate(
-    clips: tuple[str, ...],
-    output: str,
-    preset: str,
-    scale: int,
-    weights: str | None,
-    schedule: str,
-    fit: str,
-    device: str,
-    dtype: str,
-    frames: int,
-    wanted: float,
-    overwrite: bool,
+    clips: tuple[str, ...], output: str, frames: int, wanted: float, overwrite: bool, **options: Any
 ) -> None:
     """Measure each product in FP8 on CLIPs, and choose the fewest that stay in --precision.
 
@@ -77,27 +65,26 @@ def calibrate(
     from flashvsr_trt.model.network import build_network
     from flashvsr_trt.model.weights.load import load_weights, resolve_weights
     from flashvsr_trt.parity.calibrate import choose_kept, product_errors, record
-    from flashvsr_trt.runtime.request import InputOptions, TorchOptions
     from flashvsr_trt.runtime.torch.device import check_memory, choose_device, choose_dtype
     from flashvsr_trt.runtime.torch.precision import Calibration, fp8_products
     from flashvsr_trt.runtime.video.input import open_input
 
     check_outputs({"-o": output}, clips, overwrite)
-    chosen, place = find_preset(preset), choose_device(device)
-    kind = choose_dtype(dtype, place)
+    asked = UpscaleOptions(**options)
+    chosen, place = find_preset(asked.preset), choose_device(asked.device)
+    kind = choose_dtype(asked.dtype, place)
     # Refused here on a GPU that has no FP8.
     fp8_products(TorchOptions(precision="fp8-attention"), place, kind, chosen.network)
     read = []
     for clip in clips:
         with open_input(clip, InputOptions(frames=frames), notify=say) as source:
-            geometry = Geometry(source.info.height, source.info.width, scale, fit)
-            read.append((geometry, np.stack([frame.pixels for frame in islice(source, frames)])))
+            stream = asked.stream(source.info.height, source.info.width)
+            read.append((stream, np.stack([frame.pixels for frame in islice(source, frames)])))
     with new_report(local_path(output), overwrite=overwrite) as write:
-        loaded = load_weights(resolve_weights(weights, chosen.network), chosen.network, kind)
+        loaded = load_weights(resolve_weights(asked.weights, chosen.network), chosen.network, kind)
         network = build_network(chosen.network, loaded, place, kind)
         recorded = []
-        for geometry, given in read:
-            stream = StreamConfig(chosen, geometry, find_schedule(schedule))
+        for stream, given in read:
             check_memory(stream, place, kind)
             recorded.append(record(network, stream, given))
         errors = product_errors(network, recorded)

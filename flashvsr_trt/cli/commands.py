@@ -138,7 +138,7 @@ def _origins_said(context: click.Context) -> Iterator[None]:
         yield
     except click.BadParameter as error:
         if error.param and (origin := _origin(context, error.param)):
-            error.message = f"{error.message.rstrip('.')} (from {origin})"
+            error.add_note(f"(from {origin})")
         raise
     except FlashVSRError as error:
         for origin, words in _given_elsewhere(context):
@@ -149,12 +149,13 @@ def _origins_said(context: click.Context) -> Iterator[None]:
 
 
 def _given_elsewhere(context: click.Context) -> Iterator[tuple[str, list[str]]]:
-    """Where options were given, and by which words an error is about each: its name, and texts as its value."""
+    """Where options were given, and the words by which an error is about each: its name, texts of it."""
     for option in context.command.get_params(context):
-        if origin := _origin(context, option):
+        if isinstance(option, click.Option) and (origin := _origin(context, option)):
             value = context.params.get(option.name or "")
-            values = value.values() if isinstance(value, dict) else value if isinstance(value, tuple) else [value]
-            texts = [each for each in values if isinstance(each, str) and each != option.default]
+            several = value.values() if isinstance(value, dict) else value
+            values = several if option.multiple else [value]
+            texts = [each for each in values or () if isinstance(each, str) and each != option.default]
             yield origin, [key_of(option), *texts]
     for variable in ("FLASHVSR_PROMPT", "FLASHVSR_WEIGHTS"):
         if value := os.environ.get(variable):

@@ -13,7 +13,7 @@ from flashvsr_trt.cache.folder import cache_folder
 from flashvsr_trt.cli.cache import remove_entries
 from flashvsr_trt.cli.commands import Group, Option
 from flashvsr_trt.cli.display import say
-from flashvsr_trt.cli.options import MEGABYTES, compute_capability, stream_of, stream_options
+from flashvsr_trt.cli.options import JSON, MEGABYTES, STREAM_OPTIONS, compute_capability, stream_of
 from flashvsr_trt.errors import EngineError, UsageError
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def engines() -> None:
 
 
 @engines.command()
-@stream_options
+@STREAM_OPTIONS
 @click.option("--bundle", type=_FOLDER, help="Build from this bundle; the options above are then its own.")
 @click.option(
     "--flavour", default="auto", show_default=True, metavar="F", help="rtx, tensorrt, onnxruntime or auto."
@@ -97,7 +97,7 @@ def build(
 
 @engines.command("list")
 @_ROOT
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@JSON
 def list_command(root: Path | None, as_json: bool) -> None:
     """List the engines that are kept."""
     from flashvsr_trt.engines.cache import list_engines
@@ -118,7 +118,7 @@ def list_command(root: Path | None, as_json: bool) -> None:
 @click.argument("name")
 @_ROOT
 @click.option("--layers", is_flag=True, help="List the layers of every engine, and which only move data.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@JSON
 def show(name: str, root: Path | None, layers: bool, as_json: bool) -> None:
     """Say what NAME is, a folder or a name of the list: what it is for, and its engines and steps."""
     found = _open(name, root)
@@ -170,7 +170,7 @@ def prune(root: Path | None, everything: bool, dry_run: bool) -> None:
 @engines.command()
 @click.argument("names", nargs=-1)
 @_ROOT
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@JSON
 def verify(names: tuple[str, ...], root: Path | None, as_json: bool) -> None:
     """Check NAMES, or all engines: files, bundle, bindings, kernels, and loading where there is a GPU."""
     from flashvsr_trt.engines.cache import list_engines

@@ -11,7 +11,7 @@ from flashvsr_trt.bundle import MANIFEST, Bundle, read_bundle
 from flashvsr_trt.cache.folder import cache_folder
 from flashvsr_trt.cli.commands import Command
 from flashvsr_trt.cli.display import say
-from flashvsr_trt.cli.options import COUNT, OutputPath, stream_of, stream_options
+from flashvsr_trt.cli.options import COUNT, JSON, STREAM_OPTIONS, OutputPath, stream_of
 from flashvsr_trt.cli.terminal import print_table
 from flashvsr_trt.errors import ParityError, UsageError
 
@@ -25,7 +25,7 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
 @click.command(cls=Command)
-@stream_options
+@STREAM_OPTIONS
 @click.option(
     "--own-weights",
     is_flag=True,
@@ -69,7 +69,7 @@ def export(
 @click.option("--frames", type=COUNT, default=70, show_default=True, help="Of the synthetic clip.")
 @click.option("--weights", metavar="W", help="The bundle's weights.  [default: as it was exported]")
 @click.option("--bisect", is_flag=True, help="Find the first tensor that diverges inside a graph.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@JSON
 def parity(
     bundle: Path,
     against: str,
@@ -132,7 +132,7 @@ def _engine_parity(
 
 @click.command(cls=Command)
 @click.argument("path", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@JSON
 def inspect(path: Path, as_json: bool) -> None:
     """Say what is in PATH, a bundle or an .onnx file: nodes, parameters, work and memory."""
     from flashvsr_trt.export.inspect_graph import inspect_bundle, inspect_file

@@ -20,7 +20,7 @@ from flashvsr_trt.cli.engines import engines
 from flashvsr_trt.cli.export import export, inspect, parity
 from flashvsr_trt.cli.gate import gate
 from flashvsr_trt.cli.kernels import kernels
-from flashvsr_trt.cli.options import BytesType
+from flashvsr_trt.cli.options import JSON, BytesType
 from flashvsr_trt.cli.run import run
 from flashvsr_trt.cli.terminal import guarded_streams, plain_reason, prepare_streams
 from flashvsr_trt.cli.weights import weights
@@ -62,12 +62,17 @@ for command in COMMANDS:
 
 def say_error(error: Exception | str) -> None:
     """One line, whatever the error's text and notes hold."""
-    text = " ".join([str(error), *getattr(error, "__notes__", ())])
+    text = noted(str(error), error)
     LOG.error("%s", " ".join(text.split("\n")), exc_info=isinstance(error, Exception) and error)
 
 
+def noted(text: str, error: Exception | str) -> str:
+    """What an error says, and its notes: where the values that it is about were given."""
+    return " ".join([text, *getattr(error, "__notes__", ())])
+
+
 @cli.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@JSON
 def presets(as_json: bool) -> None:
     """List the presets."""
     if as_json:
@@ -92,7 +97,7 @@ def presets(as_json: bool) -> None:
 
 
 @cli.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@JSON
 @click.option(
     "--vram",
     "budgets",
@@ -162,7 +167,7 @@ def reported_errors(debug: bool):
     except click.ClickException as error:
         context = error.ctx if isinstance(error, click.UsageError) else None
         advice = f"; see {context.command_path} --help" if context else ""
-        say_error(f"{error.format_message().rstrip('.')}{advice}")
+        say_error(noted(error.format_message().rstrip("."), error) + advice)
         sys.exit(error.exit_code)
     except BrokenPipeError:
         # The reader of stdout has seen enough (`| head`).

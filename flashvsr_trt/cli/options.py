@@ -3,17 +3,18 @@
 import math
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import click
 
-from flashvsr_trt.bundle import PRECISIONS
-from flashvsr_trt.cli.commands import Option
+from flashvsr_trt.bundle import PRECISIONS as BUNDLE_PRECISIONS
 from flashvsr_trt.config.geometry import FITS, Geometry, nearest_size
 from flashvsr_trt.config.presets import (
+    CHUNK_SIZES,
     DEFAULT_PRESET,
     SCALES,
     SCHEDULES,
@@ -23,8 +24,9 @@ from flashvsr_trt.config.presets import (
 )
 from flashvsr_trt.config.signatures import COLOR_FIXES, UPSAMPLERS, StreamConfig
 from flashvsr_trt.config.tiles import tile_geometry
+from flashvsr_trt.engines.flavours import FLAVOUR_CHOICES
 from flashvsr_trt.errors import UsageError
-from flashvsr_trt.runtime.request import DTYPES
+from flashvsr_trt.runtime.request import PRECISIONS
 
 MOST_SIDE = 2**16
 """Pixels of a side: more than any codec holds."""
@@ -186,15 +188,37 @@ class TimeType(PositionType):
         return Fraction(found)
 
 
+class Choice(click.Choice):
+    """One of `values`, or an older word for one of them, which is taken and not shown."""
+
+    def __init__(self, values: Sequence, older: Mapping[str, str]) -> None:
+        super().__init__(values)
+        self.older = older
+
+    def convert(self, value, param, ctx) -> Any:
+        return super().convert(self.older.get(value, value), param, ctx)
+
+
 _DEFAULT_SIZE = (768, 1280)
 
+Decorator = Callable[[Callable], Callable]
 
-def choice(
-    name: str, values: Sequence, help_text: str | None = None, **attributes: Any
-) -> Callable[[Callable], Callable]:
-    """An option that takes one of `values`; the first is its default."""
-    shown = {"default": values[0], "show_default": True, "help": help_text, **attributes}
-    return click.option(name, type=click.Choice(values), cls=Option, **shown)
+
+def choice(name: str, values: Sequence, help_text: str, older: Mapping = MappingProxyType({})) -> Decorator:
+    """An option that takes one of `values`, or of the `older` words for them; the first is its default."""
+    kind = Choice(values, older)
+    return click.option(name, type=kind, default=values[0], show_default=True, help=help_text)
+
+
+def options(*those: Decorator) -> Decorator:
+    """Give a command options, in this order in its help."""
+
+    def give(command: Callable) -> Callable:
+        for option in reversed(those):
+            command = option(command)
+        return command
+
+    return give
 
 
 OVERWRITE = click.option(
@@ -203,6 +227,8 @@ OVERWRITE = click.option(
     default=False,
     help="Replace what exists, or refuse to.  [default: -n]",
 )
+
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 def compute_capability(name: str) -> str:
@@ -215,11 +241,6 @@ def kernel_architecture(name: str) -> str:
     """`8.9` -> `sm_89`; other words as they are."""
     found = re.fullmatch(r"([0-9]{1,2})\.([0-9])", name)
     return f"sm_{found[1]}{found[2]}" if found else name
-
-
-def dtype_of(precision: str) -> str:
-    """`bf16` -> `bfloat16`; a dtype, and auto, as it is."""
-    return DTYPES.get(precision, precision)
 
 
 PRESET = click.option(
@@ -239,7 +260,32 @@ WEIGHTS = click.option(
     help="Directory, bundle, or random[:SEED].  [default: FLASHVSR_WEIGHTS, HF cache; nano: its own]",
 )
 
-STREAM_OPTIONS = (
+FIT = choice("--fit", FITS, "To multiples of 128 pixels.")
+DEVICE = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+
+EXECUTOR_OPTIONS = options(
+    *(PRESET, SCALE, WEIGHTS, SCHEDULE),
+    choice("--chunk-size", CHUNK_SIZES, "Frames a call: 16 is a little faster, and later."),
+    *(COLOR_FIX, UPSAMPLER),
+    click.option("--backend", default="auto", show_default=True, help="See `flashvsr-trt doctor`."),
+    DEVICE,
+    choice(
+        "--precision",
+        PRECISIONS,
+        "bf16 on a GPU, fp32 on a CPU; fp8 is faster and less exact, fp8-attention more so.",
+        older={"dtype": "auto"},
+    ),
+    click.option(
+        "--build/--no-build", default=True, show_default=True, help="Build engines that are missing."
+    ),
+    choice("--flavour", FLAVOUR_CHOICES, "Of the engines that --backend tensorrt runs."),
+    click.option(
+        "--engines", metavar="DIR", help="Run the engines in DIR, a set or a folder of sets; build none."
+    ),
+)
+"""What every command takes that runs streams."""
+
+STREAM_OPTIONS = options(
     PRESET,
     click.option(
         "--size",
@@ -257,16 +303,10 @@ STREAM_OPTIONS = (
     choice("--fit", FITS, "Of an --input-size."),
     UPSAMPLER,
     COLOR_FIX,
-    choice("--precision", list(PRECISIONS), "Of weights and work."),
+    choice("--precision", list(BUNDLE_PRECISIONS), "Of weights and work."),
     WEIGHTS,
 )
-
-
-def stream_options(command: Callable) -> Callable:
-    """Give a command STREAM_OPTIONS, in this order in its help."""
-    for option in reversed(STREAM_OPTIONS):
-        command = option(command)
-    return command
+"""What every command takes that exports streams; see `stream_of`."""
 
 
 def stream_of(

@@ -13,17 +13,12 @@ from flashvsr_trt.cli.codecs import list_codecs
 from flashvsr_trt.cli.commands import Command
 from flashvsr_trt.cli.display import DISPLAY, say
 from flashvsr_trt.cli.options import (
-    COLOR_FIX,
     COUNT,
-    DTYPES,
+    EXECUTOR_OPTIONS,
+    FIT,
     OVERWRITE,
-    PRESET,
-    SCALE,
-    SCHEDULE,
     SEED,
     THREADS,
-    UPSAMPLER,
-    WEIGHTS,
     BytesType,
     EncoderOption,
     FiniteType,
@@ -34,24 +29,11 @@ from flashvsr_trt.cli.options import (
     TimeType,
     choice,
 )
-from flashvsr_trt.config.geometry import FITS
-from flashvsr_trt.config.presets import CHUNK_SIZES
-from flashvsr_trt.engines.flavours import FLAVOUR_CHOICES
 from flashvsr_trt.errors import FileError, TruncatedInputError, UsageError, VideoError
 from flashvsr_trt.files.new import new_report
 from flashvsr_trt.files.parents import new_parents
 from flashvsr_trt.files.targets import STANDARD_STREAM, local_path
-from flashvsr_trt.runtime.request import (
-    ATTENTIONS,
-    DIT_PRECISIONS,
-    KV_CACHES,
-    PIPE_FORMATS,
-    RunOptions,
-    take_precision,
-)
-
-PRECISIONS = ("auto", *DTYPES, *DIT_PRECISIONS)
-"""What `--precision` takes: a dtype of all, or FP8 in the DiT beside one; `dtype` is an older auto."""
+from flashvsr_trt.runtime.request import ATTENTIONS, KV_CACHES, PIPE_FORMATS, RunOptions, take_precision
 
 STREAM_CODECS = "copy, auto (convert what OUT cannot hold), none, or an encoder for all"
 
@@ -83,26 +65,12 @@ STREAM_CODECS = "copy, auto (convert what OUT cannot hold), none, or an encoder 
     callback=list_codecs,
     help="List the video encoders for --codec, and which of them open here.",
 )
-@PRESET
-@SCALE
-@WEIGHTS
-@SCHEDULE
-@choice("--chunk-size", CHUNK_SIZES, "Frames a call: 16 is a little faster, and later.")
-@choice("--fit", FITS, "To multiples of 128 pixels.")
+@EXECUTOR_OPTIONS
+@FIT
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Of the noise.")
-@COLOR_FIX
-@UPSAMPLER
-@click.option("--backend", default="auto", show_default=True, help="See `flashvsr-trt doctor`.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--gpus", type=COUNT, help="Share the work between this many; starts torchrun.")
 @click.option("--dtype", default="auto", hidden=True, help="A --precision by PyTorch's name of it.")
 @choice("--attention", ATTENTIONS, "reference: PyTorch instead of the kernels.")
-@choice(
-    "--precision",
-    PRECISIONS,
-    "bf16 on a GPU, fp32 on a CPU; fp8 is faster and less exact, fp8-attention more so.",
-    metavar="|".join(PRECISIONS[:-3]) + "|fp8|fp8-attention",
-)
 @click.option("--calibration", metavar="FILE", help="What `calibrate` wrote: products that fp8 leaves out.")
 @click.option("--compile", is_flag=True, help="torch.compile for encoding and the decoder.")
 @click.option(
@@ -117,11 +85,6 @@ STREAM_CODECS = "copy, auto (convert what OUT cannot hold), none, or an encoder 
     help="Run in tiles of this size of the upscaled frame; auto: where it does not fit in one piece.",
 )
 @click.option("--vram", type=BytesType(), metavar="BYTES", help="Take no more memory than this, say 8G.")
-@click.option("--build/--no-build", default=True, show_default=True, help="Build engines that are missing.")
-@choice("--flavour", FLAVOUR_CHOICES, "Of the engines that --backend tensorrt runs.")
-@click.option(
-    "--engines", metavar="DIR", help="Run the engines in DIR, a set or a folder of sets; build none."
-)
 @click.option("--profile", metavar="FILE", help="Print times by layer of engines, and write a trace.")
 @click.option("--start", type=PositionType(), default="0", help="Skip what comes before.")
 @click.option("--end", type=PositionType(), help="Stop before this frame or time.")

@@ -63,7 +63,7 @@ class _Written(io.RawIOBase):
 
 @contextmanager
 def guarded_streams() -> Iterator[None]:
-    """Inside, messages that stderr does not take are lost, and output that stdout does not take is an OSError.
+    """Inside, messages that stderr does not take are lost; output that stdout does not take is an OSError.
 
     File names that are no text are printed escaped.
     """

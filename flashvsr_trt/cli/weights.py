@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from flashvsr_trt.cli.commands import Group
-from flashvsr_trt.cli.options import OVERWRITE, OutputPath
+from flashvsr_trt.cli.options import JSON, OVERWRITE, OutputPath
 from flashvsr_trt.cli.terminal import print_table
 from flashvsr_trt.config.presets import DEFAULT_PRESET, find_preset
 from flashvsr_trt.errors import WeightsError
@@ -57,7 +57,7 @@ def pull(repo: str | None, revision: str, output: Path | None) -> None:
 @click.argument("path", type=_PATH)
 @_PRESET
 @_PROMPT
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@JSON
 def check(path: Path, preset: str, prompt: Path | None, as_json: bool) -> None:
     """Say what PATH holds (a directory, one of its files, or a bundle); exit 1 if it would not load."""
     from flashvsr_trt.model.weights.report import report_weights

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 
 import click
@@ -153,6 +154,54 @@ def test_a_variable_is_called_as_the_option_or_its_value(monkeypatch, capfd, nam
 def test_a_bad_value_of_a_variable_is_said_to_be_of_it(monkeypatch, capfd):
     monkeypatch.setenv("FLASHVSR_CRF", "high")
     assert_refused(call(capfd, "run", "a.mp4"), 2, "'--crf': 'high' is not a number (from FLASHVSR_CRF)")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *[(name, "nosuch") for name in ("PRESET", "BACKEND", "DEVICE", "CODEC", "PIX_FMT", "SCALE")],
+        *[("CRF", "500"), ("ENCODER_OPTION", "preset=nosuch"), ("GPUS", "9"), ("TILE", "100x100")],
+        *[("CALIBRATION", "/nowhere/kept.json"), ("LOG_FILE", "/nowhere/run.log"), ("PROGRESS", "nosuch")],
+        *[("START", "400"), ("VRAM", "1M"), ("WEIGHTS", "/nowhere"), ("ATTENTION", "nosuch")],
+    ],
+)
+def test_an_error_names_the_variable_or_the_key_that_its_value_came_from(
+    tmp_path, settings, monkeypatch, capfd, name, value
+):
+    clip = make_clip(tmp_path / "clip.mp4", frames=1, size=(64, 64))
+    given = {"PRESET": "sparse-2.0"} if name == "WEIGHTS" else {"PRESET": "nano", "WEIGHTS": "random"}
+    given |= {"BACKEND": "torch", "PRECISION": "fp8" if name == "CALIBRATION" else "auto", name: value}
+    for variable, text in given.items():
+        monkeypatch.setenv(f"FLASHVSR_{variable}", text)
+    settings("")
+    outcome = call(capfd, "run", clip)
+    assert_refused(outcome, outcome.code, f"(from FLASHVSR_{name})")
+    if name != "WEIGHTS":
+        monkeypatch.delenv(f"FLASHVSR_{name}")
+        key = name.lower().replace("_", "-")
+        settings(f"[run]\n{key} = {[value] if name == 'ENCODER_OPTION' else repr(value)}\n")
+        outcome = call(capfd, "run", clip)
+        assert_refused(outcome, outcome.code, f"(from {key} in {tmp_path / 'config.toml'})")
+
+
+def test_an_error_about_something_else_names_no_variable(monkeypatch, capfd):
+    monkeypatch.setenv("FLASHVSR_PRESET", "nano")
+    monkeypatch.setenv("FLASHVSR_DEVICE", "auto")
+    outcome = call(capfd, "run", "nowhere.mp4")
+    assert_refused(outcome, 1, "no such file")
+    assert "(from" not in outcome.err
+
+
+@pytest.mark.parametrize("command", ["run", "bench", "calibrate"])
+def test_what_a_choice_takes_is_said_in_words_of_the_command_line(capfd, command):
+    arguments = {"run": ("a.mp4",), "bench": (), "calibrate": ("a.mp4", "-o", "x")}[command]
+    outcome = call(capfd, command, *arguments, "--precision", "FP8")
+    assert_refused(outcome, 2, "'auto', 'fp32', 'bf16', 'fp16'")
+    assert not {"'dtype'", "'float32'"} & set(re.split("[ ,;]+", outcome.err))
+
+
+def test_an_older_word_for_a_choice_is_taken(capfd):
+    assert seen(capfd, "run", "a.mp4", "--precision", "dtype")["precision"] == "auto"
 
 
 @pytest.mark.parametrize(

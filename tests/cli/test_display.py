@@ -136,6 +136,17 @@ def test_quiet_says_nothing_and_the_log_file_all(tmp_path, clip, capfd):
     assert "Traceback" in log.read_text()
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("style", ["plain", "json", "bar"])
+def test_messages_that_cannot_be_written_end_no_run(tmp_path, clip, capfd, monkeypatch, style):
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stderr", full)
+        monkeypatch.setenv("FORCE_COLOR", "1" if style == "bar" else "")  # rich then takes it for a terminal
+        outcome = call(capfd, "run", clip, *NANO, "--progress", style, "--json", "-")
+        assert (outcome.code, json.loads(outcome.out)["frames"]) == (0, 13)
+        assert call(capfd, "run", tmp_path / "none.mp4", *NANO, "--progress", style).code == 1
+
+
 def test_a_log_file_that_is_something_else_is_refused(tmp_path, clip, capfd):
     before = clip.read_bytes()
     assert_refused(call(capfd, "run", clip, *NANO, "--log-file", clip), 2, "is no log")

@@ -112,13 +112,16 @@ def test_pictures_are_done_where_there_are_some(tmp_path, made, output, done):
         (("x/a.mp4", "y/a.mp4"), "out/", "several inputs would become"),
         (("a.mp4", "-"), "out/", "read once"),
         (("a.mp4", "b.mp4"), "out.mp4", "no folder"),
-        (("a.mp4", "b.mp4"), "-", "no folder"),
+        (("a.mp4", "b.mp4"), "-", "no folder, and there are several inputs"),
+        (("one",), "x.png", "no folder, and one is not one video"),
         (("empty", "empty"), None, "no video and no images in there"),
     ],
 )
 def test_what_several_inputs_cannot_be(tmp_path, monkeypatch, inputs, output, text):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "a.mp4").touch()
     with pytest.raises(FlashVSRError, match=text):
         jobs_of(inputs, options(output=output))
 

@@ -20,15 +20,16 @@ ALL = {"torch", "onnx", "onnxscript", "onnxruntime"}
 
 
 @pytest.fixture
-def machine(monkeypatch):
+def machine(monkeypatch, tmp_path):
     """Sets what the machine has."""
 
-    def settle(gpu=None, engines=None, torch_gpu=False, installed=ALL, exported=False):
+    def settle(gpu=None, engines=None, torch_gpu=False, installed=ALL, exported=False, cache=tmp_path):
         def find(request):
             if isinstance(engines, Exception):
                 raise engines
             return engines
 
+        monkeypatch.setenv("FLASHVSR_CACHE", str(cache))
         monkeypatch.setattr(engines_device, "current_device", lambda: gpu)
         monkeypatch.setattr(tensorrt_open, "find_matching_engines", find)
         monkeypatch.setattr(chooser, "_torch_has_gpu", lambda: torch_gpu)
@@ -56,6 +57,8 @@ CASES = {
     ),
     "no GPU": ({}, {}, "onnxruntime", "on the CPU"),
     "no ONNX Runtime": ({"installed": ALL - {"onnxruntime"}}, {}, "torch", r"[cpu]"),
+    "no cache": ({"cache": "/dev/null/x"}, {}, "torch", "set FLASHVSR_CACHE"),
+    "no cache and none needed": ({"cache": "/dev/null/x", "exported": True}, {}, "onnxruntime", "on the CPU"),
     "no export": ({"installed": ALL - {"onnx"}}, {}, "torch", r"[export]"),
     "exported before": ({"installed": {"onnxruntime"}, "exported": True}, {}, "onnxruntime", "on the CPU"),
     "another dtype": ({}, {"dtype": "bfloat16"}, "torch", "bfloat16"),
