@@ -34,7 +34,7 @@ from flashvsr_trt.runtime.side_by_side import BeforeAndAfter
 from flashvsr_trt.runtime.video.encoder import CONTAINER_CODECS, DEFAULT_CODEC
 from flashvsr_trt.runtime.video.image_output import is_image_output, names_folder, refuse_among_pictures
 from flashvsr_trt.runtime.video.input import open_input
-from flashvsr_trt.runtime.video.media_open import create_media, is_url
+from flashvsr_trt.runtime.video.media_open import create_media, format_of_name, is_url
 from flashvsr_trt.runtime.video.output import open_output
 
 STDOUT = "/dev/stdout"
@@ -215,7 +215,7 @@ def can_hold(suffix: str, codec: str | None) -> bool:
     It is asked by writing a header, to memory.
     """
     try:
-        container = av.open(f"output{suffix}", "w").format
+        container = format_of_name(f"output{suffix}")
     except ValueError:
         return False
     if container.name.startswith(("image2", "rawvideo")) or container.name == PIPE_FORMATS["y4m"]:

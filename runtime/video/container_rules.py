@@ -21,7 +21,7 @@ from av.stream import Disposition, Stream
 from av.subtitles.stream import SubtitleStream
 
 from flashvsr_trt.errors import UsageError
-from flashvsr_trt.runtime.video.media_open import create_media, open_media
+from flashvsr_trt.runtime.video.media_open import create_media, open_media, read_packets
 from flashvsr_trt.runtime.video.packet_times import MuxerClock, due, move
 
 PLACEHOLDERS = {"audio": ("pcm_s16le", "aac", "mp2", "flac"), "subtitle": ("ass", "mov_text", "webvtt")}
@@ -279,11 +279,14 @@ def _all_decode(container: InputContainer, streams: Sequence[Decoded]) -> bool:
 
 
 def first_samples(container: InputContainer, indexes: Sequence[int]) -> dict[int, Sample]:
-    """The first packets of each of the streams, as far as they lie within READ_PACKETS packets."""
+    """The first packets of each of the streams, as far as they lie within READ_PACKETS packets.
+
+    Ends at the first error: the reading that decodes the video meets the same damage and reports it.
+    """
     streams = [container.streams[index] for index in indexes]
     packets: dict[int, list[av.Packet]] = {index: [] for index in indexes}
-    if streams:
-        for number, packet in enumerate(container.demux(streams)):
+    with suppress(FFmpegError):
+        for number, packet in enumerate(read_packets(container, streams) if streams else ()):
             time = packet.pts if packet.dts is None else packet.dts
             if time is None and stream_kind(packet.stream) == "picture":
                 time = 0

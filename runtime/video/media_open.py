@@ -15,6 +15,7 @@ import av
 from av.codec import Codec
 from av.codec.codec import UnknownCodecError
 from av.container import InputContainer, OutputContainer
+from av.format import ContainerFormat
 from av.stream import Discard, Stream
 
 from flashvsr_trt.errors import UsageError
@@ -89,6 +90,11 @@ def create_media(
         buffer_size=buffer_size,
         **KEEP_UNDECODABLE_TAGS,
     )
+
+
+def format_of_name(path: str) -> ContainerFormat:
+    """What FFmpeg writes under a name; nothing is. Raises ValueError where the extension says nothing."""
+    return av.open(path, "w").format
 
 
 def media_url(name: str | os.PathLike) -> str:

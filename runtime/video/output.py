@@ -21,7 +21,7 @@ from flashvsr_trt.runtime.video.encoder import EncoderSettings, choose_encoder
 from flashvsr_trt.runtime.video.encoder_timing import EncoderTiming, choose_rate
 from flashvsr_trt.runtime.video.image_output import ImageOutput, is_image_output
 from flashvsr_trt.runtime.video.info import FrameOutput, VideoInfo, VideoInput
-from flashvsr_trt.runtime.video.media_open import SLOT_FORMATS, create_media, open_media
+from flashvsr_trt.runtime.video.media_open import SLOT_FORMATS, create_media, format_of_name, open_media
 from flashvsr_trt.runtime.video.packet_times import MuxerClock, due
 from flashvsr_trt.runtime.video.picture import PictureWriter
 from flashvsr_trt.runtime.video.stream_copy import StreamCopy
@@ -84,7 +84,7 @@ def open_output(
 
 def _container_format(path: str) -> str:
     try:
-        return av.open(path, "w").format.name
+        return format_of_name(path).name
     except ValueError as error:
         if is_stream(path):
             return STREAM_FORMAT

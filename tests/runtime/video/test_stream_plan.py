@@ -238,3 +238,15 @@ def test_a_container_that_holds_the_video_gets_every_frame(tmp_path, extension):
     upscale(clip, tmp_path / f"out.{extension}", codec="libx264")
     found = probe(tmp_path / f"out.{extension}")
     assert (found.codec, found.frames) == ("h264", 8)
+
+
+def test_sound_that_cannot_be_read_any_further_is_kept_up_to_there(tmp_path):
+    source = make_clip(tmp_path / "clip.mp4", frames=24, audio_tracks=1)
+    content = bytearray(source.read_bytes())
+    sizes = content.rindex(b"stsz") + 16
+    content[sizes + 20 : sizes + 24] = (1 << 29).to_bytes(4, "big")  # of the sixth packet
+    source.write_bytes(content)
+    report, _ = upscale(source, tmp_path / "out.mkv")
+    assert "reading stopped" in str(report.truncated)
+    (sound,) = probe(tmp_path / "out.mkv").audio
+    assert len(sound) == 5
