@@ -115,7 +115,7 @@ def find_engines_of_any_options(root: Path, bundle: Bundle, key: EngineKey) -> l
     folders = [
         path for path in root.glob(f"{glob.escape(_readable_name(bundle, key))}*") if is_entry(path.name)
     ]
-    folders.sort(key=lambda path: (path != own, -_built_at(path), path.name))
+    folders.sort(key=lambda path: (path != own, -built_at(path), path.name))
     return [
         found
         for found in map(_opened, folders)
@@ -130,7 +130,7 @@ def _opened(folder: Path) -> EngineSet | EngineError:
         return error
 
 
-def _built_at(folder: Path) -> int:
+def built_at(folder: Path) -> int:
     """When a set was finished, in ns; 0 where it has no manifest."""
     try:
         return (folder / MANIFEST).stat().st_mtime_ns

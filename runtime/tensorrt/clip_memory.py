@@ -104,7 +104,10 @@ class ClipMemory:
         self.addresses: Mapping[str, int] = {
             name: self.block + offset for name, offset in layout.offsets.items()
         } | dict(ring or {})
-        self.pinned = {name: self._pin(name) for name, buffer in buffers.items() if buffer.copied}
+        copied = {name: buffer.spec for name, buffer in buffers.items() if buffer.copied}
+        self.pinned = {
+            name: device.allocate_pinned(spec.shape, np.dtype(spec.dtype)) for name, spec in copied.items()
+        }
         self.zero(cuda_stream)
 
     def zero(self, cuda_stream: int) -> None:
@@ -126,7 +129,3 @@ class ClipMemory:
             self.device.free_pinned(array)
         self.pinned.clear()
         self.device.free(self.block)
-
-    def _pin(self, name: str) -> np.ndarray:
-        spec = self.specs[name]
-        return self.device.allocate_pinned(spec.shape, np.dtype(spec.dtype))

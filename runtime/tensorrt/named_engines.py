@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from flashvsr_trt.cache.entries import mark_in_use
-from flashvsr_trt.engines.cache import list_engines, why_stale
+from flashvsr_trt.engines.cache import built_at, list_engines, why_stale
 from flashvsr_trt.engines.device import Device
 from flashvsr_trt.engines.flavours import FLAVOURS, installed_version, supported_version
 from flashvsr_trt.engines.manifest import BUILD_AGAIN, MANIFEST, EngineSet, open_engines
@@ -152,9 +152,8 @@ def said_options(engines: EngineSet) -> str:
 def _order(engines: EngineSet | EngineError) -> tuple:
     if isinstance(engines, EngineError):
         return True, True, 0, ""
-    options, stale = engines.manifest.key.options, why_stale(engines) is not None
-    built = (engines.folder / MANIFEST).stat().st_mtime_ns
-    return stale, bool(options.words), -built, engines.folder.name
+    stale, words = why_stale(engines) is not None, engines.manifest.key.options.words
+    return stale, bool(words), -built_at(engines.folder), engines.folder.name
 
 
 def _taken(engines: EngineSet, notify: Notify) -> EngineSet:

@@ -93,8 +93,15 @@ def _in_tiles(request: ExecutorRequest) -> tuple[ExecutorRequest, TilePlan | Non
         folder = Path(request.engines.folder or _root())
     except CacheError:
         return request, None  # no cache holds engines
+    sets = [open_engines(folder)] if (folder / MANIFEST).is_file() else list_engines(folder)
+    # Those that are sure to need more than there may be taken are passed over, unless they are named.
     vram = None if request.engines.folder else request.tiles.vram
-    kept = [engines.bundle.stream for engines in _kept_sets(folder) if _may_fit(engines, vram)]
+    whole = (engines for engines in sets if isinstance(engines, EngineSet))
+    kept = [
+        engines.bundle.stream
+        for engines in whole
+        if vram is None or _needed_before_loading(engines).total <= vram
+    ]
     if stream in kept:
         return request, None
     plans = [TilePlan(stream.geometry, other.geometry.target) for other in kept if other.is_tile]
@@ -106,11 +113,6 @@ def _in_tiles(request: ExecutorRequest) -> tuple[ExecutorRequest, TilePlan | Non
     return None
 
 
-def _may_fit(engines: EngineSet, vram: int | None) -> bool:
-    """Whether what engines are sure to need is not more than that."""
-    return vram is None or _needed_before_loading(engines).total <= vram
-
-
 def _in_new_tiles(request: ExecutorRequest, notify: Notify) -> tuple[ExecutorRequest, TilePlan | None]:
     """Of engines that are to be built: the tiles that are the least work and will fit, as far as is known.
 
@@ -119,8 +121,7 @@ def _in_new_tiles(request: ExecutorRequest, notify: Notify) -> tuple[ExecutorReq
     if request.engines.folder or not request.engines.build:
         return request, None
     device, stream = CudaDevice(device_index(request.device)), request.stream
-    target = choose_target(request.engines.flavour, None, find_device(request.device), lambda line: None)
-    precision = _precision(request, target)
+    precision = _precision(request, _target(request))
     weights = weights_bytes(stream, request.weights, precision)
 
     def estimate(stream: StreamConfig, plan: TilePlan | None) -> MemoryEstimate:
@@ -129,12 +130,6 @@ def _in_new_tiles(request: ExecutorRequest, notify: Notify) -> tuple[ExecutorReq
     free = device.free_and_total_memory()[0]
     plan = choose_tiles(stream, request.tiles, estimate, free, device.name, notify)
     return (replace(request, stream=plan.tile_stream(stream)), plan) if plan else (request, None)
-
-
-def _kept_sets(folder: Path) -> list[EngineSet]:
-    """The sets in a folder, or the one that it is, as far as they can be opened."""
-    found = [open_engines(folder)] if (folder / MANIFEST).is_file() else list_engines(folder)
-    return [engines for engines in found if isinstance(engines, EngineSet)]
 
 
 def open_engines_on(
@@ -197,8 +192,7 @@ def find_matching_engines(request: ExecutorRequest) -> EngineSet | None:
 
 
 def _find_for_gpu(request: ExecutorRequest) -> EngineSet | None:
-    target = choose_target(request.engines.flavour, None, find_device(request.device), lambda line: None)
-    return _find(request, target, lambda line: None)
+    return _find(request, _target(request), lambda line: None)
 
 
 def build_command(request: ExecutorRequest, precision: str, flavour: str) -> str:
@@ -240,13 +234,10 @@ def _named(request: ExecutorRequest, notify: Notify) -> EngineSet:
 
 def _engines(request: ExecutorRequest, notify: Notify) -> EngineSet:
     """The engines that match, or new ones if the request lets them be built."""
-    target = choose_target(request.engines.flavour, None, find_device(request.device), notify)
+    target = _target(request)
     precision = _precision(request, target)
-    found = (
-        _build(request, target, precision, notify)
-        if request.engines.build
-        else _find(request, target, notify)
-    )
+    builds = request.engines.build
+    found = _build(request, target, precision, notify) if builds else _find(request, target, notify)
     if found is None:
         raise EngineError(
             f"there are no {target.flavour.title} engines of {_described(request.stream)} for "
@@ -292,6 +283,11 @@ def _use(engines: EngineSet) -> None:
     """Mark engines as in use, and raise EngineError if they are damaged."""
     mark_in_use(engines.folder)
     engines.check_contents()
+
+
+def _target(request: ExecutorRequest) -> Target:
+    # There is a GPU: nothing is to be said of building for another.
+    return choose_target(request.engines.flavour, None, find_device(request.device), lambda line: None)
 
 
 def _root() -> Path:

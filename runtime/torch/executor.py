@@ -18,7 +18,6 @@ from flashvsr_trt.config.signatures import (
     ENCODE,
     Role,
     StreamConfig,
-    TensorSpec,
     stage_of,
     stage_signatures,
 )
@@ -38,7 +37,7 @@ from flashvsr_trt.runtime.torch.copies import caller_stream, hand_over, upload
 from flashvsr_trt.runtime.torch.device import choose_cuda_graphs, kept_ring
 from flashvsr_trt.runtime.torch.frames import TorchArrays, give_frames
 from flashvsr_trt.runtime.torch.graphs import Step, StepGraphs, Tensors
-from flashvsr_trt.runtime.torch.rows import FRAMES, INPUTS, SCATTERED, gather_rows, scatter_rows
+from flashvsr_trt.runtime.torch.rows import FRAMES, INPUTS, gather_rows, scatter_rows
 from flashvsr_trt.runtime.torch.state import StateMaker, TorchState
 
 ALONE: Mapping[str, Communicator] = dict.fromkeys((ENCODE, DIT, DECODE, INPUTS, FRAMES), ONE_PROCESS)
@@ -152,12 +151,13 @@ class TorchExecutor(GraphExecutor):
             if step:
                 given["tokens"] = torch.cat(given["tokens"])
             specs = [spec for spec in signature.inputs if spec.role is Role.INPUT]
-            inputs = tuple(self._share(spec, given.get(spec.name)) for spec in specs)
+            share = partial(scatter_rows, self.communicators[INPUTS], self.sharding)
+            inputs = tuple(share(spec, given.get(spec.name), self.device) for spec in specs)
             name = f"{stage} into slot {step.slots.start}" if step else graph
             outputs = self._run(name, call, inputs, graphs)
             made: dict[str, Any] = dict(zip((spec.name for spec in signature.results), outputs, strict=True))
             if graph == DECODE:
-                made["frames"] = self._whole(made["frames"])
+                made["frames"] = gather_rows(self.communicators[FRAMES], self.sharding, made["frames"])
         if stage == ENCODE:
             hand_over(made.values(), stream, caller_stream(self.device))
         return made | {"latent": list(made["latent"].split(UNIT_LATENT_FRAMES))} if step else made
@@ -232,18 +232,6 @@ class TorchExecutor(GraphExecutor):
         frames, following = decode(latent, condition, state.memory)
         overwrite(state.memory, following)
         return (frames,)
-
-    def _share(self, spec: TensorSpec, given: Any) -> torch.Tensor:
-        """What this process has of an input: all of it, or its rows of what only rank 0 was given."""
-        if self.sharding.size == 1 or spec.name not in SCATTERED:
-            return given
-        return scatter_rows(self.communicators[INPUTS], self.sharding, spec, given, self.device)
-
-    def _whole(self, frames: torch.Tensor) -> torch.Tensor | None:
-        """All rows of the frames, on rank 0."""
-        if self.sharding.size == 1:
-            return frames
-        return gather_rows(self.communicators[FRAMES], self.sharding, frames)
 
     def _graphs(self, stage: str) -> StepGraphs | None:
         # A memset behind a transfer forks a graph. A rank's decoder would have dozens of branches, and those

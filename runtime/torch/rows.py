@@ -1,6 +1,7 @@
 """What only rank 0 has of a stage's inputs, shared by rows, and the frames that all ranks made, on rank 0."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 
@@ -21,10 +22,15 @@ def scatter_rows(
     communicator: Communicator,
     sharding: Sharding,
     spec: TensorSpec,
-    whole: torch.Tensor | None,
+    whole: Any,
     device: torch.device,
 ) -> torch.Tensor:
-    """A rank's rows, on its device, of an input that rank 0 has in host memory."""
+    """What a rank has of an input: its rows, on its device, of SCATTERED, which rank 0 has in host memory.
+
+    Of other inputs, and in a process alone, it has all as it was given.
+    """
+    if sharding.size == 1 or spec.name not in SCATTERED:
+        return whole
     axis = spec.layout.lower().split().index("h")
     runs = sharding.lr_rows if spec.name == "frames" else sharding.latent_rows
     parts = None
@@ -38,6 +44,8 @@ def scatter_rows(
 
 def gather_rows(communicator: Communicator, sharding: Sharding, frames: torch.Tensor) -> torch.Tensor | None:
     """Every rank's rows of frames [T, h, W, 3] as whole frames on rank 0; None elsewhere."""
+    if sharding.size == 1:
+        return frames
     shapes = [(len(frames), length(run), *frames.shape[2:]) for run in sharding.pixel_rows]
     parts = gather(communicator, frames, shapes, FRAMES_OUT)
     return None if parts is None else torch.cat(parts, dim=1)

@@ -293,3 +293,9 @@ def test_a_context_is_not_told_addresses_that_it_has(dense_bundle, tmp_path, mon
     for _ in range(2):
         context.bind({"latent": 256, "frames": 512})
     assert [call[0] for call in module.context.calls].count("bind") == 2
+
+
+def test_a_set_that_goes_while_sets_are_put_in_order_is_the_oldest(dense_bundle, tmp_path):
+    gone = engine_set(dense_bundle, tmp_path)
+    assert not (tmp_path / "engines.json").exists()
+    assert named_engines._order(gone)[2] == 0
