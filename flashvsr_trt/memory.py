@@ -46,6 +46,13 @@ LIBRARY_BYTES = 256 << 20
 HELD_BY_ALLOCATOR = 0.035
 """Of what is needed: torch's allocator holds as much more, in pages and blocks that are used in part."""
 
+POOL_BYTES = (20 + 2) << 20
+"""What a pool of torch's allocator may hold in part: a segment of each of its two kinds (`kLargeBuffer` and
+`kSmallBuffer` of CUDACachingAllocator)."""
+
+GRAPH_POOLS = 6
+"""Pools of stages that run side by side: each has its stream's, and one of its CUDA graphs alone."""
+
 RING_PLACES = 3
 """Layers whose rings are on a GPU where rings wait on the host: one runs, one comes, one leaves."""
 
@@ -112,16 +119,19 @@ def estimate_memory(
         stages = encode_bytes(stream, compute), _dit_bytes(stream, storage, units), decoding
         working = max(stages) + units * (unit + BYTE_FRAMES * pixels_of(stream))
     carried = share.rows * tail_bytes(stream, compute) + share.heads * ring_bytes(stream, storage)
-    needed = _estimate(storage, int(carried) + _place_bytes(stream, storage, on_gpu), working, on_gpu)
+    state = int(carried) + _place_bytes(stream, storage, on_gpu)
+    needed = _estimate(storage, state, working, GRAPH_POOLS if on_gpu else 0)
     return _with_loading(storage, needed) if on_gpu else needed
 
 
-def _estimate(storage: Storage, state: int, working: int, on_gpu: bool) -> MemoryEstimate:
-    if not on_gpu:
+def _estimate(storage: Storage, state: int, working: int, pools: int) -> MemoryEstimate:
+    """With what torch's allocator holds of a GPU beside them, in so many pools; a CPU has none."""
+    if not pools:
         return MemoryEstimate(storage.weights, state, working)
     # Holes stay between weights where others were while they were loaded: too small for maps of features.
     needed = MemoryEstimate(storage.weights, state, working + TORCH_GPU_BYTES + storage.weights * 5 // 64)
-    return replace(needed, working=needed.working + int(HELD_BY_ALLOCATOR * needed.total))
+    held = max(int(HELD_BY_ALLOCATOR * needed.total), pools * POOL_BYTES)
+    return replace(needed, working=needed.working + held)
 
 
 def _with_loading(storage: Storage, needed: MemoryEstimate) -> MemoryEstimate:
@@ -206,7 +216,8 @@ def _running_in_tiles(
     working += count * units * waiting_bytes(tile, compute, conditions=False)
     blending = 4 * count * pixels_of(tile)
     made = 0 if on_gpu else 2 * units * BYTE_FRAMES * canvas
-    return _estimate(storage, state, working + blending + made, on_gpu)
+    pools = {None: 0, Parking.GPU: GRAPH_POOLS}.get(parking, 1)
+    return _estimate(storage, state, working + blending + made, pools)
 
 
 @dataclass(frozen=True)
