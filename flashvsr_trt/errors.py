@@ -1,6 +1,7 @@
 """Every error a user can cause. Each says what was wrong, with the value, and what to do about it."""
 
-from collections.abc import Iterator
+import difflib
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from flashvsr_trt.extras import TORCH, install_command
@@ -78,6 +79,13 @@ class EngineError(FlashVSRError):
 
 class CacheError(FlashVSRError):
     """The cache, or an entry of it, cannot be read, written or locked."""
+
+
+def did_you_mean(word: str, known: Iterable[str], otherwise: str, prefix: str = "") -> str:
+    """Advice about a word that is none of the known ones: the nearest, with its prefix, or `otherwise`."""
+    words = [each.removeprefix(prefix) for each in known]
+    near = difflib.get_close_matches(word.removeprefix(prefix), words, n=1)
+    return f"did you mean {prefix}{near[0]}?" if near else otherwise
 
 
 EXTRAS = {

@@ -1,7 +1,6 @@
 """Commands whose help has groups, and that all take the display's options, the environment and a config."""
 
 import copy
-import difflib
 import logging
 import os
 import re
@@ -15,7 +14,7 @@ from click.core import ParameterSource
 from platformdirs import user_config_path
 
 from flashvsr_trt.cli.display import DISPLAY, LOG, STYLES, LogFile, say
-from flashvsr_trt.errors import FlashVSRError
+from flashvsr_trt.errors import FlashVSRError, did_you_mean
 from flashvsr_trt.runtime.distributed.place import torchrun_place
 
 GROUPS = {
@@ -33,10 +32,10 @@ GROUPS = {
 GROUP_OF = {name: heading for heading, names in GROUPS.items() for name in names.split()}
 
 WITHOUT_ENVIRONMENT = (
-    *("help", "output", "json_file", "as_json", "html_file", "profile", "preview"),
-    *("weights", "list_codecs"),
+    *("help", "output", "json_file", "as_json", "html_file", "profile", "preview", "list_codecs"),
+    *("verbose", "quiet", "debug", "weights"),
 )
-"""Options of one command's own files; and the weights, whose loader reads FLASHVSR_WEIGHTS itself."""
+"""Options of one call and of its own files; and the weights, whose loader reads FLASHVSR_WEIGHTS itself."""
 
 PREFIX = "FLASHVSR_"
 
@@ -71,6 +70,7 @@ class Command(click.Command):
 
     def __init__(self, *arguments: Any, **attributes: Any) -> None:
         super().__init__(*arguments, **attributes)
+        self.params += DISPLAY_OPTIONS
         for option in options_of(self):
             # As the option is spelled, and as its value is called in Python.
             names = (key_of(option).replace("-", "_"), option.name)
@@ -89,9 +89,6 @@ class Command(click.Command):
         with _origins_said(ctx):
             return super().invoke(ctx)
 
-    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-        return [*self.params, *DISPLAY_OPTIONS, *super().get_params(ctx)[len(self.params) :]]
-
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         sections: dict[str, list[tuple[str, str]]] = {"Options": [], **{heading: [] for heading in GROUPS}}
         for parameter in self.get_params(ctx):
@@ -109,26 +106,6 @@ class Group(click.Group):
 
     command_class = Command
     group_class = type
-
-
-class Root(Group):
-    """The group of all. click itself ends with 1 and no word where the reader of stdout has gone."""
-
-    def make_context(self, *arguments: Any, **attributes: Any) -> click.Context:
-        with _told_of_readers():
-            return super().make_context(*arguments, **attributes)
-
-    def invoke(self, ctx: click.Context) -> Any:
-        with _told_of_readers():
-            return super().invoke(ctx)
-
-
-@contextmanager
-def _told_of_readers() -> Iterator[None]:
-    try:
-        yield
-    except BrokenPipeError as error:
-        raise FlashVSRError("the reader of stdout has gone") from error
 
 
 @contextmanager
@@ -184,15 +161,13 @@ def options_of(command: click.Command) -> list[click.Option]:
     return [each for each in options if each.name not in WITHOUT_ENVIRONMENT]
 
 
-def commands_of(
-    group: click.Group, above: tuple[str, ...] = ()
-) -> Iterator[tuple[tuple[str, ...], click.Command]]:
-    """Every command below a group, by its words; `gate`, which reads its own options, is left out."""
-    for name, command in group.commands.items():
+def commands_of(group: click.Group) -> Iterator[Command]:
+    """Every command below a group; `gate`, which reads its own options, is left out."""
+    for command in group.commands.values():
         if isinstance(command, click.Group):
-            yield from commands_of(command, (*above, name))
-        elif options_of(command) and not command.ignore_unknown_options:
-            yield (*above, name), command
+            yield from commands_of(command)
+        elif isinstance(command, Command):
+            yield command
 
 
 def unknown_variables(root: click.Group) -> list[str]:
@@ -200,15 +175,13 @@ def unknown_variables(root: click.Group) -> list[str]:
     given = sorted(name for name in os.environ if name.startswith(PREFIX) and name not in VARIABLES)
     if not given:
         return []
-    options = [option for _, command in commands_of(root) for option in options_of(command)]
-    known = {name for option in (*options, *DISPLAY_OPTIONS) for name in variables_of(option)} | VARIABLES
-    words = [name.removeprefix(PREFIX) for name in known]
-    lines = []
-    for name in (name for name in given if name not in known):
-        near = difflib.get_close_matches(name.removeprefix(PREFIX), words, n=1)
-        advice = f"did you mean {PREFIX}{near[0]}?" if near else "no option has that name"
-        lines.append(f"{name} is not read: {advice}")
-    return lines
+    options = [option for command in commands_of(root) for option in options_of(command)]
+    known = {name for option in options for name in variables_of(option)}
+    return [
+        f"{name} is not read: {did_you_mean(name, known, 'no option has that name', PREFIX)}"
+        for name in given
+        if name not in known
+    ]
 
 
 def variables_of(option: click.Parameter) -> list[str]:
@@ -248,7 +221,6 @@ DISPLAY_OPTIONS: tuple[click.Option, ...] = (
         type=click.Choice(STYLES),
         callback=_set_style,
         expose_value=False,
-        envvar="FLASHVSR_PROGRESS",
         help="How messages and progress are shown; json: an object a line, on stderr.  [default: auto]",
     ),
     click.Option(
@@ -266,7 +238,6 @@ DISPLAY_OPTIONS: tuple[click.Option, ...] = (
         metavar="FILE",
         callback=_log_to,
         expose_value=False,
-        envvar="FLASHVSR_LOG_FILE",
         help="Append what -v shows here, whatever is shown; with -vv, everything.",
     ),
     click.Option(["--debug"], is_flag=True, expose_value=False, help="Show the traceback of an error."),

@@ -1,8 +1,8 @@
 """`flashvsr-trt config`: options that stay, in a TOML file; the environment and the command line go first."""
 
-import difflib
 import os
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,6 @@ import click
 
 from flashvsr_trt.cli.commands import (
     CONFIG_VARIABLE,
-    DISPLAY_OPTIONS,
     Group,
     commands_of,
     config_path,
@@ -19,7 +18,7 @@ from flashvsr_trt.cli.commands import (
     variables_of,
 )
 from flashvsr_trt.cli.options import OVERWRITE
-from flashvsr_trt.errors import FileError, UsageError
+from flashvsr_trt.errors import FileError, UsageError, did_you_mean
 from flashvsr_trt.files.new import write_errors, write_text
 from flashvsr_trt.files.parents import new_parents
 
@@ -46,31 +45,37 @@ def read_config(root: click.Group) -> dict[str, Any]:
         reason = getattr(error, "strerror", None) or error
         raise UsageError(f"{path} cannot be read ({reason}); mend it, or see `config write`") from error
     shared = {name: value for name, value in given.items() if not isinstance(value, dict)}
-    commands = dict(commands_of(root))
-    unknown = shared.keys() - {key for command in commands.values() for key in keys_of(command)}
-    if unknown:
-        known = sorted({key for command in commands.values() for key in keys_of(command)})
-        raise UsageError(f"{path}: no command has an option {_nearest(min(unknown), known)}")
-    defaults: dict[str, Any] = {}
-    for names, command in commands.items():
-        section = _section(given, names)
-        keys = keys_of(command)
-        for key in section.keys() - keys.keys():
-            if not isinstance(section[key], dict):
-                raise UsageError(f"{path}: {' '.join(names)} has no option {_nearest(key, sorted(keys))}")
-        place = defaults
-        for name in names:
-            place = place.setdefault(name, {})
-        chosen = {**shared, **section}
-        place.update({option.name: chosen[key] for key, option in keys.items() if key in chosen})
-    _check_sections(path, given, {name for names in commands for name in names})
-    return defaults
+    known = {key for command in commands_of(root) for key in keys_of(command)}
+    for key in sorted(shared.keys() - known):
+        raise UsageError(f"{path}: no command has an option {_nearest(key, known)}")
+    sections = {name: value for name, value in given.items() if isinstance(value, dict)}
+    return _defaults(path, root, "", sections, shared)
+
+
+def _defaults(
+    path: Path, command: click.Command, words: str, section: dict[str, Any], shared: dict[str, Any]
+) -> dict[str, Any]:
+    """What a section and its own sections say for a command, or a group of them; its words are `words`."""
+    if isinstance(command, click.Group):
+        for name, value in section.items():
+            if name not in command.commands:
+                raise UsageError(f"{path}: there is no command {_nearest(name, command.commands)}")
+            if not isinstance(value, dict):
+                raise UsageError(f"{path}:{words} {name} is a command; write its options in a section of it")
+        return {
+            name: _defaults(path, each, f"{words} {name}", section.get(name, {}), shared)
+            for name, each in command.commands.items()
+        }
+    keys = keys_of(command)
+    for key in section.keys() - keys.keys():
+        raise UsageError(f"{path}:{words} has no option {_nearest(key, keys)}")
+    chosen = shared | section
+    return {option.name: chosen[key] for key, option in keys.items() if key in chosen}
 
 
 def keys_of(command: click.Command) -> dict[str, click.Option]:
     """What each option of a command is called in the file: its longest name, without dashes."""
-    options = [*options_of(command), *(each for each in DISPLAY_OPTIONS if each.envvar)]
-    return {key_of(option): option for option in options if not option.hidden}
+    return {key_of(option): option for option in options_of(command) if not option.hidden}
 
 
 @click.group(cls=Group)
@@ -95,7 +100,7 @@ def show(context: click.Context) -> None:
     if path.exists():
         read_config(root)  # refused here if it cannot be used
         click.echo(path.read_text(encoding="utf-8").rstrip())
-    options = [option for _, command in commands_of(root) for option in keys_of(command).values()]
+    options = [option for command in commands_of(root) for option in options_of(command)]
     variables = {name for option in options for name in variables_of(option)}
     for name in sorted(variables & os.environ.keys()):
         click.echo(f"# {name}={os.environ[name]}")
@@ -117,25 +122,8 @@ def write(context: click.Context, overwrite: bool) -> None:
     click.echo(path)
 
 
-def _section(given: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
-    for name in names:
-        given = given.get(name, {})
-        if not isinstance(given, dict):
-            return {}
-    return given
-
-
-def _check_sections(path: Path, given: dict[str, Any], words: set[str]) -> None:
-    for name, value in given.items():
-        if isinstance(value, dict):
-            if name not in words:
-                raise UsageError(f"{path}: there is no command {_nearest(name, sorted(words))}")
-            _check_sections(path, value, words)
-
-
-def _nearest(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"'{name}'; {f'did you mean {near[0]}?' if near else 'see its --help'}"
+def _nearest(name: str, known: Iterable[str]) -> str:
+    return f"'{name}'; {did_you_mean(name, known, 'see its --help')}"
 
 
 def _toml(option: click.Option) -> str:

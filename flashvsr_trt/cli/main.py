@@ -12,7 +12,7 @@ from flashvsr_trt import __version__
 from flashvsr_trt.cli.bench import bench
 from flashvsr_trt.cli.cache import cache
 from flashvsr_trt.cli.calibrate import calibrate
-from flashvsr_trt.cli.commands import Root
+from flashvsr_trt.cli.commands import Group
 from flashvsr_trt.cli.compare import compare
 from flashvsr_trt.cli.config import config, read_config
 from flashvsr_trt.cli.display import LOG, displayed, say
@@ -45,7 +45,7 @@ FAULT = 70
 """Exit code for an error that nobody expected: EX_SOFTWARE of sysexits.h."""
 
 
-@click.group(cls=Root, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="flashvsr-trt")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def cli(debug: bool) -> None:
@@ -169,9 +169,6 @@ def reported_errors(debug: bool):
         advice = f"; see {context.command_path} --help" if context else ""
         say_error(noted(error.format_message().rstrip("."), error) + advice)
         sys.exit(error.exit_code)
-    except BrokenPipeError:
-        # The reader of stdout has seen enough (`| head`).
-        sys.exit(BROKEN_PIPE)
     except (Exception, KeyboardInterrupt) as error:
         if debug:
             raise

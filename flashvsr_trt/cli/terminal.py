@@ -11,6 +11,8 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from flashvsr_trt.errors import FileError
+
 
 def prepare_streams() -> None:
     """Put the null device where a standard stream was closed (`2>&-`): a file must not get its number.
@@ -33,7 +35,7 @@ class _Written(io.RawIOBase):
     """What a standard stream writes to; what follows its first failure goes to the null device.
 
     Args:
-        name: of a stream that carries output, whose failure is an OSError; None of one that carries messages.
+        name: of a stream that carries output, whose failure is an error; None of one that carries messages.
     """
 
     def __init__(self, raw: IO[bytes], name: str | None) -> None:
@@ -47,7 +49,7 @@ class _Written(io.RawIOBase):
             os.dup2(null, self.fileno())
             os.close(null)
             if self.name:
-                raise OSError(error.errno, error.strerror, self.name) from error
+                raise FileError(f"{self.name} cannot be written: {error.strerror}") from error
             written = None
         return written if self.name else written or len(data)
 
@@ -63,7 +65,7 @@ class _Written(io.RawIOBase):
 
 @contextmanager
 def guarded_streams() -> Iterator[None]:
-    """Inside, messages that stderr does not take are lost; output that stdout does not take is an OSError.
+    """Inside, messages that stderr does not take are lost; output that stdout does not take is an error.
 
     File names that are no text are printed escaped.
     """

@@ -57,6 +57,8 @@ def test_the_command_line_goes_before_the_environment_and_that_before_the_file(s
         ("presett = 3", "did you mean preset?"),
         ("[run]\nsize = 3", "run has no option 'size'"),
         ("[runn]\ncrf = 3", "did you mean run?"),
+        ("[engines]\nflavour = 'rtx'", "no command 'flavour'"),
+        ("[engines]\nbuild = 3", "engines build is a command"),
         ("crf = ", "cannot be read"),
         ('[run]\ncrf = "x"', "is not a number (from "),
     ],
