@@ -44,7 +44,7 @@ def compiled(function, architecture, setting, gluon=False, types=None, **constan
     return assemble(made.asm["ptx"], target, knobs.nvidia.ptxas.path), made.metadata.shared
 
 
-@pytest.mark.parametrize("architecture", ["sm_89", "sm_90", "sm_120"])
+@pytest.mark.parametrize("architecture", ["sm_89", "sm_90", "sm_100", "sm_120"])
 def test_attention_compiles_without_spills(architecture):
     from triton.language import float8e4nv
 

@@ -1,6 +1,6 @@
 import pytest
 
-from flashvsr_trt.kernels.tuning import ARCHITECTURES, frame_by_frame, setting_for
+from flashvsr_trt.kernels.tuning import ARCHITECTURES, capability_number, frame_by_frame, setting_for
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -30,6 +30,17 @@ def test_every_kernel_has_a_setting_for_every_architecture(kernel, architecture)
 def test_attention_has_a_setting_for_every_architecture_and_head_dim(architecture, head_dim):
     setting = setting_for("block_sparse_attention", architecture, head_dim)
     assert setting.implementation == ("hopper" if (architecture, head_dim) == ("sm_90", 128) else "portable")
+
+
+@pytest.mark.parametrize("architecture", [*ARCHITECTURES, "sm_103", "sm_121"])
+def test_no_other_architecture_is_given_a_kernel_of_hoppers(architecture):
+    operators = [("fp8_gelu_product", None), ("fp8_convolution", None)]
+    operators += [(f"block_sparse_attention{kind}", 128) for kind in ("", "_fp8", "_scaled")]
+    for kernel, head_dim in operators:
+        if kernel == "block_sparse_attention_fp8" and capability_number(architecture) < 89:
+            continue
+        hopper = setting_for(kernel, architecture, head_dim).implementation == "hopper"
+        assert not hopper or architecture == "sm_90"
 
 
 def test_an_architecture_between_two_takes_the_lower():
