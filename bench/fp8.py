@@ -26,13 +26,12 @@ from flashvsr_trt.config.geometry import Geometry
 from flashvsr_trt.config.presets import DEFAULT_PRESET, UNIT_FRAMES, WINDOW_TOKENS, find_preset
 from flashvsr_trt.config.signatures import PIXEL_CHANNELS
 from flashvsr_trt.kernels import norm_silu
-from flashvsr_trt.kernels.block_sparse_attention_fp8 import AttentionScales, launch_attention_fp8
+from flashvsr_trt.kernels.block_sparse_attention_fp8 import AttentionScales, block_sparse_attention_fp8
 from flashvsr_trt.kernels.calls import architecture_of
 from flashvsr_trt.kernels.fp8 import (
     LARGEST,
     Quantised,
     fp8_product,
-    gelu_rows,
     quantise_rows,
     quantise_rows_reference,
     to_e4m3,
@@ -79,7 +78,7 @@ def compare_attention(scene: str) -> None:
         "block_sparse_attention_fp8", architecture_of(problem.q.device), problem.q.shape[-1]
     )
     for name, chosen in {setting.implementation: setting, "portable": PORTABLE}.items():
-        call = partial(launch_attention_fp8, *operands, chosen)
+        call = partial(block_sparse_attention_fp8, *operands, chosen)
         error = float((call().float() - wanted).norm() / wanted.norm())
         fp8_rate = flop / median_microseconds(call) / 1e6
         say(
@@ -106,7 +105,7 @@ def compare_gelu_product(scene: str) -> None:
     wanted = gelu_product_reference(part, weight, bias, scale).wide()
     error = float((call().wide()[-WINDOW_TOKENS:] - wanted).norm() / wanted.norm())
     took = median_microseconds(call)
-    apart = median_microseconds(lambda: gelu_rows(fp8_product(x, weight, bias)))
+    apart = median_microseconds(lambda: quantise_rows(fp8_product(x, weight, bias), gelu=True))
     flop = 2 * tokens * config.dim * config.ffn_dim
     say(
         f"{scene}: product with GELU {took:.0f} us, {flop / took / 1e6:.0f} TFLOP/s, {took / apart:.2f} of "

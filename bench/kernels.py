@@ -18,15 +18,16 @@ from bench.gpu_timing import copy_ceiling, matmul_ceiling, median_microseconds, 
 from bench.kernel_problems import SCENES, AttentionProblem, attention_problem, fp8_operands, in_ring
 from flashvsr_trt.config.presets import DEFAULT_PRESET, UNIT_FRAMES, WINDOW_TOKENS, find_preset
 from flashvsr_trt.kernels.add_norm import add_norm, add_norm_reference
+from flashvsr_trt.kernels.attention_launch import attention_setting
 from flashvsr_trt.kernels.block_sparse_attention import block_sparse_attention_reference
 from flashvsr_trt.kernels.block_sparse_attention_fp8 import AttentionScales, block_sparse_attention_fp8
 from flashvsr_trt.kernels.block_sparse_attention_scaled import block_sparse_attention_scaled
 from flashvsr_trt.kernels.finish_frames import finish_frames, finish_frames_reference
-from flashvsr_trt.kernels.fp8 import LARGEST, fp8_product, gelu_rows, quantise_rows
+from flashvsr_trt.kernels.fp8 import LARGEST, fp8_product, quantise_rows
 from flashvsr_trt.kernels.linear_gelu import linear_gelu
 from flashvsr_trt.kernels.norm_rope import norm_rope, norm_rope_reference
 from flashvsr_trt.kernels.select_blocks import select_blocks_reference
-from flashvsr_trt.kernels.torch_ops import attention_setting, block_sparse_attention, select_blocks
+from flashvsr_trt.kernels.torch_ops import block_sparse_attention, select_blocks
 from flashvsr_trt.model.attention import LayerCache
 from flashvsr_trt.model.fp8_cache import keep_units, widen_slots, zero_fp8_cache
 
@@ -88,7 +89,8 @@ def attention_lines(scene: str, problem: AttentionProblem, ceilings: Ceilings, f
         compiled = torch.compile(flex_attention, dynamic=False)
         instead["FlexAttention"] = median_microseconds(lambda: compiled(query, keys, values, block_mask=mask))
         instead["twin"] = median_microseconds(lambda: block_sparse_attention_reference(*tensors), calls=1)
-    name = f"block_sparse_attention ({attention_setting(problem.q).implementation})"
+    setting = attention_setting("block_sparse_attention", problem.q)
+    name = f"block_sparse_attention ({setting.implementation})"
     yield ceilings.compute(scene, name, lambda: block_sparse_attention(*tensors), flop, instead)
 
 
@@ -206,7 +208,9 @@ def fp8_lines(scene: str, problem: AttentionProblem, ceilings: Ceilings) -> Iter
         if name in ("v, o", "ffn.2"):
             size = x.nbytes * 3 // 2
             yield ceilings.memory(scene, f"quantise_rows, {inputs}", partial(quantise_rows, x), size, {})
-            yield ceilings.memory(scene, f"gelu_rows, {inputs}", partial(gelu_rows, x), size, {})
+            yield ceilings.memory(
+                scene, f"quantise_rows of GELU, {inputs}", partial(quantise_rows, x, gelu=True), size, {}
+            )
 
 
 def measure(scenes: list[str], flex_scenes: list[str]) -> dict:

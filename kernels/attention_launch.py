@@ -1,13 +1,15 @@
 """Launching an attention kernel: what it asks of its arguments, checked before, and one launch."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from flashvsr_trt.kernels.calls import architecture_of
 from flashvsr_trt.kernels.catalogue import BLOCK, HEAD_DIMS
-from flashvsr_trt.kernels.tuning import Setting
+from flashvsr_trt.kernels.tuning import Setting, setting_for
 
 
 @dataclass(frozen=True)
@@ -59,11 +61,26 @@ def attention_strides(
         ("index", index, (heads, rows, ring_windows + (rows if len(k) else 0))),
         ("count", count, (heads, rows)),
     ):
-        if tensor.shape != shape or tensor.dtype != torch.int32 or not tensor.is_contiguous():
-            raise ValueError(
-                f"{name} must be contiguous int32 {shape}, not {tensor.dtype} {tuple(tensor.shape)}"
-            )
+        check_operand(name, tensor, torch.int32, shape)
     return AttentionStrides(ring_windows=ring_windows, **strides)
+
+
+def check_operand(name: str, tensor: torch.Tensor, dtype: torch.dtype, shape: Sequence[int]) -> None:
+    """Raise ValueError unless the tensor is contiguous, and of this dtype and shape."""
+    if tensor.dtype != dtype or tensor.shape != shape or not tensor.is_contiguous():
+        raise ValueError(
+            f"{name} must be contiguous {dtype} {tuple(shape)}, not {tensor.dtype} {tuple(tensor.shape)}"
+        )
+
+
+def attention_setting(operator: str, q: torch.Tensor) -> Setting:
+    """Which of an operator's kernels a query tensor gets, and how it is launched.
+
+    float32 is for comparing, not for speed: small tiles fit every architecture.
+    """
+    if q.dtype == torch.float32:
+        return Setting(num_warps=8, constants={"KEYS": 32})
+    return setting_for(operator, architecture_of(q.device), q.shape[-1])
 
 
 def launch_attention(arguments: tuple[torch.Tensor, ...], setting: Setting) -> torch.Tensor:

@@ -13,12 +13,15 @@ from typing import Any, NamedTuple
 
 import torch
 
-from flashvsr_trt.kernels.calls import architecture_of, kernel_setting, record_call, runs_kernel
+from flashvsr_trt.kernels.attention_launch import allocate_scratch, attention_setting, check_operand
+from flashvsr_trt.kernels.calls import kernel_setting, record_call, runs_kernel
 from flashvsr_trt.kernels.catalogue import BLOCK
 from flashvsr_trt.kernels.fp8 import E4M3, to_e4m3
 from flashvsr_trt.kernels.optional_triton import tl, triton
 from flashvsr_trt.kernels.select_blocks import expand_mask
-from flashvsr_trt.kernels.tuning import Setting, setting_for
+from flashvsr_trt.kernels.tuning import Setting
+
+OPERATOR = "block_sparse_attention_fp8"
 
 LOG2_LARGEST = 8
 """Probabilities are multiplied by 256: the largest power of two that e4m3 holds, for a probability of 1."""
@@ -98,34 +101,6 @@ def block_sparse_attention_fp8_reference(
     return out
 
 
-def store_values(v: torch.Tensor, means: torch.Tensor, scale: float, out: torch.Tensor) -> None:
-    """`store_values_reference`, by the kernel on a GPU."""
-    setting = kernel_setting("store_values", v)
-    if setting is None:
-        store_values_reference(v, means, scale, out)
-    else:
-        launch_store_values(v, means, scale, out, setting)
-
-
-def block_sparse_attention_fp8(
-    q: torch.Tensor,
-    ring_k: torch.Tensor,
-    ring_v: torch.Tensor,
-    means: torch.Tensor,
-    index: torch.Tensor,
-    count: torch.Tensor,
-    scales: AttentionScales,
-) -> torch.Tensor:
-    """`block_sparse_attention_fp8_reference`, by the architecture's fastest kernel where there is a GPU."""
-    arguments = q, ring_k, ring_v, means, index, count, scales
-    if not runs_kernel(q):
-        record_call("block_sparse_attention_fp8", "reference")
-        return block_sparse_attention_fp8_reference(*arguments)
-    setting = setting_for("block_sparse_attention_fp8", architecture_of(q.device), q.shape[-1])
-    record_call("block_sparse_attention_fp8", setting.implementation)
-    return launch_attention_fp8(*arguments, setting)
-
-
 @triton.jit
 def store_values_kernel(
     v,
@@ -151,14 +126,17 @@ def store_values_kernel(
     tl.store(out + line[:, None] * BLOCK + place[None, :], tl.trans(value).to(out.dtype.element_ty))
 
 
-def launch_store_values(
-    v: torch.Tensor, means: torch.Tensor, scale: float, out: torch.Tensor, setting: Setting
+def store_values(
+    v: torch.Tensor, means: torch.Tensor, scale: float, out: torch.Tensor, setting: Setting | None = None
 ) -> None:
-    """`store_values_reference` in one launch.
+    """`store_values_reference`, by the kernel where there is a GPU or a `setting` is given.
 
     Raises:
-        ValueError: memory that is not contiguous, or tokens that are no whole windows.
+        ValueError: the kernel is to read memory that is not contiguous, or tokens that are no whole windows.
     """
+    setting = setting or kernel_setting("store_values", v)
+    if setting is None:
+        return store_values_reference(v, means, scale, out)
     tokens, heads, head_dim = v.shape
     if not (v.is_contiguous() and out.is_contiguous()) or tokens % BLOCK or out.numel() != v.numel():
         raise ValueError(f"values {tuple(v.shape)} and their place must be contiguous whole windows")
@@ -167,7 +145,7 @@ def launch_store_values(
     )
 
 
-def launch_attention_fp8(
+def block_sparse_attention_fp8(
     q: torch.Tensor,
     ring_k: torch.Tensor,
     ring_v: torch.Tensor,
@@ -175,23 +153,34 @@ def launch_attention_fp8(
     index: torch.Tensor,
     count: torch.Tensor,
     scales: AttentionScales,
-    setting: Setting,
+    setting: Setting | None = None,
 ) -> torch.Tensor:
-    """`block_sparse_attention_fp8_reference` by the kernel that `setting` names.
+    """`block_sparse_attention_fp8_reference`, by the architecture's fastest kernel where there is a GPU.
+
+    With a `setting` by the kernel that it names.
 
     Raises:
-        ValueError: an operand that is not contiguous or in e4m3, or index and count of other shapes.
+        ValueError: the kernel is to read an operand of another dtype or shape, or that is not contiguous.
     """
+    if setting is None and not runs_kernel(q):
+        record_call(OPERATOR, "reference")
+        return block_sparse_attention_fp8_reference(q, ring_k, ring_v, means, index, count, scales)
+    setting = setting or attention_setting(OPERATOR, q)
+    record_call(OPERATOR, setting.implementation)
     tokens, heads, head_dim = q.shape
     rows, ring_windows = tokens // BLOCK, ring_k.numel() // (heads * head_dim * BLOCK)
-    if any(x.dtype != E4M3 or not x.is_contiguous() for x in (q, ring_k, ring_v)):
-        raise ValueError("q, ring_k and ring_v must be contiguous e4m3")
-    if index.shape != (heads, rows, ring_windows) or not (index.is_contiguous() and count.is_contiguous()):
-        raise ValueError(f"index must be contiguous {(heads, rows, ring_windows)}, not {tuple(index.shape)}")
+    for name, tensor, dtype, shape in (
+        ("q", q, E4M3, (rows * BLOCK, heads, head_dim)),
+        ("ring_k", ring_k, E4M3, ring_k.shape),
+        ("ring_v", ring_v, E4M3, ring_k.shape),
+        ("means", means, torch.float32, (heads, head_dim)),
+        ("index", index, torch.int32, (heads, rows, ring_windows)),
+        ("count", count, torch.int32, (heads, rows)),
+    ):
+        check_operand(name, tensor, dtype, shape)
     options: dict[str, Any] = {"num_warps": setting.num_warps, **setting.constants}
     kernel: Any
     if setting.implementation == "hopper":
-        from flashvsr_trt.kernels.attention_launch import allocate_scratch
         from flashvsr_trt.kernels.block_sparse_attention_fp8_hopper import (
             block_sparse_attention_fp8_hopper as kernel,
         )

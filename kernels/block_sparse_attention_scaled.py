@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from flashvsr_trt.kernels.attention_launch import attention_setting, check_operand
 from flashvsr_trt.kernels.block_sparse_attention import block_sparse_attention_reference
 from flashvsr_trt.kernels.calls import architecture_of, record_call, runs_kernel
 from flashvsr_trt.kernels.catalogue import BLOCK, HEAD_DIMS
@@ -72,41 +73,20 @@ def block_sparse_attention_scaled(
     own_slot: int,
     index: torch.Tensor,
     count: torch.Tensor,
+    setting: Setting | None = None,
 ) -> torch.Tensor:
-    """`block_sparse_attention_scaled_reference`, by the kernel on a GPU."""
-    arguments = q, k, v, ring_k, ring_v, key_scales, value_scales, own_slot, index, count
-    if not runs_kernel(q):
-        record_call(OPERATOR, "reference")
-        return block_sparse_attention_scaled_reference(*arguments)
-    record_call(OPERATOR, "portable")
-    return launch_attention_scaled(*arguments, scaled_setting(q))
-
-
-def scaled_setting(q: torch.Tensor) -> Setting:
-    """How the kernel is launched for a query tensor; float32 is for comparing."""
-    if q.dtype == torch.float32:
-        return Setting(num_warps=8, constants={"KEYS": 32})
-    return setting_for(OPERATOR, architecture_of(q.device), q.shape[-1])
-
-
-def launch_attention_scaled(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    ring_k: torch.Tensor,
-    ring_v: torch.Tensor,
-    key_scales: torch.Tensor,
-    value_scales: torch.Tensor,
-    own_slot: int,
-    index: torch.Tensor,
-    count: torch.Tensor,
-    setting: Setting,
-) -> torch.Tensor:
-    """`block_sparse_attention_scaled_reference` in one launch.
+    """`block_sparse_attention_scaled_reference`, by the kernel where there is a GPU or a `setting` is given.
 
     Raises:
-        ValueError: a head_dim without a kernel, or an operand of another dtype or shape, or not contiguous.
+        ValueError: the kernel is to read a head_dim that it is not made for, or an operand of another dtype
+            or shape, or that is not contiguous.
     """
+    if setting is None and not runs_kernel(q):
+        record_call(OPERATOR, "reference")
+        return block_sparse_attention_scaled_reference(
+            q, k, v, ring_k, ring_v, key_scales, value_scales, own_slot, index, count
+        )
+    record_call(OPERATOR, "portable")
     # A launch takes options that are no parameters of the kernel: Triton's own types refuse them.
     kernel: Any
     from flashvsr_trt.kernels.block_sparse_attention_scaled_triton import (
@@ -121,11 +101,8 @@ def launch_attention_scaled(
         raise ValueError(f"head_dim {head_dim} has no attention kernel; it is one of {HEAD_DIMS}")
     if own_slot < 0 or own_slot * slot_tokens + len(k) > slots * slot_tokens:
         raise ValueError(f"{len(k)} own tokens from slot {own_slot} on are beyond {slots} of {slot_tokens}")
-    own, ring, scale = (
-        k.shape[:1] + q.shape[1:],
-        (slots, slot_tokens, heads, head_dim),
-        (slots, windows, heads),
-    )
+    own, ring = (len(k), heads, head_dim), (slots, slot_tokens, heads, head_dim)
+    scale = slots, windows, heads
     for name, tensor, dtype, shape in (
         ("q", q, q.dtype, (rows * BLOCK, heads, head_dim)),
         ("k", k, q.dtype, own),
@@ -137,10 +114,8 @@ def launch_attention_scaled(
         ("index", index, torch.int32, (heads, rows, slots * windows)),
         ("count", count, torch.int32, (heads, rows)),
     ):
-        if tensor.dtype != dtype or tensor.shape != shape or not tensor.is_contiguous():
-            raise ValueError(
-                f"{name} must be contiguous {dtype} {tuple(shape)}, not {tensor.dtype} {tuple(tensor.shape)}"
-            )
+        check_operand(name, tensor, dtype, shape)
+    setting = setting or attention_setting(OPERATOR, q)
     out = q.new_empty(q.shape)
     kernel[(rows, heads)](
         q,

@@ -44,28 +44,11 @@ def to_e4m3(x: torch.Tensor) -> torch.Tensor:
     return x.float().clamp(-LARGEST, LARGEST).to(E4M3)
 
 
-def quantise_rows_reference(x: torch.Tensor) -> Quantised:
-    """x [rows, width] with each row's largest value at LARGEST."""
-    wide = x.float()
+def quantise_rows_reference(x: torch.Tensor, gelu: bool = False) -> Quantised:
+    """x [rows, width], or GELU (tanh form) of it, with each row's largest value at LARGEST."""
+    wide = F.gelu(x.float(), approximate="tanh") if gelu else x.float()
     scale = wide.abs().amax(dim=1, keepdim=True).clamp_min(SMALLEST) / LARGEST
     return Quantised(to_e4m3(wide / scale), scale)
-
-
-def gelu_rows_reference(x: torch.Tensor) -> Quantised:
-    """`quantise_rows_reference` of GELU (tanh form) of x [rows, width]."""
-    return quantise_rows_reference(F.gelu(x.float(), approximate="tanh"))
-
-
-def quantise_rows(x: torch.Tensor) -> Quantised:
-    """`quantise_rows_reference`, by the kernel on a GPU."""
-    setting = kernel_setting("quantise_rows", x)
-    return quantise_rows_reference(x) if setting is None else launch_quantise_rows(x, False, setting)
-
-
-def gelu_rows(x: torch.Tensor) -> Quantised:
-    """`gelu_rows_reference`, by the kernel on a GPU."""
-    setting = kernel_setting("quantise_rows", x)
-    return gelu_rows_reference(x) if setting is None else launch_quantise_rows(x, True, setting)
 
 
 def fp8_product(
@@ -127,12 +110,15 @@ def quantise_rows_kernel(
     tl.store(scales + row, scale, mask=row < rows)
 
 
-def launch_quantise_rows(x: torch.Tensor, gelu: bool, setting: Setting) -> Quantised:
-    """`quantise_rows_reference` or `gelu_rows_reference` in one launch.
+def quantise_rows(x: torch.Tensor, gelu: bool = False, setting: Setting | None = None) -> Quantised:
+    """`quantise_rows_reference`, by the kernel where there is a GPU or a `setting` is given.
 
     Raises:
-        ValueError: a row's values are not adjacent.
+        ValueError: the kernel is to read rows whose values are not adjacent.
     """
+    setting = setting or kernel_setting("quantise_rows", x)
+    if setting is None:
+        return quantise_rows_reference(x, gelu)
     rows, width = x.shape
     if x.stride(1) != 1:
         raise ValueError(f"a row's values must be adjacent: strides {x.stride()}")

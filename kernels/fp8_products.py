@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from flashvsr_trt.kernels.calls import architecture_of, record_call, runs_kernel
-from flashvsr_trt.kernels.fp8 import E4M3, Quantised, fp8_product, gelu_rows, to_e4m3
+from flashvsr_trt.kernels.fp8 import E4M3, Quantised, fp8_product, quantise_rows, to_e4m3
 from flashvsr_trt.kernels.optional_triton import triton
 from flashvsr_trt.kernels.tuning import Setting, setting_for
 
@@ -42,7 +42,7 @@ def gelu_product(x: Quantised, weight: Quantised, bias: torch.Tensor, scale: flo
     (rows, depth), columns = x.values.shape, len(weight.values)
     setting = kernel_taking("fp8_gelu_product", architecture_of(x.values.device), columns, depth)
     if setting is None:
-        return gelu_rows(fp8_product(x, weight, bias))
+        return quantise_rows(fp8_product(x, weight, bias), gelu=True)
     record_call("fp8_gelu_product", setting.implementation)
     out = x.values.new_empty((rows, columns), dtype=E4M3)
     # fmt: off

@@ -51,15 +51,7 @@ def conv_norm_silu(
         return norm_silu_reference(F.conv2d(stacked, weight, bias), None, gamma)
     one_by_one = frame_by_frame(architecture_of(stacked.device), stacked.shape)
     made = (convolve_by_frame if one_by_one else F.conv2d)(stacked, weight)
-    return launch_norm_silu(made, bias, gamma, setting)
-
-
-def norm_silu(x: torch.Tensor, bias: torch.Tensor, gamma: torch.Tensor) -> torch.Tensor:
-    """`norm_silu_reference`; on a GPU by the kernel, into x itself."""
-    setting = kernel_setting("norm_silu", x)
-    if setting is None:
-        return norm_silu_reference(x, bias, gamma)
-    return launch_norm_silu(x, bias, gamma, setting)
+    return norm_silu(made, bias, gamma, setting)
 
 
 def convolve_by_frame(stacked: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -98,14 +90,17 @@ def norm_silu_kernel(
     tl.store(x + place, value.to(x.dtype.element_ty), mask=inside)
 
 
-def launch_norm_silu(
-    x: torch.Tensor, bias: torch.Tensor, gamma: torch.Tensor, setting: Setting
+def norm_silu(
+    x: torch.Tensor, bias: torch.Tensor, gamma: torch.Tensor, setting: Setting | None = None
 ) -> torch.Tensor:
-    """`norm_silu_reference` in one launch, into x itself, which is returned.
+    """`norm_silu_reference`, by the kernel where there is a GPU or a `setting` is given: into x itself.
 
     Raises:
-        ValueError: x is not in channels-last memory.
+        ValueError: the kernel is to read x, which is not in channels-last memory.
     """
+    setting = setting or kernel_setting("norm_silu", x)
+    if setting is None:
+        return norm_silu_reference(x, bias, gamma)
     if not x.is_contiguous(memory_format=torch.channels_last):
         raise ValueError(f"x {tuple(x.shape)} must have its channels innermost: strides {x.stride()}")
     channels = x.shape[1]

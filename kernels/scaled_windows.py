@@ -38,24 +38,6 @@ def quantise_windows_reference(x: torch.Tensor, kept: torch.Tensor, scales: torc
     kept.copy_((windows / scales.to(x.dtype)[:, None, :, None]).view(kept.shape))
 
 
-def widen_windows(kept: torch.Tensor, scales: torch.Tensor, out: torch.Tensor) -> None:
-    """`widen_windows_reference`, by the kernel on a GPU."""
-    setting = kernel_setting("widen_windows", kept)
-    if setting is None:
-        widen_windows_reference(kept, scales, out)
-    else:
-        launch_widen_windows(kept, scales, out, setting)
-
-
-def quantise_windows(x: torch.Tensor, kept: torch.Tensor, scales: torch.Tensor) -> None:
-    """`quantise_windows_reference`, by the kernel on a GPU."""
-    setting = kernel_setting("quantise_windows", x)
-    if setting is None:
-        quantise_windows_reference(x, kept, scales)
-    else:
-        launch_quantise_windows(x, kept, scales, setting)
-
-
 @triton.jit
 def float_of_e4m3(bits):
     """int8 of e4m3's bits -> float32, exactly; NaN's become 480. No subnormal float32 is on the way."""
@@ -130,20 +112,32 @@ def _grid(wide: torch.Tensor, kept: torch.Tensor, scales: torch.Tensor) -> tuple
     return windows, heads
 
 
-def launch_widen_windows(
-    kept: torch.Tensor, scales: torch.Tensor, out: torch.Tensor, setting: Setting
+def widen_windows(
+    kept: torch.Tensor, scales: torch.Tensor, out: torch.Tensor, setting: Setting | None = None
 ) -> None:
-    """`widen_windows_reference` in one launch. Raises ValueError as `_grid`."""
+    """`widen_windows_reference`, by the kernel where there is a GPU or a `setting` is given.
+
+    Raises ValueError as `_grid`.
+    """
+    setting = setting or kernel_setting("widen_windows", kept)
+    if setting is None:
+        return widen_windows_reference(kept, scales, out)
     grid, size = _grid(out, kept, scales), kept.shape[-1]
     widen_windows_kernel[grid](
         kept.view(torch.int8), scales, out, HEAD_DIM=size, BLOCK=BLOCK, num_warps=setting.num_warps
     )
 
 
-def launch_quantise_windows(
-    x: torch.Tensor, kept: torch.Tensor, scales: torch.Tensor, setting: Setting
+def quantise_windows(
+    x: torch.Tensor, kept: torch.Tensor, scales: torch.Tensor, setting: Setting | None = None
 ) -> None:
-    """`quantise_windows_reference` in one launch. Raises ValueError as `_grid`."""
+    """`quantise_windows_reference`, by the kernel where there is a GPU or a `setting` is given.
+
+    Raises ValueError as `_grid`.
+    """
+    setting = setting or kernel_setting("quantise_windows", x)
+    if setting is None:
+        return quantise_windows_reference(x, kept, scales)
     quantise_windows_kernel[_grid(x, kept, scales)](
         x,
         kept.view(torch.int8),

@@ -8,15 +8,10 @@ from collections.abc import Callable
 
 import torch
 
-from flashvsr_trt.kernels.attention_launch import launch_attention
+from flashvsr_trt.kernels.attention_launch import attention_setting, launch_attention
 from flashvsr_trt.kernels.block_sparse_attention import block_sparse_attention_reference
-from flashvsr_trt.kernels.calls import architecture_of, kernel_setting, record_call, runs_kernel
+from flashvsr_trt.kernels.calls import kernel_setting, record_call, runs_kernel
 from flashvsr_trt.kernels.select_blocks import select_blocks_reference
-from flashvsr_trt.kernels.tuning import Setting, setting_for
-
-# float32 is for comparing, not for speed: small tiles fit every architecture.
-FLOAT32_SETTING = Setting(num_warps=8, constants={"KEYS": 32})
-
 
 LIBRARY = torch.library.Library("flashvsr", "DEF")
 """What the operators are registered in; they go with it."""
@@ -79,14 +74,7 @@ def block_sparse_attention(
     if not runs_kernel(q):
         record_call("block_sparse_attention", "reference")
         return block_sparse_attention_reference(*arguments)
-    setting = attention_setting(q)
+    setting = attention_setting("block_sparse_attention", q)
     out = launch_attention(arguments, setting)
     record_call("block_sparse_attention", setting.implementation)
     return out
-
-
-def attention_setting(q: torch.Tensor) -> Setting:
-    """Which attention kernel a query tensor gets, and how it is launched."""
-    if q.dtype == torch.float32:
-        return FLOAT32_SETTING
-    return setting_for("block_sparse_attention", architecture_of(q.device), q.shape[-1])

@@ -8,9 +8,9 @@ import torch
 from flashvsr_trt.kernels.block_sparse_attention_fp8 import (
     BLOCK,
     AttentionScales,
+    block_sparse_attention_fp8,
     block_sparse_attention_fp8_reference,
-    launch_attention_fp8,
-    launch_store_values,
+    store_values,
     store_values_reference,
     value_order,
 )
@@ -72,7 +72,7 @@ def assert_near(got, wide, index, count, largest_error=PROBABILITY_ERROR / 2):
 
 def launch_values(v, means, scale):
     out = v.new_empty(v.shape)
-    launch_store_values(v, means, scale, out, VALUES)
+    store_values(v, means, scale, out, VALUES)
     return out
 
 
@@ -114,13 +114,30 @@ def test_what_all_values_share_is_not_rounded():
 
 
 def launch_portable(*tensors):
-    return launch_attention_fp8(*tensors, SCALES, PORTABLE)
+    return block_sparse_attention_fp8(*tensors, SCALES, PORTABLE)
 
 
 @pytest.mark.parametrize("head_dim", [32, 128])
 def test_portable_kernel_is_near_float64(run_kernel, head_dim):
     (*tensors, index, count), wide = problem(head_dim)
     assert_near(run_kernel(launch_portable, *tensors, index, count), wide, index, count)
+
+
+@pytest.mark.parametrize(
+    ("place", "damage", "message"),
+    [
+        (0, lambda x: x.float(), "q must be contiguous torch.float8_e4m3fn"),
+        (2, lambda x: x[:1], r"ring_v must be contiguous .* \(2, 256, 2, 32\), not"),
+        (3, lambda x: x.half(), "means must be contiguous torch.float32"),
+        (4, lambda x: x[..., :1], "index must be contiguous torch.int32"),
+        (5, lambda x: x.long(), "count must be contiguous torch.int32"),
+    ],
+)
+def test_operands_that_no_kernel_can_read_are_refused(place, damage, message):
+    given, _ = problem(32)
+    given = [damage(x) if at == place else x for at, x in enumerate(given)]
+    with pytest.raises(ValueError, match=message):
+        launch_portable(*given)
 
 
 @pytest.mark.gpu
@@ -133,7 +150,7 @@ def test_the_kernel_of_this_gpu_is_near_float64(head_dim):
     setting = setting_for("block_sparse_attention_fp8", capability, head_dim)
     for chosen in {setting.implementation: setting, "portable": PORTABLE}.values():
         for dtype, scale in ((torch.bfloat16, 1.0), (E4M3, SCALES.v)):
-            got = launch_attention_fp8(*tensors, index, count, SCALES._replace(dtype=dtype), chosen)
+            got = block_sparse_attention_fp8(*tensors, index, count, SCALES._replace(dtype=dtype), chosen)
             largest = PROBABILITY_ERROR if dtype == E4M3 else PROBABILITY_ERROR / 2
             assert_near(got.float().cpu() * scale, wide, index.cpu(), count.cpu(), largest)
 

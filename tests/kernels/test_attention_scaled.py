@@ -3,14 +3,14 @@
 import pytest
 import torch
 
+from flashvsr_trt.kernels.attention_launch import attention_setting
 from flashvsr_trt.kernels.block_sparse_attention import block_sparse_attention_reference
 from flashvsr_trt.kernels.block_sparse_attention_scaled import (
     OPERATOR,
     WIDENED,
+    block_sparse_attention_scaled,
     block_sparse_attention_scaled_reference,
-    launch_attention_scaled,
     reads_scaled_ring,
-    scaled_setting,
 )
 from flashvsr_trt.kernels.fp8 import E4M3
 from flashvsr_trt.kernels.scaled_windows import widen_windows_reference
@@ -31,7 +31,7 @@ NAMES = ("q", "k", "v", "ring_k", "ring_v", "key_scales", "value_scales", "own_s
 
 
 def launch(*arguments):
-    return launch_attention_scaled(*arguments, scaled_setting(arguments[0]))
+    return block_sparse_attention_scaled(*arguments, attention_setting(OPERATOR, arguments[0]))
 
 
 def problem(dtype=torch.float32, head_dim=32, units=1, slot=1, mask=None, spread=0.0):

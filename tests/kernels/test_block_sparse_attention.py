@@ -1,10 +1,9 @@
 import pytest
 import torch
 
-from flashvsr_trt.kernels.attention_launch import attention_strides, launch_attention
+from flashvsr_trt.kernels.attention_launch import attention_setting, attention_strides, launch_attention
 from flashvsr_trt.kernels.block_sparse_attention import block_sparse_attention_reference
 from flashvsr_trt.kernels.select_blocks import compact_mask
-from flashvsr_trt.kernels.torch_ops import attention_setting
 
 HEADS = 2
 BLOCK = 128
@@ -17,7 +16,7 @@ TOLERANCE = {
 
 
 def launch(*arguments):
-    return launch_attention(arguments, attention_setting(arguments[0]))
+    return launch_attention(arguments, attention_setting("block_sparse_attention", arguments[0]))
 
 
 def arguments(dtype, head_dim, windows=2, slots=3, units=1, mask=None, seed=0, own=True):
@@ -112,8 +111,8 @@ def test_strided_views_are_read_in_place(run_kernel):
         ({"v": lambda x: x.transpose(1, 2).contiguous().transpose(1, 2)}, "adjacent"),
         ({"q": lambda x: x[:100]}, "no multiple of 128"),
         ({"ring_k": lambda x: x.transpose(0, 1).contiguous().transpose(0, 1)}, "follow each other"),
-        ({"index": lambda x: x.long()}, "index must be contiguous int32"),
-        ({"count": lambda x: x[:, :1]}, "count must be contiguous int32"),
+        ({"index": lambda x: x.long()}, "index must be contiguous torch.int32"),
+        ({"count": lambda x: x[:, :1]}, "count must be contiguous torch.int32"),
     ],
 )
 def test_arguments_that_no_kernel_can_read_are_refused(change, message):

@@ -10,7 +10,7 @@ from flashvsr_trt.kernels.calls import counted_calls, reference_kernels
 from flashvsr_trt.kernels.conv_relu import conv_relu, conv_relu_reference
 from flashvsr_trt.kernels.conv_to_rgb import ConvToRGB, conv_to_rgb_reference
 from flashvsr_trt.kernels.fp8 import to_e4m3
-from flashvsr_trt.kernels.norm_silu import convolve_by_frame, launch_norm_silu, norm_silu_reference
+from flashvsr_trt.kernels.norm_silu import convolve_by_frame, norm_silu, norm_silu_reference
 from flashvsr_trt.kernels.split_frames import split_frames, split_frames_reference
 from flashvsr_trt.kernels.stack_frames import stack_frames, stack_frames_reference
 from flashvsr_trt.kernels.tuning import Setting
@@ -94,7 +94,7 @@ def test_a_layout_that_stack_frames_cannot_read_is_refused(run_kernel):
 
 def launch_norm(x, bias, gamma):
     # The kernel writes into x, whose memory the interpreter's process shares.
-    return launch_norm_silu(x.clone(), bias, gamma, VALUES)
+    return norm_silu(x.clone(), bias, gamma, VALUES)
 
 
 def hard_pixels(x, bias, kind):

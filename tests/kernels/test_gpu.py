@@ -9,6 +9,7 @@ from flashvsr_trt.config.geometry import Geometry
 from flashvsr_trt.config.pictures import FIXED_POINT_BITS
 from flashvsr_trt.config.presets import TOKEN_STRIDE
 from flashvsr_trt.kernels.add_norm import add_norm, add_norm_reference
+from flashvsr_trt.kernels.attention_launch import attention_setting
 from flashvsr_trt.kernels.block_sparse_attention import block_sparse_attention_reference
 from flashvsr_trt.kernels.calls import architecture_of, kernel_calls, reset_kernel_calls
 from flashvsr_trt.kernels.conv_relu import conv_relu, conv_relu_reference
@@ -28,7 +29,7 @@ from flashvsr_trt.kernels.norm_silu import conv_norm_silu, norm_silu_reference
 from flashvsr_trt.kernels.select_blocks import select_blocks_reference
 from flashvsr_trt.kernels.split_frames import split_frames, split_frames_reference
 from flashvsr_trt.kernels.stack_frames import stack_frames, stack_frames_reference
-from flashvsr_trt.kernels.torch_ops import attention_setting, block_sparse_attention, select_blocks
+from flashvsr_trt.kernels.torch_ops import block_sparse_attention, select_blocks
 from flashvsr_trt.kernels.tuning import setting_for
 from flashvsr_trt.model.fused_projector import unshuffle
 from flashvsr_trt.model.upsample import bicubic_table, fit_to_target, upsample
@@ -87,7 +88,8 @@ def test_attention_is_the_references(scene, head_dim, dtype, own_in_ring):
     arguments = attention_arguments(problem)
     reset_kernel_calls()
     out = block_sparse_attention(*arguments)
-    assert kernel_calls() == {f"block_sparse_attention/{attention_setting(problem.q).implementation}": 1}
+    setting = attention_setting("block_sparse_attention", problem.q)
+    assert kernel_calls() == {f"block_sparse_attention/{setting.implementation}": 1}
     assert_near(out, expected_attention(arguments))
 
 

@@ -7,9 +7,9 @@ from flashvsr_trt.kernels.fp8 import E4M3
 from flashvsr_trt.kernels.scaled_windows import (
     BLOCK,
     LEAST_EXPONENT,
-    launch_quantise_windows,
-    launch_widen_windows,
+    quantise_windows,
     quantise_windows_reference,
+    widen_windows,
     widen_windows_reference,
 )
 from flashvsr_trt.kernels.tuning import Setting
@@ -21,12 +21,12 @@ DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 def quantise(x):
     kept = torch.zeros_like(x, dtype=E4M3)
     scales = x.new_zeros(len(x) // BLOCK, x.shape[1], dtype=torch.float32)
-    launch_quantise_windows(x, kept, scales, SETTING)
+    quantise_windows(x, kept, scales, SETTING)
     return kept.view(torch.uint8), scales
 
 
 def widen(bits, scales, out):
-    launch_widen_windows(bits.view(E4M3), scales, out, SETTING)
+    widen_windows(bits.view(E4M3), scales, out, SETTING)
     return out
 
 
