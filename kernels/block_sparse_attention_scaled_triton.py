@@ -8,7 +8,7 @@ window's, by the factor that the softmax's new maximum needs anyway.
 import triton
 import triton.language as tl
 
-from flashvsr_trt.kernels.block_sparse_attention_triton import attend_tile
+from flashvsr_trt.kernels.block_sparse_attention_triton import add_values, weigh_keys
 from flashvsr_trt.kernels.scaled_windows import float_of_e4m3
 
 
@@ -126,9 +126,9 @@ def block_sparse_attention_scaled(
         value_scale = tl.load(value_scales + window * heads + head)
         keys = from_e4m3(tl.load(ring_k + first + offset), MULTIPLIED)
         values = from_e4m3(tl.load(ring_v + first + offset), MULTIPLIED)
-        weighted, total, highest = attend_tile(
-            query, keys, values, SCALE * key_scale, unit / value_scale, weighted, total, highest, MULTIPLIED
-        )
+        factor = unit / value_scale
+        probability, shrink, total, highest = weigh_keys(query, keys, SCALE * key_scale, total, highest)
+        weighted = add_values(weighted, shrink * factor, probability, values, MULTIPLIED)
         unit = value_scale
     weighted *= unit
     for tile in range(own * TILES):
@@ -136,9 +136,8 @@ def block_sparse_attention_scaled(
         first = (window * BLOCK + tile % TILES * KEYS).to(tl.int64) * width
         keys = tl.load(k + first + offset).to(MULTIPLIED)
         values = tl.load(v + first + offset)
-        weighted, total, highest = attend_tile(
-            query, keys, values, SCALE, 1.0, weighted, total, highest, MULTIPLIED
-        )
+        probability, shrink, total, highest = weigh_keys(query, keys, SCALE, total, highest)
+        weighted = add_values(weighted, shrink, probability, values, MULTIPLIED)
 
     weighted = weighted / tl.where(total > 0, total, 1.0)[:, None]
     tl.store(out + token[:, None] * width + channel[None, :], weighted.to(out.dtype.element_ty))

@@ -21,26 +21,14 @@ def weigh_keys(query, keys, scale, total, highest):
 
 
 @triton.jit
-def attend_tile(
-    query,
-    keys,
-    values,
-    scale,
-    factor,
-    weighted,
-    total,
-    highest,
-    MULTIPLIED: tl.constexpr,
-):
-    """A tile of keys and values more: weighted values, their total and the highest score of each query.
+def add_values(weighted, shrink, probability, values, MULTIPLIED: tl.constexpr):
+    """What was weighted so far times `shrink`, and a tile's values more.
 
-    `scale` multiplies scores, `factor` what was weighted so far. Probabilities are rounded to values' dtype.
+    Probabilities are rounded to values' dtype.
     """
-    probability, shrink, total, highest = weigh_keys(query, keys, scale, total, highest)
-    weighted = weighted * (shrink * factor)[:, None]
+    weighted = weighted * shrink[:, None]
     probability = probability.to(values.dtype).to(MULTIPLIED)
-    weighted = tl.dot(probability, values.to(MULTIPLIED), weighted, input_precision="ieee")
-    return weighted, total, highest
+    return tl.dot(probability, values.to(MULTIPLIED), weighted, input_precision="ieee")
 
 
 @triton.jit
@@ -104,9 +92,7 @@ def block_sparse_attention(
         probability, shrink, total, highest = weigh_keys(query, keys, SCALE, total, highest)
         # Loaded before the scores, values would take as much shared memory again.
         values = tl.load(v_tile + tl.where(in_ring, ring_offset, v_offset))
-        weighted = weighted * shrink[:, None]
-        probability = probability.to(values.dtype).to(MULTIPLIED)
-        weighted = tl.dot(probability, values.to(MULTIPLIED), weighted, input_precision="ieee")
+        weighted = add_values(weighted, shrink, probability, values, MULTIPLIED)
 
     weighted = weighted / tl.where(total > 0, total, 1.0)[:, None]
     out += query_token[:, None] * (heads * HEAD_DIM) + (head_offset + channel)[None, :]
