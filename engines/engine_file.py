@@ -14,7 +14,7 @@ import onnx
 from flashvsr_trt.engines.flavours import Target
 from flashvsr_trt.engines.layers import write_layers
 from flashvsr_trt.engines.lowering import custom_nodes
-from flashvsr_trt.engines.manifest import EngineFile
+from flashvsr_trt.engines.manifest import EngineFile, built_file
 from flashvsr_trt.engines.options import DEFAULT_OPTIONS, BuildOptions
 from flashvsr_trt.engines.progress_monitor import Cancellation, ReportPhase, progress_monitor
 from flashvsr_trt.engines.tensorrt_api import (
@@ -33,7 +33,6 @@ from flashvsr_trt.engines.tensorrt_api import (
 )
 from flashvsr_trt.engines.timing_cache import keep_timings
 from flashvsr_trt.errors import EngineError
-from flashvsr_trt.files.folder import sha256_of
 from flashvsr_trt.files.new import write_bytes, write_errors
 
 
@@ -99,8 +98,7 @@ def build_engine_file(
     with write_errors(engine_path, EngineError):
         write_bytes(engine_path, plan)
     write_layers(engine_path.parent, engine_path.stem, built_layers(trt, logger, target.flavour, plan))
-    seconds = round(time.perf_counter() - started, 3)
-    return EngineFile(engine_path.name, sha256_of(engine_path), engine_path.stat().st_size, seconds)
+    return built_file(engine_path, started)
 
 
 def refuse_custom_nodes(model_path: Path, plugins: Collection[str] = ()) -> None:

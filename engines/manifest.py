@@ -1,6 +1,7 @@
 """`engines.json`: what is in a folder of engines, and of what. Reading it needs neither TensorRT nor onnx."""
 
 import re
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -21,6 +22,7 @@ from flashvsr_trt.files.folder import (
     check_names,
     check_size,
     read_checked,
+    sha256_of,
 )
 from flashvsr_trt.files.manifest_reader import (
     BadManifestError,
@@ -53,6 +55,12 @@ class EngineFile(NamedFile):
     """An engine on disk, by its name in the folder; `seconds` it took to build."""
 
     seconds: float
+
+
+def built_file(path: Path, began: float) -> EngineFile:
+    """An engine that was just written; building it began at that `time.perf_counter()`."""
+    seconds = round(time.perf_counter() - began, 3)
+    return EngineFile(path.name, sha256_of(path), path.stat().st_size, seconds)
 
 
 @dataclass(frozen=True)

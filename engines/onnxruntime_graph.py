@@ -22,10 +22,9 @@ from onnx_ir.tape import Tape
 from flashvsr_trt.bundle import Bundle
 from flashvsr_trt.engines.flavours import ONNXRUNTIME
 from flashvsr_trt.engines.layers import write_layers
-from flashvsr_trt.engines.manifest import WEIGHTS_KEY, EngineFile
+from flashvsr_trt.engines.manifest import WEIGHTS_KEY, EngineFile, built_file
 from flashvsr_trt.engines.options import BuildOptions
 from flashvsr_trt.errors import EngineError, UsageError
-from flashvsr_trt.files.folder import sha256_of
 
 SHARED_BYTES = 1 << 16
 """Matrices of at least this size become inputs."""
@@ -61,8 +60,7 @@ def write_session_file(segment: ModelProto, path: Path) -> EngineFile:
     onnx.save(adapt_for_onnxruntime(segment), path)
     # Its kernels are chosen when a session is opened.
     write_layers(path.parent, path.stem, ())
-    seconds = round(time.perf_counter() - started, 3)
-    return EngineFile(path.name, sha256_of(path), path.stat().st_size, seconds)
+    return built_file(path, started)
 
 
 def adapt_for_onnxruntime(segment: ModelProto) -> ModelProto:

@@ -42,7 +42,7 @@ from flashvsr_trt.model.network import Network, build_network
 from flashvsr_trt.model.state_shapes import state_shapes
 from flashvsr_trt.model.weights.load import load_weights, resolve_weights
 from flashvsr_trt.notices import Notify, phase
-from flashvsr_trt.runtime.torch.host_memory import free_host_memory
+from flashvsr_trt.process_memory import free_host_memory
 
 GRAPH_BYTES = 64 << 20
 """Room kept for the graphs themselves, whose size follows from tables for the frame's size."""

@@ -1,4 +1,4 @@
-"""The most memory that a process held itself."""
+"""Memory of a process: the most that it held itself, and what it can still take."""
 
 import re
 import sys
@@ -9,6 +9,7 @@ import psutil
 from flashvsr_trt.notices import Notify, log_notice
 
 STATUS = Path("/proc/self/status")
+CGROUPS = Path("/sys/fs/cgroup")
 
 
 def peak_process_bytes(notify: Notify = log_notice) -> int:
@@ -28,3 +29,38 @@ def peak_process_bytes(notify: Notify = log_notice) -> int:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     notify(f"{sys.platform} does not say what a process held at most: what it holds now is reported instead")
     return held.rss
+
+
+def free_host_memory(cgroups: Path = CGROUPS, own: Path = Path("/proc/self/cgroup")) -> int:
+    """Bytes that this process can still take: what the machine has, or a container's limit leaves."""
+    return min([psutil.virtual_memory().available, *_left_by_limits(cgroups, own)])
+
+
+def _left_by_limits(cgroups: Path, own: Path) -> list[int]:
+    """What each memory limit above this process leaves (cgroups of version 2 and 1)."""
+    left = []
+    for line in own.read_text().splitlines() if own.is_file() else ():
+        _, controllers, name = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        root = cgroups / "memory" if controllers else cgroups
+        files = ("memory.max", "memory.current", "inactive_file")
+        if controllers:
+            files = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+        group = root / name.lstrip("/")
+        # In a container the name is of the host's tree, and its own limit is at the root of what it sees.
+        for folder in {root, group, *(parent for parent in group.parents if parent.is_relative_to(root))}:
+            left += _left_by_limit(folder, *files)
+    return left
+
+
+def _left_by_limit(folder: Path, limit_file: str, used_file: str, cache_key: str) -> list[int]:
+    try:
+        limit, used = (folder / limit_file).read_text().strip(), int((folder / used_file).read_text())
+        counts = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+    except OSError:
+        return []  # this group has no limit of its own
+    if limit == "max":
+        return []
+    # Cached files go when memory is short.
+    return [max(0, int(limit) - used + int(counts.get(cache_key, 0)))]

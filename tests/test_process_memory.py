@@ -1,4 +1,4 @@
-"""The most memory that a process held: its own, on every system."""
+"""The most memory that a process held, its own, on every system; and what it can still take."""
 
 import subprocess
 import sys
@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from flashvsr_trt import process_memory
-from flashvsr_trt.process_memory import peak_process_bytes
+from flashvsr_trt.process_memory import free_host_memory, peak_process_bytes
 
 LARGE = 200 << 20
 
@@ -45,3 +45,30 @@ def test_other_systems_are_asked_through_psutil(monkeypatch, tmp_path, fields, t
     assert peak_process_bytes(notices.append) == peak
     assert len(notices) == len(told)
     assert all(text in notice for text, notice in zip(told, notices, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("line", "folder", "limit_file", "used_file", "cached"),
+    [
+        ("0::/job", "job", "memory.max", "memory.current", "inactive_file"),
+        ("0::/host/name/of/it", "", "memory.max", "memory.current", "inactive_file"),
+        (
+            "4:cpu,memory:/job",
+            "memory",
+            "memory.limit_in_bytes",
+            "memory.usage_in_bytes",
+            "total_inactive_file",
+        ),
+    ],
+)
+def test_a_limit_of_a_container_counts(tmp_path, line, folder, limit_file, used_file, cached):
+    own, group = tmp_path / "own", tmp_path / "groups" / folder
+    own.write_text(f"{line}\n")
+    group.mkdir(parents=True)
+    (group / limit_file).write_text("1000000\n")
+    (group / used_file).write_text("700000\n")
+    (group / "memory.stat").write_text(f"anon 5\n{cached} 50000\n")
+    assert free_host_memory(tmp_path / "groups", own) == 350000
+    (group / limit_file).write_text("max\n" if "max" in limit_file else f"{2**63}\n")
+    assert free_host_memory(tmp_path / "groups", own) > 350000
+    assert free_host_memory(tmp_path / "groups", tmp_path / "none") > 350000

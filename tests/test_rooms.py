@@ -16,8 +16,6 @@ ORDER = (
     ("files", "cache.entries", "memory", "process_memory", "stage_memory"),
     ("bundle", "kernels"),
     ("plugins", "model"),
-    # What keeps freed memory needs nothing, and the export needs it.
-    ("runtime.torch.host_memory",),
     ("export",),
     ("engines",),
     ("cache",),

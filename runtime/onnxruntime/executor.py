@@ -29,6 +29,7 @@ from flashvsr_trt.config.tiles import TilePlan
 from flashvsr_trt.errors import DeviceError, UsageError
 from flashvsr_trt.memory import MemoryEstimate, estimate_onnxruntime_memory
 from flashvsr_trt.notices import Notify
+from flashvsr_trt.process_memory import free_host_memory
 from flashvsr_trt.runtime.choose_tiles import asked_tiles, choose_tiles
 from flashvsr_trt.runtime.executor import DeviceTensors, GraphExecutor, HostArrays
 from flashvsr_trt.runtime.frames import NumpyArrays
@@ -45,7 +46,6 @@ from flashvsr_trt.runtime.onnxruntime.session import (
 from flashvsr_trt.runtime.request import ExecutorRequest
 from flashvsr_trt.runtime.ring import RingStep
 from flashvsr_trt.runtime.tiles import TiledExecutor
-from flashvsr_trt.runtime.torch.host_memory import free_host_memory
 
 PROVIDERS = {"cpu": CPU, "cuda": CUDA}
 

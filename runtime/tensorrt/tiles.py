@@ -17,6 +17,7 @@ from flashvsr_trt.config.tiles import TilePlan
 from flashvsr_trt.errors import DeviceError, UsageError
 from flashvsr_trt.memory import GIB
 from flashvsr_trt.notices import Notify
+from flashvsr_trt.process_memory import free_host_memory
 from flashvsr_trt.runtime.choose_tiles import counted, least_vram
 from flashvsr_trt.runtime.ring import RingStep
 from flashvsr_trt.runtime.tensorrt.clip_memory import clip_layout, ring_layout
@@ -24,7 +25,6 @@ from flashvsr_trt.runtime.tensorrt.cuda_device import CudaDevice
 from flashvsr_trt.runtime.tensorrt.executor import TensorRTExecutor
 from flashvsr_trt.runtime.tensorrt.state import ClipState
 from flashvsr_trt.runtime.tiles import TiledExecutor
-from flashvsr_trt.runtime.torch.host_memory import free_host_memory
 
 RING_PLACES = (2, 1)
 """Rings on the GPU where they wait on the host: with two, one comes while another is used."""

@@ -33,8 +33,8 @@ from flashvsr_trt.model.fused_projector import convolution_sizes
 from flashvsr_trt.model.network import fp8_names, is_folded
 from flashvsr_trt.model.running_dit import ATTENTION
 from flashvsr_trt.model.state_shapes import state_shapes
+from flashvsr_trt.process_memory import free_host_memory
 from flashvsr_trt.runtime.request import KV_CACHES, TorchOptions
-from flashvsr_trt.runtime.torch.host_memory import free_host_memory
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

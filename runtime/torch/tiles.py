@@ -16,9 +16,9 @@ from flashvsr_trt.config.signatures import DIT, ENCODE, StreamConfig
 from flashvsr_trt.config.tiles import TilePlan
 from flashvsr_trt.errors import DeviceError
 from flashvsr_trt.memory import RING_PLACES, Parking
+from flashvsr_trt.process_memory import free_host_memory
 from flashvsr_trt.runtime.ring import RingStep
 from flashvsr_trt.runtime.tiles import TiledExecutor
-from flashvsr_trt.runtime.torch.host_memory import free_host_memory
 from flashvsr_trt.runtime.torch.pinned import PinnedMemory
 from flashvsr_trt.runtime.torch.state import TorchState
 from flashvsr_trt.runtime.torch.whole_frames import TorchFrames
