@@ -3,6 +3,7 @@
 import os
 import tomllib
 from collections.abc import Iterable
+from datetime import time
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,29 @@ def _defaults(
     for key in section.keys() - keys.keys():
         raise UsageError(f"{path}:{words} has no option {_nearest(key, keys)}")
     chosen = shared | section
-    return {option.name: chosen[key] for key, option in keys.items() if key in chosen}
+    return {
+        option.name: _as_typed(option, chosen[key], f"{path}:{words} {key} = {chosen[key]}")
+        for key, option in keys.items()
+        if key in chosen
+    }
+
+
+def _as_typed(option: click.Option, value: Any, line: str) -> Any:
+    """A value as it would be typed, so that an option's type refuses alike what comes from the file."""
+    if option.multiple:
+        values = value if isinstance(value, list) else [value]
+        return [_one_as_typed(each, line, "texts in a list") for each in values]
+    if option.is_flag or option.count:
+        if not isinstance(value, bool):
+            raise UsageError(f"{line} cannot be; write true or false")
+        return value
+    return _one_as_typed(value, line, "one text or number")
+
+
+def _one_as_typed(value: Any, line: str, wanted: str) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int | float | time):
+        raise UsageError(f"{line} cannot be; write {wanted}")
+    return str(value)
 
 
 def keys_of(command: click.Command) -> dict[str, click.Option]:

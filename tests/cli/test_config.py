@@ -4,6 +4,7 @@ import json
 import os
 import re
 import sys
+from fractions import Fraction
 
 import click
 import pytest
@@ -51,6 +52,13 @@ def test_the_command_line_goes_before_the_environment_and_that_before_the_file(s
     assert seen(capfd, "bench")["scale"] == 4
 
 
+def test_a_value_of_the_file_is_taken_as_if_it_were_typed(settings, capfd):
+    settings('[run]\nencoder-option = "preset=slow"\nstart = 00:01:30\nrate = 29.97')
+    options = seen(capfd, "run", "a.mp4")
+    assert (options["encoder_options"], options["start"]) == ({"preset": "slow"}, 90)
+    assert options["rate"] == Fraction(2997, 100)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -61,6 +69,13 @@ def test_the_command_line_goes_before_the_environment_and_that_before_the_file(s
         ("[engines]\nbuild = 3", "engines build is a command"),
         ("crf = ", "cannot be read"),
         ('[run]\ncrf = "x"', "is not a number (from "),
+        ("[run]\ncrf = [1, 2]", "run crf = [1, 2] cannot be; write one text or number"),
+        ("[run]\ncrf = 1979-05-27", "write one text or number"),
+        ("crf = true", "run crf = True cannot be"),
+        ("[run]\nframes = 2.5", "'2.5' is not a valid"),
+        ("[run]\noverwrite = 'yes'", "write true or false"),
+        ("[run.encoder-option]\npreset = 'slow'", "write texts in a list"),
+        ("[run]\nencoder-option = [['a']]", "write texts in a list"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_named(settings, capfd, text, said):
