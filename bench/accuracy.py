@@ -164,7 +164,8 @@ def decode_latents(
     state = executor.new_state()
     pairs = zip(latents, conditions, strict=True)
     return [
-        executor.decode(latent.to(device), condition.to(device), state).copy() for latent, condition in pairs
+        executor.start_decode(latent.to(device), condition.to(device), state).read().copy()
+        for latent, condition in pairs
     ]
 
 

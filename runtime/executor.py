@@ -148,7 +148,3 @@ class GraphExecutor(Executor):
         """One unit of a tile -> its frames before colour fix and bytes, as `WholeFrames.add` takes them."""
         made = self.run_graph(DECODE_TILE, {}, {"latent": latent, "condition": condition}, state, None)
         return self.download(made["frames"])
-
-    def decode(self, latent: DeviceTensor, condition: DeviceTensor, state: State) -> np.ndarray:
-        """As `start_decode`, and the frames once they are there."""
-        return self.start_decode(latent, condition, state).read()

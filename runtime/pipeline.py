@@ -3,7 +3,8 @@
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -125,17 +126,14 @@ class Stage(threading.Thread):
                 queue.stop()
 
 
-class Stopwatch:
-    """Adds up the wall time of `with` blocks."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-
-    def __enter__(self) -> None:
-        self._since = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        self.seconds += time.perf_counter() - self._since
+@contextmanager
+def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    """Adds the wall time of a `with` block to its stage's."""
+    began = time.perf_counter()
+    try:
+        yield
+    finally:
+        seconds[stage] += time.perf_counter() - began
 
 
 def upscale_video(
@@ -158,13 +156,13 @@ def upscale_video(
     decoded: BoundedQueue[list[DecodedFrame] | None] = BoundedQueue(DECODED_BATCHES)
     upscaled: BoundedQueue[tuple[np.ndarray, list[Stamp]] | None] = BoundedQueue(UPSCALED_CHUNKS)
     queues = (decoded, upscaled)
-    watches = {stage: Stopwatch() for stage in STAGES}
+    seconds = dict.fromkeys(STAGES, 0.0)
     truncation: list[TruncatedInputError] = []
     ready: list[tuple[float, int]] = []
     encoded = 0
 
     def decode() -> None:
-        while frames := _take(source, batch, watches["read"], truncation):
+        while frames := _take(source, batch, seconds, truncation):
             decoded.put(frames)
         decoded.put(None)
 
@@ -172,10 +170,10 @@ def upscale_video(
         nonlocal encoded
         while (chunk := upscaled.get()) is not None:
             for pixels, stamp in zip(*chunk, strict=True):
-                with watches["write"]:
+                with timed(seconds, "write"):
                     output.write(pixels, stamp.pts, stamp.duration, stamp.beside)
                 encoded += 1
-        with watches["write"]:
+        with timed(seconds, "write"):
             output.finish()
 
     def hand_on(frames: np.ndarray) -> None:
@@ -183,7 +181,7 @@ def upscale_video(
             raise RuntimeError(f"the session gave {len(frames)} frames, with only {len(stamps)} inside it")
         if len(frames):
             ready.append((time.perf_counter(), len(frames)))
-            with watches["wait_for_write"]:
+            with timed(seconds, "wait_for_write"):
                 upscaled.put((frames, [stamps.popleft() for _ in range(len(frames))]))
         if progress:
             progress(encoded, source.info.frames)
@@ -194,15 +192,15 @@ def upscale_video(
         for stage in stages:
             stage.start()
         while True:
-            with watches["wait_for_read"]:
+            with timed(seconds, "wait_for_read"):
                 frames = decoded.get()
             if frames is None:
                 break
             stamps.extend(Stamp(frame.pts, frame.duration, frame.beside) for frame in frames)
-            with watches["upscale"]:
+            with timed(seconds, "upscale"):
                 out = session.push(np.stack([frame.pixels for frame in frames]))
             hand_on(out)
-        with watches["upscale"]:
+        with timed(seconds, "upscale"):
             out = session.flush()
         hand_on(out)
         if stamps:
@@ -226,7 +224,7 @@ def upscale_video(
         frames=encoded,
         seconds=ended - started,
         steady_fps=_steady_fps(ready, encoded, ended),
-        stage_seconds={stage: watch.seconds for stage, watch in watches.items()},
+        stage_seconds=seconds,
         truncated=truncation[0] if truncation else None,
     )
 
@@ -244,11 +242,11 @@ def _steady_fps(ready: Sequence[tuple[float, int]], frames: int, ended: float) -
 
 
 def _take(
-    source: VideoInput, count: int, decode_time: Stopwatch, truncation: list[TruncatedInputError]
+    source: VideoInput, count: int, seconds: dict[str, float], truncation: list[TruncatedInputError]
 ) -> list[DecodedFrame]:
     """The next `count` frames, or fewer at the end; a truncation ends the video and is kept for later."""
     frames: list[DecodedFrame] = []
-    with decode_time:
+    with timed(seconds, "read"):
         while len(frames) < count and not truncation:
             try:
                 frame = next(source.frames, None)

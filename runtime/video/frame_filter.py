@@ -21,23 +21,16 @@ PROBE_SIDES = (16, 32)
 
 
 class FrameFilter:
-    """One of FFmpeg's filters that gives a frame for a frame and copies no pixels: setparams, crop.
-
-    One graph serves all frames of one size and format.
-    """
+    """One of FFmpeg's filters that gives a frame for a frame and copies no pixels: setparams, crop."""
 
     def __init__(self, name: str, **options: str) -> None:
         self._name, self._options = name, options
-        self._graph: Graph | None = None
-        self._layout: tuple[int, int, str] | None = None
+        self._graph: ChangingGraph[av.VideoFrame] = ChangingGraph()
 
     def through(self, frame: av.VideoFrame) -> av.VideoFrame:
         """The frame behind the filter; times, matrix and range stay as they were."""
-        layout = (frame.width, frame.height, frame.format.name)
-        if self._graph is None or layout != self._layout:
-            self._graph, self._layout = one_filter(frame, self._name, **self._options), layout
-        self._graph.vpush(frame)
-        changed = self._graph.vpull()
+        make = partial(one_filter, frame, self._name, **self._options)
+        (changed,) = self._graph.through(frame, layout_of(frame), make)
         keep_times(frame, changed)
         return changed
 
@@ -71,6 +64,11 @@ class ChangingGraph(Generic[Frame]):
         with suppress(BlockingIOError, EOFError):
             while True:
                 yield cast(Frame, graph.pull())
+
+
+def layout_of(frame: av.VideoFrame) -> tuple[int, int, str]:
+    """Size and format: one graph serves all frames of the same."""
+    return frame.width, frame.height, frame.format.name
 
 
 def keep_times(source: av.VideoFrame, changed: av.VideoFrame) -> None:
@@ -164,7 +162,6 @@ def _deinterlaced(frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
 
     for frame in frames:
         inside.append(frame)
-        kind = frame.width, frame.height, frame.format.name
         make = partial(one_filter, frame, "bwdif", **BWDIF)
-        yield from finished(graph.through(frame, kind, make))
+        yield from finished(graph.through(frame, layout_of(frame), make))
     yield from finished(graph.rest())

@@ -202,7 +202,7 @@ class VideoOutput(FrameOutput):
         with write_errors(self._new.path, VideoError):
             self._write_packets(self._stream.encode(None))
             end = self._timing.end if self._info.trimmed else None
-            if self._info.trimmed:
+            if end is not None:
                 self._container.set_chapters(kept_chapters(self._info, end))
             if self._copy:
                 self._copy.mux_rest(end)

@@ -40,8 +40,6 @@ AUDIO_ENCODERS = ("aac", "libopus", "libvorbis", "libmp3lame", "ac3", "mp2", "fl
 
 CANDIDATES = {"audio": AUDIO_ENCODERS, "subtitle": SUBTITLE_ENCODERS}
 
-KEPT_KINDS = ("audio", "subtitle", "attachment", "picture")
-
 
 @dataclass(frozen=True)
 class PlannedStream:
@@ -107,7 +105,7 @@ class StreamPlanner:
         kind = stream_kind(stream)
         if self._wanted.get(kind) == DROP:
             return ""
-        if kind in KEPT_KINDS:
+        if kind in ROUTES:
             return None
         if kind == "data" and "timecode" in stream.metadata:
             return ""  # the muxer writes it anew from the tag that the video has too
@@ -122,7 +120,7 @@ class StreamPlanner:
         wanted = self._wanted.get(kind, COPY)
         if wanted not in (COPY, AUTO):
             return self._convert_as_told(index, sample, wanted)
-        for route in ROUTES.get(kind, ()):
+        for route in ROUTES[kind]:
             if self._holds(part := copied_part(sample, route)):
                 return self._keep(index, sample, part, route)
         line = f"{stream} is not copied: {self._format} cannot hold it"
