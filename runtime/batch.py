@@ -18,8 +18,8 @@ from flashvsr_trt.files.image_sequence import (
 )
 from flashvsr_trt.files.targets import STANDARD_STREAM, identity
 from flashvsr_trt.notices import Notify, phase
+from flashvsr_trt.runtime.output_names import chosen_output
 from flashvsr_trt.runtime.request import RunOptions
-from flashvsr_trt.runtime.upscale import chosen_output
 from flashvsr_trt.runtime.video.image_output import is_image_output, names_folder, picture_pattern
 
 VIDEO_EXTENSIONS = (

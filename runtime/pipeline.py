@@ -156,7 +156,7 @@ def upscale_video(
     decoded: BoundedQueue[list[DecodedFrame] | None] = BoundedQueue(DECODED_BATCHES)
     upscaled: BoundedQueue[tuple[np.ndarray, list[Stamp]] | None] = BoundedQueue(UPSCALED_CHUNKS)
     queues = (decoded, upscaled)
-    seconds = dict.fromkeys(STAGES, 0.0)
+    seconds: dict[str, float] = dict.fromkeys(STAGES, 0.0)
     truncation: list[TruncatedInputError] = []
     ready: list[tuple[float, int]] = []
     encoded = 0

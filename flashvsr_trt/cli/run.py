@@ -174,7 +174,7 @@ def run(
 def check_jobs(jobs: Sequence[RunOptions], json_file: str | None, resume: bool, several: bool) -> None:
     """Raise UsageError before anything is loaded where an output would lose a file."""
     from flashvsr_trt.runtime.batch import is_done
-    from flashvsr_trt.runtime.upscale import check_files
+    from flashvsr_trt.runtime.output_names import check_files
 
     for job in jobs:
         if not (resume and is_done(job)):

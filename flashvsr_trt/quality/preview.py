@@ -15,10 +15,10 @@ from flashvsr_trt.files.new import new_folder, write_errors
 from flashvsr_trt.notices import Notify, phase
 from flashvsr_trt.quality.page import page_parts, png, slider, template
 from flashvsr_trt.runtime.executors import Executors
+from flashvsr_trt.runtime.output_names import default_output
 from flashvsr_trt.runtime.pipeline import upscale_video
 from flashvsr_trt.runtime.request import RunOptions
 from flashvsr_trt.runtime.side_by_side import before
-from flashvsr_trt.runtime.upscale import default_output
 from flashvsr_trt.runtime.video.beside import NOTHING, Beside
 from flashvsr_trt.runtime.video.info import FrameOutput, VideoInput
 from flashvsr_trt.runtime.video.input import open_input

@@ -12,8 +12,8 @@ import av
 import pytest
 
 from flashvsr_trt.errors import UsageError
+from flashvsr_trt.runtime.output_names import chosen_output, default_output
 from flashvsr_trt.runtime.request import RunOptions
-from flashvsr_trt.runtime.upscale import chosen_output, default_output
 from tests.cases import NANO, run_in
 from tests.cli.command import ROOT, call, names
 from tests.clips import gray_level, make_clip, make_images, probe
