@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from bench.gpu_timing import require_gpu
+from bench.seams import seam_sigmas, tile_borders
 from bench.steady_stages import load_random, random_frames
 from flashvsr_trt.cli.options import SizeType
 from flashvsr_trt.config.geometry import Geometry
@@ -27,7 +28,6 @@ from flashvsr_trt.errors import FlashVSRError
 from flashvsr_trt.memory import GIB, Parking, place_tiles
 from flashvsr_trt.model.network import Network
 from flashvsr_trt.parity.tensor_error import psnr
-from flashvsr_trt.quality.seams import seam_sigmas, tile_borders
 from flashvsr_trt.runtime.choose_tiles import choose_tiles, words
 from flashvsr_trt.runtime.executor import Executor
 from flashvsr_trt.runtime.request import DIT_PRECISIONS, KV_CACHES, TileOptions, TorchOptions

@@ -8,12 +8,12 @@ import torch
 
 from bench.gate.measure import Metrics, Sample
 from bench.moving_clip import moving_frames
+from bench.seams import seam_sigmas, tile_borders
 from flashvsr_trt.config.geometry import Geometry
 from flashvsr_trt.config.presets import AttentionConfig, find_schedule
 from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.config.tiles import TilePlan
 from flashvsr_trt.model.network import Network, build_network
-from flashvsr_trt.quality.seams import seam_sigmas, tile_borders
 from flashvsr_trt.runtime.request import TorchOptions
 from flashvsr_trt.runtime.session import Session
 from flashvsr_trt.runtime.torch.executor import TorchExecutor

@@ -1,12 +1,10 @@
 """What this machine can do, what is missing, and the command that fixes it."""
 
 import importlib.metadata
-import importlib.util
 import os
 import platform
 import shutil
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,7 @@ from flashvsr_trt.engines.device import Device, current_device
 from flashvsr_trt.engines.flavours import FLAVOURS, Flavour
 from flashvsr_trt.engines.readiness import readiness
 from flashvsr_trt.errors import CacheError, WeightsError
-from flashvsr_trt.extras import TORCH, TORCH_FOR_CUDA, install_command
+from flashvsr_trt.extras import TORCH, TORCH_FOR_CUDA, install_command, is_installed
 from flashvsr_trt.runtime.video.encoders_here import encoders_here
 
 
@@ -77,13 +75,13 @@ def _machine() -> Finding:
 
 
 def _torch() -> Finding:
-    if importlib.util.find_spec("torch") is None:
+    if not is_installed("torch"):
         return Finding("torch", False, "no PyTorch: only exported bundles and engines run", TORCH)
     return Finding("torch", True, importlib.metadata.version("torch"))
 
 
 def _gpu() -> Finding:
-    if importlib.util.find_spec("torch") is None:
+    if not is_installed("torch"):
         return Finding("gpu", False, "not looked for: that needs torch", TORCH)
     import torch
 
@@ -108,7 +106,7 @@ def _gpu() -> Finding:
 
 def gpu_memory() -> int | None:
     """Bytes of the first GPU; None where torch sees none."""
-    if importlib.util.find_spec("torch") is None:
+    if not is_installed("torch"):
         return None
     import torch
 
@@ -166,15 +164,12 @@ def _encoders() -> Finding:
 
 
 def _verdict(device: Device | None) -> list[Finding]:
-    if importlib.util.find_spec("torch") is None:
-        return []
-    return [Finding("verdict", True, verdict(device))]
+    return [Finding("verdict", True, verdict(device))] if is_installed("torch") else []
 
 
 def _optional(distribution: str, module: str, extra: str, purpose: str) -> Finding:
-    with suppress(ModuleNotFoundError):
-        if importlib.util.find_spec(module):
-            return Finding(distribution, True, f"{_version(distribution, module)}: {purpose}")
+    if is_installed(module):
+        return Finding(distribution, True, f"{_version(distribution, module)}: {purpose}")
     return Finding(distribution, False, purpose, install_command(extra), optional=True)
 
 

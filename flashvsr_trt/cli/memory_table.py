@@ -1,18 +1,19 @@
 """How much memory frames take on a GPU, in one piece and in the tiles that `run` would choose."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import click
 
 from flashvsr_trt.cli.terminal import print_table
-from flashvsr_trt.config.geometry import Geometry
-from flashvsr_trt.config.presets import DEFAULT_PRESET, find_preset, find_schedule
+from flashvsr_trt.config.presets import DEFAULT_PRESET
 from flashvsr_trt.config.signatures import StreamConfig
+from flashvsr_trt.config.tiles import TilePlan
 from flashvsr_trt.errors import FlashVSRError
 from flashvsr_trt.memory import GIB, MemoryEstimate, Parking, largest_that_fits, place_tiles
+from flashvsr_trt.runtime.request import TileOptions, UpscaleOptions
 
 INPUTS = {
     "480p": (240, 427),
@@ -51,18 +52,20 @@ def memory_rows(budgets: Sequence[int]) -> list[Row]:
     return [_row(name, size, budget) for name, size in INPUTS.items() for budget in budgets]
 
 
-def largest_in_one_piece(budget: int) -> str | None:
-    """The upscaled frame of 16:9 that fits without tiles."""
-    found = largest_that_fits(_stream(4320, 7680), lambda stream: _needed(stream), budget)
+def largest_in_one_piece(
+    preset: str, estimate: Callable[[StreamConfig, None], MemoryEstimate], budget: int
+) -> str | None:
+    """WIDTHxHEIGHT of the upscaled frame of 16:9 that fits without tiles; None where none does."""
+    largest = UpscaleOptions(preset=preset).stream(4320, 7680)
+    found = largest_that_fits(largest, lambda stream: estimate(stream, None), budget)
     return f"{found[1]}x{found[0]}" if found else None
 
 
 def _row(name: str, size: tuple[int, int], budget: int) -> Row:
     from flashvsr_trt.runtime.choose_tiles import choose_tiles, words
-    from flashvsr_trt.runtime.request import TileOptions
 
-    stream = _stream(*size)
-    whole = _needed(stream).total
+    stream = UpscaleOptions().stream(*size)
+    whole = _needed(stream, None).total
     facts: dict[str, Any] = {
         "output": name,
         "input": f"{size[1]}x{size[0]}",
@@ -90,11 +93,7 @@ def _row(name: str, size: tuple[int, int], budget: int) -> Row:
     )
 
 
-def _stream(height: int, width: int) -> StreamConfig:
-    return StreamConfig(find_preset(DEFAULT_PRESET), Geometry(height, width, 2), find_schedule("official"))
-
-
-def _needed(stream: StreamConfig, plan=None) -> MemoryEstimate:
+def _needed(stream: StreamConfig, plan: TilePlan | None) -> MemoryEstimate:
     import torch
 
     from flashvsr_trt.runtime.torch.device import stream_memory
@@ -109,7 +108,7 @@ def show_memory(budgets: Sequence[int], as_json: bool) -> None:
         click.echo(json.dumps([asdict(row) for row in rows], indent=2))
         return
     for budget in budgets:
-        largest = largest_in_one_piece(budget) or "none"
+        largest = largest_in_one_piece(DEFAULT_PRESET, _needed, budget) or "none"
         click.echo(f"{_gib(budget / GIB)}: largest upscaled frame of 16:9 in one piece is {largest}")
     print_table(COLUMNS, rows)
 

@@ -1,22 +1,16 @@
 """What `doctor` ends with: how large frames can be here, about how fast, and whether engines run."""
 
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from flashvsr_trt.config.geometry import Geometry
-from flashvsr_trt.config.presets import DEFAULT_PRESET, find_preset, find_schedule
-from flashvsr_trt.config.signatures import StreamConfig
+from flashvsr_trt.cli.memory_table import largest_in_one_piece
+from flashvsr_trt.config.presets import DEFAULT_PRESET
 from flashvsr_trt.engines.device import Device
 from flashvsr_trt.engines.flavours import FLAVOURS
 from flashvsr_trt.engines.readiness import readiness
-from flashvsr_trt.memory import largest_that_fits
 
 if TYPE_CHECKING:
     import torch
-
-LARGEST = (4320, 7680)
-"""Height and width beyond which nothing is looked for."""
 
 SHOWN = (768, 1280)
 """Height and width of the upscaled frame that a speed is told for."""
@@ -51,48 +45,29 @@ def verdict(device: Device | None) -> str:
     """One line. Needs torch, and loads no weights."""
     import torch
 
-    on = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    preset = DEFAULT_PRESET if on.type == "cuda" else CPU_PRESET
-    largest = _largest(preset, on)
-    size = f"up to {largest[1]}x{largest[0]} at 2x in one piece" if largest else "no frame in one piece"
-    fps = multiplied_flop_per_second(on) / PACES[on.type].flop_per_pixel / (SHOWN[0] * SHOWN[1])
+    from flashvsr_trt.runtime.torch.device import estimate_on, free_memory
+
+    has_gpu = torch.cuda.is_available()
+    on, dtype = (torch.device("cuda"), torch.bfloat16) if has_gpu else (torch.device("cpu"), torch.float32)
+    preset = DEFAULT_PRESET if has_gpu else CPU_PRESET
+    largest = largest_in_one_piece(preset, estimate_on(on, dtype), free_memory(on))
+    size = f"up to {largest} at 2x in one piece" if largest else "no frame in one piece"
+    fps = multiplied_flop_per_second(on, dtype) / PACES[on.type].flop_per_pixel / (SHOWN[0] * SHOWN[1])
     speed = f"about {fps:.2g} FPS at {SHOWN[1]}x{SHOWN[0]}, estimated from a product of matrices"
     return f"this machine: {preset} {size}, larger frames in tiles; {speed}; engines: {_engines(device)}"
 
 
-def multiplied_flop_per_second(on: "torch.device") -> float:
-    """Of products of square matrices, in bfloat16 on a GPU and in float32 on a CPU."""
+def multiplied_flop_per_second(on: "torch.device", dtype: "torch.dtype") -> float:
+    """Of products of square matrices."""
     import torch
+    from torch.utils.benchmark import Timer
 
-    pace = PACES[on.type]
-    dtype = torch.bfloat16 if on.type == "cuda" else torch.float32
-    one = torch.rand(pace.side, pace.side, device=on, dtype=dtype)
-    torch.mm(one, one)
-    _wait(on)
-    began = time.perf_counter()
-    for _ in range(pace.rounds):
-        torch.mm(one, one)
-    _wait(on)
-    return 2 * pace.side**3 * pace.rounds / (time.perf_counter() - began)
-
-
-def _wait(on: "torch.device") -> None:
-    import torch
-
-    if on.type == "cuda":
-        torch.cuda.synchronize(on)
-
-
-def _largest(preset: str, on: "torch.device") -> tuple[int, int] | None:
-    import torch
-
-    from flashvsr_trt.runtime.torch.device import estimate_on, free_memory
-
-    estimate = estimate_on(on, torch.bfloat16 if on.type == "cuda" else torch.float32)
-    stream = StreamConfig(
-        find_preset(preset), Geometry(LARGEST[0] // 2, LARGEST[1] // 2, 2), find_schedule("official")
+    side, rounds = PACES[on.type].side, PACES[on.type].rounds
+    one = torch.rand(side, side, device=on, dtype=dtype)
+    timer = Timer(
+        "torch.mm(one, one)", globals={"torch": torch, "one": one}, num_threads=torch.get_num_threads()
     )
-    return largest_that_fits(stream, lambda smaller: estimate(smaller, None), free_memory(on))
+    return 2 * side**3 / timer.timeit(rounds).mean
 
 
 def _engines(device: Device | None) -> str:

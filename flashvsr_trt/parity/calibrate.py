@@ -13,9 +13,9 @@ from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.errors import UsageError
 from flashvsr_trt.model.fused_projector import CONVOLUTIONS
 from flashvsr_trt.model.network import Network
+from flashvsr_trt.parity.compare import run_clip
 from flashvsr_trt.parity.tensor_error import psnr
 from flashvsr_trt.runtime.request import TorchOptions
-from flashvsr_trt.runtime.session import Session
 from flashvsr_trt.runtime.torch.executor import TorchExecutor
 from flashvsr_trt.runtime.torch.precision import fp8_choices
 
@@ -51,17 +51,8 @@ def record(network: Network, stream: StreamConfig, frames: np.ndarray) -> Clip:
     """Frames uint8 [T, H, W, 3] through a network that has nothing in FP8 yet."""
     executor = RecordingExecutor(network, stream, TorchOptions(cuda_graphs=False))
     executor.clip = Clip(stream, frames)
-    executor.clip.frames = upscaled(executor, frames)
+    executor.clip.frames = run_clip(executor, frames)
     return executor.clip
-
-
-def upscaled(executor: TorchExecutor, frames: np.ndarray) -> np.ndarray:
-    """A whole clip."""
-    session = Session(executor)
-    made = [
-        session.push(part).copy() for part in np.split(frames, range(UNIT_FRAMES, len(frames), UNIT_FRAMES))
-    ]
-    return np.concatenate([*made, session.flush()])
 
 
 def latent_error(network: Network, clip: Clip) -> float:
@@ -90,7 +81,7 @@ def worst_psnr(network: Network, clip: Clip) -> float:
     """Of the clip's chunks, in dB, with the network as it is now."""
     executor = TorchExecutor(network, clip.stream, TorchOptions(cuda_graphs=False))
     cuts = range(UNIT_FRAMES, len(clip.given), UNIT_FRAMES)
-    both = (np.split(frames, cuts) for frames in (clip.frames, upscaled(executor, clip.given)))
+    both = (np.split(frames, cuts) for frames in (clip.frames, run_clip(executor, clip.given)))
     return min(EQUAL, *(psnr(*pair) for pair in zip(*both, strict=True)))
 
 

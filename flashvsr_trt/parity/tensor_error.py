@@ -6,6 +6,8 @@ from importlib.resources import files
 
 import numpy as np
 
+from flashvsr_trt.quality import metrics
+
 RELATIVE_FLOOR = 1e-3
 """Relative errors are taken over values of at least this part of the largest one."""
 
@@ -83,8 +85,7 @@ class TensorError:
 
 def psnr(reference: np.ndarray, candidate: np.ndarray) -> float:
     """Of 8-bit samples, in dB; infinite where all are equal."""
-    square = np.mean((reference.astype(np.float64) - candidate.astype(np.float64)) ** 2)
-    return float("inf") if square == 0 else float(10 * np.log10(255**2 / square))
+    return metrics.psnr(metrics.mean_squared_error(reference, candidate))
 
 
 def cosine(one: np.ndarray, other: np.ndarray) -> float:

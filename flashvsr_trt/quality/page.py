@@ -232,8 +232,8 @@ def slider(
 
 
 def page_parts() -> dict[str, str]:
-    """What every page with sliders has: style, script and the choice of a size."""
-    return {name: template(f"{name}.html").template.rstrip() for name in ("style", "script", "zoom")}
+    """What every page with sliders has: its head with the style, script and the choice of a size."""
+    return {name: template(f"{name}.html").template.rstrip() for name in ("head", "script", "zoom")}
 
 
 def _data_uri(pixels: np.ndarray) -> str:

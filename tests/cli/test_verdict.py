@@ -25,7 +25,7 @@ def test_doctor_ends_with_a_verdict_and_calls_no_optional_part_missing(capfd):
 @pytest.mark.parametrize(("memory", "largest"), [(2**30, 640), (2**33, 2048)])
 def test_more_memory_holds_larger_frames(monkeypatch, memory, largest):
     monkeypatch.setattr(device, "free_memory", lambda on: memory)
-    monkeypatch.setattr(verdict, "multiplied_flop_per_second", lambda on: 1e12)
+    monkeypatch.setattr(verdict, "multiplied_flop_per_second", lambda on, dtype: 1e12)
     said = verdict.verdict(None)
     assert int(re.search(r"up to (\d+)x\d+", said)[1]) >= largest
     # 1e12 operations a second, by what a pixel costs.

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
+from bench.seams import seam_sigmas, tile_borders
 from flashvsr_trt.config.geometry import Geometry
 from flashvsr_trt.config.presets import find_preset, find_schedule
 from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.config.tiles import TilePlan
 from flashvsr_trt.model.network import build_network
 from flashvsr_trt.model.weights.load import load_weights, resolve_weights
-from flashvsr_trt.quality.seams import seam_sigmas, tile_borders
 from flashvsr_trt.runtime.session import Session
 from flashvsr_trt.runtime.torch.executor import TorchExecutor
 from flashvsr_trt.runtime.torch.tiles import in_tiles

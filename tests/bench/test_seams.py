@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from flashvsr_trt.quality.seams import seam_sigmas, tile_borders
+from bench.seams import seam_sigmas, tile_borders
 
 STARTS, TILE = (0, 160, 320), 256
 LINES = tile_borders(STARTS, TILE)
