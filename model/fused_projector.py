@@ -26,15 +26,15 @@ CONVOLUTIONS = ("projector.conv1", "projector.conv2")
 """What may be in FP8, by the names of a calibration."""
 
 
+PIXEL_SCALE = ROUNDING / LARGEST
+"""Of conv1's pixels in e4m3: they are within [-1, 1]."""
+
+
 def convolution_sizes(network: NetworkConfig) -> dict[str, tuple[int, int]]:
     """Channels that each of CONVOLUTIONS makes, and that it reads of its four frames."""
     first, second = network.projector.hidden
     sizes = (first, FRAMES * PIXEL_CHANNELS), (second, FRAMES * first)
     return dict(zip(CONVOLUTIONS, sizes, strict=True))
-
-
-PIXEL_SCALE = ROUNDING / LARGEST
-"""Of conv1's pixels in e4m3: they are within [-1, 1]."""
 
 
 def channels_innermost(conv: nn.Conv3d) -> torch.Tensor:
@@ -64,23 +64,19 @@ class FusedCausalConv(nn.Module):
         self, tail: torch.Tensor, x: torch.Tensor, first: torch.Tensor, communicator: Communicator
     ) -> torch.Tensor:
         """tail [2, in, h, w] and x [T, in, h, w], T even -> [T/2, out, h, w]; `stack_frames` has `first`."""
+        return with_halo(lambda tail, x: self._convolve(tail, x, first), (tail, x), communicator)
 
-        def run(tail: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-            return conv_norm_silu(stack_frames(tail, x, first), self.weight, self.bias, self.gamma)
-
-        return with_halo(run, (tail, x), communicator)
+    def _convolve(self, tail: torch.Tensor, x: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
+        return conv_norm_silu(stack_frames(tail, x, first), self.weight, self.bias, self.gamma)
 
 
-class Fp8CausalConv(nn.Module):
+class Fp8CausalConv(FusedCausalConv):
     """A `FusedCausalConv` that multiplies in e4m3: weights with a scale a channel, pixels with a constant."""
 
-    weight: torch.Tensor
     scale: torch.Tensor
-    bias: torch.Tensor
-    gamma: torch.Tensor
 
     def __init__(self, conv: FusedCausalConv, pixel_scale: float) -> None:
-        super().__init__()
+        nn.Module.__init__(self)
         weight = quantise_rows_reference(conv.weight.permute(0, 2, 3, 1).flatten(1))
         self.pixel_scale = pixel_scale
         self.register_buffer("weight", weight.values)
@@ -88,17 +84,10 @@ class Fp8CausalConv(nn.Module):
         self.register_buffer("bias", conv.bias)
         self.register_buffer("gamma", conv.gamma)
 
-    def forward(
-        self, tail: torch.Tensor, x: torch.Tensor, first: torch.Tensor, communicator: Communicator
-    ) -> torch.Tensor:
-        """As `FusedCausalConv`."""
-
-        def run(tail: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-            stacked = stack_frames(tail, x, first, self.pixel_scale)
-            made = convolution(stacked, Quantised(self.weight, self.scale), x.dtype)
-            return norm_silu(made, self.bias, self.gamma)
-
-        return with_halo(run, (tail, x), communicator)
+    def _convolve(self, tail: torch.Tensor, x: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
+        stacked = stack_frames(tail, x, first, self.pixel_scale)
+        made = convolution(stacked, Quantised(self.weight, self.scale), x.dtype)
+        return norm_silu(made, self.bias, self.gamma)
 
 
 class FusedProjector(nn.Module):
@@ -117,7 +106,7 @@ class FusedProjector(nn.Module):
         for path, scale in zip(CONVOLUTIONS, scales, strict=True):
             name = path.removeprefix("projector.")
             layer = self.get_submodule(name)
-            if chosen(path) and isinstance(layer, FusedCausalConv):
+            if chosen(path) and type(layer) is FusedCausalConv:
                 self.set_submodule(name, Fp8CausalConv(layer, scale))
 
     def forward(

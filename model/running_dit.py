@@ -5,7 +5,7 @@ An operator chooses its kernel or its reference by the device, once; a traced gr
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -43,6 +43,22 @@ PRODUCTS = ("self_attn.qkv", "self_attn.o", "cross_attn.q", "cross_attn.o", "ffn
 
 ATTENTION = "attention"
 """The name of what all layers' self-attention multiplies; one K/V ring's layers are of one dtype."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What all layers of one denoising step share.
+
+    rope: cos and sin, each [tokens, head_dim/2] float32 in window order, of the tokens in `tokens`.
+    slot_valid: [slots] bool; None where every slot of the caches' rings is to be seen.
+    attention: from `self_attention_for`.
+    tokens: which of the step's tokens and heads are worked on here.
+    """
+
+    rope: tuple[torch.Tensor, torch.Tensor]
+    slot_valid: torch.Tensor | None
+    attention: Attention
+    tokens: StepTokens
 
 
 def linear_into(x: Operand, layer: nn.Linear | Fp8Linear, out: torch.Tensor) -> None:
@@ -146,18 +162,11 @@ class RunningBlock(nn.Module):
                 self.set_submodule(path, Fp8Linear(self.get_submodule(path)))
 
     def forward(
-        self,
-        x: torch.Tensor,
-        h: Operand,
-        rope: tuple[torch.Tensor, torch.Tensor],
-        cache: StepCache,
-        slot_valid: torch.Tensor | None,
-        attention: Attention,
-        tokens: StepTokens,
+        self, x: torch.Tensor, h: Operand, cache: StepCache, step: Step
     ) -> tuple[torch.Tensor, Operand]:
         """Tokens x [tokens, dim] and their norm h -> the same after the block; `cache.new` is written."""
         up, _, down = self.ffn
-        attended = self._attend(x, h, rope, cache, slot_valid, attention, tokens)
+        attended = self._attend(x, h, cache, step)
         norm, quantised = (self.norm3.weight, self.norm3.bias), isinstance(self.cross_attn.q, Fp8Linear)
         x, h = add_norm(x, attended, self.attention_gate, *norm, self.eps, quantised)
         norm, quantised = (self.ffn_scale, self.ffn_shift), isinstance(up, Fp8Linear)
@@ -165,26 +174,17 @@ class RunningBlock(nn.Module):
         fed, norm = feed_forward(up, down, h), (self.next_scale, self.next_shift)
         return add_norm(x, fed, self.ffn_gate, *norm, self.eps, self.next_quantised)
 
-    def _attend(
-        self,
-        x: torch.Tensor,
-        h: Operand,
-        rope: tuple[torch.Tensor, torch.Tensor],
-        cache: StepCache,
-        slot_valid: torch.Tensor | None,
-        attention: Attention,
-        tokens: StepTokens,
-    ) -> torch.Tensor:
-        layer = self.self_attn
+    def _attend(self, x: torch.Tensor, h: Operand, cache: StepCache, step: Step) -> torch.Tensor:
+        layer, tokens = self.self_attn, step.tokens
         # A ring in e4m3 asks for attention in FP8.
         scales = self.scales if isinstance(cache.new, E4m3Cache) else None
         if scales and isinstance(layer.o, Fp8Linear):
             scales = scales._replace(dtype=E4M3)
-        step = cache
+        seen = cache
         if isinstance(cache.new, Fp8Cache):
             # Attention reads the step's own units as they are made.
-            step = replace(cache, new=wide_units(cache.new, x.dtype))
-        q, k, v = tokens.projections(x, step.new)
+            seen = replace(cache, new=wide_units(cache.new, x.dtype))
+        q, k, v = tokens.projections(x, seen.new)
         # Straight to where it is kept, so v is no part of the product that makes q and k.
         made = torch.empty_like(x) if scales else v.view(x.shape)
         linear_into(h, layer.v, made)
@@ -198,12 +198,12 @@ class RunningBlock(nn.Module):
             store_values(values, means[0], scales.v, v)
         weights = layer.norm_q.weight, layer.norm_k.weight
         parts = layer.qk(h).chunk(2, dim=-1)
-        means = norm_rope(*parts, *weights, *rope, self.eps, q, k, *([scales[:2]] if scales else []))
-        q, q_means = tokens.to_heads((q, k, v), means, step.new)
+        means = norm_rope(*parts, *weights, *step.rope, self.eps, q, k, *([scales[:2]] if scales else []))
+        q, q_means = tokens.to_heads((q, k, v), means, seen.new)
         # A rank without heads has tokens all the same.
-        attended = attention.attend(q, q_means, step, slot_valid, scales) if q.shape[1] else q
+        attended = step.attention.attend(q, q_means, seen, step.slot_valid, scales) if q.shape[1] else q
         if isinstance(cache.new, Fp8Cache):
-            keep_units(step.new, cache.new)
+            keep_units(seen.new, cache.new)
         attended = tokens.to_tokens(attended).flatten(1)
         if attended.dtype == E4M3:
             attended = Quantised.alike(attended, scales.v)
@@ -260,22 +260,15 @@ class RunningDiT(nn.Module):
         self,
         noise: torch.Tensor,
         lr_tokens: torch.Tensor,
-        rope: tuple[torch.Tensor, torch.Tensor],
         caches: Iterable[StepCache],
-        slot_valid: torch.Tensor | None,
-        attention: Attention,
-        tokens: StepTokens,
+        step: Step,
     ) -> torch.Tensor:
         """One denoising step; each layer writes `new` of its cache before it reads anything.
 
         Args:
             noise: [T, 16, h, w], T latent frames (a multiple of 2); of a rank, its rows.
             lr_tokens: [T*rows*columns, dim] of the projector, (frame, row, column) order; the same rows.
-            rope: cos and sin, each [tokens, head_dim/2] float32 in window order, of the tokens in `tokens`.
             caches: one a layer, each asked for when its layer runs.
-            slot_valid: [slots] bool; None where every slot of the caches' rings is to be seen.
-            attention: from `self_attention_for`.
-            tokens: which of the step's tokens and heads are worked on here.
 
         Returns:
             velocity [T, 16, h, w], the rows of `noise`.
@@ -284,10 +277,10 @@ class RunningDiT(nn.Module):
         embedding = self.patch_embedding
         patches = to_patches(noise).to(lr_tokens.dtype)
         x = F.linear(patches, embedding.weight.flatten(1), embedding.bias) + lr_tokens
-        x = tokens.to_windows(x)
+        x = step.tokens.to_windows(x)
         h = F.layer_norm(x, x.shape[-1:], eps=self.eps) * self.first_scale + self.first_shift
         if isinstance(self.blocks[0].self_attn.qk, Fp8Linear):
             h = quantise_rows(h)
         for block, cache in zip(self.blocks, caches, strict=True):
-            x, h = block(x, h, rope, cache, slot_valid, attention, tokens)
-        return from_patches(tokens.to_rows(self.head(h)), grid)
+            x, h = block(x, h, cache, step)
+        return from_patches(step.tokens.to_rows(self.head(h)), grid)

@@ -16,6 +16,7 @@ from flashvsr_trt.model.attention import DenseAttention, LayerCache, StepCache, 
 from flashvsr_trt.model.color import finish_frames
 from flashvsr_trt.model.communicator import ONE_PROCESS, Communicator
 from flashvsr_trt.model.network import Network
+from flashvsr_trt.model.running_dit import Step
 from flashvsr_trt.model.sharding import Sharding
 from flashvsr_trt.model.step_tokens import step_tokens
 from flashvsr_trt.model.upsample import Upscaler
@@ -103,8 +104,8 @@ class Denoise(nn.Module):
         The `filled` slots, the first ones, are valid or written: dense attention sees these and has no mask.
         """
         units = noise.shape[0] // UNIT_LATENT_FRAMES
-        step = self.step_tokens(units)
-        rope = tuple(map(step.of_windows, self.rope_table(time_cos, time_sin)))
+        step_tokens = self.step_tokens(units)
+        cos, sin = map(step_tokens.of_windows, self.rope_table(time_cos, time_sin))
         new: list[LayerCache] = []
         valid: torch.Tensor | None = slot_valid
         if slots is None:
@@ -114,7 +115,8 @@ class Denoise(nn.Module):
         else:
             caches = (self._written(layer, slots, filled) for layer in ring)
             valid = self._valid_with(slot_valid, slots)
-        velocity = self.dit(noise, tokens, rope, caches, valid, self.attention, step)
+        step = Step((cos, sin), valid, self.attention, step_tokens)
+        velocity = self.dit(noise, tokens, caches, step)
         return noise - velocity.float(), new
 
     def _written(self, layer: LayerCache, slots: slice, filled: int | None) -> StepCache:

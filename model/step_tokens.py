@@ -4,8 +4,6 @@ Outside the DiT tokens are shared by rows, inside by whole windows in window ord
 process has all of them, so that only their order changes and keys and values are made where they are kept.
 """
 
-from typing import Protocol
-
 import torch
 
 from flashvsr_trt.config.presets import UNIT_LATENT_FRAMES
@@ -25,68 +23,43 @@ Means = tuple[torch.Tensor, torch.Tensor]
 """Window means of the queries and of the keys, [windows, heads, head_dim] float32 each."""
 
 
-class StepTokens(Protocol):
-    """The tokens and heads of one process in a step."""
-
-    def to_windows(self, x: torch.Tensor) -> torch.Tensor:
-        """Features of this process's rows, (frame, row, column) order -> of its windows, window order."""
-        ...
-
-    def to_rows(self, x: torch.Tensor) -> torch.Tensor:
-        """The inverse of `to_windows`."""
-        ...
-
-    def of_windows(self, table: torch.Tensor) -> torch.Tensor:
-        """Of a table of all the step's tokens, in window order, those of this process's windows."""
-        ...
-
-    def projections(self, h: torch.Tensor, new: LayerCache) -> Projections:
-        """Where a layer's projections of h [tokens, dim] are to be written."""
-        ...
-
-    def to_heads(
-        self, projections: Projections, means: Means, new: LayerCache
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """All tokens' queries of this process's heads, and their means; `new` is complete afterwards."""
-        ...
-
-    def to_tokens(self, attended: torch.Tensor) -> torch.Tensor:
-        """[all tokens, own heads, head_dim] -> [own tokens, all heads, head_dim]."""
-        ...
-
-
-class AllTokens(StepTokens):
-    """One process: all tokens on a grid of `grid` rows and columns, and all heads."""
+class AllTokens:
+    """The tokens and heads of a step in one process: all tokens on a grid of `grid` rows and columns."""
 
     def __init__(self, grid: tuple[int, int]) -> None:
         self.grid = grid
 
     def to_windows(self, x: torch.Tensor) -> torch.Tensor:
+        """Features of this process's rows, (frame, row, column) order -> of its windows, window order."""
         return to_windows(x, self.grid)
 
     def to_rows(self, x: torch.Tensor) -> torch.Tensor:
+        """The inverse of `to_windows`."""
         return from_windows(x, self.grid)
 
     def of_windows(self, table: torch.Tensor) -> torch.Tensor:
+        """Of a table of all the step's tokens, in window order, those of this process's windows."""
         return table
 
     def projections(self, h: torch.Tensor, new: LayerCache) -> Projections:
-        """See `StepTokens.projections`: keys and values are made where they are kept."""
+        """Where a layer's projections of h [tokens, dim] are to be written: here, where they are kept."""
         q = new.keys.new_empty(h.shape[0], *new.keys.shape[2:])
         return q, new.keys.flatten(0, 1), new.values.flatten(0, 1)
 
     def to_heads(
         self, projections: Projections, means: Means, new: LayerCache
     ) -> tuple[torch.Tensor, torch.Tensor]:
+        """All tokens' queries of this process's heads, and their means; `new` is complete afterwards."""
         q_means, k_means = means
         new.key_means.copy_(k_means.view_as(new.key_means))
         return projections[0], q_means
 
     def to_tokens(self, attended: torch.Tensor) -> torch.Tensor:
+        """[all tokens, own heads, head_dim] -> [own tokens, all heads, head_dim]."""
         return attended
 
 
-class RankTokens(StepTokens):
+class RankTokens:
     """A rank's part of a step of `units` units: each rank sends what another works on, and keeps the rest."""
 
     def __init__(
@@ -128,7 +101,7 @@ class RankTokens(StepTokens):
     def to_heads(
         self, projections: Projections, means: Means, new: LayerCache
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """See `StepTokens.to_heads`: one exchange, and keys and values arrive where they are kept."""
+        """See `AllTokens.to_heads`: one exchange, and keys and values arrive where they are kept."""
         heads, head_dim = new.keys.shape[-2:]
         q = projections[0].new_empty(self.tokens[-1].stop, heads, head_dim)
         q_means = means[0].new_empty(self.windows[-1].stop, heads, head_dim)
@@ -156,6 +129,10 @@ class RankTokens(StepTokens):
         parts = arrived.split([len(places) for places in coming])
         exchange(self.communicator, [[x[places]] for places in going], [[part] for part in parts], TOKENS)
         return torch.empty_like(arrived).index_copy_(0, torch.cat(coming), arrived)
+
+
+StepTokens = AllTokens | RankTokens
+"""The tokens and heads of one process in a step."""
 
 
 def step_tokens(

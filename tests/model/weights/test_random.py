@@ -9,6 +9,7 @@ from flashvsr_trt.config.presets import NANO, WINDOW_TOKENS
 from flashvsr_trt.model.attention import DenseAttention, LayerCache, StepCache
 from flashvsr_trt.model.fused_projector import unshuffle
 from flashvsr_trt.model.network import build_network
+from flashvsr_trt.model.running_dit import Step
 from flashvsr_trt.model.state_shapes import FOLDED, shapes_of, state_shapes
 from flashvsr_trt.model.step_tokens import AllTokens
 from flashvsr_trt.model.weights import random as module
@@ -104,8 +105,8 @@ def test_velocities_are_of_order_one_however_deep_the_network(layers):
     noise = torch.randn(2, 16, 16, 16, generator=generator)
     tokens = torch.randn(WINDOW_TOKENS, NANO.dit.dim, generator=generator).bfloat16()
     no_slots = torch.zeros(0, dtype=torch.bool)
-    step = AllTokens((8, 8))
-    velocity = network.dit(noise, tokens, rope, caches, no_slots, DenseAttention(), step)
+    step = Step(rope, no_slots, DenseAttention(), AllTokens((8, 8)))
+    velocity = network.dit(noise, tokens, caches, step)
     assert len(inputs) == layers
     assert all(0.5 < deviation < 10 for deviation in inputs)
     assert 0.2 < velocity.float().std() < 4
