@@ -31,7 +31,7 @@ from flashvsr_trt.errors import DeviceError
 from flashvsr_trt.model.network import Network
 from flashvsr_trt.runtime.request import DIT_PRECISIONS, TorchOptions
 from flashvsr_trt.runtime.session import Session
-from flashvsr_trt.runtime.torch.device import check_memory, stream_memory
+from flashvsr_trt.runtime.torch.device_memory import check_memory, stream_memory
 from flashvsr_trt.runtime.torch.executor import TorchExecutor
 
 DTYPE = torch.bfloat16

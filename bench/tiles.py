@@ -32,7 +32,13 @@ from flashvsr_trt.runtime.choose_tiles import choose_tiles, words
 from flashvsr_trt.runtime.executor import Executor
 from flashvsr_trt.runtime.request import DIT_PRECISIONS, KV_CACHES, TileOptions, TorchOptions
 from flashvsr_trt.runtime.session import Session
-from flashvsr_trt.runtime.torch.device import bound_memory, estimate_on, free_memory, kept_ring, storage_of
+from flashvsr_trt.runtime.torch.device_memory import (
+    bound_memory,
+    estimate_on,
+    free_memory,
+    kept_ring,
+    storage_of,
+)
 from flashvsr_trt.runtime.torch.executor import TorchExecutor
 from flashvsr_trt.runtime.torch.precision import fp8_products
 from flashvsr_trt.runtime.torch.tiles import in_tiles

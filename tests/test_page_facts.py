@@ -12,7 +12,7 @@ from flashvsr_trt.config.geometry import Geometry
 from flashvsr_trt.config.presets import find_preset, find_schedule
 from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.memory import GIB, Ring, ring_bytes
-from flashvsr_trt.runtime.torch.device import storage_of
+from flashvsr_trt.runtime.torch.device_memory import storage_of
 from tests.test_rooms import MODULES
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"

@@ -65,7 +65,8 @@ def calibrate(
     from flashvsr_trt.model.network import build_network
     from flashvsr_trt.model.weights.load import load_weights, resolve_weights
     from flashvsr_trt.parity.calibrate import choose_kept, product_errors, record
-    from flashvsr_trt.runtime.torch.device import check_memory, choose_device, choose_dtype
+    from flashvsr_trt.runtime.torch.device import choose_device, choose_dtype
+    from flashvsr_trt.runtime.torch.device_memory import check_memory
     from flashvsr_trt.runtime.torch.precision import Calibration, fp8_products
     from flashvsr_trt.runtime.video.input import open_input
 

@@ -80,7 +80,7 @@ def _row(name: str, size: tuple[int, int], budget: int) -> Row:
         return Row(**facts, tile=None, tiles=1, total=whole / GIB, speed=SPEEDS[None])
     import torch
 
-    from flashvsr_trt.runtime.torch.device import storage_of
+    from flashvsr_trt.runtime.torch.device_memory import storage_of
 
     places = place_tiles(stream, plan, storage_of(stream.preset.network, torch.bfloat16), budget)
     return Row(
@@ -96,7 +96,7 @@ def _row(name: str, size: tuple[int, int], budget: int) -> Row:
 def _needed(stream: StreamConfig, plan: TilePlan | None) -> MemoryEstimate:
     import torch
 
-    from flashvsr_trt.runtime.torch.device import stream_memory
+    from flashvsr_trt.runtime.torch.device_memory import stream_memory
 
     return stream_memory(stream, torch.bfloat16, plan)
 

@@ -45,7 +45,7 @@ def verdict(device: Device | None) -> str:
     """One line. Needs torch, and loads no weights."""
     import torch
 
-    from flashvsr_trt.runtime.torch.device import estimate_on, free_memory
+    from flashvsr_trt.runtime.torch.device_memory import estimate_on, free_memory
 
     has_gpu = torch.cuda.is_available()
     on, dtype = (torch.device("cuda"), torch.bfloat16) if has_gpu else (torch.device("cpu"), torch.float32)

@@ -30,12 +30,8 @@ from flashvsr_trt.runtime.executor import DeviceTensors, GraphExecutor, HostArra
 from flashvsr_trt.runtime.frames import NumpyArrays
 from flashvsr_trt.runtime.request import ExecutorRequest, TorchOptions
 from flashvsr_trt.runtime.ring import RingStep
-from flashvsr_trt.runtime.torch.device import (
-    check_kernels,
-    choose_cuda_graphs,
-    choose_dtype,
-    storage_of,
-)
+from flashvsr_trt.runtime.torch.device import check_kernels, choose_cuda_graphs, choose_dtype
+from flashvsr_trt.runtime.torch.device_memory import storage_of
 from flashvsr_trt.runtime.torch.executor import TorchExecutor
 from flashvsr_trt.runtime.torch.precision import check_fp8, fp8_lines, fp8_products
 from flashvsr_trt.runtime.torch.rows import SCATTERED

@@ -7,7 +7,7 @@ import torch
 from flashvsr_trt.errors import DeviceError
 from flashvsr_trt.memory import GIB, Storage, estimate_memory
 from flashvsr_trt.model.sharding import Sharding, length
-from flashvsr_trt.runtime.torch.device import free_memory
+from flashvsr_trt.runtime.torch.device_memory import free_memory
 from flashvsr_trt.stage_memory import RankShare
 
 

@@ -34,7 +34,8 @@ from flashvsr_trt.runtime.request import TorchOptions
 from flashvsr_trt.runtime.ring import RingStep
 from flashvsr_trt.runtime.torch.clock import StageClock
 from flashvsr_trt.runtime.torch.copies import caller_stream, hand_over, upload
-from flashvsr_trt.runtime.torch.device import choose_cuda_graphs, kept_ring
+from flashvsr_trt.runtime.torch.device import choose_cuda_graphs
+from flashvsr_trt.runtime.torch.device_memory import kept_ring
 from flashvsr_trt.runtime.torch.frames import TorchArrays, give_frames
 from flashvsr_trt.runtime.torch.graphs import Step, StepGraphs, Tensors
 from flashvsr_trt.runtime.torch.rows import FRAMES, INPUTS, gather_rows, scatter_rows

@@ -12,12 +12,9 @@ from flashvsr_trt.notices import Notify
 from flashvsr_trt.runtime.choose_tiles import choose_tiles
 from flashvsr_trt.runtime.request import ExecutorRequest
 from flashvsr_trt.runtime.tiles import TiledExecutor
-from flashvsr_trt.runtime.torch.device import (
+from flashvsr_trt.runtime.torch.device import check_kernels, choose_cuda_graphs, choose_device, choose_dtype
+from flashvsr_trt.runtime.torch.device_memory import (
     bound_memory,
-    check_kernels,
-    choose_cuda_graphs,
-    choose_device,
-    choose_dtype,
     estimate_on,
     free_memory,
     kept_ring,

@@ -7,7 +7,7 @@ import pytest
 
 from flashvsr_trt.cli import verdict
 from flashvsr_trt.engines.device import Device
-from flashvsr_trt.runtime.torch import device
+from flashvsr_trt.runtime.torch import device_memory
 from tests.cli.command import call
 
 
@@ -24,7 +24,7 @@ def test_doctor_ends_with_a_verdict_and_calls_no_optional_part_missing(capfd):
 
 @pytest.mark.parametrize(("memory", "largest"), [(2**30, 640), (2**33, 2048)])
 def test_more_memory_holds_larger_frames(monkeypatch, memory, largest):
-    monkeypatch.setattr(device, "free_memory", lambda on: memory)
+    monkeypatch.setattr(device_memory, "free_memory", lambda on: memory)
     monkeypatch.setattr(verdict, "multiplied_flop_per_second", lambda on, dtype: 1e12)
     said = verdict.verdict(None)
     assert int(re.search(r"up to (\d+)x\d+", said)[1]) >= largest

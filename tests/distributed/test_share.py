@@ -13,7 +13,7 @@ from flashvsr_trt.errors import DeviceError
 from flashvsr_trt.memory import GIB, Storage
 from flashvsr_trt.model.sharding import Sharding
 from flashvsr_trt.runtime.distributed import memory
-from flashvsr_trt.runtime.torch.device import storage_of
+from flashvsr_trt.runtime.torch.device_memory import storage_of
 from tests.distributed.launch import ROOT
 
 GPU = torch.device("cuda:0")

@@ -24,7 +24,7 @@ from flashvsr_trt.runtime.backends import open_executor
 from flashvsr_trt.runtime.executor import Executor
 from flashvsr_trt.runtime.request import ExecutorRequest, TileOptions, TorchOptions
 from flashvsr_trt.runtime.session import Session
-from flashvsr_trt.runtime.torch.device import estimate_on
+from flashvsr_trt.runtime.torch.device_memory import estimate_on
 
 
 def upscale(executor: Executor, chunks: int) -> None:

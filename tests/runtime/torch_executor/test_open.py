@@ -17,9 +17,9 @@ from flashvsr_trt.errors import DeviceError, UsageError
 from flashvsr_trt.memory import LIBRARY_BYTES, Parking, Ring, place_tiles
 from flashvsr_trt.runtime.backends import open_executor
 from flashvsr_trt.runtime.request import ExecutorRequest, TileOptions, TorchOptions, UpscaleOptions
-from flashvsr_trt.runtime.torch import device as torch_device
+from flashvsr_trt.runtime.torch import device_memory
 from flashvsr_trt.runtime.torch import open as opening
-from flashvsr_trt.runtime.torch.device import (
+from flashvsr_trt.runtime.torch.device_memory import (
     check_memory,
     estimate_on,
     free_memory,
@@ -195,9 +195,9 @@ def test_a_small_tile_in_fp8_still_needs_what_loading_takes():
 def test_a_cpu_is_asked_for_what_a_run_takes_there(monkeypatch):
     stream, cpu = stream_of(), torch.device("cpu")
     needed = estimate_on(cpu, torch.float32)(stream, None).total
-    monkeypatch.setattr(torch_device, "free_memory", lambda device: needed)
+    monkeypatch.setattr(device_memory, "free_memory", lambda device: needed)
     check_memory(stream, cpu, torch.float32)
-    monkeypatch.setattr(torch_device, "free_memory", lambda device: needed - 1)
+    monkeypatch.setattr(device_memory, "free_memory", lambda device: needed - 1)
     with pytest.raises(DeviceError, match="cpu has"):
         check_memory(stream, cpu, torch.float32)
 
