@@ -88,7 +88,10 @@ def jobs_of(inputs: Sequence[str], options: RunOptions) -> list[RunOptions]:
     folder = options.output
     if folder is not None and (folder == STANDARD_STREAM or not names_folder(folder)):
         raise UsageError(f"-o {folder} is no folder, and {what}; name a folder, as out/")
-    found = [file for name in inputs for file in _videos_of(name)]
+    held = [_videos_of(name) for name in inputs]
+    # An empty folder among others fails, and is listed so, as a file that is not there.
+    named = zip(inputs, held, strict=True) if any(held) else ()
+    found = [file for name, files in named for file in files or [name]]
     made_here = {
         identity(chosen_output(replace(options, input=name, output=None, side_by_side=split, scale=scale)))
         for name in found
@@ -166,7 +169,7 @@ def check_outcomes(outcomes: Sequence[Outcome], notify: Notify) -> None:
     """
     counts = Counter(outcome.state for outcome in outcomes)
     said = [f"{counts[state]} {state}" for state in (DONE, SKIPPED, DAMAGED, FAILED) if counts[state]]
-    notify(f"{len(outcomes)} inputs: {', '.join(said)}")
+    notify(f"{len(outcomes)} input{'s' * (len(outcomes) != 1)}: {', '.join(said)}")
     wrong = [outcome for outcome in outcomes if outcome.error]
     for outcome in wrong:
         notify(f"  {outcome.state}: {outcome.error}")

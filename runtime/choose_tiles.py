@@ -84,6 +84,11 @@ def counted(plan: TilePlan) -> str:
     return f"{len(plan.tiles)} tile{'s' * (len(plan.tiles) > 1)} of {words(plan)}"
 
 
+def as_vram(size: int) -> str:
+    """Bytes as a --vram; less than it shows in two decimals are told as bytes, as they were given then."""
+    return f"{size / GIB:.2f}G" if size >= GIB / 100 else f"{size} bytes"
+
+
 def least_vram(needed: int) -> str:
     """The least --vram of two decimals that holds so many bytes."""
     return f"{math.ceil(needed / GIB * 100) / 100:.2f}G"
@@ -104,6 +109,4 @@ def _too_little(
     needed, number = min((estimate(stream, plan).total, number) for number, plan in enumerate(choices))
     least = choices[number]
     how = f"in {counted(least)}" if least else "in one piece"
-    return (
-        f"{budget / GIB:.2f}G is too little: the least that this stream needs is {least_vram(needed)}, {how}"
-    )
+    return f"{as_vram(budget)} is too little: the least that this stream needs is {least_vram(needed)}, {how}"

@@ -39,7 +39,7 @@ def read_config(root: click.Group) -> dict[str, Any]:
     try:
         given = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        if CONFIG_VARIABLE in os.environ:
+        if os.environ.get(CONFIG_VARIABLE):
             raise UsageError(f"{CONFIG_VARIABLE}={path}: there is no such file; see `config write`") from None
         return {}
     except (OSError, ValueError) as error:

@@ -234,9 +234,13 @@ def refuse_beside_preview(context: click.Context) -> None:
 def write_one_preview(options: RunOptions, inputs: Sequence[str], at: Fraction) -> None:
     from flashvsr_trt.quality.preview import FILES, write_preview
     from flashvsr_trt.runtime.batch import is_batch
+    from flashvsr_trt.runtime.video.image_output import names_folder
 
     if is_batch(inputs):
         raise UsageError("--preview is of one video; name one")
+    named = options.output
+    if named is not None and (named == STANDARD_STREAM or not names_folder(named)):
+        raise UsageError(f"-o {named} is no folder, and a preview is one; name a folder, as look/")
     folder = write_preview(options, at, say)
     say(f"{folder}: {', '.join(FILES)}")
 
@@ -248,7 +252,9 @@ def tell_summary(report: Mapping[str, Any]) -> None:
     speed = f"{fps:.2f} FPS" if fps else "no time"
     if report["real_time"]:
         speed += f", {report['real_time']:.2f}x real time"
-    facts = [f"{report['frames']:,} frames in {report['seconds']:.1f} s ({speed})"]
+    facts = [
+        f"{report['frames']:,} frame{'s' * (report['frames'] != 1)} in {report['seconds']:.1f} s ({speed})"
+    ]
     facts.append(f"{width}x{height} to {wide}x{high}")
     if report["bytes"]:
         facts.append(size_in_words(report["bytes"]))

@@ -28,9 +28,9 @@ from flashvsr_trt.engines.flavours import (
 from flashvsr_trt.engines.manifest import BUILD_AGAIN, MANIFEST, EngineSet, open_engines
 from flashvsr_trt.engines.options import BuildOptions
 from flashvsr_trt.errors import CacheError, DeviceError, EngineError, UsageError
-from flashvsr_trt.memory import GIB, MemoryEstimate
+from flashvsr_trt.memory import MemoryEstimate
 from flashvsr_trt.notices import Notify
-from flashvsr_trt.runtime.choose_tiles import choose_tiles, least_vram
+from flashvsr_trt.runtime.choose_tiles import as_vram, choose_tiles, least_vram
 from flashvsr_trt.runtime.request import ExecutorRequest
 from flashvsr_trt.runtime.tensorrt.cuda_device import CudaDevice, device_index
 from flashvsr_trt.runtime.tensorrt.device_memory import (
@@ -73,7 +73,7 @@ def open_tensorrt_executor(request: ExecutorRequest, notify: Notify) -> TensorRT
         return in_tiles(executor, whole, plan, vram, notify)
     if vram and executor.needed.total > vram:
         raise UsageError(
-            f"--vram {vram / GIB:.2f}G is too little: these engines of whole frames need "
+            f"--vram {as_vram(vram)} is too little: these engines of whole frames need "
             f"{least_vram(executor.needed.total)}; smaller --tile need less"
         )
     return executor

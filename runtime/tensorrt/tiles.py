@@ -18,7 +18,7 @@ from flashvsr_trt.errors import DeviceError, UsageError
 from flashvsr_trt.memory import GIB
 from flashvsr_trt.notices import Notify
 from flashvsr_trt.process_memory import free_host_memory
-from flashvsr_trt.runtime.choose_tiles import counted, least_vram
+from flashvsr_trt.runtime.choose_tiles import as_vram, counted, least_vram
 from flashvsr_trt.runtime.ring import RingStep
 from flashvsr_trt.runtime.tensorrt.clip_memory import clip_layout, ring_layout
 from flashvsr_trt.runtime.tensorrt.cuda_device import CudaDevice
@@ -56,7 +56,7 @@ def in_tiles(
     else:
         if vram is not None and room < free:
             raise UsageError(
-                f"--vram {vram / GIB:.2f}G is too little: {announced} need {least_vram(loaded + needed)} "
+                f"--vram {as_vram(vram)} is too little: {announced} need {least_vram(loaded + needed)} "
                 "with these engines"
             )
         raise DeviceError(

@@ -91,7 +91,7 @@ class ImageOutput(FrameOutput):
         for existing in () if self._one else matching_numbers(self._pattern).values():
             refuse_input("the output", existing, [info.name])
         for lost, what in (
-            (info.other_streams, f"the {info.other_streams} streams next to the video are not kept"),
+            (info.other_streams, f"streams next to the video ({info.other_streams}) are not kept"),
             (info.display_matrix, "the rotation is not kept, the frames are as stored"),
         ):
             if lost:

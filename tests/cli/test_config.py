@@ -52,6 +52,12 @@ def test_the_command_line_goes_before_the_environment_and_that_before_the_file(s
     assert seen(capfd, "bench")["scale"] == 4
 
 
+def test_an_empty_variable_names_no_file(monkeypatch, tmp_path, capfd):
+    monkeypatch.setenv("FLASHVSR_CONFIG", "")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    assert seen(capfd, "bench")["scale"] == 2
+
+
 def test_a_value_of_the_file_is_taken_as_if_it_were_typed(settings, capfd):
     settings('[run]\nencoder-option = "preset=slow"\nstart = 00:01:30\nrate = 29.97')
     options = seen(capfd, "run", "a.mp4")

@@ -33,13 +33,14 @@ def clips(tmp_path):
 def test_one_broken_file_does_not_stop_the_others_and_resume_skips_them(tmp_path, clips, capfd):
     out, report = tmp_path / "out", tmp_path / "out" / "report.json"
     other = make_clip(tmp_path / "c.mp4", frames=5, size=(64, 128))
-    outcome = call(capfd, "run", clips, other, "-o", f"{out}/", *NANO, "--json", report)
-    assert_refused(outcome, 1, "1 of 4 inputs", "broken.mp4 cannot be read")
+    (tmp_path / "empty").mkdir()
+    outcome = call(capfd, "run", clips, tmp_path / "empty", other, "-o", f"{out}/", *NANO, "--json", report)
+    assert_refused(outcome, 1, "2 of 5 inputs", "broken.mp4 cannot be read", f"{tmp_path}/empty")
     assert_refused(call(capfd, "run", clips, "--preview", "0", *NANO), 2, "of one video")
     assert names(out) == {"a_2x.mp4", "b_2x.mkv", "c_2x.mp4", "report.json"}
     assert probe(out / "c_2x.mp4").size == (128, 256)
     states = [each["state"] for each in json.loads(report.read_text())["inputs"]]
-    assert states == ["done", "done", "failed", "done"]
+    assert states == ["done", "done", "failed", "failed", "done"]
     # The weights are named once: they were loaded once, for two sizes.
     assert outcome.err.count("random weights (seed 0)") == 1
     # What is there is refused before any work, or skipped.
@@ -160,6 +161,9 @@ def test_a_preview_is_two_pictures_and_a_page(tmp_path, capfd):
     assert "$" not in page
     assert_refused(call(capfd, "run", clip, *NANO, "--preview", "0.5"), 2, "preview")
     assert_refused(call(capfd, "run", clip, *NANO, "--preview", "0.5", "-ss", "1"), 2, "no use for --ss")
+    # A folder of a video's name would stand in the way of that video.
+    for name in (tmp_path / "out.mp4", "-"):
+        assert_refused(call(capfd, "run", clip, *NANO, "--preview", "0.5", "-o", name), 2, "is no folder")
     assert_refused(call(capfd, "run", clip, *NANO, "--preview", "99", "-y"), 1, "clip.mp4")
     assert_refused(
         call(capfd, "run", clip, *NANO, "--preview", "1.45", "-y"), 1, "1.45 s: it ends at 1.250 s"

@@ -242,7 +242,7 @@ def test_a_png_sequence(tmp_path, target, exists):
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     pattern = "frame-%d.png" if "frame" in target else "%05d.png"
     assert names == sorted(pattern % number for number in range(1, 31))
-    assert notices == [f"{tmp_path}/{target} is a PNG sequence: the 1 streams next to the video are not kept"]
+    assert notices == [f"{tmp_path}/{target} is a PNG sequence: streams next to the video (1) are not kept"]
     assert not (tmp_path / "out.part").exists()
     with open_input(str(tmp_path / "out"), InputOptions(rate=24)) as images:
         found = [frame.pixels.mean() for frame in images]
