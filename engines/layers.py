@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from flashvsr_trt.errors import EngineError
-from flashvsr_trt.files.manifest_reader import BadManifestError, dump_manifest, read_manifest, record_of
+from flashvsr_trt.files.manifest_reader import dump_manifest, manifest_errors, read_manifest, record_of
 from flashvsr_trt.files.new import write_text
 
 FORMAT = "flashvsr-trt layers"
@@ -99,10 +99,8 @@ def read_layers(folder: Path, engine: str) -> tuple[Layer, ...]:
     """The layers of an engine. Raises EngineError where they are not there, or were changed."""
     name = layers_name(engine)
     content = read_manifest(folder, name, (FORMAT, FORMAT_VERSION), EngineError, _BUILD_AGAIN)
-    try:
+    with manifest_errors(folder / name, EngineError, _BUILD_AGAIN):
         return record_of(tuple[Layer, ...], content.get("layers"), "layers")
-    except BadManifestError as error:
-        raise EngineError(f"{folder / name} is damaged ({error}): {_BUILD_AGAIN}") from error
 
 
 def _logged(line: re.Match[str]) -> Layer:

@@ -16,7 +16,6 @@ from flashvsr_trt.engines.plan import SegmentPlan, check_plan
 from flashvsr_trt.errors import BundleError, EngineError, UsageError
 from flashvsr_trt.files.folder import (
     BadFileError,
-    BadNameError,
     NamedFile,
     check_contents,
     check_names,
@@ -27,6 +26,7 @@ from flashvsr_trt.files.folder import (
 from flashvsr_trt.files.manifest_reader import (
     BadManifestError,
     dump_manifest,
+    manifest_errors,
     read_manifest,
     record_of,
 )
@@ -216,18 +216,15 @@ def open_engines(folder: Path) -> EngineSet:
     """
     content = read_manifest(folder, MANIFEST, (FORMAT, FORMAT_VERSION), EngineError, BUILD_AGAIN)
     try:
-        manifest = record_of(EngineManifest, content)
-        files = manifest.files
-        bundle = read_bundle(folder, verify=False, beside=(MANIFEST, *(file.name for file in files)))
-        _check_manifest(manifest, bundle)
-        for file in files:
-            check_size(folder, file)
-        if manifest.kernel_manifest:
-            check_size(folder / KERNELS, manifest.kernel_manifest)
-    except BadFileError as error:
-        raise EngineError(f"{error}: {BUILD_AGAIN}") from error
-    except (BadManifestError, BadNameError) as error:
-        raise EngineError(f"{folder / MANIFEST} is damaged ({error}): {BUILD_AGAIN}") from error
+        with manifest_errors(folder / MANIFEST, EngineError, BUILD_AGAIN):
+            manifest = record_of(EngineManifest, content)
+            files = manifest.files
+            bundle = read_bundle(folder, verify=False, beside=(MANIFEST, *(file.name for file in files)))
+            _check_manifest(manifest, bundle)
+            for file in files:
+                check_size(folder, file)
+            if manifest.kernel_manifest:
+                check_size(folder / KERNELS, manifest.kernel_manifest)
     except BundleError as error:
         raise EngineError(f"the engines in {folder} are damaged: {error}; {BUILD_AGAIN}") from error
     return EngineSet(folder, manifest, bundle)

@@ -24,14 +24,19 @@ from flashvsr_trt.config.signatures import (
 from flashvsr_trt.errors import BundleError, FlashVSRError
 from flashvsr_trt.files.folder import (
     BadFileError,
-    BadNameError,
     NamedFile,
     check_contents,
     check_names,
     check_size,
     read_checked,
 )
-from flashvsr_trt.files.manifest_reader import BadManifestError, dump_manifest, read_manifest, record_of
+from flashvsr_trt.files.manifest_reader import (
+    BadManifestError,
+    dump_manifest,
+    manifest_errors,
+    read_manifest,
+    record_of,
+)
 from flashvsr_trt.files.new import write_text
 from flashvsr_trt.files.onnx_locations import external_locations
 
@@ -142,7 +147,7 @@ def read_bundle(folder: Path, verify: bool = True, beside: tuple[str, ...] = ())
     if not folder.is_dir():
         raise BundleError(f"there is no bundle {folder}: make one with `flashvsr-trt export -o {folder}`")
     content = read_manifest(folder, MANIFEST, (FORMAT, FORMAT_VERSION), BundleError, _EXPORT_AGAIN)
-    try:
+    with manifest_errors(folder / MANIFEST, BundleError, _EXPORT_AGAIN):
         stored = record_of(_Stored, content)
         files = [*(graph.file for graph in stored.graphs.values()), stored.weights.file]
         check_names([file.name for file in files], reserved=(MANIFEST, *beside))
@@ -162,10 +167,6 @@ def read_bundle(folder: Path, verify: bool = True, beside: tuple[str, ...] = ())
             check_contents(folder, bundle.weights.file)
             for graph in bundle.graphs.values():
                 graph_content(folder, graph, bundle.weights.file.name)
-    except BadFileError as fault:
-        raise BundleError(f"{fault}: {_EXPORT_AGAIN}") from fault
-    except (BadManifestError, BadNameError) as fault:
-        raise BundleError(f"{folder / MANIFEST} is damaged ({fault}): {_EXPORT_AGAIN}") from fault
     return bundle
 
 

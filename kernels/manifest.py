@@ -10,13 +10,12 @@ from typing import Any
 from flashvsr_trt.errors import UsageError
 from flashvsr_trt.files.folder import (
     BadFileError,
-    BadNameError,
     NamedFile,
     check_names,
     check_size,
     read_checked,
 )
-from flashvsr_trt.files.manifest_reader import BadManifestError, dump_manifest, record_of
+from flashvsr_trt.files.manifest_reader import BadManifestError, dump_manifest, manifest_errors, record_of
 from flashvsr_trt.files.manifest_reader import read_manifest as read_content
 from flashvsr_trt.files.new import write_text
 
@@ -112,7 +111,7 @@ def read_manifest(directory: Path, files: bool = True) -> list[Artifact]:
     """
     remedy = f"make one with: flashvsr-trt kernels build -o {directory}"
     content = read_content(directory, MANIFEST, (FORMAT, FORMAT_VERSION), UsageError, remedy)
-    try:
+    with manifest_errors(directory / MANIFEST, UsageError, remedy):
         artifacts = record_of(tuple[Artifact, ...], content.get("kernels"), "kernels")
         named = [file for artifact in artifacts for file in artifact.files]
         check_names((file.name for file in named), reserved=(MANIFEST,))
@@ -122,10 +121,6 @@ def read_manifest(directory: Path, files: bool = True) -> list[Artifact]:
             raise BadManifestError("a kernel is there twice")
         for file in named if files else ():
             check_size(directory, file)
-    except BadFileError as error:
-        raise UsageError(f"{error}: {remedy}") from error
-    except (BadManifestError, BadNameError) as error:
-        raise UsageError(f"{directory / MANIFEST} is damaged ({error}): {remedy}") from error
     return list(artifacts)
 
 

@@ -2,13 +2,14 @@
 
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import click
 
 from flashvsr_trt.cache.folder import cache_folder, cache_root
 from flashvsr_trt.cli.commands import Group
+from flashvsr_trt.cli.display import say
 from flashvsr_trt.cli.options import JSON
 from flashvsr_trt.cli.terminal import print_table
 from flashvsr_trt.errors import CacheError, UsageError
@@ -67,30 +68,31 @@ def prune(
 
     whole_too = everything or older_than is not None
     chosen = [entry for entry in _entries(kinds, older_than) if whole_too or entry.state != WHOLE]
-    removed = remove_entries(chosen, dry_run)
+    removed = remove_entries({entry: entry.state for entry in chosen}, dry_run, told=not as_json)
     if as_json:
         click.echo(json.dumps([entry.as_dict() for entry in removed], indent=2))
         return
-    for entry in removed:
-        click.echo(
-            f"{'would remove' if dry_run else 'removed'} {entry.kind} {entry.path.name} ({entry.state})"
-        )
     size = sum(entry.size_bytes for entry in removed)
     click.echo(f"{len(removed)} {'to remove' if dry_run else 'removed'}, {size / 1e6:,.1f} MB")
 
 
-def remove_entries(entries: "Iterable[CacheEntry]", dry_run: bool) -> "list[CacheEntry]":
-    """Those that were removed, or would be; why another one stays is said."""
+def remove_entries(
+    reasons: "Mapping[CacheEntry, str]", dry_run: bool, told: bool = True
+) -> "list[CacheEntry]":
+    """Those that were removed, or would be, `told` with their reasons; why another one stays is said."""
     from flashvsr_trt.cache.contents import remove_entry
 
     removed = []
-    for entry in entries:
+    for entry, reason in reasons.items():
         try:
             if not dry_run:
                 remove_entry(entry)
-            removed.append(entry)
         except CacheError as error:
-            click.echo(f"kept: {error}", err=True)
+            say(f"kept: {error}")
+            continue
+        removed.append(entry)
+        if told:
+            click.echo(f"{'would remove' if dry_run else 'removed'} {entry.kind} {entry.path.name}: {reason}")
     return removed
 
 

@@ -6,7 +6,7 @@ All messages are records of the `flashvsr_trt` log, so a log file holds what the
 import json
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,6 +55,32 @@ class Pace:
         return rate, (total - done) / rate if total is not None else None
 
 
+Show = Callable[[int, int | None, str, float | None, float | None], None]
+"""Shows a report: units done and in all, what is worked on, units a second, seconds left."""
+
+
+def paced(show: Show, seconds: float, unit: str) -> Report:
+    """A report that is shown every so many seconds, at the end, and when the first rate of frames is known.
+
+    Whoever waits wants to know how long.
+    """
+    started = time.perf_counter()
+    pace, due, rated = Pace(started), started, False
+
+    def report(done: int, total: int | None = None, detail: str = "") -> None:
+        nonlocal due, rated
+        now = time.perf_counter()
+        rate, left = pace.at(now, done, total)
+        first_rate = unit == "frames" and rate is not None and not rated
+        if now < due and done != total and not first_rate:
+            return
+        rated = rated or first_rate
+        due = now + seconds
+        show(done, total, detail, rate, left)
+
+    return report
+
+
 def words(done: int, total: int | None, unit: str, rate: float | None, left: float | None) -> str:
     """`29 of 48 frames, 1.72 FPS, 0:11 left`."""
     parts = [f"{done:,}{f' of {total:,}' if total is not None else ''} {unit}".rstrip()] if unit else []
@@ -99,41 +125,39 @@ class Display:
 
     @contextmanager
     def phase(self, name: str, unit: str) -> Iterator[Report]:
-        """A `notices.WatchPhase`."""
+        """A `notices.WatchPhase`. Where nothing is counted, plain lines would have nothing to say of it."""
         style = "none" if self.verbosity < 0 else self.shown_style
-        ways = {"bar": self._bar, "plain": self._lines, "json": self._objects}
+        ways = {"bar": (self._bar, 0.0), "json": (self._objects, JSON_SECONDS)}
+        if unit:
+            ways["plain"] = self._lines, LINE_SECONDS
         if style not in ways:
             yield lambda done, total=None, detail="": None
             return
-        with ways[style](name, unit) as report:
-            yield report
+        way, seconds = ways[style]
+        with way(name, unit) as show:
+            yield paced(show, seconds, unit)
 
     @contextmanager
-    def _bar(self, name: str, unit: str) -> Iterator[Report]:
+    def _bar(self, name: str, unit: str) -> Iterator[Show]:
         outermost = self.bars is None
         if self.bars is None:
             columns = SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=None)
             words_column = TextColumn("{task.fields[words]}", markup=False)
             self.bars = Progress(*columns, words_column, console=self.console, transient=True, expand=True)
             self.bars.start()
-        bars, pace = self.bars, Pace(time.perf_counter())
+        bars = self.bars
         task = bars.add_task(name, total=None, words="")
 
-        def report(done: int, total: int | None = None, detail: str = "") -> None:
-            shown = words(done, total, unit, *pace.at(time.perf_counter(), done, total))
-            # The bar pulses until the first unit is done.
-            known = total if done else None
+        def show(done: int, total: int | None, detail: str, rate: float | None, left: float | None) -> None:
+            said = ", ".join(filter(None, (words(done, total, unit, rate, left), detail)))
             described = "first frames" if unit == "frames" and not done else name
+            # The bar pulses until the first unit is done.
             bars.update(
-                task,
-                completed=done,
-                total=known,
-                description=described,
-                words=", ".join(filter(None, (shown, detail))),
+                task, completed=done, total=total if done else None, description=described, words=said
             )
 
         try:
-            yield report
+            yield show
         finally:
             bars.remove_task(task)
             if outermost:
@@ -141,24 +165,11 @@ class Display:
                 self.bars = None
 
     @contextmanager
-    def _lines(self, name: str, unit: str) -> Iterator[Report]:
-        started = time.perf_counter()
-        pace, next_line, last, rated = Pace(started), 0.0, "", False
-        if not unit:
-            # Nothing is counted: that it began is all there is to say, and what it does says that.
-            yield lambda done, total=None, detail="": None
-            return
+    def _lines(self, name: str, unit: str) -> Iterator[Show]:
+        last = ""
 
-        def report(done: int, total: int | None = None, detail: str = "") -> None:
-            nonlocal next_line, last, rated
-            now = time.perf_counter()
-            rate, left = pace.at(now, done, total)
-            # Whoever waits wants to know how long: the first rate of frames is told as soon as it is known.
-            first_rate = unit == "frames" and rate is not None and not rated
-            if now - started < next_line and done != total and not first_rate:
-                return
-            rated = rated or first_rate
-            next_line = now - started + LINE_SECONDS
+        def show(done: int, total: int | None, detail: str, rate: float | None, left: float | None) -> None:
+            nonlocal last
             line = words(done, total, unit, rate, left)
             if unit != "frames":
                 line = f"{name}: {', '.join(filter(None, (line, detail)))}"
@@ -166,26 +177,19 @@ class Display:
                 self.write(line)
             last = line
 
-        yield report
+        yield show
 
     @contextmanager
-    def _objects(self, name: str, unit: str) -> Iterator[Report]:
+    def _objects(self, name: str, unit: str) -> Iterator[Show]:
         started = time.perf_counter()
-        pace, next_line = Pace(started), 0.0
-        self.write_json("phase", phase=name, state="begun")
 
-        def report(done: int, total: int | None = None, detail: str = "") -> None:
-            nonlocal next_line
-            now = time.perf_counter()
-            rate, left = pace.at(now, done, total)
-            if now - started < next_line and done != total:
-                return
-            next_line = now - started + JSON_SECONDS
+        def show(done: int, total: int | None, detail: str, rate: float | None, left: float | None) -> None:
             facts = {"phase": name, "done": done, "total": total, "unit": unit, "detail": detail}
-            times = {"per_second": rate, "seconds": now - started, "seconds_left": left}
+            times = {"per_second": rate, "seconds": time.perf_counter() - started, "seconds_left": left}
             self.write_json("progress", **facts, **times)
 
-        yield report
+        self.write_json("phase", phase=name, state="begun")
+        yield show
         self.write_json("phase", phase=name, state="done", seconds=time.perf_counter() - started)
 
 

@@ -161,8 +161,6 @@ def prune(root: Path | None, everything: bool, dry_run: bool) -> None:
     listed = list_entries({"engines": root or cache_folder("engines")})
     reasons = {entry: reason for entry in listed if (reason := why(entry))}
     removed = remove_entries(reasons, dry_run)
-    for entry in removed:
-        click.echo(f"{'would remove' if dry_run else 'removed'} {entry.path.name}: {reasons[entry]}")
     kept = len(listed) - len(removed)
     click.echo(f"{len(removed)} {'to remove' if dry_run else 'removed'}, {kept} kept")
 

@@ -119,18 +119,16 @@ def doctor(as_json: bool, budgets: tuple[int, ...]) -> None:
     if as_json:
         click.echo(json.dumps([finding.as_dict() for finding in findings], indent=2))
         return
-    for finding in findings:
-        if finding.name == "verdict":
-            continue
+    parts = [finding for finding in findings if finding.name != "verdict"]
+    for finding in parts:
         click.echo(f"{finding.state:<8} {finding.name:<19} {finding.detail}")
         if finding.fix:
             click.echo(f"{'':<28} {finding.fix}")
     if memory := gpu_memory():
         click.echo()
         show_memory((memory,), as_json)
-    for finding in findings:
-        if finding.name == "verdict":
-            click.echo(f"\n{finding.detail}")
+    for finding in findings[len(parts) :]:
+        click.echo(f"\n{finding.detail}")
 
 
 def _reported(error: BaseException) -> int:

@@ -4,6 +4,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from types import MappingProxyType
@@ -56,20 +57,31 @@ class OutputPath(click.Path):
         return Path(os.fsdecode(super().convert(value, parameter, context)))
 
 
-class SizeType(click.ParamType):
+class TextType(click.ParamType):
+    """A value that is written as text: `parse` reads it, and raises ValueError that says what is wrong."""
+
+    def parse(self, text: str) -> Any:
+        raise NotImplementedError
+
+    def convert(self, value, param, ctx) -> Any:
+        try:
+            return self.parse(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class SizeType(TextType):
     """WIDTHxHEIGHT, as FFmpeg spells it; the value is (height, width)."""
 
     name = "WxH"
 
-    def convert(self, value, parameter, context) -> tuple[int, int]:
-        found = re.fullmatch(r"([0-9]{1,9})x([0-9]{1,9})", str(value))
+    def parse(self, text: str) -> Any:
+        found = re.fullmatch(r"([0-9]{1,9})x([0-9]{1,9})", text)
         if not found:
-            self.fail(f"'{value}' is not a size; write it as 640x360", parameter, context)
+            raise ValueError(f"'{text}' is not a size; write it as 640x360")
         width, height = int(found[1]), int(found[2])
         if not (0 < width <= MOST_SIDE and 0 < height <= MOST_SIDE):
-            self.fail(
-                f"'{value}' is no size of a frame; each side is 1 to {MOST_SIDE} pixels", parameter, context
-            )
+            raise ValueError(f"'{text}' is no size of a frame; each side is 1 to {MOST_SIDE} pixels")
         return height, width
 
 
@@ -78,68 +90,62 @@ class TileType(SizeType):
 
     name = "auto|WxH|off"
 
-    def convert(self, value, parameter, context) -> str | tuple[int, int]:
-        return value if value in ("auto", "off") else super().convert(value, parameter, context)
+    def parse(self, text: str) -> Any:
+        return text if text in ("auto", "off") else super().parse(text)
 
 
 BYTE_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
-class BytesType(click.ParamType):
-    """Bytes of memory: 8G, 1.5GiB, 8000M."""
+class BytesType(TextType):
+    """Bytes of memory: 8G, 1.5GiB, 8000M; the value is an int."""
 
     name = "BYTES"
 
-    def convert(self, value, parameter, context) -> int:
-        if isinstance(value, int):
-            return value
-        found = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)([KMGT]?)(?:i?B)?", str(value), re.IGNORECASE)
+    def parse(self, text: str) -> Any:
+        found = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)([KMGT]?)(?:i?B)?", text, re.IGNORECASE)
         size = int(Fraction(found[1]) * BYTE_UNITS[found[2].upper()]) if found else 0
         if size < 1:
-            self.fail(f"'{value}' is no amount of memory; write it as 8G, 1.5G or 8000M", parameter, context)
+            raise ValueError(f"'{text}' is no amount of memory; write it as 8G, 1.5G or 8000M")
         return size
 
 
-class RateType(click.ParamType):
-    """Frames a second: 30, 29.97 or 30000/1001."""
+class RateType(TextType):
+    """Frames a second: 30, 29.97 or 30000/1001; the value is a Fraction."""
 
     name = "RATE"
 
-    def convert(self, value, parameter, context) -> Fraction:
+    def parse(self, text: str) -> Any:
         # By the pattern first: Fraction would write out all digits of 1e999999999.
-        if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9}|/(?!0+$)[0-9]{1,9})?", str(value)):
-            self.fail(f"'{value}' is not a rate; write it as 30 or 30000/1001", parameter, context)
-        rate = Fraction(str(value))
+        if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9}|/(?!0+$)[0-9]{1,9})?", text):
+            raise ValueError(f"'{text}' is not a rate; write it as 30 or 30000/1001")
+        rate = Fraction(text)
         if not Fraction(1, MOST_RATE) <= rate <= MOST_RATE:
-            reason = f"a rate of {value} frames a second is not possible; use one up to {MOST_RATE}"
-            self.fail(reason, parameter, context)
+            raise ValueError(f"a rate of {text} frames a second is not possible; use one up to {MOST_RATE}")
         return rate
 
 
-class FiniteType(click.ParamType):
+class FiniteType(TextType):
     """A number that is neither infinite nor nan."""
 
     name = "FLOAT"
 
-    def convert(self, value, parameter, context) -> float:
-        try:
-            number = float(value)
-        except ValueError:
-            number = math.nan
-        if not math.isfinite(number):
-            self.fail(f"'{value}' is not a number", parameter, context)
-        return number
+    def parse(self, text: str) -> Any:
+        with suppress(ValueError):
+            if math.isfinite(number := float(text)):
+                return number
+        raise ValueError(f"'{text}' is not a number")
 
 
-class EncoderOption(click.ParamType):
-    """key=value, handed to the encoder."""
+class EncoderOption(TextType):
+    """key=value, handed to the encoder; the value is both."""
 
     name = "KEY=VALUE"
 
-    def convert(self, value, parameter, context) -> tuple[str, str]:
-        key, equals, setting = str(value).partition("=")
-        if not equals or not key or "\0" in value:
-            self.fail(f"'{value}' is not an encoder option; write it as preset=slow", parameter, context)
+    def parse(self, text: str) -> Any:
+        key, equals, setting = text.partition("=")
+        if not equals or not key or "\0" in text:
+            raise ValueError(f"'{text}' is not an encoder option; write it as preset=slow")
         return key, setting
 
 
@@ -147,7 +153,7 @@ TIME_UNITS = {None: Fraction(1), "s": Fraction(1), "ms": Fraction(1, 1000), "us"
 """Seconds of each; a number with a point and no unit is seconds."""
 
 
-class PositionType(click.ParamType):
+class PositionType(TextType):
     """A place in a video: an integer counts frames, anything else is a time as FFmpeg writes it.
 
     The value is an int, or a Fraction of seconds.
@@ -160,17 +166,14 @@ class PositionType(click.ParamType):
     REFUSAL = "neither a frame nor a time; write 48 (frames), 1:02:03.5, 1:30, 12.5s or 500ms"
     SECONDS = re.compile(r"(\d{1,9}\.?\d{0,9}|\.\d{1,9})(s|ms|us)?", re.ASCII)
 
-    def convert(self, value, parameter, context) -> int | Fraction:
-        if isinstance(value, int | Fraction):
-            return value
-        text = str(value)
+    def parse(self, text: str) -> Any:
         if self.FRAMES.fullmatch(text):
             return int(text)
         if (clock := self.CLOCK.fullmatch(text)) and int(clock[2]) < 60 and Fraction(clock[3]) < 60:
             return (int(clock[1] or 0) * 60 + int(clock[2])) * 60 + Fraction(clock[3])
         if seconds := self.SECONDS.fullmatch(text):
             return Fraction(seconds[1]) * TIME_UNITS[seconds[2]]
-        self.fail(f"'{value}' is {self.REFUSAL}", parameter, context)
+        raise ValueError(f"'{text}' is {self.REFUSAL}")
 
 
 class TimeType(PositionType):
@@ -179,13 +182,10 @@ class TimeType(PositionType):
     name = "TIME"
     REFUSAL = "no time; write 12.5 or 12.5s, 1:30, 1:02:03.5 or 500ms"
 
-    def convert(self, value, parameter, context) -> Fraction:
-        if isinstance(value, Fraction):
-            return value
-        found = super().convert(value, parameter, context) if str(value)[:1] != "-" else None
-        if found is None:
-            self.fail(f"'{value}' is before the beginning; write 12.5, 1:30 or 500ms", parameter, context)
-        return Fraction(found)
+    def parse(self, text: str) -> Any:
+        if text.startswith("-"):
+            raise ValueError(f"'{text}' is before the beginning; write 12.5, 1:30 or 500ms")
+        return Fraction(super().parse(text))
 
 
 class Choice(click.Choice):

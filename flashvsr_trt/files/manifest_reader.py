@@ -12,12 +12,13 @@ import json
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 from flashvsr_trt.errors import FlashVSRError
-from flashvsr_trt.files.folder import BadFileError, read_file
+from flashvsr_trt.files.folder import BadFileError, BadNameError, read_file
 
 MANIFEST_BYTES = 8 << 20
 """The largest manifest that is read. The largest network's engines have one of 1 MB."""
@@ -78,6 +79,17 @@ def read_manifest(
     except (BadManifestError, BadFileError) as fault:
         raise error(f"{path} is damaged ({fault}): {remedy}") from fault
     return {key: stored[key] for key in stored if key not in ("format", "format_version", DIGEST)}
+
+
+@contextmanager
+def manifest_errors(path: Path, error: type[FlashVSRError], remedy: str) -> Iterator[None]:
+    """Turns what is wrong with a manifest, or with a file that it names, into an error of this kind."""
+    try:
+        yield
+    except BadFileError as fault:
+        raise error(f"{fault}: {remedy}") from fault
+    except (BadManifestError, BadNameError) as fault:
+        raise error(f"{path} is damaged ({fault}): {remedy}") from fault
 
 
 def parse_object(raw: bytes) -> dict[str, Any]:

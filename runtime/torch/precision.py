@@ -9,7 +9,7 @@ import torch
 from flashvsr_trt.config.presets import NetworkConfig
 from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.errors import DeviceError, UsageError
-from flashvsr_trt.files.manifest_reader import BadManifestError, dump_manifest, read_manifest, record_of
+from flashvsr_trt.files.manifest_reader import dump_manifest, manifest_errors, read_manifest, record_of
 from flashvsr_trt.kernels.calls import architecture_of
 from flashvsr_trt.kernels.fp8_products import kernel_taking
 from flashvsr_trt.kernels.tuning import capability_number
@@ -53,10 +53,8 @@ def read_calibration(path: Path, layers: int) -> Calibration:
     """A table for a DiT of `layers` blocks. Raises UsageError where it is none, or damaged."""
     remedy = f"make it with: flashvsr-trt calibrate ... -o {path}"
     content = read_manifest(path.parent, path.name, FORMAT, UsageError, remedy)
-    try:
+    with manifest_errors(path, UsageError, remedy):
         found = record_of(Calibration, content)
-    except BadManifestError as fault:
-        raise UsageError(f"{path} is damaged ({fault}): {remedy}") from fault
     if unknown := set(found.kept) - set(fp8_names(layers)):
         raise UsageError(f"{path} is for another network: this one has no {min(unknown)}; {remedy}")
     return found
