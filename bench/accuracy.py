@@ -28,7 +28,7 @@ from flashvsr_trt.kernels.select_blocks import expand_mask
 from flashvsr_trt.model.attention import SparseAttention
 from flashvsr_trt.parity.calibrate import product_errors, record
 from flashvsr_trt.parity.tensor_error import psnr
-from flashvsr_trt.runtime.executor import ReadyFrames
+from flashvsr_trt.runtime.executor import PendingFrames
 from flashvsr_trt.runtime.request import DIT_PRECISIONS, TorchOptions
 from flashvsr_trt.runtime.session import Session
 from flashvsr_trt.runtime.torch.executor import TorchExecutor
@@ -96,12 +96,12 @@ class RecordingExecutor(TorchExecutor):
 
     def start_decode(
         self, latent: torch.Tensor, condition: torch.Tensor, state: Any, on_device: bool = False
-    ) -> ReadyFrames:
+    ) -> PendingFrames:
         """See `Executor.start_decode`; these frames are waited for, and on the host."""
-        frames = super().start_decode(latent, condition, state).read().copy()
+        frames = super().start_decode(latent, condition, state)().copy()
         self.record.conditions.append(condition.cpu())
         self.record.frames.append(frames)
-        return ReadyFrames(frames)
+        return lambda: frames
 
 
 def structured_frame(index: int, height: int, width: int) -> np.ndarray:
@@ -164,7 +164,7 @@ def decode_latents(
     state = executor.new_state()
     pairs = zip(latents, conditions, strict=True)
     return [
-        executor.start_decode(latent.to(device), condition.to(device), state).read().copy()
+        executor.start_decode(latent.to(device), condition.to(device), state)().copy()
         for latent, condition in pairs
     ]
 

@@ -66,7 +66,7 @@ class SteadyStages:
 
     def decode(self) -> np.ndarray:
         """One unit's frames."""
-        return self.executor.start_decode(self.latent, self.condition, self.state).read()
+        return self.executor.start_decode(self.latent, self.condition, self.state)()
 
     def unit(self) -> np.ndarray:
         """All three stages."""

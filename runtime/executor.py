@@ -1,9 +1,8 @@
 """What a session asks of a backend. Tensors stay on the backend's device between the calls."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,22 +24,8 @@ Rope = tuple[np.ndarray, np.ndarray]
 """cos and sin of latent frames' positions in time, each float32 [latent_frames, pairs]."""
 
 
-class PendingFrames(Protocol):
-    """One unit's frames, perhaps still being made."""
-
-    def read(self) -> Frames:
-        """uint8 [8, tH, tW, 3], once they are there. To be called once."""
-        ...
-
-
-@dataclass(frozen=True)
-class ReadyFrames:
-    """Frames that are there already."""
-
-    frames: Frames
-
-    def read(self) -> Frames:
-        return self.frames
+PendingFrames = Callable[[], Frames]
+"""Gives one unit's frames, uint8 [8, tH, tW, 3], once they are there. To be called once."""
 
 
 class Executor(ABC):
@@ -120,7 +105,7 @@ class GraphExecutor(Executor):
 
     def download(self, frames: DeviceTensor) -> PendingFrames:
         """Decoded frames on their way to the host. As they come where they are on the host already."""
-        return ReadyFrames(frames)
+        return lambda: frames
 
     def encode(self, frames: Frames, first: bool, state: State) -> tuple[DeviceTensor, DeviceTensor]:
         made = self.run_graph(ENCODE, {"frames": frames, "first": np.array(first)}, {}, state, None)

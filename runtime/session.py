@@ -245,7 +245,7 @@ class Session:
         height, width = self.stream.geometry.output
         made: list[Frames] = []
         while len(self.decoding) > keep:
-            frames = self.decoding.popleft().read()[self.warm_up :, :height, :width]
+            frames = self.decoding.popleft()()[self.warm_up :, :height, :width]
             self.warm_up = 0
             made.append(frames)
         arrays = self.executor.arrays if self.on_device else ON_HOST

@@ -14,7 +14,7 @@ from flashvsr_trt.config.pictures import EPSILON, FIXED_POINT_BITS, WAVELET_LEVE
 from flashvsr_trt.config.presets import UNIT_FRAMES
 from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.config.tiles import Tile, TilePlan
-from flashvsr_trt.runtime.executor import DeviceTensor, PendingFrames, ReadyFrames
+from flashvsr_trt.runtime.executor import DeviceTensor, PendingFrames
 from flashvsr_trt.runtime.frames import Frames
 
 
@@ -96,10 +96,11 @@ class HostFrames:
 
     def add(self, blended: np.ndarray, tile: Tile, weight: np.ndarray, frames: PendingFrames) -> None:
         rows, columns = tile.pixels
-        blended[:, :, rows, columns] += frames.read() * weight
+        blended[:, :, rows, columns] += frames() * weight
 
     def finish(self, blended: np.ndarray, reference: np.ndarray, on_device: bool = False) -> PendingFrames:
-        return ReadyFrames(self._each(self._finish, zip(blended, reference, strict=True)))
+        finished = self._each(self._finish, zip(blended, reference, strict=True))
+        return lambda: finished
 
     def _finish(self, pair: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
         frame, reference = pair[0] * 2 - 1, signed(pair[1][None])[0]

@@ -19,7 +19,7 @@ from flashvsr_trt.config.signatures import DECODE, DIT, DIT_FIRST, ENCODE, Role,
 from flashvsr_trt.engines.plan import SegmentPlan
 from flashvsr_trt.errors import DeviceError
 from flashvsr_trt.memory import MemoryEstimate
-from flashvsr_trt.runtime.executor import GraphExecutor, HostArrays
+from flashvsr_trt.runtime.executor import GraphExecutor, HostArrays, PendingFrames
 from flashvsr_trt.runtime.frames import NumpyArrays
 from flashvsr_trt.runtime.ring import RingStep
 from flashvsr_trt.runtime.tensorrt.clip_memory import ClipMemory, buffer_name, clip_layout, state_name
@@ -150,14 +150,14 @@ class TensorRTExecutor(GraphExecutor):
             return {"latent": [UnitTensor(place, DIT, "latent") for place in places]}
         return {spec.name: UnitTensor(places[0], graph, spec.name) for spec in self.signatures[graph].results}
 
-    def download(self, frames: UnitTensor) -> DecodingFrames:
+    def download(self, frames: UnitTensor) -> PendingFrames:
         device, place, memory = self.device, frames.place, frames.place.memory
         name = place.buffer(frames.graph, frames.name)
         device.wait(self.downloading, place.decoded)
         device.download(memory.addresses[name], memory.pinned[name], self.downloading)
         device.record(place.downloaded, self.downloading)
         place.decoding = DecodingFrames(device, place.downloaded, memory.pinned[name])
-        return place.decoding
+        return place.decoding.read
 
     def stage_seconds(self) -> dict[str, float]:
         self.device.activate()

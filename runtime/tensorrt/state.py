@@ -14,7 +14,7 @@ from flashvsr_trt.runtime.tensorrt.cuda_graphs import GraphCache
 
 
 class DecodingFrames:
-    """Frames that are on their way to the host. Implements `runtime.executor.PendingFrames`."""
+    """Frames that are on their way to the host; `read` is a `runtime.executor.PendingFrames`."""
 
     def __init__(self, device: CudaDevice, downloaded: int, pinned: np.ndarray) -> None:
         self.device, self.downloaded, self.pinned = device, downloaded, pinned

@@ -1,36 +1,28 @@
 """Copies between host and GPU that do not make the host wait: through pinned memory."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from flashvsr_trt.runtime.executor import ReadyFrames
+from flashvsr_trt.runtime.executor import PendingFrames
 
 
-@dataclass(frozen=True)
-class ArrivingFrames:
-    """Frames on their way into pinned memory; `arrived` is recorded behind them. See `PendingFrames`."""
-
-    frames: torch.Tensor
-    arrived: torch.cuda.Event
-
-    def read(self) -> np.ndarray:
-        self.arrived.synchronize()
-        return self.frames.numpy()
-
-
-def start_download(frames: torch.Tensor) -> ArrivingFrames | ReadyFrames:
-    """The frames in host memory, at once if they are there already."""
+def start_download(frames: torch.Tensor) -> PendingFrames:
+    """The frames in host memory, at once if they are there already, else on their way into pinned memory."""
     if not frames.is_cuda:
-        return ReadyFrames(frames.numpy())
+        return frames.numpy
     # torch keeps pinned memory for the next call, so only the first ones allocate.
     pinned = torch.empty(frames.shape, dtype=frames.dtype, pin_memory=True)
     pinned.copy_(frames, non_blocking=True)
     arrived = torch.cuda.Event()
     arrived.record()
-    return ArrivingFrames(pinned, arrived)
+
+    def read() -> np.ndarray:
+        arrived.synchronize()
+        return pinned.numpy()
+
+    return read
 
 
 def upload(value: torch.Tensor, device: torch.device) -> torch.Tensor:

@@ -1,31 +1,15 @@
 """Frames that are torch tensors where the executor is: they go in and come out without visiting the host."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
 from flashvsr_trt.errors import UsageError
-from flashvsr_trt.runtime.executor import PendingFrames, ReadyFrames
+from flashvsr_trt.runtime.executor import PendingFrames
 from flashvsr_trt.runtime.frames import NOT_FRAMES, Frames
 from flashvsr_trt.runtime.torch.copies import caller_stream, hand_over, start_download, upload
-
-
-@dataclass(frozen=True)
-class MadeFrames:
-    """Frames that stay on the GPU; `made` is recorded behind them. See `PendingFrames`."""
-
-    frames: torch.Tensor
-    made: torch.cuda.Event
-
-    def read(self) -> torch.Tensor:
-        """At once: what the calling thread puts on its stream from now on comes after them."""
-        stream = torch.cuda.current_stream(self.frames.device)
-        stream.wait_event(self.made)
-        self.frames.record_stream(stream)
-        return self.frames
 
 
 def give_frames(frames: torch.Tensor, on_device: bool) -> PendingFrames:
@@ -33,10 +17,18 @@ def give_frames(frames: torch.Tensor, on_device: bool) -> PendingFrames:
     if not on_device:
         return start_download(frames)
     if not frames.is_cuda:
-        return ReadyFrames(frames)
+        return lambda: frames
     made = torch.cuda.Event()
     made.record()
-    return MadeFrames(frames, made)
+
+    def read() -> torch.Tensor:
+        """At once: what the calling thread puts on its stream from now on comes after them."""
+        stream = torch.cuda.current_stream(frames.device)
+        stream.wait_event(made)
+        frames.record_stream(stream)
+        return frames
+
+    return read
 
 
 class TorchArrays:

@@ -172,12 +172,8 @@ class DamageWatch:
         """What was wrong with the frames up to `until` seconds on the file's clock, in words, or None."""
         undecodable = [time for time in self._undecodable if time <= until]
         concealed = [time for time in self._concealed if time <= until]
-        if not undecodable and not concealed:
-            return None
-        places = Places(self.origin)
-        places.lost(len(undecodable), undecodable)
-        places.damaged(concealed)
-        return str(places)
+        parts = lost(len(undecodable), undecodable, self.origin) + damaged(concealed, self.origin)
+        return "; ".join(parts) or None
 
     def at_end(self) -> str | None:
         """What is wrong with the file now that it ended, in words; None for a whole file."""
@@ -199,22 +195,20 @@ class DamageWatch:
         return self._in_words(reasons, missing, without_frame) if evidence else None
 
     def _in_words(self, reasons: list[str], missing: int, without_frame: int) -> str:
-        places = Places(self.origin)
-        lost_times = self._lost_times()
+        origin, lost_times = self.origin, self._lost_times()
         if self._format.startswith((*INDEXED_FORMATS, *SLOT_FORMATS, *COUNTED_FORMATS)):
-            lost = missing + without_frame
-            places.lost(lost, [*lost_times, self._video_end] if missing else lost_times)
+            times = [*lost_times, self._video_end] if missing else lost_times
+            parts = lost(missing + without_frame, times, origin)
         else:
             in_holes = self._gaps.missing(self.joins)
             holes = [place for hole in self._gaps.holes(self.joins) for place in (hole.begin, hole.end)]
-            lost = max(in_holes, without_frame)
-            places.lost(lost, holes if in_holes >= without_frame else lost_times)
+            times = holes if in_holes >= without_frame else lost_times
+            parts = lost(max(in_holes, without_frame), times, origin)
             if self._gaps.regular:
                 unread = (self._announced_end() - self._video_end) / self._gaps.usual
-                places.lost(max(0, int(unread)), [self._video_end], about=True)
-        places.damaged(list({*self._concealed, *self._incomplete} - {*lost_times}))
-        places.why(reasons)
-        return str(places)
+                parts += lost(max(0, int(unread)), [self._video_end], origin, about=True)
+        parts += damaged({*self._concealed, *self._incomplete} - {*lost_times}, origin)
+        return "; ".join(parts + reasons)
 
     def _reasons(self, speech: Speech) -> list[str]:
         """What else than counting shows damage."""
@@ -275,38 +269,31 @@ LONGEST_SECONDS = 10_000_000
 """Damaged timestamps may say anything; one beyond this is not repeated."""
 
 
-class Places:
-    """Collects what was found; its text is one line. Times are in seconds of the file's clock."""
+def lost(frames: int, times: Iterable[Fraction], origin: Fraction, about: bool = False) -> list[str]:
+    """How many frames are not there, and between which times, if any; `about` when times alone tell.
 
-    def __init__(self, origin: Fraction) -> None:
-        self._origin = origin
-        self._parts: list[str] = []
+    Times are in seconds of the file's clock, on which `origin` is 0 for the user.
+    """
+    if not frames:
+        return []
+    clocks = [_clock(time - origin) for time in sorted(times)]
+    span = f" at {clocks[0]} s" if clocks else ""
+    if clocks and clocks[0] != clocks[-1]:
+        span = f" between {clocks[0]} and {clocks[-1]} s"
+    return [f"{'about ' if about else ''}{_count(frames)} lost{span}"]
 
-    def lost(self, frames: int, times: Iterable[Fraction], about: bool = False) -> None:
-        """Says how many frames are not there, and between which times; `about` when times alone tell."""
-        if frames:
-            clocks = [self._clock(time) for time in sorted(times)]
-            span = f" at {clocks[0]} s" if clocks else ""
-            if clocks and clocks[0] != clocks[-1]:
-                span = f" between {clocks[0]} and {clocks[-1]} s"
-            self._parts.append(f"{'about ' if about else ''}{_count(frames)} lost{span}")
 
-    def damaged(self, times: list[Fraction]) -> None:
-        """Says how many frames are there but damaged, and when the first of them are shown."""
-        times = sorted(set(times))
-        if times:
-            named = ", ".join(self._clock(time) for time in times[:NAMED_PLACES])
-            more = ", ..." if len(times) > NAMED_PLACES else ""
-            self._parts.append(f"{_count(len(times))} damaged at {named}{more} s")
+def damaged(times: Iterable[Fraction], origin: Fraction) -> list[str]:
+    """How many frames are there but damaged, if any, and when the first of them are shown."""
+    clocks = [_clock(time - origin) for time in sorted(set(times))]
+    if not clocks:
+        return []
+    more = ", ..." if len(clocks) > NAMED_PLACES else ""
+    return [f"{_count(len(clocks))} damaged at {', '.join(clocks[:NAMED_PLACES])}{more} s"]
 
-    def why(self, reasons: list[str]) -> None:
-        self._parts += reasons
 
-    def _clock(self, time: Fraction) -> str:
-        return f"{float(time - self._origin):.2f}" if abs(time) < LONGEST_SECONDS else "?"
-
-    def __str__(self) -> str:
-        return "; ".join(self._parts)
+def _clock(seconds: Fraction) -> str:
+    return f"{float(seconds):.2f}" if abs(seconds) < LONGEST_SECONDS else "?"
 
 
 def _count(frames: int) -> str:

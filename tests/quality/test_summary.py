@@ -12,7 +12,6 @@ from flashvsr_trt.config.geometry import Geometry
 from flashvsr_trt.config.presets import SCHEDULES, find_preset
 from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.quality.report import chunk_borders, starts_chunk, summarise
-from flashvsr_trt.runtime.executor import ReadyFrames
 from flashvsr_trt.runtime.frames import NumpyArrays
 from flashvsr_trt.runtime.session import Session
 from tests.quality.made import compared_frame, comparison
@@ -63,7 +62,8 @@ class NumberingExecutor:
 
     def start_decode(self, latent, condition, state, on_device=False):
         self.decoded += 1
-        return ReadyFrames(np.full((8, *self.stream.geometry.target, 3), self.decoded, np.uint8))
+        frames = np.full((8, *self.stream.geometry.target, 3), self.decoded, np.uint8)
+        return lambda: frames
 
 
 def test_borders_are_told_from_the_rest():

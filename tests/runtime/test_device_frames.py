@@ -71,7 +71,7 @@ def test_whole_frames_of_tiles_are_the_same_from_tensors_and_stay_tensors():
     upscaled = whole.reference(whole.kept(torch.from_numpy(frames), None))
     np.testing.assert_array_equal(upscaled, whole.upscale(frames))
     blended = upscaled.permute(0, 3, 1, 2) / 255
-    host, device = (whole.finish(blended, upscaled, on_device).read() for on_device in (False, True))
+    host, device = (whole.finish(blended, upscaled, on_device)() for on_device in (False, True))
     assert isinstance(host, np.ndarray)
     assert isinstance(device, torch.Tensor)
     np.testing.assert_array_equal(host, device)

@@ -106,7 +106,7 @@ def test_frames_of_the_host_are_finished_as_the_models_are(color_fix):
     blended = generator.random((8, 3, *plan.canvas), np.float32)
     reference = generator.integers(0, 256, (8, *plan.canvas, 3), dtype=np.uint8)
     host = HostFrames(stream, plan)
-    made = host.finish(blended, reference).read()
+    made = host.finish(blended, reference)()
     assert plan.padding == (0, 112)
     made_of = (blended * 2 - 1, host.condition(reference))
     padded = [F.pad(torch.from_numpy(x), (0, 112, 0, 0), mode="replicate") for x in made_of]

@@ -86,7 +86,7 @@ def test_finished_frames_equal_the_published_ones(network, color_fix):
     condition = torch.rand(8, 3, *config.geometry.target) * 2 - 1
     with torch.inference_mode():
         expected, memory = published(latent, condition, [torch.zeros_like(x) for x in state.memory])
-    frames = executor.start_decode(latent, condition, state).read()
+    frames = executor.start_decode(latent, condition, state)()
     difference = np.abs(frames.astype(np.int16) - expected.numpy().astype(np.int16))
     assert difference.max() <= 1
     assert (difference > 0).mean() < 1e-3
