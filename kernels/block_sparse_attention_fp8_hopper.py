@@ -54,8 +54,8 @@ def block_sparse_attention_fp8_hopper(
     v_tiles = tma.make_tensor_descriptor(
         ring_v, [ring_windows * width, BLOCK], [BLOCK, 1], [HEAD_DIM, BLOCK], value_layout
     )
+    tiles = q_tiles, k_tiles, v_tiles, k_tiles, v_tiles
     # fmt: off
     attend(out, width, line, listed, row, head, ring_windows, score_scale, value_scale, out_scale,
-           means + head * HEAD_DIM, q_tiles, k_tiles, v_tiles, k_tiles, v_tiles, HEAD_DIM, BLOCK, STAGES,
-           LOG2_LARGEST, False)
+           means + head * HEAD_DIM, tiles, HEAD_DIM, BLOCK, STAGES, LOG2_LARGEST, False)
     # fmt: on

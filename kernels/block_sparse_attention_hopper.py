@@ -38,20 +38,16 @@ def _consume(
     value_scale,
     out_scale,
     means,
-    queries,
-    keys,
-    values,
-    q_ready,
-    k_ready,
-    k_free,
-    v_ready,
-    v_free,
+    buffers,
+    barriers,
     HEAD_DIM: gl.constexpr,
     BLOCK: gl.constexpr,
     STAGES: gl.constexpr,
     LOG2_LARGEST: gl.constexpr,
 ):
     """Attention of 64 query rows over all listed blocks; `out` points at the query window's first row."""
+    queries, keys, values = buffers
+    q_ready, k_ready, k_free, v_ready, v_free = barriers
     HALF: gl.constexpr = BLOCK // 2
     VALUE_BITS: gl.constexpr = values.dtype.primitive_bitwidth
     # A product takes 32 bytes of each row of its operands at a time.
@@ -122,24 +118,17 @@ def _produce(
     channel,
     width,
     ring_windows,
-    q_tiles,
-    k_tiles,
-    v_tiles,
-    ring_k_tiles,
-    ring_v_tiles,
-    queries,
-    keys,
-    values,
-    q_ready,
-    k_ready,
-    k_free,
-    v_ready,
-    v_free,
+    tiles,
+    buffers,
+    barriers,
     BLOCK: gl.constexpr,
     STAGES: gl.constexpr,
     OWN: gl.constexpr,
 ):
     """Copies the query window, then each listed key window's K and V, as room in the ring comes free."""
+    q_tiles, k_tiles, v_tiles, ring_k_tiles, ring_v_tiles = tiles
+    queries, keys, values = buffers
+    q_ready, k_ready, k_free, v_ready, v_free = barriers
     HALF: gl.constexpr = BLOCK // 2
     mbarrier.expect(q_ready, 2 * q_tiles.block_type.nbytes)
     tma_load(q_tiles, [query_token, channel], q_ready, queries.index(0))
@@ -186,11 +175,7 @@ def attend(
     value_scale,
     out_scale,
     means,
-    q_tiles,
-    k_tiles,
-    v_tiles,
-    ring_k_tiles,
-    ring_v_tiles,
+    tiles,
     HEAD_DIM: gl.constexpr,
     BLOCK: gl.constexpr,
     STAGES: gl.constexpr,
@@ -204,8 +189,9 @@ def attend(
         scale: of scores, log2(e)/sqrt(head_dim) and that of q and k.
         value_scale, out_scale, means: of e4m3 values, of the result, and what was subtracted from each of the
             values' channels.
-        q_tiles ... ring_v_tiles: tensor descriptors of half a block, and of a block each.
+        tiles: tensor descriptors of half a block of q, and of a block of k, v, ring_k and ring_v.
     """
+    q_tiles, k_tiles, v_tiles, _, _ = tiles
     HALF: gl.constexpr = BLOCK // 2
     queries = gl.allocate_shared_memory(q_tiles.dtype, [2, HALF, HEAD_DIM], q_tiles.layout)
     keys = gl.allocate_shared_memory(k_tiles.dtype, [STAGES, BLOCK, HEAD_DIM], k_tiles.layout)
@@ -222,19 +208,18 @@ def attend(
         mbarrier.init(v_ready.index(stage), count=1)
         mbarrier.init(k_free.index(stage), count=2)
         mbarrier.init(v_free.index(stage), count=2)
+    buffers = queries, keys, values
+    barriers = q_ready, k_ready, k_free, v_ready, v_free
     window_out = out + (row * BLOCK).to(gl.int64) * width + head * HEAD_DIM
     # fmt: off
     gl.warp_specialize(
         [
-            (_consume, (0, window_out, width, listed, scale, value_scale, out_scale, means, queries, keys,
-                        values, q_ready, k_ready, k_free, v_ready, v_free, HEAD_DIM, BLOCK, STAGES,
-                        LOG2_LARGEST)),
-            (_consume, (1, window_out, width, listed, scale, value_scale, out_scale, means, queries, keys,
-                        values, q_ready, k_ready, k_free, v_ready, v_free, HEAD_DIM, BLOCK, STAGES,
-                        LOG2_LARGEST)),
-            (_produce, (line, listed, row * BLOCK, head * HEAD_DIM, width, ring_windows, q_tiles, k_tiles,
-                        v_tiles, ring_k_tiles, ring_v_tiles, queries, keys, values, q_ready, k_ready, k_free,
-                        v_ready, v_free, BLOCK, STAGES, OWN)),
+            (_consume, (0, window_out, width, listed, scale, value_scale, out_scale, means, buffers, barriers,
+                        HEAD_DIM, BLOCK, STAGES, LOG2_LARGEST)),
+            (_consume, (1, window_out, width, listed, scale, value_scale, out_scale, means, buffers, barriers,
+                        HEAD_DIM, BLOCK, STAGES, LOG2_LARGEST)),
+            (_produce, (line, listed, row * BLOCK, head * HEAD_DIM, width, ring_windows, tiles, buffers,
+                        barriers, BLOCK, STAGES, OWN)),
         ],
         [4, 1],
         [240, 24],
@@ -323,7 +308,8 @@ def block_sparse_attention_hopper(
             v, [tokens, width], [v_stride, 1], [BLOCK, HEAD_DIM], tile_layout
         )
 
+    tiles = q_tiles, k_tiles, v_tiles, ring_k_tiles, ring_v_tiles
     # fmt: off
-    attend(out, width, line, listed, row, head, ring_windows, SCALE, 0, 0, 0, q_tiles, k_tiles,
-           v_tiles, ring_k_tiles, ring_v_tiles, HEAD_DIM, BLOCK, STAGES, 0, OWN)
+    attend(out, width, line, listed, row, head, ring_windows, SCALE, 0, 0, 0, tiles, HEAD_DIM, BLOCK, STAGES,
+           0, OWN)
     # fmt: on

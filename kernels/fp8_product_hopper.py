@@ -64,17 +64,10 @@ def _consume(
     row_scale,
     column_scale,
     bias,
-    row_tiles,
-    column_tiles,
-    steps,
+    size,
     rows,
     columns,
-    height,
-    width,
-    a,
-    b,
-    ready,
-    free,
+    ring,
     ROWS: gl.constexpr,
     COLUMNS: gl.constexpr,
     STAGES: gl.constexpr,
@@ -84,6 +77,8 @@ def _consume(
     CONVOLUTION: gl.constexpr,
 ):
     """Half the rows of each of the program's tiles."""
+    row_tiles, column_tiles, steps, height, width = size
+    a, b, ready, free = ring
     layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, COLUMNS, 32])
     made: gl.constexpr = row_layout(ROWS, COLUMNS)
     taken = 0
@@ -127,18 +122,11 @@ def _consume(
 
 @gluon.jit
 def _produce(
-    row_tiles,
-    column_tiles,
-    steps,
-    height,
-    width,
+    size,
     parts,
     a_tiles,
     b_tiles,
-    a,
-    b,
-    ready,
-    free,
+    ring,
     ROWS: gl.constexpr,
     COLUMNS: gl.constexpr,
     DEPTH: gl.constexpr,
@@ -149,6 +137,8 @@ def _produce(
     CONVOLUTION: gl.constexpr,
 ):
     """Copies what each step of each tile multiplies, as room in the ring comes free."""
+    row_tiles, column_tiles, steps, height, width = size
+    a, b, ready, free = ring
     taken = 0
     for tile in range(gl.program_id(0), row_tiles * column_tiles, gl.num_programs(0)):
         row_tile, column_tile = _place(tile, row_tiles, column_tiles, BAND)
@@ -244,19 +234,17 @@ def fp8_product_hopper(
     for stage in gl.static_range(STAGES):
         mbarrier.init(ready.index(stage), count=1)
         mbarrier.init(free.index(stage), count=2)
-    steps = depth // DEPTH
+    size = row_tiles, column_tiles, depth // DEPTH, height, width
+    ring = a, b, ready, free
     # fmt: off
     gl.warp_specialize(
         [
-            (_consume, (0, out, inverse, row_scale, column_scale, bias, row_tiles, column_tiles, steps, rows,
-                        columns, height, width, a, b, ready, free, ROWS, COLUMNS, STAGES, BAND, BOX_HEIGHT,
-                        BOX_WIDTH, CONVOLUTION)),
-            (_consume, (1, out, inverse, row_scale, column_scale, bias, row_tiles, column_tiles, steps, rows,
-                        columns, height, width, a, b, ready, free, ROWS, COLUMNS, STAGES, BAND, BOX_HEIGHT,
-                        BOX_WIDTH, CONVOLUTION)),
-            (_produce, (row_tiles, column_tiles, steps, height, width, channels // DEPTH, a_tiles, b_tiles, a,
-                        b, ready, free, ROWS, COLUMNS, DEPTH, STAGES, BAND, BOX_HEIGHT, BOX_WIDTH,
-                        CONVOLUTION)),
+            (_consume, (0, out, inverse, row_scale, column_scale, bias, size, rows, columns, ring, ROWS,
+                        COLUMNS, STAGES, BAND, BOX_HEIGHT, BOX_WIDTH, CONVOLUTION)),
+            (_consume, (1, out, inverse, row_scale, column_scale, bias, size, rows, columns, ring, ROWS,
+                        COLUMNS, STAGES, BAND, BOX_HEIGHT, BOX_WIDTH, CONVOLUTION)),
+            (_produce, (size, channels // DEPTH, a_tiles, b_tiles, ring, ROWS, COLUMNS, DEPTH, STAGES, BAND,
+                        BOX_HEIGHT, BOX_WIDTH, CONVOLUTION)),
         ],
         [4, 1],
         [240, 24],
