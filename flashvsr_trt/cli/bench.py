@@ -12,7 +12,7 @@ from flashvsr_trt import __version__
 from flashvsr_trt.cli.commands import Command
 from flashvsr_trt.cli.display import say
 from flashvsr_trt.cli.options import COUNT, EXECUTOR_OPTIONS, JSON, FiniteType, SizeType
-from flashvsr_trt.errors import BenchError
+from flashvsr_trt.errors import BenchError, UsageError
 from flashvsr_trt.runtime.request import take_precision
 
 PERCENTILES = (50, 90, 95, 99)
@@ -45,6 +45,11 @@ def bench(
         click.echo(f"&&&& RUNNING {command}")
     options = take_precision(options)
     height, width = (side // options["scale"] for side in size)
+    if (nearest := (height * options["scale"], width * options["scale"])) != size:
+        raise UsageError(
+            f"--size {size[1]}x{size[0]} is not {options['scale']} times the size of a frame; "
+            f"the nearest is {nearest[1]}x{nearest[0]}"
+        )
     executor = Executors(say).open(UpscaleOptions(**options), height, width)
     timing = time_session(executor, options["chunk_size"], warm_up, iterations)
     milliseconds = [1000 * seconds for seconds in timing.chunks]

@@ -20,6 +20,7 @@ from flashvsr_trt.cli.options import (
     WEIGHTS,
     Choice,
     FiniteType,
+    OutputPath,
 )
 from flashvsr_trt.cli.terminal import print_table
 from flashvsr_trt.config.presets import find_preset
@@ -33,7 +34,14 @@ SHOWN = 10
 
 @click.command(cls=Command)
 @click.argument("clips", metavar="CLIP...", nargs=-1, required=True)
-@click.option("-o", "--output", metavar="FILE", required=True, help="For `run --calibration`.")
+@click.option(
+    "-o",
+    "--output",
+    type=OutputPath(path_type=str),
+    metavar="FILE",
+    required=True,
+    help="For `run --calibration`.",
+)
 @PRESET
 @SCALE
 @WEIGHTS

@@ -8,9 +8,9 @@ import click
 
 from flashvsr_trt.cli.commands import Command
 from flashvsr_trt.cli.display import say
-from flashvsr_trt.cli.options import OVERWRITE
+from flashvsr_trt.cli.options import OVERWRITE, OutputPath
 from flashvsr_trt.cli.terminal import print_table
-from flashvsr_trt.errors import TruncatedInputError, UsageError
+from flashvsr_trt.errors import TruncatedInputError
 from flashvsr_trt.files.new import new_file, write_errors
 from flashvsr_trt.files.targets import STANDARD_STREAM, check_outputs, local_path
 from flashvsr_trt.notices import phase
@@ -24,7 +24,13 @@ if TYPE_CHECKING:
 @click.argument("a", metavar="A")
 @click.argument("b", metavar="B")
 @click.option("--json", "json_file", metavar="FILE", help="Write the numbers of every frame; - for stdout.")
-@click.option("--html", "html_file", metavar="OUT", help="Write a page with a plot and sliders from A to B.")
+@click.option(
+    "--html",
+    "html_file",
+    type=OutputPath(path_type=str),
+    metavar="OUT",
+    help="Write a page with a plot and sliders from A to B.",
+)
 @OVERWRITE
 def compare(a: str, b: str, json_file: str | None, html_file: str | None, overwrite: bool) -> None:
     """PSNR and SSIM of A against B, two videos or image sequences; the smaller is upscaled with bicubic.
@@ -36,8 +42,6 @@ def compare(a: str, b: str, json_file: str | None, html_file: str | None, overwr
     from flashvsr_trt.quality.page import ShownFrames, comparison_page
     from flashvsr_trt.quality.report import LABELS, TABLE_COLUMNS, remarks, summarise
 
-    if html_file == STANDARD_STREAM:
-        raise UsageError(f"--html {html_file}: the page needs a file of its own; name one, like compare.html")
     check_outputs({"--json": json_file, "--html": html_file}, (a, b), overwrite)
     shown = ShownFrames()
     texts = {}

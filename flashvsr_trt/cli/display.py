@@ -5,6 +5,7 @@ All messages are records of the `flashvsr_trt` log, so a log file holds what the
 
 import json
 import logging
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -214,6 +215,11 @@ class LogFile(logging.FileHandler):
             reason = f"--log-file {path} cannot be written ({error.strerror}); name another file"
             raise UsageError(reason) from error
         self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """The log ends here: no command depends on it."""
+        LOG.removeHandler(self)
+        LOG.warning("--log-file %s ends: %s", self.baseFilename, sys.exc_info()[1])
 
 
 def _is_log(path: Path) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from flashvsr_trt.bundle import LARGEST_SIDE
 from flashvsr_trt.bundle import PRECISIONS as BUNDLE_PRECISIONS
 from flashvsr_trt.config.geometry import FITS, Geometry, nearest_size
 from flashvsr_trt.config.presets import (
@@ -27,10 +28,8 @@ from flashvsr_trt.config.signatures import COLOR_FIXES, UPSAMPLERS, StreamConfig
 from flashvsr_trt.config.tiles import tile_geometry
 from flashvsr_trt.engines.flavours import FLAVOUR_CHOICES
 from flashvsr_trt.errors import UsageError
+from flashvsr_trt.files.targets import STANDARD_STREAM
 from flashvsr_trt.runtime.request import PRECISIONS
-
-MOST_SIDE = 2**16
-"""Pixels of a side: more than any codec holds."""
 
 COUNT = click.IntRange(1, 2**31 - 1)
 """Of frames or GPUs: 1 or more."""
@@ -49,12 +48,14 @@ MOST_RATE = 100_000
 
 
 class OutputPath(click.Path):
-    """A file or folder to make, which has a name."""
+    """A file or folder to make, which has a name: a Path, unless `path_type` is str."""
 
-    def convert(self, value, parameter, context) -> Path:
+    def convert(self, value, param, ctx) -> Any:
         if not os.fspath(value):
-            self.fail("'' is no name; give it one, or leave the option out", parameter, context)
-        return Path(os.fsdecode(super().convert(value, parameter, context)))
+            self.fail("'' is no name; give it one, or leave the option out", param, ctx)
+        if os.fspath(value) == STANDARD_STREAM:
+            self.fail("- is stdout, and this needs a file of its own, or a folder; name one", param, ctx)
+        return (self.type or Path)(os.fsdecode(super().convert(value, param, ctx)))
 
 
 class TextType(click.ParamType):
@@ -80,8 +81,8 @@ class SizeType(TextType):
         if not found:
             raise ValueError(f"'{text}' is not a size; write it as 640x360")
         width, height = int(found[1]), int(found[2])
-        if not (0 < width <= MOST_SIDE and 0 < height <= MOST_SIDE):
-            raise ValueError(f"'{text}' is no size of a frame; each side is 1 to {MOST_SIDE} pixels")
+        if not (0 < width <= LARGEST_SIDE and 0 < height <= LARGEST_SIDE):
+            raise ValueError(f"'{text}' is no size of a frame; each side is 1 to {LARGEST_SIDE} pixels")
         return height, width
 
 

@@ -22,6 +22,7 @@ from flashvsr_trt.cli.options import (
     BytesType,
     EncoderOption,
     FiniteType,
+    OutputPath,
     PositionType,
     RateType,
     SizeType,
@@ -85,7 +86,12 @@ STREAM_CODECS = "copy, auto (convert what OUT cannot hold), none, or an encoder 
     help="Run in tiles of this size of the upscaled frame; auto: where it does not fit in one piece.",
 )
 @click.option("--vram", type=BytesType(), metavar="BYTES", help="Take no more memory than this, say 8G.")
-@click.option("--profile", metavar="FILE", help="Print times by layer of engines, and write a trace.")
+@click.option(
+    "--profile",
+    type=OutputPath(path_type=str),
+    metavar="FILE",
+    help="Print times by layer of engines, and write a trace.",
+)
 @click.option("--start", type=PositionType(), default="0", help="Skip what comes before.")
 @click.option("--end", type=PositionType(), help="Stop before this frame or time.")
 @click.option("--duration", type=PositionType(), help="Stop after this many frames, or this long.")

@@ -24,6 +24,9 @@ from flashvsr_trt.signals import signals_wait
 
 _STANDARD = {"/dev/stdout": 1, "/dev/stderr": 2}
 
+NO_FOLDER = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EEXIST)
+"""What the system says where a name's folder is not there, is no folder, or cannot be written."""
+
 Owns = Callable[[str], bool]
 """Whether a name in a folder belongs to the output."""
 
@@ -325,11 +328,11 @@ def write_errors(path: str | os.PathLike, kind: type[FlashVSRError] = FileError)
             advice = "its reader has ended"
         elif error.errno == errno.ENAMETOOLONG:
             advice = "choose a shorter name"
-        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR):
+        elif error.errno in NO_FOLDER:
             folder = os.path.dirname(os.fspath(path)) or "."
             advice = f"check that the folder {folder} exists and can be written"
         else:
-            advice = "check the disk and the encoder's options"
+            advice = "check the disk, and a video's encoder options"
         raise kind(f"{path} cannot be written ({reason}): {advice}; nothing unfinished is left") from error
 
 

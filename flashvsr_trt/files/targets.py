@@ -27,14 +27,14 @@ def check_outputs(
 
     Raises:
         UsageError: a file is an input, another output or its folder, by whatever name; it exists, without
-            `overwrite`; it has no name; or it is stdout, which is closed.
+            `overwrite`; it has no name; or it is stdout, which cannot be written.
     """
     named = {what: local_path(os.fspath(path)) for what, path in outputs.items() if path is not None}
     for what, path in named.items():
         if path == "":
             raise UsageError(f"{what} '' names no file; give it a name, or leave the option out")
         if (path == STANDARD_STREAM or descriptor(path) == STDOUT) and not _takes_output(STDOUT):
-            raise UsageError(f"{what} would go to stdout, which is closed; name a file instead")
+            raise UsageError(f"{what} would go to stdout, which cannot be written; name a file instead")
     files = {what: path for what, path in named.items() if path != STANDARD_STREAM}
     seen: dict[tuple, str] = {}
     for what, path in files.items():

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from flashvsr_trt.cli import display
-from flashvsr_trt.cli.display import LOG_HEADER, Pace, clock, displayed, words
+from flashvsr_trt.cli.display import LOG, LOG_HEADER, LogFile, Pace, clock, displayed, say, words
 from flashvsr_trt.notices import phase
 from tests.cli.command import ROOT, assert_refused, call, names
 from tests.clips import make_clip
@@ -145,6 +145,21 @@ def test_messages_that_cannot_be_written_end_no_run(tmp_path, clip, capfd, monke
         outcome = call(capfd, "run", clip, *NANO, "--progress", style, "--json", "-")
         assert (outcome.code, json.loads(outcome.out)["frames"]) == (0, 13)
         assert call(capfd, "run", tmp_path / "none.mp4", *NANO, "--progress", style).code == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_log_file_that_cannot_be_written_any_more_is_said_once(tmp_path, capfd):
+    with displayed():
+        log = LogFile(tmp_path / "run.log")
+        LOG.addHandler(log)
+        log.setStream(open("/dev/full", "w")).close()  # noqa: SIM115 - logging closes it
+        say("one")
+        say("two")
+        with suppress(OSError):
+            log.close()
+    lines = capfd.readouterr().err.splitlines()
+    assert [line for line in lines if not line.startswith("--log-file")] == ["one", "two"]
+    assert len(lines) == 3
 
 
 def test_a_log_file_that_is_something_else_is_refused(tmp_path, clip, capfd):
