@@ -20,6 +20,11 @@ class RingStep:
         return int(self.valid.sum()) + self.slots.stop - self.slots.start
 
     @property
+    def is_steady(self) -> bool:
+        """Whether it is one unit in a full ring, as all are from then on."""
+        return self.slots.stop - self.slots.start == 1 and self.filled == len(self.valid)
+
+    @property
     def seen(self) -> tuple[int, ...]:
         """The slots of `valid`."""
         return tuple(map(int, np.flatnonzero(self.valid)))

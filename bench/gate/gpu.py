@@ -92,10 +92,9 @@ def counts(preset: str, scene: str) -> Sample:
             push(session)
         calls = session.executor.kernel_calls - before
         called = [event.name() for event in recorded.profiler.kineto_results.events()]
-        state = session.state
-        graphs = (state.encoding_graphs, state.graphs, state.decoding_graphs)
+        graphs = session.state.graphs.values()
         return {f"calls.{name}": count for name, count in calls.items()} | {
-            "captures": sum(len(kept.captured) for kept in graphs if kept),
+            "captures": sum(len(kept.captured) for kept in graphs),
             "launches": sum(name in LAUNCHES for name in called),
             "host_synchronisations": sum(name in WAITS for name in called),
         }

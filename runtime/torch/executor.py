@@ -106,15 +106,8 @@ class TorchExecutor(GraphExecutor):
             torch.cuda.synchronize(self.device)
         try:
             encode, memory = self.maker.tails()
-            state = TorchState(
-                encode,
-                [self.maker.layer() for _ in range(self.stream.preset.network.dit.layers)],
-                memory,
-                self._graphs(ENCODE),
-                self._graphs(DIT),
-                self._graphs(DECODE),
-                self.maker.place(),
-            )
+            ring = [self.maker.layer() for _ in range(self.stream.preset.network.dit.layers)]
+            state = TorchState(encode, ring, memory, self._graphs(), self.maker.place())
         except torch.OutOfMemoryError as error:
             raise DeviceError(f"{self.device} has too little memory for this size: {error}") from error
         hand_over(state.encode, caller_stream(self.device), self.encoding)
@@ -142,10 +135,9 @@ class TorchExecutor(GraphExecutor):
         and frames come out there, None elsewhere.
         """
         signature, stage = self.signatures[graph], stage_of(graph)
-        stream, call, graphs = self._ways(graph, state, step)
         if stage == DECODE:
-            hand_over([*tensors.values(), *state.memory], caller_stream(self.device), stream)
-        with self._stage(stage, stream):
+            hand_over([*tensors.values(), *state.memory], caller_stream(self.device), self.decoding)
+        with self.within(stage):
             given: dict[str, Any] = dict(tensors) | {
                 name: torch.as_tensor(array) for name, array in arrays.items()
             }
@@ -155,12 +147,17 @@ class TorchExecutor(GraphExecutor):
             share = partial(scatter_rows, self.communicators[INPUTS], self.sharding)
             inputs = tuple(share(spec, given.get(spec.name), self.device) for spec in specs)
             name = f"{stage} into slot {step.slots.start}" if step else graph
-            outputs = self._run(name, call, inputs, graphs)
+            call, graphs = self._call(graph, state, step), state.graphs.get(stage)
+            # Only the steady step comes again: while the ring fills, every step is another one.
+            if graphs and (step is None or step.is_steady):
+                outputs = graphs.run(name, call, inputs)
+            else:
+                outputs = call(*(upload(value, self.device) for value in inputs))
             made: dict[str, Any] = dict(zip((spec.name for spec in signature.results), outputs, strict=True))
             if graph == DECODE:
                 made["frames"] = gather_rows(self.communicators[FRAMES], self.sharding, made["frames"])
         if stage == ENCODE:
-            hand_over(made.values(), stream, caller_stream(self.device))
+            hand_over(made.values(), self.encoding, caller_stream(self.device))
         return made | {"latent": list(made["latent"].split(UNIT_LATENT_FRAMES))} if step else made
 
     def download(self, frames: torch.Tensor) -> torch.Tensor:
@@ -175,18 +172,12 @@ class TorchExecutor(GraphExecutor):
                 stack.enter_context(torch.cuda.stream(self.decoding))
             return give_frames(frames, on_device)
 
-    def _ways(
-        self, graph: str, state: TorchState, step: RingStep | None
-    ) -> tuple[torch.cuda.Stream | None, Step, StepGraphs | None]:
-        """The stream that a graph runs on, None for the caller's; what it calls; the graphs it is kept in."""
+    def _call(self, graph: str, state: TorchState, step: RingStep | None) -> Step:
+        """What a graph calls; state changes in place."""
         if stage_of(graph) == DECODE:
             decode = self.decode_stage if graph == DECODE else self.decode_stage.decode
-            return self.decoding, partial(self._decode, state, decode), state.decoding_graphs
-        if step is None:
-            return self.encoding, partial(self._encode, state), state.encoding_graphs
-        # Only the steady step comes again: while the ring fills, every step is another one.
-        steady = step.slots.stop - step.slots.start == 1 and step.filled == len(step.valid)
-        return None, partial(self._denoise, state, step), state.graphs if steady else None
+            return partial(self._decode, state, decode)
+        return partial(self._denoise, state, step) if step else partial(self._encode, state)
 
     def stage_seconds(self) -> dict[str, float]:
         return self.clock.read()
@@ -234,25 +225,20 @@ class TorchExecutor(GraphExecutor):
         overwrite(state.memory, following)
         return (frames,)
 
-    def _graphs(self, stage: str) -> StepGraphs | None:
+    def _graphs(self) -> dict[str, StepGraphs]:
         # A memset behind a transfer forks a graph. A rank's decoder would have dozens of branches, and those
         # that wait hold up other stages' streams in the hardware's queues.
-        if stage == DECODE and self.sharding.size > 1:
-            return None
-        return StepGraphs(self.device, self.communicators[stage]) if self.cuda_graphs else None
-
-    def _run(self, name: str, step: Step, inputs: Tensors, graphs: StepGraphs | None) -> Tensors:
-        """A step on inputs from anywhere, through a graph if `graphs` are given."""
-        if graphs:
-            return graphs.run(name, step, inputs)
-        return step(*(upload(value, self.device) for value in inputs))
+        captured = (ENCODE, DIT, DECODE) if self.sharding.size == 1 else (ENCODE, DIT)
+        stages = captured if self.cuda_graphs else ()
+        return {stage: StepGraphs(self.device, self.communicators[stage]) for stage in stages}
 
     @contextmanager
-    def _stage(self, name: str, stream: torch.cuda.Stream | None = None) -> Iterator[None]:
+    def within(self, stage: str) -> Iterator[None]:
         """What every stage runs in: no gradients, the executor's device, its kernels, clock and counter.
 
-        On `stream` if there is one. What the stage reads was handed over to it before its clock starts.
+        On the stage's stream. What the stage reads was handed over to it before its clock starts.
         """
+        stream = {ENCODE: self.encoding, DECODE: self.decoding}.get(stage)
         with ExitStack() as stack:
             stack.enter_context(torch.inference_mode())
             if self.device.type == "cuda":
@@ -260,20 +246,20 @@ class TorchExecutor(GraphExecutor):
             stack.enter_context(torch.cuda.stream(stream))
             if self.options.attention == "reference":
                 stack.enter_context(reference_kernels())
-            stack.enter_context(self.clock.measure(name))
+            stack.enter_context(self.clock.measure(stage))
             calls = stack.enter_context(counted_calls())
             try:
                 yield
             except torch.OutOfMemoryError as error:
                 reason = str(error).split(". GPU", 1)[0]
                 raise DeviceError(
-                    f"{self.device} ran out of memory in {name} ({reason}); give a smaller --tile, input or "
+                    f"{self.device} ran out of memory in {stage} ({reason}); give a smaller --tile, input or "
                     "scale, or free what others hold of it"
                 ) from error
             except errors_of_compiling(self.options) as error:
                 reason = str(error).strip().splitlines()[0]
                 raise DeviceError(
-                    f"torch.compile cannot compile {name} here ({reason}); run without --compile"
+                    f"torch.compile cannot compile {stage} here ({reason}); run without --compile"
                 ) from error
             self.kernel_calls.update(calls)
 

@@ -1,7 +1,7 @@
 """What is carried from call to call by the torch executor, and how it is made: zero, once per clip."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -29,9 +29,8 @@ class TorchState:
     ring: Iterable[Any]
     """`LayerCache`; `Fp8Cache` with `--kv-cache fp8`."""
     memory: list[torch.Tensor]
-    encoding_graphs: StepGraphs | None = None
-    graphs: StepGraphs | None = None
-    decoding_graphs: StepGraphs | None = None
+    graphs: Mapping[str, StepGraphs] = field(default_factory=dict)
+    """By stage, of those whose steps are captured."""
     place: LayerCache | None = None
     """Where layers of an FP8 ring that attention does not read run, one after another."""
 

@@ -19,6 +19,7 @@ from flashvsr_trt.memory import RING_PLACES, Parking
 from flashvsr_trt.process_memory import free_host_memory
 from flashvsr_trt.runtime.ring import RingStep
 from flashvsr_trt.runtime.tiles import TiledExecutor
+from flashvsr_trt.runtime.torch.executor import TorchExecutor
 from flashvsr_trt.runtime.torch.pinned import PinnedMemory
 from flashvsr_trt.runtime.torch.state import TorchState
 from flashvsr_trt.runtime.torch.whole_frames import TorchFrames
@@ -28,13 +29,13 @@ Tensors = list[torch.Tensor]
 
 
 def in_tiles(
-    executor,
+    executor: TorchExecutor,
     stream: StreamConfig,
     plan: TilePlan,
     parking: Parking = Parking.RINGS_ON_HOST,
     resident: int = 0,
 ) -> TiledExecutor:
-    """Whole frames on a `TorchExecutor` of the plan's tiles.
+    """Whole frames on an executor of the plan's tiles.
 
     Args:
         parking: where tiles wait, of a GPU; on a CPU each has a state of its own.
@@ -53,9 +54,7 @@ def in_tiles(
         else:
             executor.run_in_turn()
             new_states = partial(LayersFromHost, executor, count, parking, resident)
-    streams = executor.encoding, executor.decoding
-    frames = TorchFrames(stream, plan, executor.device, executor.dtype, streams, executor._stage)
-    return TiledExecutor(executor, stream, plan, frames, new_states)
+    return TiledExecutor(executor, stream, plan, TorchFrames(executor, stream, plan), new_states)
 
 
 class OnePlace:
@@ -65,7 +64,7 @@ class OnePlace:
         DeviceError: the GPU has no room for the states.
     """
 
-    def __init__(self, executor, count: int) -> None:
+    def __init__(self, executor: TorchExecutor, count: int) -> None:
         self.executor, self.place = executor, executor.new_state()
         parts = self.place.encode, ring_of(self.place), self.place.memory
         try:
@@ -117,7 +116,7 @@ class LayersFromHost:
         DeviceError: the GPU or the host has no room for the states.
     """
 
-    def __init__(self, executor, count: int, parking: Parking, resident: int = 0) -> None:
+    def __init__(self, executor: TorchExecutor, count: int, parking: Parking, resident: int = 0) -> None:
         self.executor, self.count, self.device = executor, count, executor.device
         layers, on_host = executor.stream.preset.network.dit.layers, parking is Parking.HOST
         try:

@@ -1,8 +1,5 @@
 """Whole frames on the torch executor's device: upscaled before they are cut, finished once blended."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -15,6 +12,7 @@ from flashvsr_trt.model.upsample import Upscaler
 from flashvsr_trt.runtime.executor import PendingFrames
 from flashvsr_trt.runtime.frames import Frames
 from flashvsr_trt.runtime.torch.copies import hand_over, upload
+from flashvsr_trt.runtime.torch.executor import TorchExecutor
 from flashvsr_trt.runtime.torch.frames import give_frames
 
 
@@ -22,39 +20,29 @@ class TorchFrames:
     """Implements `runtime.whole_frames.WholeFrames`, a frame at a time to save memory.
 
     Args:
+        executor: of one tile's stream.
         stream: of the whole frames.
-        dtype: of the network.
-        streams: of encoding and of decoding, None on a CPU.
-        within: what the work of a stage runs in, with its stream.
     """
 
     keeps_conditions = False
 
-    def __init__(
-        self,
-        stream: StreamConfig,
-        plan: TilePlan,
-        device: torch.device,
-        dtype: torch.dtype,
-        streams: tuple[torch.cuda.Stream | None, torch.cuda.Stream | None],
-        within: Callable[[str, torch.cuda.Stream | None], AbstractContextManager[None]],
-    ) -> None:
-        self.device, self.dtype, self.within, self.canvas = device, dtype, within, plan.canvas
-        self.encoding, self.decoding = streams
+    def __init__(self, executor: TorchExecutor, stream: StreamConfig, plan: TilePlan) -> None:
+        self.executor, self.canvas = executor, plan.canvas
+        self.device, self.dtype = executor.device, executor.dtype
         self.color_fix, (rows, columns) = stream.color_fix, plan.padding
         self.padding = 0, columns, 0, rows
         # A tile that is alone is finished by its condition as well.
-        self.dtype_of_conditions = dtype if len(plan.tiles) > 1 else torch.float32
-        self.upscaler = Upscaler(stream, device, target=plan.canvas)
+        self.dtype_of_conditions = self.dtype if len(plan.tiles) > 1 else torch.float32
+        self.upscaler = Upscaler(stream, self.device, target=plan.canvas)
         self.weights = {
-            tile: torch.from_numpy(weight).to(device)
+            tile: torch.from_numpy(weight).to(self.device)
             for tile, weight in zip(plan.tiles, plan.weights, strict=True)
         }
 
     def upscale(self, frames: Frames, stage: str = ENCODE) -> torch.Tensor:
         if stage == DECODE and isinstance(frames, torch.Tensor):
-            hand_over([frames], self.encoding, self.decoding)
-        with self.within(stage, self.encoding if stage == ENCODE else self.decoding):
+            hand_over([frames], self.executor.encoding, self.executor.decoding)
+        with self.executor.within(stage):
             given = upload(torch.as_tensor(frames), self.device)
             whole = given.new_empty((len(given), *self.canvas, 3))
             for frame, place in zip(given.split(1), whole, strict=True):
@@ -71,7 +59,7 @@ class TorchFrames:
         return self.upscale(kept, DECODE)
 
     def condition(self, frames: torch.Tensor) -> torch.Tensor:
-        with self.within(DECODE, self.decoding):
+        with self.executor.within(DECODE):
             shape, dtype = (len(frames), 3, *frames.shape[1:3]), self.dtype_of_conditions
             made = torch.empty(shape, dtype=dtype, device=self.device)
             for frame, place in zip(frames.split(1), made.split(1), strict=True):
@@ -79,19 +67,19 @@ class TorchFrames:
             return made
 
     def blank(self) -> torch.Tensor:
-        with self.within(DECODE, self.decoding):
+        with self.executor.within(DECODE):
             return torch.zeros((UNIT_FRAMES, 3, *self.canvas), device=self.device)
 
     def add(self, blended: torch.Tensor, tile: Tile, weight: np.ndarray, frames: torch.Tensor) -> None:
         rows, columns = tile.pixels
-        with self.within(DECODE, self.decoding):
+        with self.executor.within(DECODE):
             for frame, place in zip(frames, blended[:, :, rows, columns], strict=True):
                 place.addcmul_(frame.float(), self.weights[tile])
 
     def finish(
         self, blended: torch.Tensor, reference: torch.Tensor, on_device: bool = False
     ) -> PendingFrames:
-        with self.within(DECODE, self.decoding):
+        with self.executor.within(DECODE):
             made = blended.new_empty((UNIT_FRAMES, *self.canvas, 3), dtype=torch.uint8)
             for frame, wanted, place in zip(blended.split(1), reference.split(1), made.split(1), strict=True):
                 pair = frame, signed(wanted)

@@ -65,8 +65,7 @@ def test_frames_that_were_given_are_the_callers_own():
 def test_whole_frames_of_tiles_are_the_same_from_tensors_and_stay_tensors():
     stream = StreamConfig(executor("official").stream.preset, Geometry(40, 150, 2), find_schedule("official"))
     plan = TilePlan(stream.geometry, (256, 256))
-    streams, within = (None, None), lambda stage, stream: torch.inference_mode()
-    whole = TorchFrames(stream, plan, torch.device("cpu"), torch.float32, streams, within)
+    whole = TorchFrames(executor("official"), stream, plan)
     frames = np.random.default_rng(1).integers(0, 256, (8, 40, 150, 3), np.uint8)
     upscaled = whole.reference(whole.kept(torch.from_numpy(frames), None))
     np.testing.assert_array_equal(upscaled, whole.upscale(frames))

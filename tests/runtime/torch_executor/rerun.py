@@ -22,7 +22,7 @@ class RerunStep:
 
     def __init__(self, step: partial, buffers: torch_graphs.Tensors) -> None:
         self.step, self.buffers = step, buffers
-        state = copy.deepcopy(replace(step.args[0], encoding_graphs=None, graphs=None, decoding_graphs=None))
+        state = copy.deepcopy(replace(step.args[0], graphs={}))
         self.outputs = list(step.func(state, *step.args[1:], *buffers))
 
     def replay(self) -> None:
