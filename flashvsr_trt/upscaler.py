@@ -1,13 +1,14 @@
 """FlashVSR from Python: weights are loaded once, then files, frames as they come, and streams of a server."""
 
 import asyncio
+import os
 import threading
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
-from flashvsr_trt.errors import UsageError, named_missing_parts
+from flashvsr_trt.errors import SessionError, UsageError, named_missing_parts
 from flashvsr_trt.notices import Notify, log_notice
 from flashvsr_trt.runtime.distributed.place import torchrun_place
 from flashvsr_trt.runtime.executors import Executors
@@ -46,9 +47,11 @@ class Upscaler:
         self._executors = Executors(notify)
         self._turn = threading.Lock()
         self._worker = ThreadPoolExecutor(1, "flashvsr")
+        self._closed = False
 
     def close(self) -> None:
-        """Let go of all that is loaded, once the streams' last calls are done."""
+        """Let go of all that is loaded, once the streams' last calls are done; sessions stay as they are."""
+        self._closed = True
         self._worker.shutdown()
         self._executors.close()
 
@@ -66,13 +69,14 @@ class Upscaler:
         Raises:
             FlashVSRError: one of its kinds, where the frames cannot be upscaled here.
         """
+        self._check_open()
         with named_missing_parts():
             return self._executors.session(self.options, height, width, frames_on=frames_on, overlap=overlap)
 
     def file(
         self,
-        input: str,
-        output: str | None = None,
+        input: str | os.PathLike[str],
+        output: str | os.PathLike[str] | None = None,
         *,
         progress: Callable[[int, int | None], None] | None = None,
         **options: Any,
@@ -90,9 +94,9 @@ class Upscaler:
         Raises:
             FlashVSRError: one of its kinds; nothing is left under the output's name.
         """
-        chosen = RunOptions(
-            **vars(self.options) | {"input": str(input), "output": output and str(output)} | options
-        )
+        self._check_open()
+        chosen = RunOptions(**vars(self.options) | {"input": input, "output": output} | options)
+        chosen.check()
         with self._turn, named_missing_parts():
             report, truncated = upscale_file(chosen, self.notify, progress, self._executors)
         if truncated:
@@ -151,7 +155,9 @@ class Upscaler:
         finally:
             coming.cancel()
             await asyncio.gather(coming, return_exceptions=True)
-            if session:
+            if session and self._closed:
+                session.close()
+            elif session:
                 await asyncio.shield(self._run(session.close))
 
     async def _work(self, session: Session, call: Callable[..., Frames], *frames: Frames) -> Frames:
@@ -167,7 +173,12 @@ class Upscaler:
         arrays.follow(done, made)
         return made
 
+    def _check_open(self) -> None:
+        if self._closed:
+            raise SessionError("this upscaler was closed; make a new one")
+
     async def _run(self, work: Callable[[], Made]) -> Made:
+        self._check_open()
         return await asyncio.get_running_loop().run_in_executor(self._worker, self._in_turn, work)
 
     def _in_turn(self, work: Callable[..., Made], *arguments: Any) -> Made:

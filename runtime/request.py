@@ -1,9 +1,13 @@
 """What a run asks of its input, output and backend: records that the command line, these and tests share."""
 
+import os
 from collections.abc import Hashable, Mapping, MutableMapping
 from dataclasses import dataclass, field, fields
 from fractions import Fraction
-from typing import Any, TypeVar
+from functools import cache
+from numbers import Integral, Rational, Real
+from types import UnionType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from flashvsr_trt.config.geometry import Geometry
 from flashvsr_trt.config.presets import DEFAULT_PRESET, SCALES, UNIT_FRAMES, find_preset, find_schedule
@@ -165,8 +169,14 @@ class UpscaleOptions(TorchOptions, TileOptions):
     engines: str | None = None
     flavour: str = "auto"
 
+    def __post_init__(self) -> None:
+        """Paths are kept as text, and numbers of numpy as Python's."""
+        for name, value in list(vars(self).items()):
+            object.__setattr__(self, name, _plain(value))
+
     def check(self) -> None:
         """Raises UsageError for an option that cannot be used with frames of any size."""
+        check_types(self)
         if self.scale not in SCALES:
             raise UsageError(f"scale {self.scale} is not supported; use one of {SCALES}")
         for name, choices in CHOICES.items():
@@ -227,6 +237,38 @@ def take_precision(options: dict[str, Any]) -> dict[str, Any]:
     if asked in DTYPES and dtype not in ("auto", DTYPES[asked]):
         raise UsageError(f"--precision {asked} and --dtype {dtype} differ; leave --dtype out")
     return options | {"precision": DIT_PRECISIONS[0], "dtype": DTYPES.get(asked, dtype)}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, Integral):
+        return value if isinstance(value, int) else int(value)
+    return float(value) if isinstance(value, Real) and not isinstance(value, Rational) else value
+
+
+def check_types(options: Any) -> None:
+    """Raises UsageError for a field of a record that is of another type than is declared."""
+    for name, kinds in _kinds(type(options)).items():
+        value = getattr(options, name)
+        if not any(_is_of(value, kind) for kind in kinds):
+            wanted = " or ".join("None" if kind is type(None) else kind.__name__ for kind in kinds)
+            raise UsageError(f"{name} {value!r} is of type {type(value).__name__}; give {wanted}")
+
+
+@cache
+def _kinds(record: type) -> dict[str, tuple[type, ...]]:
+    """The types that each field takes."""
+    hints = get_type_hints(record).items()
+    return {name: get_args(hint) if isinstance(hint, UnionType) else (hint,) for name, hint in hints}
+
+
+def _is_of(value: Any, kind: type) -> bool:
+    kind = get_origin(kind) or kind
+    if kind is tuple:
+        return is_size(value)
+    accepted = {float: Real, Fraction: Rational}.get(kind, kind)
+    return isinstance(value, accepted) and (kind is bool or not isinstance(value, bool))
 
 
 def is_size(value: Any) -> bool:

@@ -3,13 +3,14 @@
 import asyncio
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import flashvsr_trt
 from flashvsr_trt import Upscaler
-from flashvsr_trt.errors import UsageError
+from flashvsr_trt.errors import SessionError, UsageError
 from flashvsr_trt.runtime.executors import Executors
 from flashvsr_trt.runtime.frames import NumpyArrays
 from tests.clips import make_clip, probe
@@ -173,6 +174,51 @@ def test_what_a_stream_cannot_take_is_said_and_other_streams_go_on(upscaler, log
     assert len(good) == 30
     assert isinstance(bad, UsageError)
     assert "shape [3]" in str(bad)
+
+
+def test_a_closed_upscaler_takes_no_more(log, monkeypatch):
+    async def midway():
+        upscaler = Upscaler(**NANO)
+        monkeypatch.setattr(upscaler._executors, "session", lambda *size, **options: CountedSession(log))
+        stream = upscaler.stream(frames_of(0, 60))
+        await anext(stream)
+        upscaler.close()
+        with pytest.raises(SessionError, match="make a new one"):
+            await all_of(stream)
+        return upscaler
+
+    upscaler = asyncio.run(midway())
+    assert log[-1] == "closed"
+    clip = upscaler.frames(frames_of(0, 1))
+    for call in (lambda: upscaler.session(64, 64), lambda: upscaler.file("a.mp4"), lambda: next(clip)):
+        with pytest.raises(SessionError, match="this upscaler was closed"):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"vram": "8G"}, "vram '8G' is of type str; give int or None"),
+        ({"weights": 7}, "weights 7 is of type int; give str or None"),
+        ({"scale": "2"}, "scale '2' is of type str; give int"),
+        ({"seed": 1.5}, "seed 1.5 is of type float"),
+        ({"build": 1}, "build 1 is of type int; give bool"),
+        ({"scale": True}, "scale True is of type bool"),
+    ],
+)
+def test_an_option_of_another_type_is_refused(options, said):
+    with pytest.raises(UsageError, match=said):
+        Upscaler(**NANO | options)
+
+
+def test_options_of_a_file_may_be_paths_and_numbers_of_numpy_and_are_of_their_types(tmp_path):
+    with Upscaler(**NANO, weights=Path("random")) as upscaler:
+        for options in ({"crf": "16"}, {"start": "0:01"}, {"encoder_options": ["preset=slow"]}):
+            with pytest.raises(UsageError, match=f"{next(iter(options))} .* is of type"):
+                upscaler.file("a.mp4", tmp_path / "b.mp4", **options)
+        clip = make_clip(tmp_path / "a.mp4", frames=4, size=(64, 64))
+        report = upscaler.file(clip, tmp_path / "b.mp4", frames=np.int64(2), crf=np.float32(20))
+    assert report["frames"] == 2
 
 
 def test_ranks_are_sent_to_the_command(monkeypatch):
