@@ -1,6 +1,5 @@
 """What is in the cache: entries by kind, with sizes and ages, and which of them are ours to remove."""
 
-import os
 import re
 import shutil
 import time
@@ -9,7 +8,7 @@ from pathlib import Path
 
 from flashvsr_trt.bundle import FORMAT as BUNDLE_FORMAT
 from flashvsr_trt.bundle import MANIFEST as BUNDLE_MANIFEST
-from flashvsr_trt.cache.entries import is_in_use, is_set_aside, making
+from flashvsr_trt.cache.entries import is_in_use, is_set_aside, making, own_name
 from flashvsr_trt.engines.manifest import FORMAT as ENGINE_FORMAT
 from flashvsr_trt.engines.manifest import MANIFEST as ENGINE_MANIFEST
 from flashvsr_trt.errors import CacheError
@@ -37,7 +36,6 @@ _KNOWN = {
     "kernels": (re.compile(rf"sm_\d+-{_PRECISIONS}-d\d+"), KERNEL_MANIFEST, KERNEL_FORMAT),
 }
 _TIMINGS = re.compile(r"(rtx|tensorrt)-.+\.cache")
-_ASIDE_END = re.compile(r"\.damaged-[0-9a-f]{12}-[0-9a-f]{8}$")
 
 
 @dataclass(frozen=True)
@@ -67,8 +65,8 @@ def list_entries(folders: dict[str, Path]) -> list[CacheEntry]:
         for path in sorted(folder.iterdir()) if folder.is_dir() else ():
             state = UNFINISHED if str(path) in left else _state(kind, path)
             if state:
-                size, written = _size_and_time(path)
-                found.append(CacheEntry(kind, path, state, size, max(0.0, time.time() - written)))
+                age = max(0.0, time.time() - path.lstat().st_mtime)
+                found.append(CacheEntry(kind, path, state, _size(path), age))
     return found
 
 
@@ -81,7 +79,7 @@ def remove_entry(entry: CacheEntry) -> None:
     if entry.state == UNFINISHED:
         remove_leftovers(entry.path.parent)
         return
-    user = entry.path.with_name(_ASIDE_END.sub("", entry.path.name))
+    user = entry.path.with_name(own_name(entry.path.name))
     if is_in_use(user):
         raise CacheError(f"{entry.path} is in use by another process: try again when it has ended")
     try:
@@ -103,10 +101,10 @@ def _state(kind: str, path: Path) -> str | None:
     name, manifest, form = _KNOWN[kind]
     if not path.is_dir():
         return None
-    if is_set_aside(path.name):
-        return SET_ASIDE if name.fullmatch(_ASIDE_END.sub("", path.name)) else None
-    if not name.fullmatch(path.name):
+    if not name.fullmatch(own_name(path.name)):
         return None
+    if is_set_aside(path.name):
+        return SET_ASIDE
     try:
         content = parse_object(read_file(path, manifest, MANIFEST_BYTES))
     except (OSError, BadFileError, BadManifestError):
@@ -114,12 +112,7 @@ def _state(kind: str, path: Path) -> str | None:
     return WHOLE if content.get("format") == form else None
 
 
-def _size_and_time(path: Path) -> tuple[int, float]:
-    """Bytes of all files, each counted once, and when the newest was written."""
-    status = os.lstat(path)
-    size, newest = (0 if path.is_dir() else status.st_size), status.st_mtime
-    for top, _, names in os.walk(path):
-        for name in names:
-            status = os.lstat(os.path.join(top, name))
-            size += status.st_size
-    return size, newest
+def _size(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.lstat().st_size for file in files if not file.is_dir())

@@ -22,7 +22,7 @@ LOCKS = ".locks"
 
 Entry = TypeVar("Entry")
 
-_ASIDE = re.compile(r".+\.damaged-([0-9a-f]{12})-[0-9a-f]{8}", re.DOTALL)
+_ASIDE = re.compile(r"(.+)\.damaged-[0-9a-f]{12}-[0-9a-f]{8}", re.DOTALL)
 _HELD: dict[Path, object] = {}
 """Locks of what this process reads; the system frees them when it ends."""
 
@@ -103,7 +103,13 @@ def set_aside(folder: Path, reason: object, notify: Notify) -> Path | None:
 
 def is_set_aside(name: str) -> bool:
     """Whether a name is one that `set_aside` gave."""
-    return _ASIDE.fullmatch(name) is not None
+    return own_name(name) != name
+
+
+def own_name(name: str) -> str:
+    """The name that an entry had before it was set aside; that of any other as it is."""
+    found = _ASIDE.fullmatch(name)
+    return found[1] if found else name
 
 
 def mark_in_use(folder: Path) -> None:

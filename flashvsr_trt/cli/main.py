@@ -131,23 +131,32 @@ def doctor(as_json: bool, budgets: tuple[int, ...]) -> None:
         click.echo(f"\n{finding.detail}")
 
 
-def _reported(error: BaseException) -> int:
+def _ended_by(error: BaseException) -> int:
     """Says in one line what ended the command; gives its exit code."""
-    if isinstance(error, FlashVSRError):
-        if isinstance(error.__cause__, BrokenPipeError):
+    match error:
+        case click.exceptions.NoArgsIsHelpError():
+            error.show()
+            return error.exit_code
+        case click.ClickException():
+            context = error.ctx if isinstance(error, click.UsageError) else None
+            advice = f"; see {context.command_path} --help" if context else ""
+            say_error(noted(error.format_message().rstrip("."), error) + advice)
+            return error.exit_code
+        case FlashVSRError(__cause__=BrokenPipeError()):
             return BROKEN_PIPE
-        say_error(error)
-        return error.exit_code
-    if isinstance(error, KeyboardInterrupt | click.Abort):
-        # click makes an Abort of a KeyboardInterrupt.
-        cause = error if isinstance(error, KeyboardInterrupt) else error.__cause__ or error
-        code = exit_code(cause)
-        how = "interrupted" if code == exit_code(KeyboardInterrupt()) else f"ended by {cause}"
-        say(f"{how}; {what_was_written()}")
-        return code
-    if isinstance(error, OSError | MemoryError):
-        say_error(plain_reason(error))
-        return FlashVSRError.exit_code
+        case FlashVSRError():
+            say_error(error)
+            return error.exit_code
+        case KeyboardInterrupt() | click.Abort():
+            # click makes an Abort of a KeyboardInterrupt.
+            cause = error if isinstance(error, KeyboardInterrupt) else error.__cause__ or error
+            code = exit_code(cause)
+            how = "interrupted" if code == exit_code(KeyboardInterrupt()) else f"ended by {cause}"
+            say(f"{how}; {what_was_written()}")
+            return code
+        case OSError() | MemoryError():
+            say_error(plain_reason(error))
+            return FlashVSRError.exit_code
     say_error(f"{type(error).__name__}: {error}; this is a fault of flashvsr-trt; --debug shows it")
     return FAULT
 
@@ -157,20 +166,10 @@ def reported_errors(debug: bool):
     """Turn expected errors into one line on stderr and their exit code."""
     try:
         yield
-    except click.exceptions.Exit as exit_request:
-        sys.exit(exit_request.exit_code)
-    except click.exceptions.NoArgsIsHelpError as help_request:
-        help_request.show()
-        sys.exit(help_request.exit_code)
-    except click.ClickException as error:
-        context = error.ctx if isinstance(error, click.UsageError) else None
-        advice = f"; see {context.command_path} --help" if context else ""
-        say_error(noted(error.format_message().rstrip("."), error) + advice)
-        sys.exit(error.exit_code)
     except (Exception, KeyboardInterrupt) as error:
-        if debug:
+        if debug and not isinstance(error, click.ClickException):
             raise
-        sys.exit(_reported(error))
+        sys.exit(_ended_by(error))
     finally:
         remove_unfinished()
 

@@ -1,9 +1,8 @@
 """Presets: the network's sizes and how its attention is thinned. Every other room reads them from here."""
 
-import difflib
 from dataclasses import dataclass
 
-from flashvsr_trt.errors import PresetError
+from flashvsr_trt.errors import PresetError, did_you_mean
 
 WINDOW = (2, 8, 8)
 """Attention window in tokens: latent frames, rows, columns."""
@@ -201,6 +200,6 @@ def find_schedule(name: str) -> Schedule:
 def _find(kind: str, name: str, choices: dict):
     if name in choices:
         return choices[name]
-    nearest = difflib.get_close_matches(name, choices, n=1, cutoff=0.4)
-    hint = f"did you mean '{nearest[0]}'?" if nearest else f"choose one of: {', '.join(choices)}"
+    quoted = [f"'{each}'" for each in choices]
+    hint = did_you_mean(f"'{name}'", quoted, f"choose one of: {', '.join(choices)}")
     raise PresetError(f"no {kind} '{name}'; {hint}")

@@ -38,8 +38,8 @@ class Tile:
     @property
     def latent(self) -> tuple[slice, slice]:
         """Its rows and columns of the canvas's latent grid."""
-        rows, columns = self.pixels
-        return _divided(rows, LATENT_STRIDE), _divided(columns, LATENT_STRIDE)
+        rows, columns = (slice(p.start // LATENT_STRIDE, p.stop // LATENT_STRIDE) for p in self.pixels)
+        return rows, columns
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,3 @@ def _rising(tile: int, shared: int) -> np.ndarray:
     """
     place = (np.arange(tile) + 0.5 - (shared - OVERLAP) / 2) / OVERLAP
     return (1 - np.cos(np.pi * place.clip(0, 1))) / 2
-
-
-def _divided(pixels: slice, by: int) -> slice:
-    return slice(pixels.start // by, pixels.stop // by)

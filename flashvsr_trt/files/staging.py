@@ -15,6 +15,7 @@ import shutil
 import socket
 import stat
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from flashvsr_trt.errors import UsageError
@@ -190,20 +191,16 @@ def staging_name(name: str) -> str:
 def leftovers(folder: str | os.PathLike) -> list[str]:
     """Staging folders right in `folder` that no living run owns: ours by name, owner and age."""
     found = []
-    for path in _stagings(folder):
-        if _is_left(path) and (lock := take_lock(os.path.join(path, _LOCK))):
-            lock.release()
-            found.append(path)
+    for path, lock in _left(folder):
+        lock.release()
+        found.append(path)
     return found
 
 
 def remove_leftovers(folder: str | os.PathLike) -> list[str]:
     """Remove them; a replacement that was under way is finished or taken back first. What was removed."""
     removed = []
-    for path in filter(_is_left, _stagings(folder)):
-        lock = take_lock(os.path.join(path, _LOCK))
-        if lock is None:
-            continue
+    for path, lock in _left(folder):
         # Another run may have removed it; one that cannot be removed hinders nobody.
         try:
             _settle(path, os.fspath(folder))
@@ -215,6 +212,13 @@ def remove_leftovers(folder: str | os.PathLike) -> list[str]:
         LOG.info("removed what a killed run left: %s", path)
         removed.append(path)
     return removed
+
+
+def _left(folder: str | os.PathLike) -> "Iterator[tuple[str, FileLock]]":
+    """What killed runs left in a folder, each with its lock held."""
+    for path in filter(_is_left, _stagings(folder)):
+        if lock := take_lock(os.path.join(path, _LOCK)):
+            yield path, lock
 
 
 def _settle(path: str, folder: str) -> None:
