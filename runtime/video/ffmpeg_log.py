@@ -41,6 +41,10 @@ TOLD_LINES = 2
 """Lines that a message repeats."""
 
 
+_LEVEL = threading.RLock()
+"""Who changes FFmpeg's level, one for the process, puts it back before another thread may look at it."""
+
+
 @dataclass(frozen=True)
 class LogLine:
     """One line: `source` is FFmpeg's name of what said it (`h264`, `matroska,webm`)."""
@@ -84,10 +88,9 @@ class _Listeners(logging.Handler):
         self.readers: dict[int, FFmpegLog | None] = {}
         """By thread."""
         self._before: tuple[int | None, bool, bool] = None, True, True
-        self._changing = threading.Lock()
 
     def open(self, log: FFmpegLog) -> None:
-        with self._changing:
+        with _LEVEL:
             if not self._open:
                 self._take_over()
             self._open.append(log)
@@ -96,7 +99,7 @@ class _Listeners(logging.Handler):
         if log is None:  # logging.shutdown closes every handler
             super().close()
             return
-        with self._changing:
+        with _LEVEL:
             if log in self._open:
                 self._open.remove(log)
                 if not self._open:
@@ -133,6 +136,19 @@ class _Listeners(logging.Handler):
 
 
 _LISTENERS = _Listeners()
+
+
+@contextmanager
+def information_logged() -> Iterator[list[tuple[int, str, str]]]:
+    """What FFmpeg logs in this thread, down to information; PyAV's level is put back afterwards."""
+    with _LEVEL:
+        level = av_logging.get_level()
+        av_logging.set_level(av_logging.INFO)
+        try:
+            with av_logging.Capture() as messages:
+                yield messages
+        finally:
+            av_logging.set_level(level)
 
 
 @dataclass(frozen=True)

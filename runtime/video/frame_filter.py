@@ -3,17 +3,17 @@
 import re
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from fractions import Fraction
 from functools import partial
 from typing import Generic, TypeVar, cast
 
 import av
-from av import logging as av_logging
 from av.filter import Graph
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from flashvsr_trt.errors import VideoError
+from flashvsr_trt.runtime.video.ffmpeg_log import information_logged
 
 UNSPECIFIED = "unspecified"
 PROBE_SIDES = (16, 32)
@@ -103,18 +103,6 @@ def one_filter(frame: av.VideoFrame, name: str, **options: str) -> Graph:
     )
     graph.link_nodes(source, graph.add(name, **options), graph.add("buffersink")).configure()
     return graph
-
-
-@contextmanager
-def information_logged() -> Iterator[list[tuple[int, str, str]]]:
-    """What FFmpeg logs in this thread, down to information; PyAV's level is put back afterwards."""
-    level = av_logging.get_level()
-    av_logging.set_level(av_logging.INFO)
-    try:
-        with av_logging.Capture() as messages:
-            yield messages
-    finally:
-        av_logging.set_level(level)
 
 
 BWDIF = {"mode": "send_frame", "parity": "auto", "deint": "interlaced"}

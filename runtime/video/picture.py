@@ -25,12 +25,8 @@ from flashvsr_trt.runtime.video.color import (
     sample_bits,
     to_rgb,
 )
-from flashvsr_trt.runtime.video.frame_filter import (
-    UNSPECIFIED,
-    FrameFilter,
-    chroma_location,
-    information_logged,
-)
+from flashvsr_trt.runtime.video.ffmpeg_log import information_logged
+from flashvsr_trt.runtime.video.frame_filter import UNSPECIFIED, FrameFilter, chroma_location
 from flashvsr_trt.runtime.video.info import VideoInfo
 
 NOT_ALPHA = ("mjpeg", "mjpegb", "jpegls")
