@@ -18,7 +18,7 @@ from flashvsr_trt.files.image_sequence import (
 )
 from flashvsr_trt.files.targets import STANDARD_STREAM, identity
 from flashvsr_trt.notices import Notify, phase
-from flashvsr_trt.runtime.output_names import chosen_output
+from flashvsr_trt.runtime.output_names import chosen_output, is_folder_of_videos, is_remote
 from flashvsr_trt.runtime.request import RunOptions
 from flashvsr_trt.runtime.video.image_output import is_image_output, names_folder, picture_pattern
 
@@ -95,6 +95,7 @@ def jobs_of(inputs: Sequence[str], options: RunOptions) -> list[RunOptions]:
     made_here = {
         identity(chosen_output(replace(options, input=name, output=None, side_by_side=split, scale=scale)))
         for name in found
+        if not is_remote(name)
         for split in (False, True)
         for scale in SCALES
     }
@@ -208,8 +209,11 @@ def _with_extension(files: Sequence[str], extensions: tuple[str, ...]) -> list[s
 
 
 def _output(name: str, options: RunOptions) -> str:
-    beside = chosen_output(replace(options, input=name, output=None))
+    beside = replace(options, input=name, output=None)
     if options.output is None:
-        return beside
-    inside = os.path.join(options.output, os.path.basename(beside.rstrip("/")))
-    return inside + "/" if beside.endswith("/") else inside
+        return chosen_output(beside)
+    inside = replace(options, input=name, output=os.path.join(options.output, ""))
+    if is_folder_of_videos(inside):
+        return chosen_output(inside)
+    # The pictures of one input have a folder of their own in there.
+    return os.path.join(options.output, os.path.basename(chosen_output(beside).rstrip("/")), "")

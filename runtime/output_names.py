@@ -73,7 +73,7 @@ def chosen_output(options: RunOptions) -> str:
     path = local_path(options.output)
     if not is_folder_of_videos(options):
         return path
-    name = PurePath(urlsplit(options.input).path if _is_remote(options.input) else local_path(options.input))
+    name = PurePath(urlsplit(options.input).path if is_remote(options.input) else local_path(options.input))
     if not name.name or options.input == STANDARD_STREAM:
         raise UsageError(f"the input {options.input} has no name for a video in {path}; name a file with -o")
     return os.path.join(path, upscaled_name(name, options.scale, options.codec, word).name)
@@ -94,7 +94,8 @@ def _is_sequence(path: str) -> bool:
     return os.path.isdir(path) or (not os.path.lexists(path) and names_images(path))
 
 
-def _is_remote(name: str) -> bool:
+def is_remote(name: str) -> bool:
+    """Whether an input is no file here, so that nothing lies beside it."""
     return is_url(name) and not os.path.lexists(name) and not name.startswith("file:")
 
 
@@ -115,7 +116,7 @@ def default_output(name: str, scale: int, codec: str | None = None, word: str = 
     Raises:
         UsageError: the input is a pipe or a URL, which have no place of their own.
     """
-    if name == STANDARD_STREAM or _is_remote(name):
+    if name == STANDARD_STREAM or is_remote(name):
         raise UsageError(f"the input {name} has no folder for an output; add -o OUT")
     path = Path(name.removeprefix("file:") if not os.path.lexists(name) else name)
     if _is_sequence(str(path)):

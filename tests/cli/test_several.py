@@ -127,6 +127,12 @@ def test_what_several_inputs_cannot_be(tmp_path, monkeypatch, inputs, output, te
         jobs_of(inputs, options(output=output))
 
 
+@pytest.mark.parametrize("output", ["out", "out/"])
+def test_urls_go_into_a_folder_that_is_named(output):
+    jobs = jobs_of(["http://host/a.mp4?key=1", "http://host/b.webm"], options(output=output))
+    assert [job.output for job in jobs] == ["out/a_2x.mp4", "out/b_2x.webm"]
+
+
 def test_lost_ranks_end_several_inputs():
     started = []
 
