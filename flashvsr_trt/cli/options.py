@@ -55,7 +55,8 @@ class OutputPath(click.Path):
             self.fail("'' is no name; give it one, or leave the option out", param, ctx)
         if os.fspath(value) == STANDARD_STREAM:
             self.fail("- is stdout, and this needs a file of its own, or a folder; name one", param, ctx)
-        return (self.type or Path)(os.fsdecode(super().convert(value, param, ctx)))
+        kind: Any = self.type or Path
+        return kind(os.fsdecode(super().convert(value, param, ctx)))
 
 
 class TextType(click.ParamType):

@@ -15,7 +15,7 @@ from flashvsr_trt.runtime.request import OutputOptions
 from flashvsr_trt.runtime.video.beside import hdr_options
 from flashvsr_trt.runtime.video.color import chroma_steps, has_alpha, is_subsampled, sample_bits
 from flashvsr_trt.runtime.video.info import VideoInfo
-from flashvsr_trt.runtime.video.media_open import error_reason, find_encoder
+from flashvsr_trt.runtime.video.media_open import error_reason, find_encoder, find_pixel_format
 
 DEFAULT_CODEC = "libx264"
 CONTAINER_CODECS = {"webm": "libvpx-vp9", "yuv4mpegpipe": "rawvideo"}
@@ -153,10 +153,7 @@ def _quality_options(codec: str, crf: float | None) -> dict[str, str]:
 
 
 def _check_pixel_format(encoder: Codec, size: tuple[int, int], wanted: str) -> None:
-    try:
-        av.VideoFormat(wanted)
-    except ValueError as error:
-        raise UsageError(f"no pixel format '{wanted}'; use one such as {DEFAULT_PIXEL_FORMAT}") from error
+    find_pixel_format(wanted)
     supported = _supported(encoder)
     if supported and wanted not in supported:
         raise UsageError(f"{encoder.name} has no {wanted}; use one of {', '.join(supported)}")

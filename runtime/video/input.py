@@ -34,7 +34,13 @@ from flashvsr_trt.runtime.video.frame_clock import (
 from flashvsr_trt.runtime.video.frame_filter import progressive_frames
 from flashvsr_trt.runtime.video.frame_reader import read_frames
 from flashvsr_trt.runtime.video.info import DecodedFrame, VideoInfo, VideoInput
-from flashvsr_trt.runtime.video.media_open import error_reason, exact_fraction, is_url, open_media
+from flashvsr_trt.runtime.video.media_open import (
+    error_reason,
+    exact_fraction,
+    find_pixel_format,
+    is_url,
+    open_media,
+)
 from flashvsr_trt.runtime.video.packet_times import JUMPING_FORMATS, clock_unit
 from flashvsr_trt.runtime.video.picture import PictureReader, container_crop, display_matrix
 
@@ -77,7 +83,11 @@ def open_input(
     if raw_size:
         shape = f"{raw_size[1]}x{raw_size[0]}"
         framerate = str(rate or DEFAULT_RATE)
-        raw = {"video_size": shape, "pixel_format": options.raw_format, "framerate": framerate}
+        raw = {
+            "video_size": shape,
+            "pixel_format": find_pixel_format(options.raw_format).name,
+            "framerate": framerate,
+        }
     with ExitStack() as opened:
         log = FFmpegLog()
         opened.callback(log.close)

@@ -121,6 +121,14 @@ def find_encoder(name: str, kind: str, advice: str) -> Codec:
     return encoder
 
 
+def find_pixel_format(name: str) -> av.VideoFormat:
+    """FFmpeg's pixel format of a name. Raises UsageError where there is none."""
+    try:
+        return av.VideoFormat(name)
+    except ValueError as error:
+        raise UsageError(f"no pixel format '{name}'; use one such as yuv420p or rgb24") from error
+
+
 def exact_fraction(value: Rational | None) -> Fraction | None:
     """A rate, time base or aspect of PyAV as a Fraction; None for 0, 0/0 and 1/0, FFmpeg's "not known".
 

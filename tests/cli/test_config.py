@@ -186,6 +186,7 @@ def test_a_bad_value_of_a_variable_is_said_to_be_of_it(monkeypatch, capfd):
         *[("CRF", "500"), ("ENCODER_OPTION", "preset=nosuch"), ("GPUS", "9"), ("TILE", "100x100")],
         *[("CALIBRATION", "/nowhere/kept.json"), ("LOG_FILE", "/nowhere/run.log"), ("PROGRESS", "nosuch")],
         *[("START", "400"), ("VRAM", "1M"), ("WEIGHTS", "/nowhere"), ("ATTENTION", "nosuch")],
+        ("RAW_FORMAT", "nosuch"),
     ],
 )
 def test_an_error_names_the_variable_or_the_key_that_its_value_came_from(
@@ -193,6 +194,7 @@ def test_an_error_names_the_variable_or_the_key_that_its_value_came_from(
 ):
     clip = make_clip(tmp_path / "clip.mp4", frames=1, size=(64, 64))
     given = {"PRESET": "sparse-2.0"} if name == "WEIGHTS" else {"PRESET": "nano", "WEIGHTS": "random"}
+    given |= {"RAW_SIZE": "8x8"} if name == "RAW_FORMAT" else {}
     given |= {"BACKEND": "torch", "PRECISION": "fp8" if name == "CALIBRATION" else "auto", name: value}
     for variable, text in given.items():
         monkeypatch.setenv(f"FLASHVSR_{variable}", text)
