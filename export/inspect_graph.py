@@ -15,7 +15,7 @@ from flashvsr_trt.bundle import Bundle
 from flashvsr_trt.config.presets import WINDOW_TOKENS
 from flashvsr_trt.config.signatures import TensorSpec
 from flashvsr_trt.errors import BundleError
-from flashvsr_trt.plugins.sparse_attention import BLOCK_SPARSE_ATTENTION, DOMAIN
+from flashvsr_trt.plugins.sparse_attention import BLOCK_SPARSE_ATTENTION, DOMAIN, SELECT_BLOCKS
 
 _ATTENTION = f"{DOMAIN}::{BLOCK_SPARSE_ATTENTION.name}"
 
@@ -87,11 +87,7 @@ def node_flops(node: ir.Node) -> int:
     if kind == _ATTENTION:
         return _attention_flops(node)
     if kind == "Einsum":
-        terms = node.attributes["equation"].as_string().partition("->")[0].split(",")
-        sizes: dict[str, int] = {}
-        for term, value in zip(terms, node.inputs, strict=True):
-            sizes |= dict(zip(term.strip(), _shape(value), strict=True))
-        return 2 * math.prod(sizes.values())
+        return _einsum_flops(node)
     if kind == "Conv":
         summed = math.prod(_shape(node.inputs[1])[1:])
     elif kind in ("Gemm", "MatMul"):
@@ -101,11 +97,25 @@ def node_flops(node: ir.Node) -> int:
     return 2 * math.prod(_shape(node.outputs[0])) * summed
 
 
+def _einsum_flops(node: ir.Node) -> int:
+    terms = node.attributes["equation"].as_string().replace(" ", "").partition("->")[0].split(",")
+    sizes: dict[str | int, int] = {}
+    for term, value in zip(terms, node.inputs, strict=True):
+        before, _, after = term.partition("...")
+        shape = _shape(value)
+        # What an ellipsis stands for is aligned at its end, as broadcasting does.
+        axes = [*before, *range(len(before) + len(after) - len(shape), 0), *after]
+        if len(axes) != len(shape):
+            return 0
+        for axis, size in zip(axes, shape, strict=True):
+            sizes[axis] = max(size, sizes.get(axis, 0))
+    return 2 * math.prod(sizes.values())
+
+
 def _attention_flops(node: ir.Node) -> int:
     """Of all blocks its selection may keep, which the node that selects them knows."""
-    index = node.inputs[5]
-    selecting = index.producer() if index else None
-    if selecting is None:
+    selecting = next((x.producer() for x in node.inputs[5:6] if x is not None), None)
+    if selecting is None or selecting.op_type != SELECT_BLOCKS.name:
         return 0
     heads, units, windows, key_windows = _shape(selecting.inputs[0])
     kept = min(selecting.attributes["top_k"].as_int(), windows * key_windows - 1)
@@ -117,8 +127,8 @@ def _label(node: ir.Node) -> str:
 
 
 def _shape(value: ir.Value | None) -> tuple[int, ...]:
-    """Sizes of its axes; 0 stands for one that a graph which is not ours leaves open."""
-    shape = value.shape if value is not None and value.shape is not None else ()
+    """Sizes of its axes; 0 stands for one, or for all, that a graph which is not ours leaves open."""
+    shape = value.shape if value is not None and value.shape is not None else (0,)
     return tuple(side if isinstance(side, int) else 0 for side in shape)
 
 

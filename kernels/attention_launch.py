@@ -36,7 +36,8 @@ def attention_strides(
 
     Raises:
         ValueError: head_dim is not 32 or 128, a tensor's heads are not adjacent, the ring's slots are not, a
-            stride is not a multiple of 16 bytes, or index and count are not contiguous int32 of their shapes.
+            stride is not a multiple of 16 bytes, keys and values differ in size, or index and count are not
+            contiguous int32 of their shapes.
     """
     tokens, heads, head_dim = q.shape
     if head_dim not in HEAD_DIMS:
@@ -54,6 +55,9 @@ def attention_strides(
             raise ValueError(f"{name} {tuple(tensor.shape)} must end in adjacent [{heads}, {head_dim}] heads")
         if tensor.data_ptr() % 16 or tensor.stride(-3) * tensor.element_size() % 16:
             raise ValueError(f"{name} must be aligned to 16 bytes: stride {tensor.stride()}")
+    if len(k) not in (0, tokens) or len(v) != len(k) or ring_v.shape != ring_k.shape:
+        lengths = ", ".join(str(tuple(x.shape[:-2])) for x in (q, k, v, ring_k, ring_v))
+        raise ValueError(f"k and v have q's tokens or none, and both rings as many; here are {lengths}")
     for name, ring in {"ring_k": ring_k, "ring_v": ring_v}.items():
         if ring.stride()[:2] != (slot_tokens * strides["ring"], strides["ring"]):
             raise ValueError(f"{name}'s slots must follow each other: stride {ring.stride()}")

@@ -101,7 +101,7 @@ def block_sparse_attention_scaled(
         raise ValueError(f"head_dim {head_dim} has no attention kernel; it is one of {HEAD_DIMS}")
     if own_slot < 0 or own_slot * slot_tokens + len(k) > slots * slot_tokens:
         raise ValueError(f"{len(k)} own tokens from slot {own_slot} on are beyond {slots} of {slot_tokens}")
-    own, ring = (len(k), heads, head_dim), (slots, slot_tokens, heads, head_dim)
+    own, ring = (len(k) // BLOCK * BLOCK, heads, head_dim), (slots, windows * BLOCK, heads, head_dim)
     scale = slots, windows, heads
     for name, tensor, dtype, shape in (
         ("q", q, q.dtype, (rows * BLOCK, heads, head_dim)),

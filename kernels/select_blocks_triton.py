@@ -284,13 +284,15 @@ def launch_select_blocks(
     """`select_blocks_reference` as one kernel launch: arguments and results are its, no host synchronisation.
 
     Raises:
-        ValueError: `probability` is not contiguous float32, or there are more than 16 ring slots, or 2**21
-            entries in one map.
+        ValueError: `probability` is not contiguous float32, or `slot_valid` bool, or there are more than 16
+            ring slots, or 2**21 entries in one map.
     """
     heads, units, windows, key_windows = probability.shape
     slots = slot_valid.shape[0]
     if probability.dtype != torch.float32 or not probability.is_contiguous():
         raise ValueError(f"probability must be contiguous float32, not {probability.dtype}")
+    if slot_valid.dtype != torch.bool or not slot_valid.is_contiguous():
+        raise ValueError(f"slot_valid must be contiguous bool, not {slot_valid.dtype}")
     if key_windows not in (slots * windows, (slots + units) * windows):
         raise ValueError(f"{key_windows} key windows do not fit {slots} slots + {units} units of {windows}")
     if slots > MAX_SLOTS:

@@ -4,15 +4,18 @@ import json
 import shutil
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import psutil
 import pytest
+from onnx import TensorProto, helper
 from safetensors.numpy import load_file
 
 from flashvsr_trt.bundle import MANIFEST, read_bundle
 from flashvsr_trt.errors import BundleError, UsageError
 from flashvsr_trt.export import export_bundle as exporting
 from flashvsr_trt.export.export_bundle import export_bundle, export_network
+from flashvsr_trt.export.inspect_graph import inspect_file
 from flashvsr_trt.export.weights_file import data_offsets
 from flashvsr_trt.files.manifest_reader import dump_manifest
 from tests.cli.command import assert_refused, call
@@ -199,6 +202,29 @@ def test_inspect_counts_a_bundle(sparse_bundle, capfd):
     outcome = call(capfd, "inspect", sparse_bundle.graph_path("encode"))
     assert outcome.code == 0
     assert "Conv 2" in outcome.out
+
+
+@pytest.mark.parametrize(
+    ("node", "flops"),
+    [
+        (helper.make_node("MatMul", ["x", "w"], ["z"]), 2 * 5 * 2 * 3 * 4),
+        (helper.make_node("Einsum", ["x", "w"], ["z"], equation="...ij, jk -> ...ik"), 2 * 5 * 2 * 3 * 4),
+        (helper.make_node("Einsum", ["unknown", "w"], ["z"], equation="ij,jk->ik"), 0),
+        (helper.make_node("MatMul", ["unknown", "w"], ["z"]), 0),
+        (helper.make_node("Conv", ["x", "unknown"], ["z"]), 0),
+        (helper.make_node("block_sparse_attention", ["x"], ["z"], domain="flashvsr"), 0),
+    ],
+)
+def test_inspect_counts_what_another_graph_says_of_its_sizes(tmp_path, node, flops):
+    ports = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name, shape in (("x", [5, 2, 3]), ("w", [3, 4]), ("z", None))
+    ]
+    nodes = [helper.make_node("Other", ["x"], ["unknown"], domain="other"), node]
+    opsets = [helper.make_opsetid(*opset) for opset in (("", 22), ("other", 1), ("flashvsr", 1))]
+    graph = helper.make_graph(nodes, "graph", ports[:2], ports[2:])
+    onnx.save(helper.make_model(graph, opset_imports=opsets), tmp_path / "other.onnx")
+    assert inspect_file(tmp_path / "other.onnx").flops == flops
 
 
 def test_inspect_refuses_what_is_no_model(tmp_path, capfd):

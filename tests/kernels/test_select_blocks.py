@@ -236,3 +236,8 @@ def test_compact_and_expand_are_inverse():
 def test_unusable_arguments_are_refused(run_kernel, probability, slots, message):
     with pytest.raises(ValueError, match=message):
         run_kernel(launch, probability, torch.ones(slots, dtype=torch.bool), 3)
+
+
+def test_slots_that_are_no_flags_are_refused(run_kernel):
+    with pytest.raises(ValueError, match=r"slot_valid must be contiguous bool, not torch\.int64"):
+        run_kernel(launch, torch.rand(1, 1, 4, 8), torch.ones(1, dtype=torch.int64), 3)
