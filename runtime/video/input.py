@@ -309,6 +309,10 @@ def _image_frames(reader: PictureReader, images: list[str]) -> Iterator[DecodedF
 
 
 def _decode_image(path: str) -> tuple[av.VideoFrame, str]:
-    """The picture and the name of its decoder."""
+    """The picture and the name of its decoder. Raises ValueError where there is none, as in a sound file."""
     with open_media(path) as container:
-        return next(container.decode(video=0)), container.streams.video[0].codec_context.name
+        streams = container.streams.video
+        frame = next(container.decode(streams[0]), None) if streams else None
+        if frame is None:
+            raise ValueError("it holds no picture")
+        return frame, streams[0].codec_context.name

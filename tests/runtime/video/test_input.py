@@ -1,12 +1,13 @@
 import subprocess
 import sys
+import wave
 from fractions import Fraction
 
 import av
 import numpy as np
 import pytest
 
-from flashvsr_trt.errors import UsageError, VideoError
+from flashvsr_trt.errors import TruncatedInputError, UsageError, VideoError
 from flashvsr_trt.runtime.request import InputOptions
 from flashvsr_trt.runtime.video.input import open_input
 from tests.clips import NTSC, gray_frame, gray_level, irregular_pts, make_clip, make_images
@@ -150,6 +151,19 @@ def test_a_gap_in_the_numbers_is_named(tmp_path):
     (folder / "00003.png").unlink()
     with pytest.raises(VideoError, match="has no number 3"):
         open_input(str(folder / "%05d.png"))
+
+
+@pytest.mark.parametrize(("number", "kind"), [(1, VideoError), (3, TruncatedInputError)])
+def test_sound_under_the_name_of_an_image_is_named(tmp_path, number, kind):
+    folder = make_images(tmp_path / "in")
+    sound = folder / f"{number:05d}.png"
+    assert sound.exists()
+    with wave.open(str(sound), "wb") as written:
+        written.setparams((1, 2, 8000, 0, "NONE", ""))
+        written.writeframes(bytes(1000))
+    with pytest.raises(VideoError, match=rf"{sound.name} cannot be read .*it holds no picture") as error:
+        read(folder)
+    assert error.type is kind
 
 
 def test_an_image_of_another_size_is_named(tmp_path):
