@@ -20,9 +20,9 @@ PERCENTILES = (50, 90, 95, 99)
 
 @click.command(cls=Command)
 @EXECUTOR_OPTIONS
-@click.option("--size", type=SizeType(), default="1280x768", show_default=True, help="Of the upscaled frame.")
-@click.option("--warm-up", type=click.IntRange(0, 10**6), default=4, show_default=True, help="Chunks before.")
-@click.option("--iterations", type=COUNT, default=20, show_default=True, help="Chunks that are timed.")
+@click.option("--size", type=SizeType(), default="1280x768", help="Of the upscaled frame.")
+@click.option("--warm-up", type=click.IntRange(0, 10**6), default=4, help="Chunks before.")
+@click.option("--iterations", type=COUNT, default=20, help="Chunks that are timed.")
 @click.option("--least-fps", type=FiniteType(), help="FAILED, and exit code 1, where it is slower than this.")
 @JSON
 @click.pass_obj

@@ -56,11 +56,10 @@ SHOWN = 10
     type=Choice(("auto", *DTYPES), older={dtype: name for name, dtype in DTYPES.items()}),
     callback=lambda context, option, name: DTYPES.get(name, name),
     default="auto",
-    show_default=True,
     help="What FP8 is compared with.",
 )
-@click.option("--frames", type=COUNT, default=41, show_default=True, help="Of each clip.")
-@click.option("--psnr", "wanted", type=FiniteType(), default=40.0, show_default=True, help="Of every chunk.")
+@click.option("--frames", type=COUNT, default=41, help="Of each clip.")
+@click.option("--psnr", "wanted", type=FiniteType(), default=40.0, help="Of every chunk.")
 @OVERWRITE
 def calibrate(
     clips: tuple[str, ...], output: str, frames: int, wanted: float, overwrite: bool, **options: Any

@@ -226,6 +226,7 @@ DISPLAY_OPTIONS: tuple[click.Option, ...] = (
     click.Option(
         ["-v", "--verbose"],
         count=True,
+        show_default=False,
         callback=_louder,
         expose_value=False,
         help="Show what builders say too; -vv: everything.",

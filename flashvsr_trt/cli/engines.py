@@ -33,9 +33,7 @@ def engines() -> None:
 @engines.command()
 @STREAM_OPTIONS
 @click.option("--bundle", type=_FOLDER, help="Build from this bundle; the options above are then its own.")
-@click.option(
-    "--flavour", default="auto", show_default=True, metavar="F", help="rtx, tensorrt, onnxruntime or auto."
-)
+@click.option("--flavour", default="auto", metavar="F", help="rtx, tensorrt, onnxruntime or auto.")
 @click.option(
     "--arch",
     "device_arch",

@@ -54,7 +54,7 @@ def export(
 
 @click.command(cls=Command)
 @click.argument("bundle", type=_FOLDER)
-@click.option("--against", type=click.Choice(["torch"]), default="torch", show_default=True)
+@click.option("--against", type=click.Choice(["torch"]), default="torch")
 @click.option(
     "--backend",
     type=click.Choice(["onnxruntime", "tensorrt"]),
@@ -65,8 +65,8 @@ def export(
     metavar="DIR|NAME",
     help="A set of BUNDLE's engines, or a folder of sets.  [default: the cache]",
 )
-@click.option("--flavour", default="auto", show_default=True, metavar="F", help="Of the engines.")
-@click.option("--frames", type=COUNT, default=70, show_default=True, help="Of the synthetic clip.")
+@click.option("--flavour", default="auto", metavar="F", help="Of the engines.")
+@click.option("--frames", type=COUNT, default=70, help="Of the synthetic clip.")
 @click.option("--weights", metavar="W", help="The bundle's weights.  [default: as it was exported]")
 @click.option("--bisect", is_flag=True, help="Find the first tensor that diverges inside a graph.")
 @JSON

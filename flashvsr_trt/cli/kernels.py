@@ -30,11 +30,10 @@ def kernels() -> None:
     aliases=("--dtype",),
     multiple=True,
     default=("bf16", "fp16"),
-    show_default=True,
     help="bf16 or fp16, of the attention kernels; may be given more than once.",
 )
 @click.option("-o", "--output", type=OutputPath(file_okay=False), required=True)
-@click.option("--workers", type=WORKERS, default=2, show_default=True, help="Processes that compile at once.")
+@click.option("--workers", type=WORKERS, default=2, help="Processes that compile at once.")
 def build(architectures: tuple[str, ...], dtypes: tuple[str, ...], output: Path, workers: int) -> None:
     """Compile every kernel to PTX and cubin, with a manifest. Needs no GPU."""
     from flashvsr_trt.kernels.compile import build_kernels

@@ -209,7 +209,7 @@ Decorator = Callable[[Callable], Callable]
 def choice(name: str, values: Sequence, help_text: str, older: Mapping = MappingProxyType({})) -> Decorator:
     """An option that takes one of `values`, or of the `older` words for them; the first is its default."""
     kind = Choice(values, older)
-    return click.option(name, type=kind, default=values[0], show_default=True, help=help_text)
+    return click.option(name, type=kind, default=values[0], help=help_text)
 
 
 def options(*those: Decorator) -> Decorator:
@@ -227,6 +227,7 @@ OVERWRITE = click.option(
     "-y/-n",
     "--overwrite/--no-overwrite",
     default=False,
+    show_default=False,
     help="Replace what exists, or refuse to.  [default: -n]",
 )
 
@@ -245,9 +246,7 @@ def kernel_architecture(name: str) -> str:
     return f"sm_{found[1]}{found[2]}" if found else name
 
 
-PRESET = click.option(
-    "--preset", default=DEFAULT_PRESET, show_default=True, help="See `flashvsr-trt presets`."
-)
+PRESET = click.option("--preset", default=DEFAULT_PRESET, help="See `flashvsr-trt presets`.")
 SCALE = choice("--scale", SCALES, "Times width and height.")
 SCHEDULE = choice(
     "--schedule",
@@ -263,13 +262,13 @@ WEIGHTS = click.option(
 )
 
 FIT = choice("--fit", FITS, "To multiples of 128 pixels.")
-DEVICE = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+DEVICE = click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
 
 EXECUTOR_OPTIONS = options(
     *(PRESET, SCALE, WEIGHTS, SCHEDULE),
     choice("--chunk-size", CHUNK_SIZES, "Frames a call: 16 is a little faster, and later."),
     *(COLOR_FIX, UPSAMPLER),
-    click.option("--backend", default="auto", show_default=True, help="See `flashvsr-trt doctor`."),
+    click.option("--backend", default="auto", help="See `flashvsr-trt doctor`."),
     DEVICE,
     choice(
         "--precision",
@@ -277,9 +276,7 @@ EXECUTOR_OPTIONS = options(
         "bf16 on a GPU, fp32 on a CPU; fp8 is faster and less exact, fp8-attention more so.",
         older={"dtype": "auto"},
     ),
-    click.option(
-        "--build/--no-build", default=True, show_default=True, help="Build engines that are missing."
-    ),
+    click.option("--build/--no-build", default=True, help="Build engines that are missing."),
     choice("--flavour", FLAVOUR_CHOICES, "Of the engines that --backend tensorrt runs."),
     click.option(
         "--engines", metavar="DIR", help="Run the engines in DIR, a set or a folder of sets; build none."

@@ -68,7 +68,7 @@ STREAM_CODECS = "copy, auto (convert what OUT cannot hold), none, or an encoder 
 )
 @EXECUTOR_OPTIONS
 @FIT
-@click.option("--seed", type=SEED, default=0, show_default=True, help="Of the noise.")
+@click.option("--seed", type=SEED, default=0, help="Of the noise.")
 @click.option("--gpus", type=COUNT, help="Share the work between this many; starts torchrun.")
 @click.option("--dtype", default="auto", hidden=True, help="A --precision by PyTorch's name of it.")
 @choice("--attention", ATTENTIONS, "reference: PyTorch instead of the kernels.")
@@ -82,7 +82,6 @@ STREAM_CODECS = "copy, auto (convert what OUT cannot hold), none, or an encoder 
     "--tile",
     type=TileType(),
     default="auto",
-    show_default=True,
     help="Run in tiles of this size of the upscaled frame; auto: where it does not fit in one piece.",
 )
 @click.option("--vram", type=BytesType(), metavar="BYTES", help="Take no more memory than this, say 8G.")
@@ -92,7 +91,7 @@ STREAM_CODECS = "copy, auto (convert what OUT cannot hold), none, or an encoder 
     metavar="FILE",
     help="Print times by layer of engines, and write a trace.",
 )
-@click.option("--start", type=PositionType(), default="0", help="Skip what comes before.")
+@click.option("--start", type=PositionType(), default="0", show_default=False, help="Skip what comes before.")
 @click.option("--end", type=PositionType(), help="Stop before this frame or time.")
 @click.option("--duration", type=PositionType(), help="Stop after this many frames, or this long.")
 @click.option("-ss", "--ss", type=TimeType(), help="As FFmpeg's: --start, where a bare number is seconds.")
@@ -101,7 +100,7 @@ STREAM_CODECS = "copy, auto (convert what OUT cannot hold), none, or an encoder 
 @click.option("--frames", type=COUNT, help="Stop after this many frames.")
 @click.option("--rate", type=RateType(), help="Frames a second of images and raw video.")
 @click.option("--raw-size", type=SizeType(), help="The input is raw video of this size.")
-@click.option("--raw-format", default="rgb24", show_default=True, help="Pixel format of raw video.")
+@click.option("--raw-format", default="rgb24", help="Pixel format of raw video.")
 @click.option(
     "--deinterlace/--no-deinterlace",
     default=None,
@@ -131,9 +130,15 @@ STREAM_CODECS = "copy, auto (convert what OUT cannot hold), none, or an encoder 
     callback=lambda context, option, pairs: dict(pairs),
     help="Say preset=slow.",
 )
-@click.option("--audio-codec", default="copy", show_default=True, help=f"{STREAM_CODECS}, say aac.")
-@click.option("--subtitle-codec", default="copy", show_default=True, help=f"{STREAM_CODECS}, say mov_text.")
-@click.option("--threads", type=THREADS, default=0, help="Of decoder and encoder.  [default: theirs]")
+@click.option("--audio-codec", default="copy", help=f"{STREAM_CODECS}, say aac.")
+@click.option("--subtitle-codec", default="copy", help=f"{STREAM_CODECS}, say mov_text.")
+@click.option(
+    "--threads",
+    type=THREADS,
+    default=0,
+    show_default=False,
+    help="Of decoder and encoder.  [default: theirs]",
+)
 @OVERWRITE
 @click.option("--json", "json_file", metavar="FILE", help="Write a report; - for stdout.")
 @click.pass_obj

@@ -29,9 +29,7 @@ _COLUMNS: "dict[str, Callable[[PartReport], str]]" = {
 }
 
 _PATH = click.Path(path_type=Path)
-_PRESET = click.option(
-    "--preset", default=DEFAULT_PRESET, show_default=True, help="Network whose sizes are expected."
-)
+_PRESET = click.option("--preset", default=DEFAULT_PRESET, help="Network whose sizes are expected.")
 _PROMPT = click.option("--prompt", type=_PATH, help="posi_prompt.pth, where it is not beside the weights.")
 
 
@@ -42,7 +40,7 @@ def weights() -> None:
 
 @weights.command()
 @click.option("--repo", help="Hugging Face repository.  [default: the published v1.1 one]")
-@click.option("--revision", default="main", show_default=True, help="Branch, tag or commit.")
+@click.option("--revision", default="main", help="Branch, tag or commit.")
 @click.option("-o", "--output", type=OutputPath(), help="Directory.  [default: the Hugging Face cache]")
 def pull(repo: str | None, revision: str, output: Path | None) -> None:
     """Download the published files and verify their checksums (6.4 GB)."""
