@@ -13,6 +13,7 @@ from flashvsr_trt.config.signatures import StreamConfig
 from flashvsr_trt.errors import UsageError
 from flashvsr_trt.model.fused_projector import CONVOLUTIONS
 from flashvsr_trt.model.network import Network
+from flashvsr_trt.model.running_dit import ATTENTION
 from flashvsr_trt.parity.compare import run_clip
 from flashvsr_trt.parity.tensor_error import psnr
 from flashvsr_trt.runtime.request import TorchOptions
@@ -110,14 +111,19 @@ class Measured:
 
 @torch.inference_mode()
 def product_errors(network: Network, clips: Sequence[Clip]) -> dict[str, float]:
-    """Error of the latents by product, of the clip where it is largest, where this alone is in FP8."""
-    measured = Measured(network)
+    """Error of the latents by product, of the clip where it is largest, where this alone is in FP8.
+
+    Of dense attention, which has no form in FP8, there is none.
+    """
+    measured, preset = Measured(network), clips[0].stream.preset
 
     def error(name: str) -> float:
         of_clip = encoded_error if name in CONVOLUTIONS else latent_error
         return measured.with_products([name], lambda running: max(of_clip(running, clip) for clip in clips))
 
-    return {name: error(name) for name in fp8_choices(network.device, clips[0].stream.preset.network)}
+    names = fp8_choices(network.device, preset.network)
+    dense = preset.attention.sparse_ratio is None
+    return {name: error(name) for name in names if not (dense and name == ATTENTION)}
 
 
 @torch.inference_mode()

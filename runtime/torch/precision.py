@@ -13,7 +13,7 @@ from flashvsr_trt.files.manifest_reader import dump_manifest, manifest_errors, r
 from flashvsr_trt.kernels.calls import architecture_of
 from flashvsr_trt.kernels.fp8_products import kernel_taking
 from flashvsr_trt.kernels.tuning import capability_number
-from flashvsr_trt.model.fused_projector import convolution_sizes
+from flashvsr_trt.model.fused_projector import CONVOLUTIONS, convolution_sizes
 from flashvsr_trt.model.network import fp8_names
 from flashvsr_trt.model.running_dit import ATTENTION
 from flashvsr_trt.runtime.request import DIT_PRECISIONS, KV_CACHES, TorchOptions
@@ -55,9 +55,16 @@ def read_calibration(path: Path, layers: int) -> Calibration:
     content = read_manifest(path.parent, path.name, FORMAT, UsageError, remedy)
     with manifest_errors(path, UsageError, remedy):
         found = record_of(Calibration, content)
-    if unknown := set(found.kept) - set(fp8_names(layers)):
+    if unknown := {*found.kept, *found.errors} - set(fp8_names(layers)):
         raise UsageError(f"{path} is for another network: this one has no {min(unknown)}; {remedy}")
+    if missing := unmeasured(found, layers) - {ATTENTION, *CONVOLUTIONS}:
+        raise UsageError(f"{path} is for another network: it has no {min(missing)}; {remedy}")
     return found
+
+
+def unmeasured(table: Calibration, layers: int) -> set[str]:
+    """Products that a table says nothing of: where it was made there was no form in FP8 of them."""
+    return set(fp8_names(layers)) - table.errors.keys()
 
 
 def fp8_lines(
@@ -67,9 +74,17 @@ def fp8_lines(
     if options.precision == DIT_PRECISIONS[0]:
         return []
     table, layers, lines = options.calibration, network.dit.layers, []
-    if table and read_calibration(Path(table), layers).weights != fingerprint:
-        lines = [f"{table} was made with other weights: it may keep the wrong products out of FP8"]
-    if left := set(fp8_names(layers)) - set(fp8_choices(device, network)):
+    left = set(fp8_names(layers)) - set(fp8_choices(device, network))
+    if table:
+        found = read_calibration(Path(table), layers)
+        if found.weights != fingerprint:
+            lines = [f"{table} was made with other weights: it may keep the wrong products out of FP8"]
+        alone = {ATTENTION} if options.precision == "fp8" else set()
+        if unknown := unmeasured(found, layers) - left - alone:
+            lines.append(
+                f"{table} has no measure of these, which stay out of FP8: {', '.join(sorted(unknown))}"
+            )
+    if left:
         names, where = ", ".join(sorted(left)), architecture_of(device)
         lines.append(f"{names} stay out of FP8: {where} has no FP8 convolution of their sizes")
     return lines
@@ -119,8 +134,10 @@ def fp8_products(
                 f"{device} is {architecture} and FP8 needs sm_{OLDEST_FP8} or newer; leave out --precision"
             )
     layers = network.dit.layers
-    kept = set(read_calibration(Path(options.calibration), layers).kept if options.calibration else ())
-    kept |= set(fp8_names(layers)) - set(fp8_choices(device, network))
+    kept = set(fp8_names(layers)) - set(fp8_choices(device, network))
+    if options.calibration:
+        table = read_calibration(Path(options.calibration), layers)
+        kept |= {*table.kept, *unmeasured(table, layers)}
     if options.precision != "fp8-attention":
         kept.add(ATTENTION)
     return lambda name: name not in kept

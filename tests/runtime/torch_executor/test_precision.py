@@ -21,7 +21,7 @@ from flashvsr_trt.model.fused_projector import CONVOLUTIONS, FusedCausalConv
 from flashvsr_trt.model.network import build_network, fp8_names
 from flashvsr_trt.model.running_dit import ATTENTION, PRODUCTS, product_names
 from flashvsr_trt.model.weights.load import RandomSeed, load_weights
-from flashvsr_trt.parity.calibrate import Measured
+from flashvsr_trt.parity.calibrate import Clip, Measured, product_errors
 from flashvsr_trt.parity.tensor_error import psnr
 from flashvsr_trt.runtime.backends import open_executor
 from flashvsr_trt.runtime.request import ExecutorRequest, TorchOptions
@@ -81,10 +81,16 @@ def test_every_chunk_is_near_float32_and_does_not_drift(weights, asked):
     assert attended == {f"{ran}/reference": calls["select_blocks/reference"]}
 
 
+def calibration(kept=(), without=()) -> Calibration:
+    """A table of nano's products."""
+    errors = {name: 0.5 for name in fp8_names(LAYERS) if name not in without}
+    return Calibration("nano", "0" * 64, ("clip.mp4",), 41.5, errors, tuple(kept))
+
+
 def test_what_a_calibration_keeps_is_not_in_fp8(tmp_path):
     kept = [name for name in product_names(LAYERS) if not name.endswith("ffn.2")]
     table = tmp_path / "table.json"
-    table.write_text(Calibration("nano", "0" * 64, ("clip.mp4",), 41.5, {}, tuple(kept)).text())
+    table.write_text(calibration(kept=kept).text())
     running = executor(TorchOptions(precision="fp8", calibration=str(table)))
     found = [name for name, layer in running.dit_stage.dit.named_modules() if "Fp8" in type(layer).__name__]
     assert found == [f"blocks.{number}.ffn.2" for number in range(LAYERS)]
@@ -150,19 +156,33 @@ def test_an_fp8_ring_is_refused_to_ranks():
 
 def test_a_table_of_other_weights_is_told(tmp_path):
     table, said = tmp_path / "table.json", []
-    table.write_text(Calibration("nano", "0" * 64, ("clip.mp4",), 41.5, {}, ()).text())
+    table.write_text(calibration().text())
     options = TorchOptions(precision="fp8", calibration=str(table))
     open_executor("torch", ExecutorRequest(STREAM, device="cpu", torch=options), said.append)
     assert [line for line in said if "was made with other weights" in line]
+    assert not [line for line in said if "no measure" in line]
+
+
+def test_what_a_table_has_no_measure_of_stays_out_of_fp8_and_is_told(tmp_path):
+    table, cpu = tmp_path / "table.json", torch.device("cpu")
+    table.write_text(calibration(without=[ATTENTION, *CONVOLUTIONS]).text())
+    for asked, left in (("fp8", CONVOLUTIONS), ("fp8-attention", (ATTENTION, *CONVOLUTIONS))):
+        options = TorchOptions(precision=asked, calibration=str(table))
+        chosen = fp8_products(options, cpu, torch.float32, NANO)
+        assert {name for name in fp8_names(LAYERS) if not chosen(name)} == {ATTENTION, *CONVOLUTIONS}
+        told = f"{table} has no measure of these, which stay out of FP8: {', '.join(sorted(left))}"
+        assert fp8_lines(options, NANO, cpu, "0" * 64) == [told]
 
 
 def test_a_calibration_is_read_as_written(tmp_path):
-    wanted = Calibration("nano", "0" * 64, ("a", "b"), 40.0, {"blocks.0.ffn.2": 0.5}, ("blocks.0.ffn.2",))
+    wanted = calibration(kept=["blocks.0.ffn.2"])
     table = tmp_path / "table.json"
     table.write_text(wanted.text())
     assert read_calibration(table, LAYERS) == wanted
-    with pytest.raises(UsageError, match=r"another network: this one has no blocks\.0\.ffn\.2"):
+    with pytest.raises(UsageError, match=r"another network: this one has no blocks\.0\.cross_attn\.o"):
         read_calibration(table, 0)
+    with pytest.raises(UsageError, match=rf"another network: it has no blocks\.{LAYERS}\.cross_attn\.o"):
+        read_calibration(table, LAYERS + 1)
     content = json.loads(table.read_text()) | {"psnr": 60.0}
     table.write_text(json.dumps(content))
     with pytest.raises(UsageError, match="is damaged"):
@@ -231,6 +251,14 @@ def test_a_measured_network_goes_back():
 
     assert Measured(network).with_products(fp8_names(LAYERS), count) == 7 * LAYERS + 2
     assert [*network.projector.modules(), *network.dit.modules()] == before
+
+
+@pytest.mark.parametrize(("preset", "of_attention"), [("nano", True), ("nano-full-attn", False)])
+def test_dense_attention_is_not_measured(monkeypatch, preset, of_attention):
+    monkeypatch.setattr(Measured, "with_products", lambda self, chosen, measure: 0.5)
+    clip = Clip(replace(STREAM, preset=find_preset(preset)), np.empty(0))
+    errors = product_errors(load_random(NANO, torch.float32, "cpu"), [clip])
+    assert set(errors) == set(fp8_names(LAYERS)) - ({ATTENTION} if not of_attention else set())
 
 
 def test_calibrating_keeps_the_worst_and_leaves_the_network_as_it_was(tmp_path, caplog):
