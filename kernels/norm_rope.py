@@ -51,16 +51,10 @@ def norm_rope_reference(
 
 @triton.jit
 def _norm_rope_window(
-    x,
-    x_stride,
-    weight,
+    tensors,
     cos,
     sin,
-    out,
-    out_stride,
-    means,
     eps,
-    inverse,
     WIDTH: tl.constexpr,
     HEAD_DIM: tl.constexpr,
     PADDED: tl.constexpr,
@@ -70,6 +64,7 @@ def _norm_rope_window(
     PARTS: tl.constexpr,
 ):
     """One part of one window of one of q and k, TOKENS tokens at a time."""
+    x, x_stride, weight, out, out_stride, means, inverse = tensors
     window = tl.program_id(0)
     part = tl.program_id(2)
     # Means are of what would be kept without FP8.
@@ -141,15 +136,11 @@ def norm_rope_kernel(
 ):
     """A program of axis 1 takes q or k; the PARTS of axis 2 divide a window, and sum its mean apart."""
     if tl.program_id(1) == 0:
-        _norm_rope_window(
-            q, q_stride, q_weight, cos, sin, q_out, q_out_stride, q_means, eps,
-            q_inverse, WIDTH, HEAD_DIM, PADDED, BLOCK, QUANTISED, TOKENS, PARTS,
-        )  # fmt: skip
+        of_q = q, q_stride, q_weight, q_out, q_out_stride, q_means, q_inverse
+        _norm_rope_window(of_q, cos, sin, eps, WIDTH, HEAD_DIM, PADDED, BLOCK, QUANTISED, TOKENS, PARTS)
     else:
-        _norm_rope_window(
-            k, k_stride, k_weight, cos, sin, k_out, k_out_stride, k_means, eps,
-            k_inverse, WIDTH, HEAD_DIM, PADDED, BLOCK, QUANTISED, TOKENS, PARTS,
-        )  # fmt: skip
+        of_k = k, k_stride, k_weight, k_out, k_out_stride, k_means, k_inverse
+        _norm_rope_window(of_k, cos, sin, eps, WIDTH, HEAD_DIM, PADDED, BLOCK, QUANTISED, TOKENS, PARTS)
 
 
 def norm_rope(
@@ -215,7 +206,7 @@ def norm_rope(
         HEAD_DIM=head_dim,
         PADDED=triton.next_power_of_2(width),
         BLOCK=BLOCK,
-        QUANTISED=q_out.dtype == torch.float8_e4m3fn or scales != (1.0, 1.0),
+        QUANTISED=q_out.dtype == E4M3 or scales != (1.0, 1.0),
         **setting.constants,
         num_warps=setting.num_warps,
     )
