@@ -29,8 +29,9 @@ def _level(value):
 
 
 @triton.jit
-def _along_row(line, first, width, weight0, weight1, weight2, weight3, BITS: tl.constexpr):
-    """One source row upscaled along the columns. Taps beyond the frame weigh nothing: any pixel serves."""
+def _along_row(line, first, width, weights, BITS: tl.constexpr):
+    """A source row upscaled along the columns. Taps beyond the frame weigh nothing: any pixel serves."""
+    weight0, weight1, weight2, weight3 = weights
     total = tl.load(line + tl.maximum(first, 0) * 3).to(tl.int32) * weight0
     total += tl.load(line + tl.maximum(first + 1, 0) * 3).to(tl.int32) * weight1
     total += tl.load(line + tl.minimum(first + 2, width - 1) * 3).to(tl.int32) * weight2
@@ -71,22 +72,15 @@ def upsample_frames(
     phase = x % SCALE
     # As `config.pictures.first_tap`, of which the dividend is made positive: this division truncates.
     first = column + (2 * phase + 1 + SCALE) // (2 * SCALE) - 2
-    weights = column_table + phase * 4 * width + column
-    weight0 = tl.load(weights)
-    weight1 = tl.load(weights + width)
-    weight2 = tl.load(weights + 2 * width)
-    weight3 = tl.load(weights + 3 * width)
+    table = column_table + phase * 4 * width + column
+    weights = tl.load(table), tl.load(table + width), tl.load(table + 2 * width), tl.load(table + 3 * width)
 
     source = frames + frame.to(tl.int64) * height * width * 3 + colour
     centre = tl.minimum(start, height - 1)
-    line = source + tl.maximum(centre - 2, 0) * width * 3
-    row0 = _along_row(line, first, width, weight0, weight1, weight2, weight3, BITS)
-    line = source + tl.maximum(centre - 1, 0) * width * 3
-    row1 = _along_row(line, first, width, weight0, weight1, weight2, weight3, BITS)
-    line = source + centre * width * 3
-    row2 = _along_row(line, first, width, weight0, weight1, weight2, weight3, BITS)
-    line = source + tl.minimum(centre + 1, height - 1) * width * 3
-    row3 = _along_row(line, first, width, weight0, weight1, weight2, weight3, BITS)
+    row0 = _along_row(source + tl.maximum(centre - 2, 0) * width * 3, first, width, weights, BITS)
+    row1 = _along_row(source + tl.maximum(centre - 1, 0) * width * 3, first, width, weights, BITS)
+    row2 = _along_row(source + centre * width * 3, first, width, weights, BITS)
+    row3 = _along_row(source + tl.minimum(centre + 1, height - 1) * width * 3, first, width, weights, BITS)
 
     plane = out + tl.program_id(2).to(tl.int64) * out_height * out_width + out_column
     cells = pixels + frame.to(tl.int64) * out_height * out_width * 3
@@ -94,7 +88,7 @@ def upsample_frames(
     for row in range(start, start + ROWS):
         centre = tl.minimum(row, height - 1)
         line = source + tl.minimum(centre + 2, height - 1) * width * 3
-        row4 = _along_row(line, first, width, weight0, weight1, weight2, weight3, BITS)
+        row4 = _along_row(line, first, width, weights, BITS)
         # The last phase first: it is what rows beyond the frame repeat.
         last = row4
         for row_phase in tl.static_range(SCALE - 1, -1, -1):
