@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,17 +9,6 @@ import torch
 from flashvsr_trt.kernels.calls import architecture_of
 from flashvsr_trt.kernels.catalogue import BLOCK, HEAD_DIMS
 from flashvsr_trt.kernels.tuning import Setting, setting_for
-
-
-@dataclass(frozen=True)
-class AttentionStrides:
-    """Strides from token to token in elements, and how many key windows the ring holds."""
-
-    q: int
-    k: int
-    v: int
-    ring: int
-    ring_windows: int
 
 
 def attention_strides(
@@ -31,8 +19,11 @@ def attention_strides(
     ring_v: torch.Tensor,
     index: torch.Tensor,
     count: torch.Tensor,
-) -> AttentionStrides:
-    """Reads the strides of `block_sparse_attention_reference`'s arguments.
+) -> tuple[int, int, int, int, int]:
+    """How `block_sparse_attention_reference`'s arguments lie, as the kernels want it behind these.
+
+    Returns:
+        Key windows that the ring holds; strides from token to token of q, k, v and the ring, in elements.
 
     Raises:
         ValueError: head_dim is not 32 or 128, a tensor's heads are not adjacent, the ring's slots are not, a
@@ -47,7 +38,7 @@ def attention_strides(
     rows = tokens // BLOCK
     slots, slot_tokens = ring_k.shape[:2]
     ring_windows = slots * slot_tokens // BLOCK
-    strides = {"q": q.stride(0), "k": k.stride(0), "v": v.stride(0), "ring": ring_k.stride(1)}
+    ring_stride = ring_k.stride(1)
     for name, tensor in {"q": q, "k": k, "v": v, "ring_k": ring_k, "ring_v": ring_v}.items():
         if tensor.dtype != q.dtype:
             raise ValueError(f"{name} is {tensor.dtype} and q is {q.dtype}; they must be the same")
@@ -59,14 +50,12 @@ def attention_strides(
         lengths = ", ".join(str(tuple(x.shape[:-2])) for x in (q, k, v, ring_k, ring_v))
         raise ValueError(f"k and v have q's tokens or none, and both rings as many; here are {lengths}")
     for name, ring in {"ring_k": ring_k, "ring_v": ring_v}.items():
-        if ring.stride()[:2] != (slot_tokens * strides["ring"], strides["ring"]):
+        if ring.stride()[:2] != (slot_tokens * ring_stride, ring_stride):
             raise ValueError(f"{name}'s slots must follow each other: stride {ring.stride()}")
-    for name, tensor, shape in (
-        ("index", index, (heads, rows, ring_windows + (rows if len(k) else 0))),
-        ("count", count, (heads, rows)),
-    ):
-        check_operand(name, tensor, torch.int32, shape)
-    return AttentionStrides(ring_windows=ring_windows, **strides)
+    key_windows = ring_windows + (rows if len(k) else 0)
+    check_operand("index", index, torch.int32, (heads, rows, key_windows))
+    check_operand("count", count, torch.int32, (heads, rows))
+    return ring_windows, q.stride(0), k.stride(0), v.stride(0), ring_stride
 
 
 def check_operand(name: str, tensor: torch.Tensor, dtype: torch.dtype, shape: Sequence[int]) -> None:
@@ -114,11 +103,7 @@ def launch_attention(arguments: tuple[torch.Tensor, ...], setting: Setting) -> t
     out = q.new_empty(q.shape)
     kernel[(count.shape[1], heads)](
         *arguments,
-        strides.ring_windows,
-        strides.q,
-        strides.k,
-        strides.v,
-        strides.ring,
+        *strides,
         out,
         HEAD_DIM=head_dim,
         BLOCK=BLOCK,
