@@ -14,8 +14,8 @@ from av.error import FFmpegError
 
 from flashvsr_trt.notices import Notify
 from flashvsr_trt.runtime.video.info import VideoInfo
-from flashvsr_trt.runtime.video.media_open import discard_others, open_media, read_packets
-from flashvsr_trt.runtime.video.packet_times import ClockJumps, MuxerClock, move, shown_at
+from flashvsr_trt.runtime.video.media_open import open_media
+from flashvsr_trt.runtime.video.packet_times import MuxerClock, move, read_by_one_clock, shown_at
 from flashvsr_trt.runtime.video.stream_copy import StreamCopy
 
 STANDARD_RATES = (
@@ -61,10 +61,7 @@ def _video_times(info: VideoInfo) -> list[Fraction]:
     times: list[Fraction] = []
     # The reading that decodes meets the same damage and reports it.
     with open_media(info.copy_from) as container, suppress(FFmpegError):
-        jumps = ClockJumps(container.format.name)
-        discard_others(container, {info.video_index})
-        for packet in read_packets(container, [container.streams[info.video_index]]):
-            jumps.correct(packet)
+        for packet in read_by_one_clock(container, [container.streams[info.video_index]]):
             time = None if packet.is_discard else shown_at(packet)
             if time is not None:
                 times.append(time)

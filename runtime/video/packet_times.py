@@ -1,14 +1,15 @@
 """When a packet is due: its times in seconds, by one clock, and on that of the container that gets it."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
 import av
-from av.container import OutputContainer
+from av.container import InputContainer, OutputContainer
 from av.format import Flags
 from av.stream import Stream
 
-from flashvsr_trt.runtime.video.media_open import exact_fraction
+from flashvsr_trt.runtime.video.media_open import discard_others, exact_fraction, read_packets
 
 JUMPING_FORMATS = ("mpegts", "mpeg")
 """Formats that are joined byte by byte and whose clock may start anywhere."""
@@ -181,3 +182,18 @@ class ClockJumps:
         elif not duration and before:
             duration = before.duration
         self._streams[packet.stream.index] = StreamTime(now, now + duration, duration)
+
+
+def read_by_one_clock(container: InputContainer, streams: Sequence[Stream]) -> Iterator[av.Packet]:
+    """Packets of the streams, at least one, by the one clock of all. Raises FFmpegError where reading fails.
+
+    A clock that jumps is known by all streams, and their packets are read: all readings find the same jumps.
+    """
+    jumps, indices = ClockJumps(container.format.name), {stream.index for stream in streams}
+    jumping = container.format.name in JUMPING_FORMATS
+    if not jumping:
+        discard_others(container, indices)
+    for packet in read_packets(container, () if jumping else streams):
+        jumps.correct(packet)
+        if packet.stream.index in indices:
+            yield packet

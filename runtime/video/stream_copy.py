@@ -12,14 +12,13 @@ from av.stream import Stream
 from flashvsr_trt.notices import Notify
 from flashvsr_trt.runtime.video.container_rules import Sample, stream_kind
 from flashvsr_trt.runtime.video.conversion import AudioConversion, SubtitleConversion
-from flashvsr_trt.runtime.video.media_open import discard_others, open_media, read_packets
+from flashvsr_trt.runtime.video.media_open import open_media
 from flashvsr_trt.runtime.video.packet_times import (
-    JUMPING_FORMATS,
-    ClockJumps,
     MuxerClock,
     clock_unit,
     due,
     move,
+    read_by_one_clock,
     shown_at,
 )
 from flashvsr_trt.runtime.video.stream_plan import PlannedStream, open_conversion
@@ -48,8 +47,6 @@ class StreamCopy:
         self._refused: set[int] = set()
         self._output, self._clock = output, clock
         self._input = open_media(path)
-        if self._input.format.name not in JUMPING_FORMATS:  # a clock that jumps is known by all streams
-            discard_others(self._input, {plan.index for plan in planned})
         self._targets: dict[int, Stream] = {}
         self._conversions: dict[int, AudioConversion | SubtitleConversion] = {}
         for plan in planned:
@@ -137,26 +134,20 @@ def read_copied(
     """
     if not kept:
         return
-    jumps = ClockJumps(container.format.name)
-    # A clock that jumps is known by all streams, and both readings must find the same jumps.
-    jumping = container.format.name in JUMPING_FORMATS
-    indices = {stream.index for stream in kept}
     with suppress(FFmpegError):
-        for packet in read_packets(container, () if jumping else kept):
-            index = packet.stream.index
+        for packet in read_by_one_clock(container, kept):
             if packet.size and stream_kind(packet.stream) == "picture":
                 packet.pts = packet.dts = 0
-                if index in indices:
-                    yield packet
+                yield packet
                 continue
-            jumps.correct(packet)
-            if shown_at(packet) is None or index not in indices:
+            if shown_at(packet) is None:
                 continue
             packet.pts = packet.dts if packet.pts is None else packet.pts
             packet.dts = packet.pts if packet.dts is None else packet.dts
             if shift:
                 _move_to_start(packet, shift)
-            shown, lead = shown_at(packet), DECODED_BEFORE_START if index in decoded else Fraction(0)
+            shown = shown_at(packet)
+            lead = DECODED_BEFORE_START if packet.stream.index in decoded else Fraction(0)
             if not shift or (shown is not None and shown >= -lead):
                 yield packet
 

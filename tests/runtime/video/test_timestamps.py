@@ -7,6 +7,7 @@ import av
 import numpy as np
 import pytest
 
+from flashvsr_trt.runtime.video.encoder_timing import _video_times
 from flashvsr_trt.runtime.video.input import open_input
 from tests.clips import gray_frame, gray_level, make_clip, make_images, probe
 from tests.runtime.nearest_session import upscale
@@ -83,6 +84,14 @@ def test_joined_recordings_go_on_where_the_clock_stood(tmp_path, target, begins)
         assert Fraction(3, 100) < min(between)
         assert max(between) < Fraction(15, 100)
         assert abs((result.times[15] - result.times[0]) - (sound[25] - sound[0])) < Fraction(8, 100)
+
+
+def test_the_rate_of_joined_recordings_is_chosen_by_the_times_that_frames_get(tmp_path):
+    parts = [transport_clip(tmp_path / f"{n}.ts", 15 * n, 15, begin) for n, begin in enumerate((20, 3))]
+    (tmp_path / "in.ts").write_bytes(b"".join(part.read_bytes() for part in parts))
+    with open_input(str(tmp_path / "in.ts")) as video:
+        times = [frame.pts * video.info.time_base for frame in video]
+        assert gaps(sorted(_video_times(video.info))) == gaps(times)
 
 
 @pytest.mark.parametrize("target", ["mkv", "mp4", "avi"])
