@@ -33,7 +33,7 @@ GROUP_OF = {name: heading for heading, names in GROUPS.items() for name in names
 
 WITHOUT_ENVIRONMENT = (
     *("help", "output", "json_file", "as_json", "html_file", "profile", "preview", "list_codecs"),
-    *("verbose", "quiet", "debug", "weights"),
+    *("verbose", "quiet", "debug", "budgets", "weights"),
 )
 """Options of one call and of its own files; and the weights, whose loader reads FLASHVSR_WEIGHTS itself."""
 

@@ -225,6 +225,13 @@ def test_what_a_choice_takes_is_said_in_words_of_the_command_line(capfd, command
     assert not {"'dtype'", "'float32'"} & set(re.split("[ ,;]+", outcome.err))
 
 
+def test_a_bound_of_runs_asks_doctor_nothing_else(settings, monkeypatch, capfd):
+    settings('vram = "8G"')
+    assert seen(capfd, "run", "a.mp4")["vram"] == 8 * 2**30
+    monkeypatch.setenv("FLASHVSR_VRAM", "6G")
+    assert seen(capfd, "doctor")["budgets"] == ()
+
+
 def test_an_older_word_for_a_choice_is_taken(capfd):
     assert seen(capfd, "run", "a.mp4", "--precision", "dtype")["precision"] == "auto"
 
