@@ -1,5 +1,6 @@
 """`flashvsr-trt config`: options that stay, in a TOML file; the environment and the command line go first."""
 
+import json
 import os
 import tomllib
 from collections.abc import Iterable
@@ -153,8 +154,6 @@ def _toml(option: click.Option) -> str:
     """The default as TOML; nothing where there is none."""
     if option.multiple:
         return "[]"
-    if isinstance(option.default, bool) or (option.is_flag and option.default is not None):
-        return "true" if option.default is True else "false"
-    if isinstance(option.default, str):
-        return f'"{option.default}"'
-    return str(option.default) if isinstance(option.default, int | float) else ""
+    if option.is_flag and option.default is not None:
+        return json.dumps(option.default is True)
+    return json.dumps(option.default) if isinstance(option.default, str | int | float) else ""

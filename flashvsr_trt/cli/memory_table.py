@@ -2,8 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, replace
 
 import click
 
@@ -40,10 +39,10 @@ class Row:
     input: str
     in_one_piece: float
     vram: float
-    tile: str | None
-    tiles: int
-    total: float | None
-    speed: str
+    tile: str | None = None
+    tiles: int = 0
+    total: float | None = None
+    speed: str = "does not fit"
     host: float = 0.0
 
 
@@ -66,25 +65,20 @@ def _row(name: str, size: tuple[int, int], budget: int) -> Row:
 
     stream = UpscaleOptions().stream(*size)
     whole = _needed(stream, None).total
-    facts: dict[str, Any] = {
-        "output": name,
-        "input": f"{size[1]}x{size[0]}",
-        "in_one_piece": whole / GIB,
-        "vram": budget / GIB,
-    }
+    row = Row(name, f"{size[1]}x{size[0]}", whole / GIB, budget / GIB)
     try:
         plan = choose_tiles(stream, TileOptions(), _needed, budget, "", lambda line: None)
     except FlashVSRError:
-        return Row(**facts, tile=None, tiles=0, total=None, speed="does not fit")
+        return row
     if plan is None:
-        return Row(**facts, tile=None, tiles=1, total=whole / GIB, speed=SPEEDS[None])
+        return replace(row, tiles=1, total=whole / GIB, speed=SPEEDS[None])
     import torch
 
     from flashvsr_trt.runtime.torch.device_memory import storage_of
 
     places = place_tiles(stream, plan, storage_of(stream.preset.network, torch.bfloat16), budget)
-    return Row(
-        **facts,
+    return replace(
+        row,
         tile=words(plan),
         tiles=len(plan.tiles),
         total=places.needed.total / GIB,
