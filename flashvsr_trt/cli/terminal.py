@@ -4,8 +4,8 @@ import io
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import IO, Any, TypeVar
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from typing import TypeVar
 
 import click
 from rich.console import Console
@@ -31,36 +31,37 @@ def prepare_streams() -> None:
             setattr(sys, name, open(os.devnull, "w" if number else "r"))  # noqa: SIM115 - as long as the process
 
 
-class _Written(io.RawIOBase):
-    """What a standard stream writes to; what follows its first failure goes to the null device.
+class _Guarded(io.TextIOWrapper):
+    """A standard stream; what follows its first failure goes to the null device.
 
     Args:
-        name: of a stream that carries output, whose failure is an error; None of one that carries messages.
+        output: what it is called if it carries output, whose loss is an error; None if it carries messages.
     """
 
-    def __init__(self, raw: IO[bytes], name: str | None) -> None:
-        self.raw, self.name = raw, name
+    def __init__(self, stream: io.TextIOWrapper, output: str | None) -> None:
+        options = {"errors": "backslashreplace", "line_buffering": stream.line_buffering}
+        super().__init__(stream.buffer, stream.encoding, **options)
+        self.output = output
 
-    def write(self, data: Any) -> int | None:
+    def write(self, text: str) -> int:
+        with self._guarded():
+            super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with self._guarded():
+            super().flush()
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
         try:
-            written = self.raw.write(data)
+            yield
         except OSError as error:
             null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, self.fileno())
             os.close(null)
-            if self.name:
-                raise FileError(f"{self.name} cannot be written: {error.strerror}") from error
-            written = None
-        return written if self.name else written or len(data)
-
-    def writable(self) -> bool:
-        return True
-
-    def fileno(self) -> int:
-        return self.raw.fileno()
-
-    def isatty(self) -> bool:
-        return self.raw.isatty()
+            if self.output:
+                raise FileError(f"{self.output} cannot be written: {error.strerror}") from error
 
 
 @contextmanager
@@ -69,21 +70,18 @@ def guarded_streams() -> Iterator[None]:
 
     File names that are no text are printed escaped.
     """
-    before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = _guarded(sys.stdout, "stdout"), _guarded(sys.stderr, None)
-    try:
-        yield
-    finally:
-        sys.stdout, sys.stderr = before
-
-
-def _guarded(stream: Any, name: str | None) -> Any:
-    if not isinstance(stream, io.TextIOWrapper):
-        return stream
-    raw = _Written(getattr(stream.buffer, "raw", stream.buffer), name)
-    return io.TextIOWrapper(
-        io.BufferedWriter(raw), stream.encoding, "backslashreplace", line_buffering=stream.line_buffering
-    )
+    if not (isinstance(sys.stdout, io.TextIOWrapper) and isinstance(sys.stderr, io.TextIOWrapper)):
+        yield  # a program that calls the command has put its own there
+        return
+    output, messages = _Guarded(sys.stdout, "stdout"), _Guarded(sys.stderr, None)
+    with redirect_stdout(output), redirect_stderr(messages):
+        try:
+            yield
+        finally:
+            with suppress(FileError):  # after another error
+                output.flush()
+            output.detach()
+            messages.detach()
 
 
 def plain_reason(error: OSError | MemoryError) -> str:
