@@ -74,7 +74,7 @@ class Command(click.Command):
         for option in options_of(self):
             # As the option is spelled, and as its value is called in Python.
             names = (key_of(option).replace("-", "_"), option.name)
-            option.envvar = option.envvar or [PREFIX + name.upper() for name in dict.fromkeys(names)]
+            option.envvar = [PREFIX + name.upper() for name in dict.fromkeys(names)]
         self.epilog = self.epilog or ADVICE
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -176,7 +176,7 @@ def unknown_variables(root: click.Group) -> list[str]:
     if not given:
         return []
     options = [option for command in commands_of(root) for option in options_of(command)]
-    known = {name for option in options for name in variables_of(option)}
+    known = {name for option in options for name in variables_of(option)} | VARIABLES
     return [
         f"{name} is not read: {did_you_mean(name, known, 'no option has that name', PREFIX)}"
         for name in given
@@ -186,7 +186,7 @@ def unknown_variables(root: click.Group) -> list[str]:
 
 def variables_of(option: click.Parameter) -> list[str]:
     """The names of the variables that an option is read from; the first that says something counts."""
-    return [option.envvar] if isinstance(option.envvar, str) else list(option.envvar or ())
+    return list(option.envvar or ())
 
 
 def key_of(option: click.Parameter) -> str:

@@ -238,7 +238,11 @@ def test_an_older_word_for_a_choice_is_taken(capfd):
 
 @pytest.mark.parametrize(
     ("name", "advice"),
-    [("FLASHVSR_CRFF", "did you mean FLASHVSR_CRF?"), ("FLASHVSR_ABCDEFG", "no option has that name")],
+    [
+        ("FLASHVSR_CRFF", "did you mean FLASHVSR_CRF?"),
+        ("FLASHVSR_CACH", "did you mean FLASHVSR_CACHE?"),
+        ("FLASHVSR_ABCDEFG", "no option has that name"),
+    ],
 )
 def test_a_variable_that_nothing_reads_is_said(monkeypatch, capfd, name, advice):
     monkeypatch.setenv(name, "3")
