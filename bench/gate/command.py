@@ -60,11 +60,13 @@ def gate(
     if context.invoked_subcommand:
         return
     commit = git(ROOT, "rev-parse", "--verify", "--quiet", f"{base or DEFAULT_BASE}^{{commit}}")
+    is_shallow = git(ROOT, "rev-parse", "--is-shallow-repository") == "true"
+    hint = ", for this clone is shallow: git fetch --unshallow" if is_shallow else ""
     if commit is None and not base:
-        say(f"nothing is compared: there is no {DEFAULT_BASE} here")
+        say(f"nothing is compared: there is no {DEFAULT_BASE} here{hint}")
         return
     if commit is None and not has_gate(Path(base or "")):
-        raise UsageError(f"--base {base}: git knows no such commit, and it is no folder of a checkout")
+        raise UsageError(f"--base {base}: git knows no such commit{hint}, and it is no folder of a checkout")
     check_reports(**files)
     cases = chosen(patterns, no_gpu)
     with ExitStack() as stack:

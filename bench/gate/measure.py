@@ -16,6 +16,7 @@ from pathlib import Path
 import click
 
 from bench.gate.cases import Case, read_cases
+from flashvsr_trt.signals import ended_by_signals
 
 Metrics = dict[str, float]
 Sample = Callable[[], Metrics]
@@ -41,15 +42,17 @@ def main(fault: str | None) -> None:
     if fault:
         import_module("bench.gate.faults").plant(fault)
     cases, opened = read_cases(ROOT), {}
-    for line in sys.stdin:
-        name = line.strip()
-        try:
-            if name not in opened:
-                opened[name] = open_case(cases[name])
-            answer = {"case": name, "metrics": opened[name]()}
-        except Exception as error:  # whatever it is, it is the answer, and the next case may do
-            answer = {"case": name, "error": f"{type(error).__name__}: {error}".splitlines()[0]}
-        print(json.dumps(answer), file=answers, flush=True)
+    # A signal to the gate's whole group ends this process too: what cases made is removed at its exit.
+    with ended_by_signals():
+        for line in sys.stdin:
+            name = line.strip()
+            try:
+                if name not in opened:
+                    opened[name] = open_case(cases[name])
+                answer = {"case": name, "metrics": opened[name]()}
+            except Exception as error:  # whatever it is, it is the answer, and the next case may do
+                answer = {"case": name, "error": f"{type(error).__name__}: {error}".splitlines()[0]}
+            print(json.dumps(answer), file=answers, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The gate: its statistics, its verdicts, its baselines, and the command on this checkout."""
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -216,6 +217,44 @@ def test_a_first_commit_has_nothing_to_be_compared_with(commit, capfd):
     commit("First")
     outcome = call(capfd, "gate")
     assert (outcome.code, outcome.err) == (0, "nothing is compared: there is no HEAD^ here\n")
+
+
+def test_a_shallow_clone_is_told_what_it_lacks(commit, tmp_path, monkeypatch, capfd):
+    commit("First")
+    commit("Second")
+    git(tmp_path, "clone", "--depth", "1", f"file://{tmp_path}", str(tmp_path / "clone"))
+    monkeypatch.setattr(command, "ROOT", tmp_path / "clone")
+    outcome = call(capfd, "gate")
+    assert outcome.code == 0
+    assert "no HEAD^ here, for this clone is shallow: git fetch --unshallow" in outcome.err
+    assert_refused(call(capfd, "gate", "--base", "HEAD~1"), 2, "git fetch --unshallow")
+
+
+SETS_UP_FOR_EVER = """
+import sys, tempfile, threading
+from bench.gate import measure
+
+def open_case(case):
+    folder = tempfile.TemporaryDirectory(dir=".")
+    print(folder.name, file=sys.stderr, flush=True)
+    return lambda: threading.Event().wait() or folder
+
+measure.open_case = open_case
+measure.main()
+"""
+
+
+def test_a_signal_to_all_leaves_nothing_of_a_measuring_process(tmp_path):
+    run = [sys.executable, "-c", SETS_UP_FOR_EVER]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(run, cwd=tmp_path, env=environment, **pipes) as process:
+        print("counts/chunk", file=process.stdin, flush=True)
+        assert process.stderr.readline().strip()
+        assert len(names(tmp_path)) == 1
+        process.terminate()
+        process.communicate(timeout=120)
+    assert names(tmp_path) == set()
 
 
 def test_reasons_come_from_the_commits_since_the_base(commit, tmp_path):
