@@ -21,7 +21,7 @@ def is_installed(module: str) -> bool:
     """Whether a module is here. It is not imported; the packages around it are."""
     try:
         return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # a package around it is not there
+    except ImportError:  # a package around it is not there, or an import hook refuses it
         return False
 
 

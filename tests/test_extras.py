@@ -5,6 +5,7 @@ import functools
 import sys
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from packaging.requirements import Requirement
@@ -14,7 +15,7 @@ import flashvsr_trt
 from flashvsr_trt import extras
 from flashvsr_trt.engines.flavours import FLAVOURS
 from flashvsr_trt.errors import EXTRAS
-from flashvsr_trt.extras import environment_command, install_command
+from flashvsr_trt.extras import environment_command, install_command, is_installed
 from flashvsr_trt.imported_sources import PACKAGE, sources_of
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -134,3 +135,16 @@ def test_an_installed_package_names_the_wheel_that_is_there(monkeypatch, tmp_pat
 def test_an_environment_of_its_own_is_made_as_the_system_does(monkeypatch, platform, command):
     monkeypatch.setattr(sys, "platform", platform)
     assert environment_command(".v", "rtx") == f"{command}{install_command('rtx').removeprefix('pip')}"
+
+
+@pytest.mark.parametrize(("module", "here"), [("json.decoder", True), ("no_such.part", False)])
+def test_a_module_is_here_or_not(module, here):
+    assert is_installed(module) is here
+
+
+def test_a_module_that_an_import_hook_refuses_is_not_here(monkeypatch):
+    def refuse(name: str, *_: object) -> None:
+        raise ImportError(f"{name} is forbidden here")
+
+    monkeypatch.setattr(sys, "meta_path", [SimpleNamespace(find_spec=refuse)])
+    assert not is_installed("no_such")
