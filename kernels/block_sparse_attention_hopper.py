@@ -31,13 +31,7 @@ tma_load = getattr(tma, "async_load", tma.async_copy_global_to_shared)
 @gluon.jit
 def _consume(
     half: gl.constexpr,
-    out,
-    out_stride,
-    listed,
-    scale,
-    value_scale,
-    out_scale,
-    means,
+    window,
     buffers,
     barriers,
     HEAD_DIM: gl.constexpr,
@@ -46,6 +40,7 @@ def _consume(
     LOG2_LARGEST: gl.constexpr,
 ):
     """Attention of 64 query rows over all listed blocks; `out` points at the query window's first row."""
+    out, out_stride, listed, scale, value_scale, out_scale, means = window
     queries, keys, values = buffers
     q_ready, k_ready, k_free, v_ready, v_free = barriers
     HALF: gl.constexpr = BLOCK // 2
@@ -211,13 +206,12 @@ def attend(
     buffers = queries, keys, values
     barriers = q_ready, k_ready, k_free, v_ready, v_free
     window_out = out + (row * BLOCK).to(gl.int64) * width + head * HEAD_DIM
+    window = window_out, width, listed, scale, value_scale, out_scale, means
     # fmt: off
     gl.warp_specialize(
         [
-            (_consume, (0, window_out, width, listed, scale, value_scale, out_scale, means, buffers, barriers,
-                        HEAD_DIM, BLOCK, STAGES, LOG2_LARGEST)),
-            (_consume, (1, window_out, width, listed, scale, value_scale, out_scale, means, buffers, barriers,
-                        HEAD_DIM, BLOCK, STAGES, LOG2_LARGEST)),
+            (_consume, (0, window, buffers, barriers, HEAD_DIM, BLOCK, STAGES, LOG2_LARGEST)),
+            (_consume, (1, window, buffers, barriers, HEAD_DIM, BLOCK, STAGES, LOG2_LARGEST)),
             (_produce, (line, listed, row * BLOCK, head * HEAD_DIM, width, ring_windows, tiles, buffers,
                         barriers, BLOCK, STAGES, OWN)),
         ],

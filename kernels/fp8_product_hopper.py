@@ -59,14 +59,8 @@ def _gelu(value):
 @gluon.jit
 def _consume(
     half: gl.constexpr,
-    out,
-    inverse,
-    row_scale,
-    column_scale,
-    bias,
+    result,
     size,
-    rows,
-    columns,
     ring,
     ROWS: gl.constexpr,
     COLUMNS: gl.constexpr,
@@ -77,6 +71,7 @@ def _consume(
     CONVOLUTION: gl.constexpr,
 ):
     """Half the rows of each of the program's tiles."""
+    out, inverse, row_scale, column_scale, bias, rows, columns = result
     row_tiles, column_tiles, steps, height, width = size
     a, b, ready, free = ring
     layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, COLUMNS, 32])
@@ -236,13 +231,14 @@ def fp8_product_hopper(
         mbarrier.init(free.index(stage), count=2)
     size = row_tiles, column_tiles, depth // DEPTH, height, width
     ring = a, b, ready, free
+    result = out, inverse, row_scale, column_scale, bias, rows, columns
     # fmt: off
     gl.warp_specialize(
         [
-            (_consume, (0, out, inverse, row_scale, column_scale, bias, size, rows, columns, ring, ROWS,
-                        COLUMNS, STAGES, BAND, BOX_HEIGHT, BOX_WIDTH, CONVOLUTION)),
-            (_consume, (1, out, inverse, row_scale, column_scale, bias, size, rows, columns, ring, ROWS,
-                        COLUMNS, STAGES, BAND, BOX_HEIGHT, BOX_WIDTH, CONVOLUTION)),
+            (_consume, (0, result, size, ring, ROWS, COLUMNS, STAGES, BAND, BOX_HEIGHT, BOX_WIDTH,
+                        CONVOLUTION)),
+            (_consume, (1, result, size, ring, ROWS, COLUMNS, STAGES, BAND, BOX_HEIGHT, BOX_WIDTH,
+                        CONVOLUTION)),
             (_produce, (size, channels // DEPTH, a_tiles, b_tiles, ring, ROWS, COLUMNS, DEPTH, STAGES, BAND,
                         BOX_HEIGHT, BOX_WIDTH, CONVOLUTION)),
         ],
