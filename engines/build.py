@@ -4,6 +4,7 @@ import os
 import shutil
 import time
 from collections.abc import Mapping, Sized
+from functools import partial
 from pathlib import Path
 
 import onnx
@@ -75,9 +76,7 @@ def find_or_build_engines(
             found.check_files(found.manifest.engines)
         return found
 
-    def make() -> EngineSet:
-        return build_engines(root, bundle, target, options, notify, debug_folder)
-
+    make = partial(build_engines, root, bundle, target, options, notify, debug_folder)
     return find_or_make(engine_folder(root, bundle, key), read, make, notify)
 
 

@@ -271,7 +271,7 @@ def _came_back(container: InputContainer, parts: Sequence[Part]) -> bool:
 def _all_decode(container: InputContainer, streams: Sequence[Decoded]) -> bool:
     """Whether every one of the streams gives a frame."""
     silent = {stream.index: stream for stream in streams}
-    for packet in container.demux(streams):
+    for packet in read_packets(container, streams):
         stream = silent.get(packet.stream.index)
         if stream and stream.decode(packet if packet.size else None):
             del silent[stream.index]
