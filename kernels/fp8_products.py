@@ -33,8 +33,9 @@ def gelu_product_reference(x: Quantised, weight: Quantised, bias: torch.Tensor, 
 
 
 def gelu_product(x: Quantised, weight: Quantised, bias: torch.Tensor, scale: float) -> Quantised:
-    """`gelu_product_reference`, by the kernel where one takes the weight; another GPU takes GELU after the
-    product, with row scales.
+    """`gelu_product_reference`, by the kernel where one takes the weight.
+
+    Elsewhere on a GPU GELU is taken after the product, with row scales.
     """
     if not runs_kernel(x.values):
         record_call("fp8_gelu_product", "reference")
