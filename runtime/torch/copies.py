@@ -1,6 +1,7 @@
 """Copies between host and GPU that do not make the host wait: through pinned memory."""
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import torch
@@ -38,6 +39,11 @@ def pin(value: torch.Tensor, device: torch.device) -> torch.Tensor:
 def caller_stream(device: torch.device) -> torch.cuda.Stream | None:
     """The calling thread's stream of a GPU; None of a CPU."""
     return torch.cuda.current_stream(device) if device.type == "cuda" else None
+
+
+def on_stream(stream: torch.cuda.Stream | None) -> AbstractContextManager[object]:
+    """Work goes on a stream of a GPU. For None torch would start CUDA, which a CPU's work has no use of."""
+    return torch.cuda.stream(stream) if stream else nullcontext()
 
 
 def hand_over(

@@ -243,7 +243,8 @@ class TorchExecutor(GraphExecutor):
             stack.enter_context(torch.inference_mode())
             if self.device.type == "cuda":
                 stack.enter_context(torch.cuda.device(self.device))
-            stack.enter_context(torch.cuda.stream(stream))
+            if stream:
+                stack.enter_context(torch.cuda.stream(stream))
             if self.options.attention == "reference":
                 stack.enter_context(reference_kernels())
             stack.enter_context(self.clock.measure(stage))

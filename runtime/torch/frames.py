@@ -9,7 +9,7 @@ import torch
 from flashvsr_trt.errors import UsageError
 from flashvsr_trt.runtime.executor import PendingFrames
 from flashvsr_trt.runtime.frames import NOT_FRAMES, Frames
-from flashvsr_trt.runtime.torch.copies import caller_stream, hand_over, start_download, upload
+from flashvsr_trt.runtime.torch.copies import caller_stream, hand_over, on_stream, start_download, upload
 
 
 def give_frames(frames: torch.Tensor, on_device: bool) -> PendingFrames:
@@ -63,7 +63,7 @@ class TorchArrays:
     def copy(self, frames: torch.Tensor) -> torch.Tensor:
         caller, encoding = caller_stream(self.device), self.encoding
         hand_over([frames], caller, encoding)
-        with torch.cuda.stream(encoding):
+        with on_stream(encoding):
             own = frames.clone(memory_format=torch.contiguous_format)
         hand_over([], encoding, caller)
         return own
@@ -71,7 +71,7 @@ class TorchArrays:
     def stack(self, frames: Sequence[Frames]) -> Frames:
         if all(isinstance(frame, np.ndarray) for frame in frames):
             return np.stack(frames)
-        with torch.cuda.stream(self.encoding):
+        with on_stream(self.encoding):
             return torch.stack([upload(torch.as_tensor(frame), self.device) for frame in frames])
 
     def join(self, parts: Sequence[torch.Tensor], size: tuple[int, int]) -> torch.Tensor:

@@ -159,6 +159,13 @@ def test_state_stays_where_it_is(network):
     assert addresses() == before
 
 
+def test_a_cpu_of_a_machine_with_a_gpu_does_not_start_cuda(network, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "_lazy_init", lambda: pytest.fail("CUDA was started"))
+    session = Session(TorchExecutor(network, stream(2.0, "low-latency")))
+    assert len(session.push(np.zeros((16, 64, 192, 3), np.uint8))) > 0
+
+
 def test_compiled_stages_give_the_same_frames(network, monkeypatch):
     # Traced and lowered as always, but run without Inductor: generating its code takes minutes.
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
