@@ -27,6 +27,7 @@ from flashvsr_trt.kernels.manifest import (
     read_manifest,
     write_manifest,
 )
+from flashvsr_trt.kernels.optional_triton import check_triton
 from flashvsr_trt.kernels.ptx import assemble, drop_parameters, read_signature
 from flashvsr_trt.kernels.tuning import (
     ARCHITECTURES,
@@ -58,7 +59,7 @@ def build_kernels(
     Raises:
         UsageError: an architecture or dtype that is not known.
         FileError: the directory cannot be written.
-        MissingDependencyError: Triton is not installed.
+        MissingDependencyError: Triton is not installed, or too old for an architecture.
         ValueError: a kernel does not fit its architecture, or its signature is not the declared one.
     """
     unknown = [name for name in architectures if name not in ARCHITECTURES]
@@ -69,6 +70,8 @@ def build_kernels(
     if not set(dtypes) <= set(DTYPES):
         raise UsageError(f"no kernels in precision {', '.join(dtypes)}; use {', '.join(DTYPES)}")
     version = _triton_version()
+    for architecture in architectures:
+        check_triton(architecture)
     kept = {}
     if os.path.lexists(directory / MANIFEST):
         try:

@@ -30,3 +30,17 @@ try:
     import triton.language as tl
 except ImportError:
     triton = tl = _Absent()
+
+
+HOPPER_TRITON = (3, 6)
+"""The oldest whose Gluon has what the kernels of sm_90 are written in; torch 2.10 brings it."""
+
+
+def check_triton(architecture: str) -> None:
+    """Raises MissingDependencyError if Triton is too old for an architecture's kernels."""
+    version = triton.__version__
+    if architecture == "sm_90" and tuple(map(int, version.split(".")[:2])) < HOPPER_TRITON:
+        raise MissingDependencyError(
+            f"the kernels of sm_90 need Triton {'.'.join(map(str, HOPPER_TRITON))} and this is {version}: "
+            "pip install 'torch>=2.10'"
+        )

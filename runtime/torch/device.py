@@ -5,6 +5,7 @@ import torch
 from flashvsr_trt.errors import DeviceError, MissingDependencyError, UsageError
 from flashvsr_trt.extras import install_command, is_installed
 from flashvsr_trt.kernels.calls import architecture_of
+from flashvsr_trt.kernels.optional_triton import check_triton
 from flashvsr_trt.kernels.tuning import setting_for
 from flashvsr_trt.runtime.request import TorchOptions
 
@@ -51,7 +52,7 @@ def check_kernels(device: torch.device) -> None:
     """Refuse a GPU that the kernels do not run on, before anything is loaded.
 
     Raises:
-        MissingDependencyError: Triton is not installed.
+        MissingDependencyError: Triton is not installed, or too old for this GPU.
         DeviceError: the GPU is older than every architecture of the tuning table.
     """
     if not is_installed("triton"):
@@ -59,6 +60,7 @@ def check_kernels(device: torch.device) -> None:
             f"the kernels need Triton: {install_command('kernels')}, or use --attention reference"
         )
     try:
-        setting_for("select_blocks", architecture_of(device))
+        setting_for("select_blocks", architecture := architecture_of(device))
     except ValueError as error:
         raise DeviceError(f"no kernels for {device}: {error}; use --attention reference") from error
+    check_triton(architecture)

@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+import triton
 
 from flashvsr_trt.config.geometry import Geometry
 from flashvsr_trt.config.presets import AttentionConfig, find_preset, find_schedule
@@ -189,6 +190,12 @@ def test_a_gpu_without_kernels_is_refused_with_the_way_out(monkeypatch):
     monkeypatch.setattr(torch_device, "architecture_of", lambda device: "sm_75")
     with pytest.raises(DeviceError, match=r"sm_75 is below .*use --attention reference"):
         torch_device.check_kernels(torch.device("cuda"))
+    monkeypatch.setattr(torch_device, "architecture_of", lambda device: "sm_90")
+    monkeypatch.setattr(triton, "__version__", "3.5.1")
+    with pytest.raises(MissingDependencyError, match=r"need Triton 3\.6 and this is 3\.5\.1.*torch>=2\.10"):
+        torch_device.check_kernels(torch.device("cuda"))
+    monkeypatch.setattr(torch_device, "architecture_of", lambda device: "sm_89")
+    torch_device.check_kernels(torch.device("cuda"))
     monkeypatch.setattr(torch_device, "is_installed", lambda name: False)
     with pytest.raises(MissingDependencyError, match=r"\[kernels\]"):
         torch_device.check_kernels(torch.device("cuda"))
