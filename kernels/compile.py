@@ -27,7 +27,6 @@ from flashvsr_trt.kernels.manifest import (
     read_manifest,
     write_manifest,
 )
-from flashvsr_trt.kernels.optional_triton import check_triton
 from flashvsr_trt.kernels.ptx import assemble, drop_parameters, read_signature
 from flashvsr_trt.kernels.tuning import (
     ARCHITECTURES,
@@ -69,9 +68,7 @@ def build_kernels(
         )
     if not set(dtypes) <= set(DTYPES):
         raise UsageError(f"no kernels in precision {', '.join(dtypes)}; use {', '.join(DTYPES)}")
-    version = _triton_version()
-    for architecture in architectures:
-        check_triton(architecture)
+    version = _triton_version(architectures)
     kept = {}
     if os.path.lexists(directory / MANIFEST):
         try:
@@ -254,7 +251,12 @@ def _hash(spec: KernelSpec, architecture: str, version: str) -> str:
     return hashlib.sha256(f"{source_hash(spec, architecture)} Triton {version}".encode()).hexdigest()
 
 
-def _triton_version() -> str:
+def _triton_version(architectures: tuple[str, ...]) -> str:
+    """Of the Triton here, which compiles for these."""
     with named_missing_parts():
         import triton
+    from flashvsr_trt.kernels.optional_triton import check_triton
+
+    for architecture in architectures:
+        check_triton(architecture)
     return triton.__version__
