@@ -124,7 +124,7 @@ def installed_version(flavour: Flavour) -> str | None:
 def choose_target(
     flavour: str, capability: str | None, device: Device | None, notify: Callable[[str], None]
 ) -> Target:
-    """What `--flavour` and `--device-arch` mean on this machine.
+    """What `--flavour` and `--arch` mean on this machine.
 
     Args:
         flavour: a name of FLAVOURS, or "auto".
@@ -138,7 +138,7 @@ def choose_target(
     """
     chosen, wanted = choose_flavour(flavour, capability, device)
     if not capability and not device:
-        notify(f"no GPU here: building for compute capability {wanted}; choose with --device-arch")
+        notify(f"no GPU here: building for compute capability {wanted}; choose with --arch")
     version = supported_version(chosen)
     here = device if device and device.capability == wanted else None
     return Target(chosen, version, wanted, here and here.name, here and here.driver)
@@ -185,7 +185,7 @@ def _automatic(capability: str, device: Device | None) -> Flavour:
 def _why_not(flavour: Flavour, capability: str, device: Device | None) -> EngineError | DeviceError | None:
     if capability not in flavour.capabilities:
         others = [f.name for f in FLAVOURS.values() if capability in f.capabilities]
-        advice = f"use --flavour {others[0]}" if others else "choose another --device-arch"
+        advice = f"use --flavour {others[0]}" if others else "choose another --arch"
         return EngineError(
             f"{flavour.title} does not build for compute capability {capability}, but for "
             f"{', '.join(flavour.capabilities)}; {advice}"

@@ -9,6 +9,7 @@ from pathlib import Path
 from flashvsr_trt.bundle import FORMAT as BUNDLE_FORMAT
 from flashvsr_trt.bundle import MANIFEST as BUNDLE_MANIFEST
 from flashvsr_trt.cache.entries import is_in_use, is_set_aside, making, own_name
+from flashvsr_trt.engines.flavours import FLAVOURS
 from flashvsr_trt.engines.manifest import FORMAT as ENGINE_FORMAT
 from flashvsr_trt.engines.manifest import MANIFEST as ENGINE_MANIFEST
 from flashvsr_trt.errors import CacheError
@@ -21,6 +22,7 @@ from flashvsr_trt.kernels.manifest import MANIFEST as KERNEL_MANIFEST
 WHOLE, SET_ASIDE, UNFINISHED = "whole", "set aside", "unfinished"
 
 _PRECISIONS = "(bf16|fp16|fp32)"
+_FLAVOURS = "|".join(FLAVOURS)
 _STREAM = r"[a-z0-9.-]+-\d+x\d+"
 _KNOWN = {
     "bundles": (
@@ -29,13 +31,13 @@ _KNOWN = {
         BUNDLE_FORMAT,
     ),
     "engines": (
-        re.compile(rf"{_STREAM}-\dx-[a-z-]+-{_PRECISIONS}-(rtx|tensorrt)-\d+\.\d-[0-9a-f]{{32}}"),
+        re.compile(rf"{_STREAM}-(\dx|tile)-[a-z-]+-{_PRECISIONS}-({_FLAVOURS})-\d+\.\d-[0-9a-f]{{32}}"),
         ENGINE_MANIFEST,
         ENGINE_FORMAT,
     ),
     "kernels": (re.compile(rf"sm_\d+-{_PRECISIONS}-d\d+"), KERNEL_MANIFEST, KERNEL_FORMAT),
 }
-_TIMINGS = re.compile(r"(rtx|tensorrt)-.+\.cache")
+_TIMINGS = re.compile(rf"({_FLAVOURS})-.+\.cache")
 
 
 @dataclass(frozen=True)

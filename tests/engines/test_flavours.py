@@ -50,7 +50,7 @@ def test_without_a_gpu_the_choice_is_announced(installed):
     installed(rtx="1.7.1")
     notices = []
     assert choose_target("rtx", None, None, notices.append).capability == "8.9"
-    assert "--device-arch" in notices[0]
+    assert "--arch" in notices[0]
     assert choose_target("rtx", "8.6", None, pytest.fail).capability == "8.6"
 
 
@@ -63,7 +63,7 @@ def test_an_unsupported_architecture_names_the_flavour_that_has_it(installed, ca
 
 def test_an_architecture_of_no_flavour_is_refused(installed):
     installed(rtx="1.7.1")
-    with pytest.raises(EngineError, match="choose another --device-arch"):
+    with pytest.raises(EngineError, match="choose another --arch"):
         choose_target("auto", "3.0", None, ignore)
 
 
