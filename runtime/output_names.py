@@ -15,7 +15,7 @@ from av.error import FFmpegError
 
 from flashvsr_trt.errors import UsageError
 from flashvsr_trt.files.image_sequence import IMAGE_EXTENSIONS, names_images
-from flashvsr_trt.files.targets import STANDARD_STREAM, check_outputs, identity, local_path
+from flashvsr_trt.files.targets import STANDARD_STREAM, check_outputs, identity, local_path, refuse_input
 from flashvsr_trt.runtime.request import PIPE_FORMATS, RunOptions
 from flashvsr_trt.runtime.video.encoder import CONTAINER_CODECS, DEFAULT_CODEC
 from flashvsr_trt.runtime.video.image_output import is_image_output, names_folder, refuse_among_pictures
@@ -51,6 +51,7 @@ def check_files(
     outputs = {"the output": output}
     if output and is_image_output(output):
         outputs = {}
+        refuse_input("the output", output, [options.input])
         for what, path in reports.items():
             if path and path != STANDARD_STREAM:
                 refuse_among_pictures(output, what, local_path(path))

@@ -60,10 +60,11 @@ def _takes_output(number: int) -> bool:
 
 
 def refuse_input(what: str, path: str, inputs: Iterable[str]) -> None:
-    """Raise UsageError where a file is an input: by path, symbolic or hard link, or as one of its images."""
+    """Raise UsageError where a file or folder is an input: by path, symbolic or hard link, or as one of its
+    images."""
     found = identity(path)
     for name in inputs:
-        files = input_files(name)
+        files = [name] if os.path.isdir(path) and identity(local_path(name)) == found else input_files(name)
         if any(identity(file) == found for file in files):
             where = "the input" if len(files) == 1 else "among the input's files"
             raise UsageError(f"{what} {path} is {where}; give it another name")

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from flashvsr_trt.config.geometry import Geometry
-from flashvsr_trt.errors import DistributedError, FlashVSRError
+from flashvsr_trt.errors import DistributedError, FlashVSRError, UsageError
 from flashvsr_trt.runtime.batch import is_batch, is_done, jobs_of, left_out, run_batch
 from flashvsr_trt.runtime.distributed import executor
+from flashvsr_trt.runtime.output_names import check_files
 from flashvsr_trt.runtime.request import RunOptions
 from flashvsr_trt.runtime.side_by_side import BeforeAndAfter, before
 from tests.cli.command import assert_refused, call, names
@@ -89,6 +90,15 @@ def test_a_folder_of_videos_may_have_pictures_which_are_left_out_and_said(tmp_pa
     assert left_out([str(tmp_path)]) == []
     assert not is_batch([f"{tmp_path}/*.jpg"])
     assert not is_batch([f"{tmp_path}/*.mp4"])  # opening it says that there is none
+
+
+def test_a_folder_of_pictures_is_not_its_own_output(tmp_path):
+    folder = make_images(tmp_path / "in", frames=1)
+    (tmp_path / "link").symlink_to(folder)
+    for name in (folder, f"{folder}/", tmp_path / "link"):
+        with pytest.raises(UsageError, match="is the input"):
+            check_files(RunOptions(input=str(folder), output=str(name), overwrite=True))
+    check_files(RunOptions(input=str(folder), output=str(tmp_path / "out"), overwrite=True))
 
 
 @pytest.mark.parametrize(
