@@ -76,11 +76,12 @@ class SizeType(TextType):
     """WIDTHxHEIGHT, as FFmpeg spells it; the value is (height, width)."""
 
     name = "WxH"
+    refusal = "not a size; write it as 640x360"
 
     def parse(self, text: str) -> Any:
         found = re.fullmatch(r"([0-9]{1,9})x([0-9]{1,9})", text)
         if not found:
-            raise ValueError(f"'{text}' is not a size; write it as 640x360")
+            raise ValueError(f"'{text}' is {self.refusal}")
         width, height = int(found[1]), int(found[2])
         if not (0 < width <= LARGEST_SIDE and 0 < height <= LARGEST_SIDE):
             raise ValueError(f"'{text}' is no size of a frame; each side is 1 to {LARGEST_SIDE} pixels")
@@ -91,6 +92,7 @@ class TileType(SizeType):
     """auto, off, or WIDTHxHEIGHT of a tile."""
 
     name = "auto|WxH|off"
+    refusal = "neither auto, off nor a size; write a size as 768x768"
 
     def parse(self, text: str) -> Any:
         return text if text in ("auto", "off") else super().parse(text)

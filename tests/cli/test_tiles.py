@@ -50,7 +50,7 @@ def test_a_tile_that_does_not_fit_is_refused_with_one_that_does(one_piece, free,
     [
         (("--tile", "128x256"), 2, "the nearest is 256x256"),
         (("--tile", "300x300"), 2, "the nearest is 256x256"),
-        (("--tile", "2x"), 2, "is not a size"),
+        (("--tile", "2x"), 2, "'2x' is neither auto, off nor a size"),
         (("--tile", "4096x4096", "--vram", "240M"), 2, "--tile 256x256 would fit"),
         (("--tile", "8192x8192", "--vram", "100M"), 2, "the least that this stream needs is"),
         (("--vram", "100M"), 2, "the least that this stream needs is"),
