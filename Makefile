@@ -95,7 +95,7 @@ engines: $(INSTALLED)
 		if test -n "$$missing"; then $(BIN)/python -m pip install --editable ".[$$missing]"; fi
 	$(BIN)/flashvsr-trt engines build --preset $(PRESET) $(if $(TILE),--tile $(TILE),--size $(SIZE) --scale $(SCALE)) \
 		--flavour $(FLAVOUR) \
-		$(if $(WEIGHTS),--weights $(WEIGHTS)) $(if $(ARCH),--device-arch $(ARCH)) $(ENGINE_OPTIONS)
+		$(if $(WEIGHTS),--weights $(WEIGHTS)) $(if $(ARCH),--arch $(ARCH)) $(ENGINE_OPTIONS)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m bench.cpu

@@ -61,7 +61,8 @@ def inspect_file(
         proto = onnx.shape_inference.infer_shapes(onnx.load(path, load_external_data=False))
         graph = ir.from_proto(proto).graph
     except (OSError, DecodeError, onnx.shape_inference.InferenceError, ir.serde.SerdeError) as error:
-        raise BundleError(f"{path} is not a readable ONNX model: {error}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise BundleError(f"{path} is not a readable ONNX model: {reason}") from error
     if not len(graph):
         raise BundleError(f"{path} is not a readable ONNX model: it has no nodes")
     counts = Counter(map(_label, graph))
