@@ -17,14 +17,22 @@ Estimate = Callable[[StreamConfig, TilePlan | None], MemoryEstimate]
 
 
 def choose_tiles(
-    stream: StreamConfig, options: TileOptions, estimate: Estimate, free: int, place: str, notify: Notify
+    stream: StreamConfig,
+    options: TileOptions,
+    estimate: Estimate,
+    free: int,
+    place: str,
+    notify: Notify,
+    fixed: bool = False,
 ) -> TilePlan | None:
     """The tiles of a stream, announced in one line; None where it runs in one piece.
 
-    One tile that covers the frame is not run as such, however large it is: the frame runs in one piece.
+    One tile that covers the frame is not run as such, however large it is: the frame runs in one piece. Where
+    tiles are `fixed` it is.
 
     Args:
         free: bytes that are free in `place` ("cuda:0", "this machine"), of which `options.vram` may be taken.
+        fixed: what runs a tile was made for its size, and serves frames of every size.
 
     Raises:
         UsageError: a tile of a size that none can have, or less `vram` than the least.
@@ -40,7 +48,7 @@ def choose_tiles(
         return None
     fitting = next((plan for plan in plans if estimate(stream, plan).total <= budget), None)
     plan = fitting if isinstance(options.tile, str) else TilePlan(stream.geometry, options.tile)
-    covers = plan is not None and len(plan.tiles) == 1
+    covers = plan is not None and len(plan.tiles) == 1 and not fixed
     if plan is None or (needed := estimate(stream, None if covers else plan).total) > budget:
         if plan and (fitting or whole_fits):
             smaller = words(fitting) if fitting else "off"
@@ -56,12 +64,6 @@ def choose_tiles(
         return None
     notify(f"{counted(plan)}: about {needed / GIB:.2f} GiB of {budget / GIB:.2f} GiB")
     return plan
-
-
-def asked_tiles(stream: StreamConfig, options: TileOptions) -> TilePlan | None:
-    """The tiles that were asked for; None where none were, or one covers the frame."""
-    plan = TilePlan(stream.geometry, options.tile) if isinstance(options.tile, tuple) else None
-    return plan if plan and len(plan.tiles) > 1 else None
 
 
 def smaller_tiles(geometry: Geometry) -> Iterator[TilePlan]:

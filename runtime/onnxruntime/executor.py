@@ -30,7 +30,7 @@ from flashvsr_trt.errors import DeviceError, UsageError
 from flashvsr_trt.memory import MemoryEstimate, estimate_onnxruntime_memory
 from flashvsr_trt.notices import Notify
 from flashvsr_trt.process_memory import free_host_memory
-from flashvsr_trt.runtime.choose_tiles import asked_tiles, choose_tiles
+from flashvsr_trt.runtime.choose_tiles import choose_tiles
 from flashvsr_trt.runtime.executor import DeviceTensors, GraphExecutor, HostArrays
 from flashvsr_trt.runtime.frames import NumpyArrays
 from flashvsr_trt.runtime.onnxruntime.session import (
@@ -234,14 +234,16 @@ def open_onnxruntime_executor(
     device = "cpu" if request.device == "auto" else request.device
     _parse_device(device)
     precision = next(name for name, compute in PRECISIONS.items() if compute == dtype)
-    stream, plan = request.stream, asked_tiles(request.stream, request.tiles)
+    stream, tile = request.stream, request.tiles.tile
+    plan = TilePlan(stream.geometry, tile) if isinstance(tile, tuple) else None
     if device == "cpu":
         weights = weights_bytes(plan.tile_stream(stream) if plan else stream, request.weights, precision)
 
         def estimate(stream: StreamConfig, plan: TilePlan | None) -> MemoryEstimate:
             return estimate_onnxruntime_memory(stream, plan, weights, dtype)
 
-        plan = choose_tiles(stream, request.tiles, estimate, free_host_memory(), "this machine", notify)
+        free = free_host_memory()
+        plan = choose_tiles(stream, request.tiles, estimate, free, "this machine", notify, fixed=True)
     elif request.tiles.vram:
         raise UsageError(
             f"--vram is not for --backend onnxruntime on {device}: what it takes there is not known before; "

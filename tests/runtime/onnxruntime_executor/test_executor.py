@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import onnxruntime
@@ -10,6 +11,7 @@ import pytest
 from flashvsr_trt.config.geometry import Geometry
 from flashvsr_trt.config.presets import find_preset, find_schedule
 from flashvsr_trt.config.signatures import StreamConfig
+from flashvsr_trt.config.tiles import tile_geometry
 from flashvsr_trt.errors import DeviceError
 from flashvsr_trt.parity.compare import synthetic_frames
 from flashvsr_trt.parity.tensor_error import psnr
@@ -112,14 +114,17 @@ def test_bfloat16_is_refused_before_anything_is_exported():
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_a_tile_that_covers_the_frame_is_exported_as_the_frame(device, monkeypatch):
-    stream = StreamConfig(find_preset("nano"), Geometry(64, 64, 2), find_schedule("low-latency"))
+@pytest.mark.parametrize("size", [(45, 32), (64, 64), (100, 300)])
+def test_the_bundle_of_a_tile_serves_frames_of_every_size(size, device, monkeypatch):
+    stream = StreamConfig(find_preset("nano"), Geometry(*size, 2), find_schedule("low-latency"))
+    tile = replace(stream, geometry=tile_geometry((256, 256)))
     monkeypatch.setattr(onnxruntime_executor, "_parse_device", lambda name: (name, 0))
-    monkeypatch.setattr(onnxruntime_executor, "weights_bytes", lambda of, *_: 0 if of == stream else 2**50)
+    monkeypatch.setattr(onnxruntime_executor, "weights_bytes", lambda of, *_: 0 if of == tile else 2**50)
     monkeypatch.setattr(onnxruntime_executor, "bundle_for", lambda of, *_: of)
     monkeypatch.setattr(onnxruntime_executor, "OnnxRuntimeExecutor", lambda bundle, device: bundle)
-    request = ExecutorRequest(stream, "random", device, tiles=TileOptions((512, 512)))
-    assert onnxruntime_executor.open_onnxruntime_executor(request, print) == stream
+    monkeypatch.setattr(onnxruntime_executor, "TiledExecutor", lambda executor, *_: executor)
+    request = ExecutorRequest(stream, "random", device, tiles=TileOptions((256, 256)))
+    assert onnxruntime_executor.open_onnxruntime_executor(request, print) == tile
 
 
 def test_what_onnxruntime_raises_is_an_error_of_ours(dense_bundle, tmp_path):
