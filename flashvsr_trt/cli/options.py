@@ -3,6 +3,7 @@
 import math
 import os
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from fractions import Fraction
@@ -59,11 +60,12 @@ class OutputPath(click.Path):
         return kind(os.fsdecode(super().convert(value, param, ctx)))
 
 
-class TextType(click.ParamType):
-    """A value that is written as text: `parse` reads it, and raises ValueError that says what is wrong."""
+class TextType(click.ParamType, ABC):
+    """A value that is written as text."""
 
+    @abstractmethod
     def parse(self, text: str) -> Any:
-        raise NotImplementedError
+        """The value. Raises ValueError that says what is wrong with the text."""
 
     def convert(self, value, param, ctx) -> Any:
         try:
